@@ -1,0 +1,105 @@
+//! What nginx does right after it closed an unfinished exchange of its own accord. It tells a timeout (it answers
+//! the client) from a client that went away (it closes the client's socket, whose peer had closed).
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
+
+use crate::{
+    kernel,
+    maps::{AWAITING, Awaiting, ConnectionId, LAST_CLOSED, RING, STATS, count},
+};
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Whether any thread's next act is awaited: false nearly always, and cheap to ask.
+#[inline(always)]
+pub fn is_awaited() -> bool {
+    STATS.get(0).is_some_and(|stats| {
+        // SAFETY: a plain look at a counter that others change.
+        unsafe { core::ptr::read_volatile(&raw const stats.awaiting) != 0 }
+    })
+}
+
+/// From now on, this thread's next act is told.
+#[inline(always)]
+pub fn await_next(id: ConnectionId) {
+    let thread = thread();
+    // SAFETY: only tested for presence.
+    let is_new = unsafe { AWAITING.get(thread) }.is_none();
+    if AWAITING.insert(thread, &Awaiting { id }, 0).is_ok() && is_new {
+        count!(awaiting, 1);
+    }
+}
+
+#[inline(always)]
+fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
+    let thread = thread();
+    // SAFETY: copied out at once.
+    let Some(Awaiting { id }) = (unsafe { AWAITING.get(thread) }).copied() else { return };
+    if id.sock == sk {
+        return;
+    }
+    if AWAITING.remove(thread).is_ok() {
+        count!(awaiting, u64::MAX);
+    }
+    let Some(mut entry) = RING.reserve::<Aftermath>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    entry.write(Aftermath {
+        header: Header { kind: Kind::Aftermath as u32, len: size_of::<Aftermath>() as u32 },
+        sock: id.sock,
+        connect_ns: id.connect_ns,
+        // SAFETY: the helper takes nothing.
+        ns: unsafe { bpf_ktime_get_ns() },
+        other_sock: sk,
+        action: action as u32,
+        bytes,
+        old_state: u32::from(old_state),
+        reserved: 0,
+        peer: kernel::remote(sk),
+        reserved2: 0,
+    });
+    entry.submit(0);
+}
+
+/// The thread sent `bytes` on `sk`, which was in `state`.
+#[inline(always)]
+pub fn sent(sk: u64, bytes: u32, state: u8) {
+    act(Action::Sent, sk, bytes, state);
+}
+
+/// The thread closed `sk`, which was in `old_state`.
+#[inline(always)]
+pub fn closed(sk: u64, old_state: u8) {
+    act(Action::Closed, sk, 0, old_state);
+}
+
+/// The thread connects `sk`.
+#[inline(always)]
+pub fn connected(sk: u64) {
+    act(Action::Connected, sk, 0, tcp_state::CLOSE);
+}
+
+/// Remembers a socket that the kernel closed just now: its destruction is no act of this thread.
+#[inline(always)]
+pub fn remember_closed(sk: u64) {
+    if let Some(last) = LAST_CLOSED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own entry.
+        unsafe { *last = sk };
+    }
+}
+
+/// A socket is destroyed. One that was reset earlier changes no state any more when its process closes it, so
+/// this is where its closing shows.
+#[inline(always)]
+pub fn destroyed(sk: u64) {
+    // SAFETY: this CPU's own entry.
+    if LAST_CLOSED.get(0).is_some_and(|last| *last == sk) {
+        return;
+    }
+    act(Action::Closed, sk, 0, tcp_state::CLOSE);
+}

@@ -1,0 +1,253 @@
+//! The two ends of an exchange, as their sockets' stories accumulate in the kernel side's maps.
+
+use crate::COMM_LEN;
+
+/// `AF_INET`.
+pub const FAMILY_INET: u16 = 2;
+/// `AF_INET6`.
+pub const FAMILY_INET6: u16 = 10;
+/// `AF_UNIX`.
+pub const FAMILY_UNIX: u16 = 1;
+/// `sizeof(sockaddr_un.sun_path)`, in bytes.
+pub const PATH_LEN: usize = 108;
+
+/// An address and a port.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address in network order; IPv4 is mapped into IPv6 (`::ffff:a.b.c.d`).
+    pub addr: [u32; 4],
+    /// The port in host order.
+    pub port: u16,
+    /// [`FAMILY_INET`] or [`FAMILY_INET6`], as the socket was made.
+    pub family: u16,
+}
+
+/// One thread of one process.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// What userspace calls the pid.
+    pub tgid: u32,
+    /// What userspace calls the thread id.
+    pub tid: u32,
+    /// The thread's name, closed by a zero.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// What one look at a listener's `struct sock` said. "Full" is `sk_acceptq_is_full`: depth > limit.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListenerView {
+    /// The listener, or zero where none is known for this address.
+    pub sock: u64,
+    /// When these figures were read.
+    pub ns: u64,
+    /// `sk_ack_backlog`: connections that wait to be accepted.
+    pub depth: u32,
+    /// `sk_max_ack_backlog`: the effective backlog; one connection more than this fits.
+    pub limit: u32,
+    /// `sk_drops`: what this listener has dropped since it was made.
+    pub drops: u32,
+    /// How many listeners share the address (`SO_REUSEPORT`); the figures are of the newest one.
+    pub shared: u32,
+}
+
+/// A reset that this host's kernel sent in answer to an end's packet, kept by `tcp_send_reset`.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reset {
+    /// When it was sent.
+    pub ns: u64,
+    /// `enum sk_rst_reason` as the running kernel numbers it; `u32::MAX` where the kernel gives none.
+    pub reason: u32,
+    /// One where no socket at all answered to the packet's address.
+    pub without_socket: u32,
+}
+
+/// Bits of [`NginxEnd::flags`].
+pub mod nginx_flag {
+    /// A reset arrived (`tcp_receive_reset`).
+    pub const RESET_RECEIVED: u32 = 1;
+    /// The accept queue was full at each look taken while this end's SYN was unanswered, the first one included.
+    pub const QUEUE_FULL_AT_CONNECT: u32 = 1 << 1;
+    /// The process that closed this end was exiting.
+    pub const CLOSER_EXITING: u32 = 1 << 2;
+    /// This exchange ended plainly well; it is told only because its connection was slow to come about.
+    pub const ENDED_WELL: u32 = 1 << 3;
+    /// A record of what nginx does next ([`crate::Aftermath`]) follows.
+    pub const AFTERMATH_FOLLOWS: u32 = 1 << 4;
+    /// The last thing that happened on this end before it ended was bytes read, not bytes sent.
+    pub const READ_LAST: u32 = 1 << 5;
+    /// The worker's socket had been handed to a process (`sk_socket` is set) when this end ended.
+    pub const WORKER_ACCEPTED: u32 = 1 << 6;
+    /// The worker's end was still open when this end ended.
+    pub const WORKER_OPEN: u32 = 1 << 7;
+}
+
+/// nginx's end of an exchange: the socket that called connect.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NginxEnd {
+    /// This end's socket. With `connect_ns` it names the exchange's connection.
+    pub sock: u64,
+    /// The worker's socket, or zero while none was joined to this end.
+    pub worker_sock: u64,
+    /// The network namespace's address in the kernel: an identity.
+    pub net: u64,
+    /// The handshake's sequence numbers: nginx's first data byte's in the upper half, the worker's in the lower.
+    /// Both ends know both, whatever address translation lies between them; zero before the handshake is over.
+    pub handshake: u64,
+    /// When connect was called.
+    pub connect_ns: u64,
+    /// When the handshake was over.
+    pub established_ns: u64,
+    /// When this exchange's request was first sent from.
+    pub first_sent_ns: u64,
+    /// When bytes of this exchange were last sent.
+    pub last_sent_ns: u64,
+    /// When the response was first read from.
+    pub first_received_ns: u64,
+    /// When the response was last read from.
+    pub last_received_ns: u64,
+    /// When this end ended: nginx closed it, or the kernel did.
+    pub ended_ns: u64,
+    /// Bytes nginx sent in this exchange.
+    pub sent: u64,
+    /// Bytes nginx read in this exchange.
+    pub received: u64,
+    /// `tcp_sock.bytes_received` when this end ended, over the whole connection; a FIN counts as one byte.
+    pub arrived: u64,
+    /// Bytes that arrived and that nginx never read.
+    pub unread: u32,
+    /// Bytes sent that the peer's kernel never acknowledged.
+    pub unacked: u32,
+    /// Exchanges on this connection, this one included.
+    pub exchange: u32,
+    /// Retransmissions of this end's SYN.
+    pub syn_retransmits: u32,
+    /// `tcp_sock.total_retrans` when this end ended.
+    pub retransmits: u32,
+    /// `sk_err` when this end ended: an errno, or zero where nginx closed of its own accord.
+    pub error: u32,
+    /// `task_struct.exit_code` of the closer, if it was exiting.
+    pub exit_code: u32,
+    /// [`nginx_flag`] bits.
+    pub flags: u32,
+    /// The state this end left when it ended ([`crate::tcp_state`]).
+    pub old_state: u8,
+    /// The state it entered.
+    pub new_state: u8,
+    /// The last errno a connect, send or receive call on this socket returned, or zero.
+    pub errno: u16,
+    /// The network namespace's inode number, as `/proc/PID/ns/net` shows it.
+    pub netns: u32,
+    /// nginx's own address.
+    pub local: Endpoint,
+    /// The address nginx connected to.
+    pub upstream: Endpoint,
+    /// The thread that connected.
+    pub nginx: Task,
+    /// The upstream's listener when connect was called.
+    pub listener_first: ListenerView,
+    /// The same at the last look, at a SYN's retransmission or when this end ended.
+    pub listener_last: ListenerView,
+    /// The reset that this host sent to this end's SYN.
+    pub reset: Reset,
+}
+
+/// The first fatal signal that another process sent, as `signal_generate` saw it.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signal {
+    /// When it was sent.
+    pub ns: u64,
+    /// The signal's number.
+    pub number: u32,
+    /// `si_code`: 0 (`SI_USER`) for kill(2), 0x80 (`SI_KERNEL`), or a fault's own code.
+    pub code: i32,
+    /// Who sent it; for a fault, the victim itself.
+    pub sender: Task,
+    /// One where the sender is the victim's parent process.
+    pub from_parent: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// The worker's end of an exchange: the socket the listener's kernel made.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerEnd {
+    /// This end's socket, or zero: the other end was not seen on this host.
+    pub sock: u64,
+    /// nginx's socket.
+    pub nginx_sock: u64,
+    /// `connect_ns` of nginx's end: with `nginx_sock` the name of the connection.
+    pub connect_ns: u64,
+    /// When the kernel made this socket.
+    pub created_ns: u64,
+    /// When a process first read from it, or zero.
+    pub accepted_ns: u64,
+    /// When nginx's end ended while this one was open, or zero.
+    pub abandoned_ns: u64,
+    /// When this end ended, or zero while it is open.
+    pub ended_ns: u64,
+    /// `tcp_sock.bytes_received` when this end ended or was last looked at; a FIN counts as one byte.
+    pub arrived: u64,
+    /// Bytes this end sent, by `tcp_sock.bytes_sent` less those sent again.
+    pub sent: u64,
+    /// Bytes that arrived and that the worker never read; a FIN counts as one byte.
+    pub unread: u32,
+    /// `sk_err` when this end ended: zero where a process closed it.
+    pub error: u32,
+    /// `task_struct.exit_code` of the closer, if it was exiting: the signal in the low seven bits.
+    pub exit_code: u32,
+    /// One where the closer was exiting.
+    pub exiting: u32,
+    /// One where the socket had been handed to a process (`sk_socket` was set) at the last look.
+    pub has_socket: u32,
+    /// The state this end left when it ended.
+    pub old_state: u8,
+    /// The state it entered.
+    pub new_state: u8,
+    /// Always zero.
+    pub reserved: u16,
+    /// This end's own address.
+    pub local: Endpoint,
+    /// Who read first: the worker.
+    pub worker: Task,
+    /// Who closed this end, where a process did.
+    pub closer: Task,
+    /// Always zero.
+    pub reserved2: u32,
+    /// The signal the closer died of, if it was exiting.
+    pub signal: Signal,
+}

@@ -1,0 +1,57 @@
+//! Hooks of the TCP state machine (net/ipv4/af_inet.c).
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_ebpf::tcp_state::{
+    CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+};
+
+use crate::{
+    aftermath,
+    kernel::{self, layout, read},
+    listener,
+    maps::port_is_watched,
+    nginx_end, worker_end,
+};
+
+/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
+/// before the state is stored.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+    let sk: u64 = ctx.arg(0);
+    let old_state = ctx.arg::<u64>(1) as u8;
+    let new_state = ctx.arg::<u64>(2) as u8;
+    match (old_state, new_state) {
+        (CLOSE, SYN_SENT) => nginx_end::connects(sk),
+        (SYN_SENT, ESTABLISHED) => nginx_end::established(sk),
+        (SYN_RECV, ESTABLISHED) => worker_end::established(sk),
+        (CLOSE, LISTEN) => listener::add(sk),
+        (LISTEN, CLOSE) => listener::remove(sk),
+        (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
+            ended(sk, old_state, new_state);
+        }
+        (_, CLOSE) if aftermath::is_awaited() => aftermath::remember_closed(sk),
+        _ => {}
+    }
+    0
+}
+
+/// An end of somebody's connection ended: by its process, a reset or a timeout.
+#[inline(always)]
+fn ended(sk: u64, old_state: u8, new_state: u8) {
+    let (remote_port, _) = kernel::ports(sk);
+    if nginx_end::ended(sk, remote_port, old_state, new_state) {
+        return;
+    }
+    if port_is_watched(kernel::lasting_local_port(sk)) && worker_end::ended(sk, old_state, new_state) {
+        return;
+    }
+    if aftermath::is_awaited() {
+        if new_state == CLOSE {
+            aftermath::remember_closed(sk);
+        }
+        // With an error it was the network that closed it, not this thread.
+        if read::<u32>(sk, layout!(sk_err)) == 0 {
+            aftermath::closed(sk, old_state);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading the running kernel's structures, at the offsets that userspace found in its BTF.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+};
+use tracer_ebpf::{Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
+
+/// Set by userspace before loading; read-only, so the verifier knows the values.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Layout = Layout::EMPTY;
+
+/// Set by userspace before loading; read-only, so the verifier knows the values.
+#[unsafe(no_mangle)]
+pub static FILTERS: Filters = Filters { comm: [0; 16], pid: 0, upstreams: 0, own_pid: 0, settle_ms: 0 };
+
+/// `PF_EXITING`, include/linux/sched.h.
+const PF_EXITING: u32 = 4;
+
+/// One field of [`LAYOUT`].
+macro_rules! layout {
+    ($field:ident) => {
+        // SAFETY: a static of this program; volatile because userspace replaces its bytes before loading.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$field) }
+    };
+}
+pub(crate) use layout;
+
+/// One field of [`FILTERS`].
+macro_rules! filter {
+    ($field:ident) => {
+        // SAFETY: a static of this program; volatile because userspace replaces its bytes before loading.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::FILTERS.$field) }
+    };
+}
+pub(crate) use filter;
+
+/// Reads a value at `base + offset`; all zeroes where the kernel refuses.
+#[inline(always)]
+pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
+    // SAFETY: bpf_probe_read_kernel checks the address itself.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+}
+
+/// The remote and the local port, host order. The local one is 0 once the port was given back.
+#[inline(always)]
+pub fn ports(sk: u64) -> (u16, u16) {
+    let [remote, local] = read::<[u16; 2]>(sk, layout!(dport));
+    (u16::from_be(remote), local)
+}
+
+/// The local port, host order, also after the port was given back.
+#[inline(always)]
+pub fn lasting_local_port(sk: u64) -> u16 {
+    u16::from_be(read(sk, layout!(inet_sport)))
+}
+
+/// An IPv4 address in network order, mapped into IPv6.
+#[inline(always)]
+fn mapped(addr: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), addr]
+}
+
+/// The socket's peer.
+#[inline(always)]
+pub fn remote(sk: u64) -> Endpoint {
+    let family: u16 = read(sk, layout!(family));
+    let addr =
+        if family == FAMILY_INET { mapped(read(sk, layout!(daddr))) } else { read(sk, layout!(v6_daddr)) };
+    Endpoint { addr, port: ports(sk).0, family }
+}
+
+/// The socket's own address.
+#[inline(always)]
+pub fn local(sk: u64) -> Endpoint {
+    let family: u16 = read(sk, layout!(family));
+    let addr =
+        if family == FAMILY_INET { mapped(read(sk, layout!(saddr))) } else { read(sk, layout!(v6_saddr)) };
+    Endpoint { addr, port: lasting_local_port(sk), family }
+}
+
+/// Whether this is an IPv4 or IPv6 socket.
+#[inline(always)]
+pub fn is_inet(sk: u64) -> bool {
+    let family: u16 = read(sk, layout!(family));
+    family == FAMILY_INET || family == FAMILY_INET6
+}
+
+/// `struct net` of the socket.
+#[inline(always)]
+pub fn net(sk: u64) -> u64 {
+    read(sk, layout!(net))
+}
+
+/// Whether `sk_socket` is set: a process holds the socket.
+#[inline(always)]
+pub fn has_socket(sk: u64) -> bool {
+    read::<u64>(sk, layout!(sk_socket)) != 0
+}
+
+/// Data bytes sent, those sent again not counted twice.
+#[inline(always)]
+pub fn bytes_sent(sk: u64) -> u64 {
+    read::<u64>(sk, layout!(bytes_sent)).saturating_sub(read(sk, layout!(bytes_retrans)))
+}
+
+/// Bytes in the receive queue; a FIN counts as one.
+#[inline(always)]
+pub fn unread(sk: u64) -> u32 {
+    read::<u32>(sk, layout!(rcv_nxt)).wrapping_sub(read(sk, layout!(copied_seq)))
+}
+
+/// The running task. Only meaningful in process context.
+#[inline(always)]
+pub fn current() -> Task {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    Task {
+        tgid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
+}
+
+/// The exit code of the running task, if it is exiting (`do_exit` sets both before it closes files).
+#[inline(always)]
+pub fn current_exit() -> Option<u32> {
+    // SAFETY: the helper takes nothing and returns the address of the running task.
+    let task = unsafe { bpf_get_current_task() };
+    let flags: u32 = read(task, layout!(task_flags));
+    (flags & PF_EXITING != 0).then(|| read(task, layout!(task_exit_code)))
+}
+
+/// The process id of the running task's parent.
+#[inline(always)]
+pub fn current_parent() -> u32 {
+    // SAFETY: as above.
+    let task = unsafe { bpf_get_current_task() };
+    read(read(task, layout!(task_parent)), layout!(task_tgid))
+}

@@ -1,0 +1,121 @@
+//! What userspace hands over before the programs are loaded: the running kernel's layout, and the filters.
+
+use crate::COMM_LEN;
+
+/// The value of an offset or a number that the running kernel does not have.
+pub const MISSING: u32 = u32::MAX;
+
+macro_rules! layout {
+    ($($(#[$meta:meta])* $field:ident: $name:literal,)*) => {
+        /// Byte offsets, argument positions and enum values of the running kernel, from its BTF.
+        #[repr(C)]
+        #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+        #[derive(Clone, Copy, Debug)]
+        pub struct Layout {
+            $($(#[$meta])* pub $field: u32,)*
+        }
+
+        impl Layout {
+            /// Everything [`MISSING`].
+            pub const EMPTY: Self = Self { $($field: MISSING,)* };
+
+            /// Each field's name in the kernel, in the order of the fields: `struct.member.member`,
+            /// `arg:tracepoint.number` (present or not), or `enum:type.value`.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+
+            /// The layout with its fields set in the order of [`Layout::NAMES`].
+            pub fn from_values(values: &[u32]) -> Option<Self> {
+                let mut values = values.iter().copied();
+                let layout = Self { $($field: values.next()?,)* };
+                values.next().is_none().then_some(layout)
+            }
+        }
+    };
+}
+
+layout! {
+    /// Remote IPv4 address.
+    daddr: "sock_common.skc_daddr",
+    /// Local IPv4 address.
+    saddr: "sock_common.skc_rcv_saddr",
+    /// Remote port in network order; the local one in host order follows.
+    dport: "sock_common.skc_dport",
+    /// Address family.
+    family: "sock_common.skc_family",
+    /// TCP state.
+    state: "sock_common.skc_state",
+    /// Network namespace.
+    net: "sock_common.skc_net.net",
+    /// Remote IPv6 address.
+    v6_daddr: "sock_common.skc_v6_daddr",
+    /// Local IPv6 address.
+    v6_saddr: "sock_common.skc_v6_rcv_saddr",
+    /// Pending error.
+    sk_err: "sock.sk_err",
+    /// The file's side of the socket; NULL until accepted and once orphaned.
+    sk_socket: "sock.sk_socket",
+    /// Connections waiting to be accepted.
+    sk_ack_backlog: "sock.sk_ack_backlog",
+    /// Effective backlog.
+    sk_max_ack_backlog: "sock.sk_max_ack_backlog",
+    /// Packets that a listener dropped.
+    sk_drops: "sock.sk_drops",
+    /// IPPROTO_TCP and others.
+    sk_protocol: "sock.sk_protocol",
+    /// Local port in network order; outlives `skc_num`.
+    inet_sport: "inet_sock.inet_sport",
+    /// First unacknowledged sequence number.
+    snd_una: "tcp_sock.snd_una",
+    /// Next sequence number to send.
+    snd_nxt: "tcp_sock.snd_nxt",
+    /// Next sequence number expected.
+    rcv_nxt: "tcp_sock.rcv_nxt",
+    /// First sequence number the process has not read.
+    copied_seq: "tcp_sock.copied_seq",
+    /// Data bytes sent, retransmissions included.
+    bytes_sent: "tcp_sock.bytes_sent",
+    /// Data bytes sent again.
+    bytes_retrans: "tcp_sock.bytes_retrans",
+    /// Bytes received in order.
+    bytes_received: "tcp_sock.bytes_received",
+    /// Retransmissions in total.
+    total_retrans: "tcp_sock.total_retrans",
+    /// Network namespace's inode number.
+    net_inum: "net.ns.inum",
+    /// Process id.
+    task_tgid: "task_struct.tgid",
+    /// Parent process.
+    task_parent: "task_struct.real_parent",
+    /// PF_EXITING and others.
+    task_flags: "task_struct.flags",
+    /// What wait(2) will say.
+    task_exit_code: "task_struct.exit_code",
+    /// A signal's origin.
+    si_code: "kernel_siginfo.si_code",
+    /// Start of a packet's buffer.
+    skb_head: "sk_buff.head",
+    /// Offset of the transport header in it.
+    skb_transport_header: "sk_buff.transport_header",
+    /// Whether `tcp_send_reset` names its reason (since 6.10).
+    reset_reason_arg: "arg:tcp_send_reset.2",
+}
+
+/// Which exchanges are ours.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filters {
+    /// The connecting task's name, or all zeroes for any.
+    pub comm: [u8; COMM_LEN],
+    /// The connecting process or its parent, or zero for any.
+    pub pid: u32,
+    /// One where only upstreams in the `WANTED` map count.
+    pub upstreams: u32,
+    /// The tracer's own process.
+    pub own_pid: u32,
+    /// How long after its last read a closed end still counts as plainly finished, in ms.
+    pub settle_ms: u32,
+}

@@ -1,0 +1,67 @@
+//! The contract between the kernel side and userspace, compiled for both.
+//!
+//! Every type here is `repr(C)`, made of integers only and without implicit padding; the sizes are asserted
+//! below. Times are `CLOCK_MONOTONIC` nanoseconds (`bpf_ktime_get_ns`), zero meaning "did not happen".
+//! A `u64` called `sock` is the kernel address of a `struct sock`: an identity, never followed by userspace.
+
+#![cfg_attr(target_arch = "bpf", no_std)]
+
+mod exchange;
+mod layout;
+mod record;
+mod stats;
+
+pub use exchange::{
+    Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, NginxEnd, PATH_LEN, Reset, Signal, Task,
+    WorkerEnd, nginx_flag,
+};
+pub use layout::{Filters, Layout, MISSING};
+pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, WorkerGone};
+pub use stats::Stats;
+
+/// `TASK_COMM_LEN`: a task's name with its closing zero, in bytes.
+pub const COMM_LEN: usize = 16;
+
+/// TCP states as `include/net/tcp_states.h` numbers them; they are part of the kernel's user interface.
+pub mod tcp_state {
+    /// Both ends agreed.
+    pub const ESTABLISHED: u8 = 1;
+    /// A SYN was sent.
+    pub const SYN_SENT: u8 = 2;
+    /// A SYN was received and answered.
+    pub const SYN_RECV: u8 = 3;
+    /// This end closed first; its FIN is not acknowledged yet.
+    pub const FIN_WAIT1: u8 = 4;
+    /// This end closed first; its FIN was acknowledged.
+    pub const FIN_WAIT2: u8 = 5;
+    /// Nothing is left.
+    pub const CLOSE: u8 = 7;
+    /// The peer closed first; this end has not closed yet.
+    pub const CLOSE_WAIT: u8 = 8;
+    /// The peer closed first, then this end.
+    pub const LAST_ACK: u8 = 9;
+    /// Waiting for connections.
+    pub const LISTEN: u8 = 10;
+}
+
+const _: () = {
+    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<Task>() == 24);
+    assert!(size_of::<ListenerView>() == 32);
+    assert!(size_of::<Signal>() == 48);
+    assert!(size_of::<WorkerEnd>().is_multiple_of(8));
+    assert!(size_of::<NginxEnd>().is_multiple_of(8));
+    assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>());
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: each is repr(C), made of integers only, and without padding, as IntoBytes proves.
+    unsafe impl aya::Pod for crate::Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Filters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Layout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Stats {}
+}

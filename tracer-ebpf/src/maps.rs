@@ -1,0 +1,137 @@
+//! The maps. All are bounded; what does not fit is counted in [`Stats`].
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, RingBuf},
+};
+use tracer_ebpf::{Endpoint, NginxEnd, PORTS_LEN, RING_BYTES, Reset, Signal, Stats, WorkerEnd};
+
+/// An open exchange: nginx's end, and the worker's end once that has ended.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct OpenExchange {
+    pub nginx: NginxEnd,
+    pub worker: WorkerEnd,
+}
+
+/// Names a connection: a socket's address is used again, its time of connecting is not.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ConnectionId {
+    pub sock: u64,
+    pub connect_ns: u64,
+}
+
+/// An upstream's address as seen from one network namespace; namespace zero stands for any.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ListenerKey {
+    pub net: u64,
+    pub addr: [u32; 4],
+    pub port: u32,
+    pub reserved: u32,
+}
+
+/// The newest listener on an address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Listener {
+    pub sock: u64,
+    pub shared: u64,
+}
+
+/// Who acts next on this thread tells why this connection was closed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Awaiting {
+    pub id: ConnectionId,
+}
+
+/// Records for userspace.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Open exchanges by nginx's socket. Userspace sets the size before loading.
+#[map]
+pub static EXCHANGES: HashMap<u64, OpenExchange> = HashMap::with_max_entries(16_384, 0);
+
+/// Open worker ends by their socket.
+#[map]
+pub static WORKERS: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(16_384, 0);
+
+/// Connections whose worker's end has not appeared, by the handshake's sequence numbers.
+#[map]
+pub static HANDSHAKES: HashMap<u64, ConnectionId> = HashMap::with_max_entries(16_384, 0);
+
+/// Listeners by address.
+#[map]
+pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8_192, 0);
+
+/// The upstreams the user asked for; a port alone has the unspecified address.
+#[map]
+pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
+
+/// First senders of fatal signals, by `tgid << 32 | signal`.
+#[map]
+pub static SIGNALS: LruHashMap<u64, Signal> = LruHashMap::with_max_entries(2_048, 0);
+
+/// Resets this host sent, by the sequence number they answer.
+#[map]
+pub static RESETS: LruHashMap<u32, Reset> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Connections closed unfinished, by the thread that closed them.
+#[map]
+pub static AWAITING: LruHashMap<u32, Awaiting> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The socket that entered CLOSE last on each CPU's behalf, see [`crate::aftermath`].
+#[map]
+pub static LAST_CLOSED: aya_ebpf::maps::PerCpuArray<u64> =
+    aya_ebpf::maps::PerCpuArray::with_max_entries(1, 0);
+
+/// Ports that an upstream of ours uses, on either end: the first and cheapest test of a socket.
+#[map]
+pub static PORTS: Array<[u8; PORTS_LEN]> = Array::with_max_entries(1, 0);
+
+/// Counters.
+#[map]
+pub static STATS: Array<Stats> = Array::with_max_entries(1, 0);
+
+/// Never written: what new entries are made from, for they are too large for the stack.
+#[map]
+pub static EMPTY_EXCHANGE: Array<OpenExchange> = Array::with_max_entries(1, 0);
+
+/// Adds to one counter.
+macro_rules! count {
+    ($field:ident, $by:expr) => {
+        if let Some(stats) = $crate::maps::STATS.get_ptr_mut(0) {
+            let by: u64 = $by;
+            // SAFETY: the entry lives as long as the map. Inline because core has no atomic addition for this
+            // target; this is the instruction every kernel with BPF knows (BPF_ATOMIC | BPF_ADD).
+            unsafe {
+                core::arch::asm!(
+                    "lock *(u64 *)({counter} + 0) += {by}",
+                    counter = in(reg) &raw mut (*stats).$field,
+                    by = in(reg) by,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+pub(crate) use count;
+
+/// Whether any socket of an upstream of ours has this port (host order).
+#[inline(always)]
+pub fn port_is_watched(port: u16) -> bool {
+    // SAFETY: the array has an entry for each value of a u16.
+    PORTS.get(0).is_some_and(|ports| unsafe { *ports.get_unchecked(usize::from(port)) } != 0)
+}
+
+/// Marks a port (host order) as one of ours.
+#[inline(always)]
+pub fn watch_port(port: u16) {
+    if let Some(ports) = PORTS.get_ptr_mut(0) {
+        // SAFETY: the array has an entry for each value of a u16, and nobody ever writes anything but one.
+        unsafe { (*ports.cast::<u8>().add(usize::from(port))) = 1 };
+    }
+}

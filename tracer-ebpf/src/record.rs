@@ -1,0 +1,134 @@
+//! What goes through the ring buffer: one record per ended, not plainly clean socket.
+
+use crate::{Endpoint, NginxEnd, WorkerEnd};
+
+/// The ring buffer's size in bytes. 20,000 failures a second fill it in half a second if nobody reads.
+pub const RING_BYTES: u32 = 8 << 20;
+
+/// One byte for each port.
+pub const PORTS_LEN: usize = 1 << 16;
+
+/// What a record holds.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Exchange`].
+    Exchange = 1,
+    /// [`Aftermath`].
+    Aftermath = 2,
+    /// [`WorkerGone`].
+    WorkerGone = 3,
+}
+
+impl Kind {
+    /// The kind with this number, if there is one.
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Exchange),
+            2 => Some(Self::Aftermath),
+            3 => Some(Self::WorkerGone),
+            _ => None,
+        }
+    }
+}
+
+/// Stands at the start of each record.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// A [`Kind`].
+    pub kind: u32,
+    /// The whole record's length in bytes.
+    pub len: u32,
+}
+
+/// An exchange whose nginx end has ended and that did not end plainly well.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// [`Kind::Exchange`].
+    pub header: Header,
+    /// nginx's end.
+    pub nginx: NginxEnd,
+    /// The worker's end; its `sock` is zero where none was seen.
+    pub worker: WorkerEnd,
+}
+
+/// What nginx did first after it closed an unfinished exchange of its own accord.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It sent bytes on another socket: an answer to the client.
+    Sent = 1,
+    /// It closed another socket, whose state before is told.
+    Closed = 2,
+    /// It connected elsewhere: the next upstream.
+    Connected = 3,
+}
+
+impl Action {
+    /// The action with this number, if there is one.
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Sent),
+            2 => Some(Self::Closed),
+            3 => Some(Self::Connected),
+            _ => None,
+        }
+    }
+}
+
+/// What nginx's thread did first after it closed an unfinished exchange: it tells a timeout from a client
+/// that went away, for nginx closes the upstream before it deals with the client.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Aftermath {
+    /// [`Kind::Aftermath`].
+    pub header: Header,
+    /// nginx's socket of the exchange.
+    pub sock: u64,
+    /// `connect_ns` of the exchange.
+    pub connect_ns: u64,
+    /// When nginx acted.
+    pub ns: u64,
+    /// The socket it acted on.
+    pub other_sock: u64,
+    /// An [`Action`].
+    pub action: u32,
+    /// Bytes sent.
+    pub bytes: u32,
+    /// The state the other socket was in before (`tcp_state`); CLOSE for one that was reset earlier.
+    pub old_state: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// The other socket's peer.
+    pub peer: Endpoint,
+    /// Always zero.
+    pub reserved2: u32,
+}
+
+/// A worker's end that ended after nginx's end of a failed exchange.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerGone {
+    /// [`Kind::WorkerGone`].
+    pub header: Header,
+    /// The worker's end, whole.
+    pub worker: WorkerEnd,
+}

@@ -1,0 +1,82 @@
+//! Who sent the signal that a process dies of.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use tracer_ebpf::Signal;
+
+use crate::{
+    kernel::{self, layout, read},
+    maps::SIGNALS,
+};
+
+/// Signals that end a process by default, the profiling timers' and real-time ones left out:
+/// HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT XCPU XFSZ SYS.
+const FATAL: u32 = 1 << 1
+    | 1 << 2
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 7
+    | 1 << 8
+    | 1 << 9
+    | 1 << 10
+    | 1 << 11
+    | 1 << 12
+    | 1 << 13
+    | 1 << 14
+    | 1 << 15
+    | 1 << 16
+    | 1 << 24
+    | 1 << 25
+    | 1 << 31;
+
+/// `TRACE_SIGNAL_DELIVERED`: the signal was queued. Others were ignored, or pending already.
+const DELIVERED: u32 = 0;
+/// `SI_USER` and `SI_KERNEL`, include/uapi/asm-generic/siginfo.h.
+const SI_USER: i32 = 0;
+const SI_KERNEL: i32 = 0x80;
+
+#[inline(always)]
+fn key(tgid: u32, number: u32) -> u64 {
+    u64::from(tgid) << 32 | u64::from(number)
+}
+
+/// A signal was sent. A process that sends itself the signal it was sent (php-fpm's worker does, from its
+/// handler for SIGTERM) does not become its own killer.
+#[inline(always)]
+pub fn sent(number: u32, info: u64, task: u64, result: u32) {
+    if number > 31 || FATAL & (1 << number) == 0 || result != DELIVERED {
+        return;
+    }
+    let victim: u32 = read(task, layout!(task_tgid));
+    let sender = kernel::current();
+    let key = key(victim, number);
+    // SAFETY: only tested for presence.
+    if sender.tgid == victim && unsafe { SIGNALS.get(key) }.is_some() {
+        return;
+    }
+    // SEND_SIG_NOINFO and SEND_SIG_PRIV are the pointers 0 and 1.
+    let code = match info {
+        0 => SI_USER,
+        1 => SI_KERNEL,
+        _ => read::<i32>(info, layout!(si_code)),
+    };
+    let parent: u32 = read(read(task, layout!(task_parent)), layout!(task_tgid));
+    let signal = Signal {
+        // SAFETY: the helper takes nothing.
+        ns: unsafe { bpf_ktime_get_ns() },
+        number,
+        code,
+        sender,
+        from_parent: u32::from(parent == sender.tgid),
+        reserved: 0,
+    };
+    let _evicts = SIGNALS.insert(key, &signal, 0);
+}
+
+/// The signal that process `tgid`, exiting with `exit_code`, dies of.
+#[inline(always)]
+pub fn of_death(tgid: u32, exit_code: u32) -> Option<Signal> {
+    // SAFETY: the entry is copied out at once.
+    unsafe { SIGNALS.get(key(tgid, exit_code & 0x7f)) }.copied()
+}

@@ -1,0 +1,23 @@
+//! What is only counted.
+
+/// Counters of the kernel side, in one map entry; each only grows.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Exchanges that passed the filters and have ended, well or not.
+    pub exchanges: u64,
+    /// Connections that passed the filters.
+    pub connections: u64,
+    /// Connections that were not watched because the table of open ones was full.
+    pub untracked: u64,
+    /// Worker ends that were not watched for the same reason.
+    pub workers_untracked: u64,
+    /// Records that the full ring buffer refused.
+    pub lost: u64,
+    /// Closed exchanges whose aftermath is still awaited: while zero, sends need no look.
+    pub awaiting: u64,
+}

@@ -1,0 +1,136 @@
+//! The worker's end of an exchange.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use tracer_ebpf::{Header, Kind, NginxEnd, WorkerEnd, WorkerGone};
+
+use crate::{
+    kernel::{self, layout, read},
+    maps::{EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, RING, WORKERS, count, port_is_watched, watch_port},
+    signal,
+};
+
+/// A listener's new socket is ready to be accepted: joins it to nginx's end by the handshake's sequence numbers.
+#[inline(always)]
+pub fn established(sk: u64) {
+    let nginx_isn: u32 = read(sk, layout!(rcv_nxt));
+    let worker_isn: u32 = read(sk, layout!(snd_nxt));
+    let handshake = u64::from(nginx_isn) << 32 | u64::from(worker_isn);
+    // SAFETY: copied out at once.
+    let Some(id) = (unsafe { HANDSHAKES.get(handshake) }).copied() else { return };
+    let _gone = HANDSHAKES.remove(handshake);
+    let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
+    // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
+    let nginx = unsafe { &mut (*exchange).nginx };
+    if nginx.connect_ns != id.connect_ns {
+        return;
+    }
+    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    if WORKERS.insert(sk, &empty.worker, 0).is_err() {
+        count!(workers_untracked, 1);
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let worker = unsafe { &mut *worker };
+    worker.sock = sk;
+    worker.nginx_sock = id.sock;
+    worker.connect_ns = id.connect_ns;
+    // SAFETY: the helper takes nothing.
+    worker.created_ns = unsafe { bpf_ktime_get_ns() };
+    worker.local = kernel::local(sk);
+    watch_port(worker.local.port);
+    nginx.worker_sock = sk;
+}
+
+/// A process called receive on `sk`: it has accepted the connection.
+#[inline(always)]
+pub fn read_from(sk: u64, local_port: u16) {
+    if !port_is_watched(local_port) {
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory.
+    let worker = unsafe { &mut *worker };
+    if worker.accepted_ns == 0 {
+        // SAFETY: the helper takes nothing.
+        worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
+        worker.worker = kernel::current();
+    }
+}
+
+/// Reads what the kernel itself keeps of this end.
+#[inline(always)]
+fn take_account(worker: &mut WorkerEnd, sk: u64) {
+    worker.arrived = read(sk, layout!(bytes_received));
+    worker.sent = kernel::bytes_sent(sk);
+    worker.unread = kernel::unread(sk);
+    worker.has_socket = u32::from(kernel::has_socket(sk));
+}
+
+/// The worker's end as it is while nginx's end ends; from then on its own end is told.
+#[inline(always)]
+pub fn look(nginx: &NginxEnd, now: u64) -> Option<WorkerEnd> {
+    if nginx.worker_sock == 0 {
+        return None;
+    }
+    // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
+    let worker = unsafe { &mut *WORKERS.get_ptr_mut(nginx.worker_sock)? };
+    if worker.nginx_sock != nginx.sock || worker.connect_ns != nginx.connect_ns {
+        return None;
+    }
+    take_account(worker, nginx.worker_sock);
+    worker.abandoned_ns = now;
+    Some(*worker)
+}
+
+/// This end ended. Returns whether it was a worker's end of ours.
+#[inline(always)]
+pub fn ended(sk: u64, old_state: u8, new_state: u8) -> bool {
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return false };
+    // SAFETY: preallocated map memory.
+    let worker = unsafe { &mut *worker };
+    // SAFETY: the helper takes nothing.
+    worker.ended_ns = unsafe { bpf_ktime_get_ns() };
+    worker.old_state = old_state;
+    worker.new_state = new_state;
+    take_account(worker, sk);
+    // tcp_reset and the retransmission timers set sk_err before they change the state; a closing process does
+    // not. So without an error this is process context, and the running task is the one that closes.
+    worker.error = read(sk, layout!(sk_err));
+    if worker.error == 0 {
+        worker.closer = kernel::current();
+        if let Some(exit_code) = kernel::current_exit() {
+            worker.exiting = 1;
+            worker.exit_code = exit_code;
+            if let Some(signal) = signal::of_death(worker.closer.tgid, exit_code) {
+                worker.signal = signal;
+            }
+        }
+    }
+    if worker.abandoned_ns != 0 {
+        tell(worker);
+    } else if let Some(exchange) = EXCHANGES.get_ptr_mut(worker.nginx_sock) {
+        // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
+        let exchange = unsafe { &mut *exchange };
+        if exchange.nginx.connect_ns == worker.connect_ns {
+            exchange.worker = *worker;
+        }
+    }
+    let _gone = WORKERS.remove(sk);
+    true
+}
+
+#[inline(always)]
+fn tell(worker: &WorkerEnd) {
+    let Some(mut entry) = RING.reserve::<WorkerGone>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::WorkerGone as u32, len: size_of::<WorkerGone>() as u32 };
+        (*record).worker = *worker;
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,242 @@
+//! The command line.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, builder::TypedValueParser};
+use jiff::SignedDuration;
+
+use crate::verdict::Upstream;
+
+/// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
+const COMM_MAX: usize = 15;
+
+/// What fits in `sockaddr_un.sun_path`, less the closing NUL.
+const UNIX_PATH_MAX: usize = 107;
+
+const EXAMPLES: &str = "\
+Examples:
+  why502 live                            Explain each failure of nginx until Ctrl-C
+  why502 live -u 127.0.0.1:9000 -d 10m   One upstream, for ten minutes
+  why502 live -c 1 -v                    The next failure, with every fact under it
+  why502 live -o json | jq .cause        One JSON object per line";
+
+/// Explains, with proof from the kernel, why nginx answered 502, 504 or 499.
+#[derive(Debug, Parser)]
+#[command(name = "why502", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace this host and explain each failure as it happens.
+    Live(Live),
+}
+
+/// The options of `why502 live`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Live {
+    /// Trace this nginx worker, or this nginx master with its workers.
+    #[arg(short, long, value_name = "PID", allow_negative_numbers = true, value_parser = pid)]
+    pub pid: Option<u32>,
+
+    /// Trace the processes of this name.
+    #[arg(long, value_name = "NAME", default_value = "nginx",
+          value_parser = NonEmptyStringValueParser::new().try_map(comm))]
+    pub comm: String,
+
+    /// Trace only this upstream, or these if repeated.
+    #[arg(
+        short,
+        long = "upstream",
+        value_name = "UPSTREAM",
+        help = "Trace only this upstream (IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path), or these if repeated"
+    )]
+    pub upstreams: Vec<UpstreamFilter>,
+
+    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Stop after this many failures.
+    #[arg(short, long, value_name = "COUNT", allow_negative_numbers = true, value_parser = count)]
+    pub count: Option<NonZeroU64>,
+
+    /// Write lines for a person, or JSON Lines for a program.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+
+    /// Trace the exchanges of every process, not only nginx's.
+    #[arg(long, conflicts_with = "comm")]
+    pub all: bool,
+
+    /// Print the facts under each verdict.
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Create this file once every hook is attached.
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub ready_file: Option<PathBuf>,
+}
+
+impl Live {
+    /// The name a process must have to be traced; `None` with `--all`.
+    pub fn comm(&self) -> Option<&str> {
+        (!self.all).then_some(self.comm.as_str())
+    }
+}
+
+/// How verdicts are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for a person.
+    Text,
+    /// JSON Lines.
+    Json,
+}
+
+/// The upstreams that one `-u` selects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamFilter {
+    /// One address and port.
+    Address(SocketAddr),
+    /// One port of any address.
+    Port(u16),
+    /// One unix socket.
+    Unix(PathBuf),
+}
+
+impl UpstreamFilter {
+    /// Whether this selects the upstream.
+    pub fn matches(&self, upstream: &Upstream) -> bool {
+        match (self, upstream) {
+            (Self::Address(wanted), Upstream::Inet(seen)) => canonical(*wanted) == canonical(*seen),
+            (Self::Port(wanted), Upstream::Inet(seen)) => *wanted == seen.port(),
+            (Self::Unix(wanted), Upstream::Unix(seen)) => wanted == seen,
+            (Self::Address(_) | Self::Port(_), Upstream::Unix(_)) | (Self::Unix(_), Upstream::Inet(_)) => {
+                false
+            }
+        }
+    }
+}
+
+/// An IPv4 address within IPv6 (`::ffff:10.0.0.1`) is the same peer as the bare one.
+fn canonical(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
+
+/// Why a word does not name an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUpstream {
+    /// An address without its port.
+    #[error("the port is missing; write {0}")]
+    NoPort(String),
+    /// A port that no listener can have.
+    #[error("a port is a number from 1 to 65535")]
+    Port,
+    /// A path that is relative.
+    #[error("the path of a unix socket begins with /")]
+    RelativePath,
+    /// A path that no unix socket can have.
+    #[error("the path of a unix socket has at most {UNIX_PATH_MAX} bytes, and this one has {0}")]
+    LongPath(usize),
+    /// Anything else, names of hosts included.
+    #[error("an upstream is IP:PORT, [IPV6]:PORT, :PORT or the path of a unix socket")]
+    Unknown,
+}
+
+impl FromStr for UpstreamFilter {
+    type Err = BadUpstream;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = word.strip_prefix("unix:") {
+            // nginx ends the socket's name with a colon where a URI may follow it.
+            return unix(path.strip_suffix(':').unwrap_or(path));
+        }
+        if word.starts_with('/') {
+            return unix(word);
+        }
+        if let Some(port) = word.strip_prefix(':')
+            && !port.contains(':')
+        {
+            return Ok(Self::Port(port_number(port)?));
+        }
+        if let Ok(ip) = word.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Err(BadUpstream::NoPort(match ip {
+                IpAddr::V4(ip) => format!("{ip}:PORT"),
+                IpAddr::V6(ip) => format!("[{ip}]:PORT"),
+            }));
+        }
+        let (host, port) = word.rsplit_once(':').ok_or(BadUpstream::Unknown)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(ip) => IpAddr::V6(ip.parse().map_err(|_| BadUpstream::Unknown)?),
+            None => IpAddr::V4(host.parse().map_err(|_| BadUpstream::Unknown)?),
+        };
+        Ok(Self::Address(SocketAddr::new(host.to_canonical(), port_number(port)?)))
+    }
+}
+
+impl fmt::Display for UpstreamFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Port(port) => write!(f, ":{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+fn unix(path: &str) -> Result<UpstreamFilter, BadUpstream> {
+    let path = Path::new(path);
+    match path.as_os_str().as_bytes().len() {
+        _ if !path.is_absolute() => Err(BadUpstream::RelativePath),
+        length if length > UNIX_PATH_MAX => Err(BadUpstream::LongPath(length)),
+        _ => Ok(UpstreamFilter::Unix(path.to_owned())),
+    }
+}
+
+fn port_number(word: &str) -> Result<u16, BadUpstream> {
+    word.parse().ok().filter(|port| *port != 0).ok_or(BadUpstream::Port)
+}
+
+fn comm(word: String) -> Result<String, String> {
+    match word.len() {
+        ..=COMM_MAX => Ok(word),
+        length => Err(format!(
+            "the kernel keeps at most {COMM_MAX} bytes of a process's name, and this one has {length}"
+        )),
+    }
+}
+
+fn pid(word: &str) -> Result<u32, &'static str> {
+    word.parse().ok().filter(|pid| *pid != 0).ok_or("a pid is a whole number, 1 or more")
+}
+
+fn count(word: &str) -> Result<NonZeroU64, &'static str> {
+    word.parse().map_err(|_| "a count is a whole number, 1 or more")
+}
+
+fn duration(word: &str) -> Result<Duration, &'static str> {
+    let plain = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed: Result<SignedDuration, _> = if plain { format!("{word}s").parse() } else { word.parse() };
+    let duration = parsed.map_err(|_| "a duration looks like 30s, 10m or 1h30m")?;
+    match Duration::try_from(duration) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("a duration is longer than zero"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! `accept_queue_overflow`: the listener had no room for the connection.
+
+use tracer_ebpf::nginx_flag;
+
+use super::{Cause, Finding};
+use crate::{
+    ledger::Joined,
+    words::{count, span},
+};
+
+const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps them busy) before listen.backlog and \
+                      net.core.somaxconn: a longer queue only waits longer.";
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    if exchange.was_connecting() { syn_dropped(exchange) } else { ack_dropped(exchange) }
+}
+
+/// Each look at the listener while the SYN was unanswered found more connections than its backlog. The kernel drops
+/// a SYN then, whatever else holds (`tcp_conn_request` tests `sk_acceptq_is_full`).
+fn syn_dropped(exchange: &Joined) -> Option<Finding> {
+    let view = &exchange.nginx.listener_first;
+    let was_full = exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT);
+    if exchange.nginx.error != 0 || !was_full || !exchange.nginx_went_on() {
+        return None;
+    }
+    let tries = u64::from(exchange.nginx.syn_retransmits) + 1;
+    let finding = Finding::proven(
+        Cause::QueueSynDropped,
+        format!(
+            "The accept queue of {} was full: {} waited where the backlog is {}. Its kernel dropped nginx's SYN {}, and \
+             nginx gave up connecting after {}.",
+            exchange.upstream(),
+            count(u64::from(view.depth), "connection"),
+            view.limit,
+            count(tries, "time"),
+            span(exchange.lasted_ns()),
+        ),
+        ADVICE,
+    );
+    // Where several listeners share the address, the one that was looked at need not be the one that was asked.
+    let finding = if view.shared > 1 {
+        Finding { confidence: crate::verdict::Confidence::Inferred, ..finding }
+    } else {
+        finding
+    };
+    Some(
+        finding.logged(
+            "ETIMEDOUT",
+            "upstream timed out (110: Connection timed out) while connecting to upstream",
+        ),
+    )
+}
+
+/// nginx was connected, yet the listener, which is on this host, never made a socket for it, and nothing nginx sent
+/// was acknowledged.
+fn ack_dropped(exchange: &Joined) -> Option<Finding> {
+    let view = &exchange.nginx.listener_last;
+    let never_made =
+        exchange.worker.is_none() && exchange.is_connected() && view.sock != 0 && view.shared <= 1;
+    let unheard = exchange.nginx.sent > 0 && exchange.nginx.unacked > 0 && exchange.arrived() == 0;
+    if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_went_on() {
+        return None;
+    }
+    Some(
+        Finding::inferred(
+            Cause::QueueAckDropped,
+            format!(
+                "nginx saw its connection to {} established, but the listener never made a socket for it and \
+                 acknowledged none of the {} sent: its accept queue was full when the handshake's last packet came \
+                 (now {} wait, backlog {}).",
+                exchange.upstream(),
+                count(exchange.nginx.sent, "byte"),
+                view.depth,
+                view.limit,
+            ),
+            ADVICE,
+        )
+        .logged(
+            "ETIMEDOUT",
+            "upstream timed out (110: Connection timed out) while reading response header from upstream",
+        ),
+    )
+}

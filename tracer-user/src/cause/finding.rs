@@ -1,0 +1,52 @@
+//! What one file of the decision list says when it recognises an exchange.
+
+use super::Cause;
+use crate::verdict::Confidence;
+
+/// A recognised cause, before the exchange's own figures are added.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    /// The cause; none where the exchange turns out to have ended well.
+    pub(super) cause: Option<Cause>,
+    pub(super) confidence: Confidence,
+    /// The error nginx met, by name.
+    pub(super) errno: Option<&'static str>,
+    /// What nginx logs.
+    pub(super) error_log: Option<String>,
+    pub(super) explanation: String,
+    pub(super) advice: String,
+}
+
+impl Finding {
+    /// A finding with both ends seen and no error.
+    pub(super) fn proven(cause: Cause, explanation: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause),
+            confidence: Confidence::Proven,
+            errno: None,
+            error_log: None,
+            explanation: explanation.into(),
+            advice: advice.into(),
+        }
+    }
+
+    /// The same, from one end only.
+    pub(super) fn inferred(cause: Cause, explanation: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { confidence: Confidence::Inferred, ..Self::proven(cause, explanation, advice) }
+    }
+
+    /// An exchange that ended well after all.
+    pub(super) fn well() -> Self {
+        Self { cause: None, ..Self::proven(Cause::NotEnoughFacts, "", "") }
+    }
+
+    /// With the error nginx met and the line it logs.
+    pub(super) fn logged(self, errno: &'static str, line: impl Into<String>) -> Self {
+        Self { errno: Some(errno), error_log: Some(line.into()), ..self }
+    }
+
+    /// With the error nginx met; its line depends on what it was doing.
+    pub(super) fn met(self, errno: &'static str) -> Self {
+        Self { errno: Some(errno), ..self }
+    }
+}

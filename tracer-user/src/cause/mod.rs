@@ -1,0 +1,131 @@
+//! From a joined exchange to its cause: a decision list, one file for each cause. Pure.
+
+mod accept_queue_overflow;
+mod client_abort;
+mod connect_timeout;
+mod evidence;
+mod finding;
+mod kernel_timeout;
+mod nginx_exit;
+mod premature_close;
+mod read_timeout;
+mod refused;
+mod rejected_response;
+mod reset;
+mod send_timeout;
+mod signals;
+mod table;
+mod unknown;
+
+use finding::Finding;
+pub use table::Cause;
+use tracer_ebpf::nginx_flag;
+
+use crate::{
+    ledger::Joined,
+    verdict::{Bytes, Confidence, Delayed, Moments, Queue, Verdict, Worker},
+    words::{count, span},
+};
+
+/// The decision list: the first that recognises an exchange names its cause. The order matters where two could:
+/// what nginx decided for itself comes before what it met.
+const LIST: &[fn(&Joined) -> Option<Finding>] = &[
+    nginx_exit::judge,
+    client_abort::judge,
+    refused::judge,
+    accept_queue_overflow::judge,
+    connect_timeout::judge,
+    kernel_timeout::judge,
+    reset::judge,
+    premature_close::judge,
+    send_timeout::judge,
+    rejected_response::judge,
+    read_timeout::judge,
+];
+
+/// What an exchange came to.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It failed.
+    Failed(Box<Verdict>),
+    /// It succeeded late.
+    Delayed(Delayed),
+    /// It ended well after all: nothing to tell.
+    Well,
+}
+
+/// Turns monotonic nanoseconds into nanoseconds since 1970.
+pub trait WallClock {
+    /// The moment `monotonic_ns` on the wall clock.
+    fn unix_ns(&self, monotonic_ns: u64) -> i64;
+}
+
+/// Names the cause of one exchange. `evidence_lost` says that records were lost, so that this one may not be whole.
+pub fn attribute(exchange: &Joined, clock: &impl WallClock, evidence_lost: bool) -> Outcome {
+    if exchange.has(nginx_flag::ENDED_WELL) {
+        return Outcome::Delayed(delayed(exchange, clock));
+    }
+    let found = LIST.iter().find_map(|judge| judge(exchange));
+    let finding = found.unwrap_or_else(|| unknown::judge(exchange, evidence_lost));
+    if finding.cause.is_none() {
+        return Outcome::Well;
+    }
+    Outcome::Failed(Box::new(verdict(exchange, clock, finding, evidence_lost)))
+}
+
+fn verdict(exchange: &Joined, clock: &impl WallClock, finding: Finding, evidence_lost: bool) -> Verdict {
+    let nginx = &exchange.nginx;
+    let worker = exchange.worker.as_ref();
+    let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
+    let cause = cause.unwrap_or(Cause::NotEnoughFacts);
+    Verdict {
+        unix_ns: clock.unix_ns(nginx.ended_ns),
+        cause,
+        confidence: if evidence_lost { Confidence::Incomplete } else { confidence },
+        nginx: crate::ledger::process(&nginx.nginx),
+        local: exchange.local(),
+        upstream: exchange.upstream(),
+        status: cause.status(),
+        errno: errno.map(str::to_owned),
+        error_log,
+        worker: signals::worker(exchange)
+            .map(|process| Worker { process, signal: worker.and_then(signals::died_of).map(signals::name) }),
+        killer: worker.and_then(signals::killer),
+        moments: Moments {
+            connected: exchange.us(nginx.established_ns),
+            accepted: worker.and_then(|worker| exchange.us(worker.accepted_ns)),
+            first_sent: exchange.us(nginx.first_sent_ns),
+            first_received: exchange.us(nginx.first_received_ns),
+            ended: exchange.us(nginx.ended_ns),
+            worker_ended: worker.and_then(|worker| exchange.us(worker.ended_ns)),
+        },
+        bytes: Bytes { sent: nginx.sent, received: nginx.received, unread: exchange.unread_by_worker() },
+        queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
+        evidence: evidence::of(exchange),
+        explanation,
+        advice,
+    }
+}
+
+fn delayed(exchange: &Joined, clock: &impl WallClock) -> Delayed {
+    let nginx = &exchange.nginx;
+    let delay_ns = nginx.established_ns.saturating_sub(nginx.connect_ns);
+    let queue = exchange.listener().map(|_| &nginx.listener_first);
+    let why = match queue {
+        Some(view) if view.depth > view.limit => " because the accept queue was full",
+        _ => "",
+    };
+    Delayed {
+        unix_ns: clock.unix_ns(nginx.ended_ns),
+        nginx: crate::ledger::process(&nginx.nginx),
+        upstream: exchange.upstream(),
+        delay_us: delay_ns / 1_000,
+        syn_retransmits: nginx.syn_retransmits,
+        queue: queue.map(|view| Queue { depth: view.depth, limit: view.limit }),
+        explanation: format!(
+            "The exchange succeeded, but connecting took {}: {} went unanswered{why}.",
+            span(delay_ns),
+            count(u64::from(nginx.syn_retransmits), "SYN"),
+        ),
+    }
+}

@@ -1,0 +1,35 @@
+//! `nginx_exit`: the nginx worker itself ended while the exchange was under way.
+
+use tracer_ebpf::nginx_flag;
+
+use super::{Cause, Finding, signals};
+use crate::{ledger::Joined, words::span};
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    if !exchange.has(nginx_flag::CLOSER_EXITING) {
+        return None;
+    }
+    // An idle or answered connection that an exiting worker closes is no failure.
+    if exchange.has(nginx_flag::READ_LAST) || exchange.is_connected() && exchange.nginx.sent == 0 {
+        return Some(Finding::well());
+    }
+    let pid = exchange.nginx.nginx.tgid;
+    let after = span(exchange.lasted_ns());
+    let signal = exchange.nginx.exit_code & 0x7f;
+    Some(if signal == 0 {
+        Finding::proven(
+            Cause::NginxExited,
+            format!("The nginx worker {pid} exited {after} into the exchange, before the upstream answered."),
+            "worker_shutdown_timeout, if this was a reload.",
+        )
+    } else {
+        Finding::proven(
+            Cause::NginxKilled,
+            format!(
+                "The nginx worker {pid} was ended by {} {after} into the exchange, before the upstream answered.",
+                signals::name(signal)
+            ),
+            "who signals or crashes nginx's workers: its error log at level alert.",
+        )
+    })
+}

@@ -1,0 +1,67 @@
+//! `premature_close`: the upstream closed properly, before it had answered.
+
+use tracer_ebpf::tcp_state;
+
+use super::{Cause, Finding, signals};
+use crate::{ledger::Joined, words::span};
+
+const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    let peer_closed_first = exchange.nginx.old_state == tcp_state::CLOSE_WAIT && exchange.nginx.error == 0;
+    if !peer_closed_first {
+        return None;
+    }
+    let after = span(exchange.lasted_ns());
+    let upstream = exchange.upstream();
+    let Some(worker) = &exchange.worker else {
+        if exchange.nginx.received > 0 {
+            return None;
+        }
+        return Some(Finding {
+            error_log: Some(LINE.to_owned()),
+            ..Finding::inferred(
+                Cause::PrematurePeerClosed,
+                format!(
+                    "{upstream} closed the connection {after} into the exchange without an answer; its end is not on this host."
+                ),
+                "the upstream's log, or why502 on its host.",
+            )
+        });
+    };
+    let name = signals::worker_in_words(worker);
+    let died = worker.exiting != 0;
+    if exchange.nginx.received > 0 && !died {
+        return None;
+    }
+    let finding = match signals::died_of(worker) {
+        Some(signal) => Finding::proven(
+            Cause::PrematureWorkerKilled,
+            format!(
+                "{} ended the {name}, which had read the whole request, {after} into the exchange{}; the kernel closed \
+                 its connection.",
+                signals::name(signal),
+                signals::killer_in_words(worker)
+                    .map(|killer| format!(", sent by {killer}"))
+                    .unwrap_or_default()
+            ),
+            "who signals the upstream's workers, and its log.",
+        ),
+        None if died => Finding::proven(
+            Cause::PrematureWorkerExited,
+            format!(
+                "The {name} exited {after} into the exchange, before it had answered; the kernel closed its connection."
+            ),
+            "the upstream's log: an exit in the code, or a limit such as pm.max_requests reached at the wrong moment.",
+        ),
+        None => Finding::proven(
+            Cause::PrematurePeerClosed,
+            format!(
+                "The {name} closed the connection properly {after} into the exchange, without a byte of an answer."
+            ),
+            "the upstream's log for this request: it lives and chose to close.",
+        ),
+    };
+    let error_log = (exchange.nginx.received == 0).then(|| LINE.to_owned());
+    Some(Finding { error_log, ..finding })
+}

@@ -1,0 +1,130 @@
+//! `read_timeout`: nginx stopped waiting for the response.
+
+use tracer_ebpf::WorkerEnd;
+
+use super::{Cause, Finding, signals};
+use crate::{
+    ledger::Joined,
+    words::{count, span},
+};
+
+const HEADER: &str =
+    "upstream timed out (110: Connection timed out) while reading response header from upstream";
+const BODY: &str = "upstream timed out (110: Connection timed out) while reading upstream";
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    let gave_up = exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx.sent > 0;
+    if !gave_up {
+        return None;
+    }
+    if exchange.nginx.received > 0 {
+        return stalled(exchange);
+    }
+    if !exchange.nginx_went_on() || exchange.arrived() > 0 {
+        return None;
+    }
+    let finding = match &exchange.worker {
+        Some(worker) if !exchange.was_accepted() => never_accepted(exchange, worker),
+        Some(worker) => slow_worker(exchange, worker),
+        None if exchange.nginx.unacked > 0 => unacked(exchange),
+        None => no_answer(exchange),
+    };
+    Some(finding.logged("ETIMEDOUT", HEADER))
+}
+
+/// How long nginx waited after it last sent.
+fn waited(exchange: &Joined) -> String {
+    span(exchange.nginx.ended_ns.saturating_sub(exchange.nginx.last_sent_ns))
+}
+
+fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
+    let queue = exchange.listener().map_or_else(String::new, |view| {
+        let others = u64::from(view.depth).saturating_sub(1);
+        format!(", with {} beside it (backlog {})", count(others, "other"), view.limit)
+    });
+    Finding::proven(
+        Cause::TimeoutNeverAccepted,
+        format!(
+            "No worker ever took this request up: the connection waited {} in the accept queue of {}{queue}, until nginx \
+             stopped waiting after {}.",
+            span(exchange.nginx.ended_ns.saturating_sub(worker.created_ns)),
+            exchange.upstream(),
+            waited(exchange),
+        ),
+        "what keeps the workers busy, then pm.max_children: all of them were taken. The request still waits there and may \
+         be executed later, for nobody.",
+    )
+}
+
+fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
+    let (queued, served) = if worker.accepted_ns == 0 {
+        (String::new(), String::new())
+    } else {
+        let queued = worker.accepted_ns.saturating_sub(worker.created_ns);
+        let served = exchange.nginx.ended_ns.saturating_sub(worker.accepted_ns);
+        (format!(" after {} in the accept queue", span(queued)), format!(" It had it for {}.", span(served)))
+    };
+    let name = if worker.accepted_ns == 0 {
+        "a worker".to_owned()
+    } else {
+        format!("the {}", signals::worker_in_words(worker))
+    };
+    Finding::proven(
+        Cause::TimeoutSlowWorker,
+        format!(
+            "nginx stopped waiting {} after it had sent the request, which {name} took up{queued} and did not answer.{served}",
+            waited(exchange)
+        ),
+        "what this worker waited for or computed; request_slowlog_timeout shows it. fastcgi_read_timeout or \
+         proxy_read_timeout is how long nginx waits.",
+    )
+}
+
+fn stalled(exchange: &Joined) -> Option<Finding> {
+    use crate::ledger::Aftermaths;
+    let nginx = &exchange.nginx;
+    // Between two exchanges a kept-alive connection looks the same; only then nginx has nothing to do for a client.
+    if nginx.unread > 0 || matches!(exchange.aftermath, Aftermaths::NotAwaited | Aftermaths::NotSeen) {
+        return Some(Finding::well());
+    }
+    Some(
+        Finding::inferred(
+            Cause::TimeoutStalledResponse,
+            format!(
+                "The response stalled: after {} nothing more came for {}, and nginx stopped waiting. The client saw the \
+                 status it had been sent already, and a body cut short.",
+                count(nginx.received, "byte"),
+                span(nginx.ended_ns.saturating_sub(nginx.last_received_ns)),
+            ),
+            "what the worker did in the middle of its output; then fastcgi_read_timeout or proxy_read_timeout.",
+        )
+        .logged("ETIMEDOUT", BODY),
+    )
+}
+
+fn unacked(exchange: &Joined) -> Finding {
+    Finding::inferred(
+        Cause::TimeoutUnacked,
+        format!(
+            "{} stopped acknowledging: {} that nginx sent were never confirmed in {}, after {}.",
+            exchange.upstream(),
+            count(u64::from(exchange.nginx.unacked), "byte"),
+            waited(exchange),
+            count(u64::from(exchange.nginx.retransmits), "retransmission"),
+        ),
+        "the network between nginx and the upstream, and whether the upstream's host went away.",
+    )
+}
+
+fn no_answer(exchange: &Joined) -> Finding {
+    Finding::inferred(
+        Cause::TimeoutNoAnswer,
+        format!(
+            "The host of {} acknowledged the whole request and then sent nothing for {}. Its end is not on this host, so \
+             whether a worker ever had the request is not seen here.",
+            exchange.upstream(),
+            waited(exchange),
+        ),
+        "the upstream's workers and its accept queue: why502 on its host tells them apart.",
+    )
+}

@@ -1,0 +1,34 @@
+//! `rejected_response`: nginx itself ended the exchange over what it had read.
+
+use tracer_ebpf::tcp_state;
+
+use super::{Cause, Finding};
+use crate::{
+    ledger::Joined,
+    words::{count, span},
+};
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    let nginx = &exchange.nginx;
+    // Closing with bytes unread leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE, with a reset outward.
+    let threw_away = nginx.error == 0 && nginx.new_state == tcp_state::CLOSE && nginx.unread > 0;
+    if exchange.was_connecting() || !threw_away || nginx.received == 0 {
+        return None;
+    }
+    let answered = exchange.nginx_went_on() || nginx.old_state == tcp_state::CLOSE_WAIT;
+    answered.then(|| Finding {
+        error_log: Some("upstream sent too big header while reading response header from upstream".to_owned()),
+        ..Finding::proven(
+            Cause::RejectedResponse,
+            format!(
+                "nginx read {} of the response, {} after it began to arrive, and closed the connection with {} unread: it \
+                 would not accept what it had read.",
+                count(nginx.received, "byte"),
+                span(nginx.ended_ns.saturating_sub(nginx.first_received_ns)),
+                count(u64::from(nginx.unread), "byte"),
+            ),
+            "fastcgi_buffer_size or proxy_buffer_size, if the header (cookies, mostly) is larger; else nginx's error log \
+             names what is invalid.",
+        )
+    })
+}

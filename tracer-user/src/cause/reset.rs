@@ -1,0 +1,155 @@
+//! `reset`: the connection was reset after it was established.
+
+use tracer_ebpf::{WorkerEnd, nginx_flag};
+
+use super::{Cause, Finding, signals};
+use crate::{
+    ledger::Joined,
+    words::{count, span},
+};
+
+const ECONNRESET: u32 = 104;
+const EPIPE: u32 = 32;
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    if exchange.was_connecting() || !matches!(exchange.nginx.error, ECONNRESET | EPIPE) {
+        return None;
+    }
+    let finding = match &exchange.worker {
+        Some(worker) if worker.ended_ns != 0 && worker.error == 0 => by_process(exchange, worker)?,
+        Some(_) => return None,
+        None if exchange.listener().is_some() && exchange.nginx.unacked > 0 => aborted(exchange),
+        None if exchange.has(nginx_flag::RESET_RECEIVED) => by_remote(exchange),
+        None => return None,
+    };
+    Some(match exchange.nginx.error {
+        ECONNRESET if exchange.nginx.received == 0 => finding.logged(
+            "ECONNRESET",
+            "recv() failed (104: Connection reset by peer) while reading response header from upstream",
+        ),
+        ECONNRESET => finding
+            .logged("ECONNRESET", "readv() failed (104: Connection reset by peer) while reading upstream"),
+        _ => finding.met("EPIPE"),
+    })
+}
+
+/// Where in the exchange the worker's end ended.
+fn into(exchange: &Joined, worker: &WorkerEnd) -> String {
+    let ns = if worker.signal.ns != 0 { worker.signal.ns } else { worker.ended_ns };
+    format!("{} into the request", span(ns.saturating_sub(exchange.nginx.connect_ns)))
+}
+
+/// What nginx read of it.
+fn consequence(exchange: &Joined) -> String {
+    let unread = exchange.unread_by_worker().unwrap_or_default();
+    let why = if unread > 0 {
+        let were = if unread == 1 { "was" } else { "were" };
+        format!("{} {were} still unread, so the kernel reset the connection", count(unread, "byte"))
+    } else {
+        "the kernel reset the connection".to_owned()
+    };
+    let what = if exchange.nginx.received == 0 {
+        "and nginx read ECONNRESET".to_owned()
+    } else {
+        format!("and nginx read ECONNRESET after {} of the response", count(exchange.nginx.received, "byte"))
+    };
+    format!("{why} {what}")
+}
+
+/// A process of this host closed the worker's end, knowingly or by dying.
+fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
+    let upstream = exchange.upstream();
+    let consequence = consequence(exchange);
+    if worker.has_socket == 0 {
+        let waited = span(worker.ended_ns.saturating_sub(worker.created_ns));
+        return Some(Finding::proven(
+            Cause::ResetListenerClosed,
+            format!(
+                "The listener on {upstream} was closed while this connection had waited {waited} in its accept queue; no \
+                 worker ever had the request, and nginx read ECONNRESET."
+            ),
+            "what stopped or restarted the upstream: its log, and systemd's.",
+        ));
+    }
+    let name = signals::worker_in_words(worker);
+    let into = into(exchange, worker);
+    let Some(signal) = signals::died_of(worker) else {
+        if worker.exiting != 0 {
+            return None;
+        }
+        return Some(Finding::proven(
+            Cause::ResetPeerAborted,
+            format!("The {name} lives and closed the connection {into}: {consequence}."),
+            "why the upstream closes without reading the whole request or with SO_LINGER 0: its log.",
+        ));
+    };
+    let signal_name = signals::name(signal);
+    if signals::is_crash(signal) {
+        return Some(Finding::proven(
+            Cause::ResetWorkerCrashed,
+            format!("The {name} crashed with {signal_name} {into}; {consequence}."),
+            "the core dump and the upstream's log for this request; with php-fpm, extensions first.",
+        ));
+    }
+    if signals::is_from_kernel(worker) {
+        return Some(Finding::proven(
+            Cause::ResetWorkerOom,
+            format!(
+                "The kernel killed the {name} with {signal_name} {into}, as it does when memory runs out; {consequence}."
+            ),
+            "memory limits of the upstream's cgroup, memory_limit and pm.max_children: `dmesg` names the victim.",
+        ));
+    }
+    let killer = signals::killer_in_words(worker).unwrap_or_else(|| "somebody not seen".to_owned());
+    let advice = if worker.signal.from_parent != 0 && signal == 15 {
+        format!(
+            "request_terminate_timeout of the pool on {upstream} (this request was cut off after {}), or a reload or \
+             stop of php-fpm at that moment (process_control_timeout).",
+            span(worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.nginx.connect_ns)))
+        )
+    } else {
+        "who that process is and why it kills workers.".to_owned()
+    };
+    Some(Finding::proven(
+        Cause::ResetWorkerKilled,
+        format!(
+            "{killer} sent {signal_name} to the {name}, {into}; {consequence}.",
+            killer = capital(&killer)
+        ),
+        advice,
+    ))
+}
+
+fn capital(text: &str) -> String {
+    // Names of programs keep their own spelling.
+    match text.strip_prefix("the ").or_else(|| text.strip_prefix("its ")) {
+        Some(_) => text[..1].to_uppercase() + &text[1..],
+        None => text.to_owned(),
+    }
+}
+
+/// The listener is here, no socket was ever made for the connection, and the last packet of the handshake drew a
+/// reset: `tcp_abort_on_overflow`.
+fn aborted(exchange: &Joined) -> Finding {
+    Finding::inferred(
+        Cause::QueueAborted,
+        format!(
+            "The listener on {} never made a socket for this connection and reset it when the handshake ended: its \
+             accept queue was full and net.ipv4.tcp_abort_on_overflow is on.",
+            exchange.upstream()
+        ),
+        "net.ipv4.tcp_abort_on_overflow (0 lets clients retry), then how fast workers accept.",
+    )
+}
+
+fn by_remote(exchange: &Joined) -> Finding {
+    Finding::inferred(
+        Cause::ResetByRemote,
+        format!(
+            "{} reset the connection {} after nginx connected; its end is not on this host, so who did it is not seen here.",
+            exchange.upstream(),
+            span(exchange.nginx.ended_ns.saturating_sub(exchange.nginx.established_ns))
+        ),
+        "the upstream's log, or why502 on its host.",
+    )
+}

@@ -1,0 +1,114 @@
+//! The table of causes: it drives the classifier, the documentation and the tests.
+
+use std::fmt;
+
+macro_rules! causes {
+    ($($variant:ident: $cause:literal / $detail:literal, $status:expr, $meaning:literal;)*) => {
+        /// Why an exchange failed. The names are stable: scripts match them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Cause {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Cause {
+            /// Every cause, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The first half of the name, as in `refused`.
+            pub const fn cause(self) -> &'static str {
+                match self { $(Self::$variant => $cause,)* }
+            }
+
+            /// The second half, as in `no_listener`.
+            pub const fn detail(self) -> &'static str {
+                match self { $(Self::$variant => $detail,)* }
+            }
+
+            /// What nginx answers the client, unless it tries another upstream or has begun to answer.
+            pub const fn status(self) -> Option<u16> {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+causes! {
+    RefusedNoListener: "refused" / "no_listener", Some(502),
+        "Nobody listens at the upstream's address: its host answered the SYN with a reset.";
+    RefusedByFirewall: "refused" / "rejected_by_firewall", Some(502),
+        "Something on the way answered for the upstream and rejected the connection.";
+    RefusedNoRoute: "refused" / "no_route", Some(502),
+        "No route leads to the upstream's address.";
+    QueueSynDropped: "accept_queue_overflow" / "syn_dropped", Some(504),
+        "The listener's accept queue was full, so its kernel dropped each SYN until nginx gave up connecting.";
+    QueueAckDropped: "accept_queue_overflow" / "handshake_ack_dropped", Some(504),
+        "The accept queue was full when the handshake ended: nginx believed to be connected, the worker never was.";
+    QueueAborted: "accept_queue_overflow" / "aborted", Some(502),
+        "The accept queue was full when the handshake ended, and tcp_abort_on_overflow made that a reset.";
+    ConnectSynUnanswered: "connect_timeout" / "syn_unanswered", Some(504),
+        "Nothing answered the SYN before nginx gave up connecting.";
+    ResetWorkerKilled: "reset" / "worker_killed", Some(502),
+        "A signal ended the worker while it served the exchange.";
+    ResetWorkerCrashed: "reset" / "worker_crashed", Some(502),
+        "The worker crashed while it served the exchange.";
+    ResetWorkerOom: "reset" / "worker_oom_killed", Some(502),
+        "The kernel killed the worker because memory ran out.";
+    ResetListenerClosed: "reset" / "listener_closed", Some(502),
+        "The listener was closed while the connection waited in its queue.";
+    ResetPeerAborted: "reset" / "peer_aborted", Some(502),
+        "The worker lives and closed the connection without reading all of the request, or on purpose with a reset.";
+    ResetStaleKeepalive: "reset" / "stale_keepalive", Some(502),
+        "nginx sent on a kept-alive connection that the upstream had closed just before.";
+    ResetByRemote: "reset" / "by_remote", Some(502),
+        "The upstream's host, which is not this one, reset the connection.";
+    PrematureWorkerKilled: "premature_close" / "worker_killed", Some(502),
+        "A signal ended the worker after it had read the request and before it answered.";
+    PrematureWorkerExited: "premature_close" / "worker_exited", Some(502),
+        "The worker exited before it answered.";
+    PrematurePeerClosed: "premature_close" / "peer_closed", Some(502),
+        "The upstream closed the connection properly before it answered.";
+    TimeoutNeverAccepted: "read_timeout" / "never_accepted", Some(504),
+        "The connection waited in the accept queue, behind busy workers, until nginx stopped waiting.";
+    TimeoutSlowWorker: "read_timeout" / "slow_worker", Some(504),
+        "A worker had the request and did not answer before nginx stopped waiting.";
+    TimeoutStalledResponse: "read_timeout" / "stalled_response", None,
+        "The response began and then stalled until nginx stopped waiting.";
+    TimeoutNoAnswer: "read_timeout" / "no_answer", Some(504),
+        "The upstream's host, which is not this one, acknowledged the request and sent nothing.";
+    TimeoutUnacked: "read_timeout" / "unacked", Some(504),
+        "The upstream's host stopped acknowledging what nginx sent.";
+    SendTimeout: "send_timeout" / "peer_not_reading", Some(504),
+        "The upstream did not read the request before nginx stopped waiting.";
+    KernelRetransmits: "kernel_timeout" / "retransmits_exhausted", Some(502),
+        "The kernel gave up after sending the same bytes again and again.";
+    KernelSynRetries: "kernel_timeout" / "syn_retries_exhausted", Some(502),
+        "The kernel gave up after sending the SYN again and again.";
+    ClientAbortBefore: "client_abort" / "before_response", Some(499),
+        "The client went away before the upstream answered.";
+    ClientAbortMid: "client_abort" / "mid_response", Some(499),
+        "The client went away while the response was on its way.";
+    RejectedResponse: "rejected_response" / "header_too_big_or_invalid", Some(502),
+        "nginx read a response that it would not accept and closed the connection.";
+    LocalError: "local_error" / "connect_error", Some(502),
+        "connect failed on this host, before anything was sent.";
+    NginxKilled: "nginx_exit" / "worker_killed", None,
+        "A signal ended the nginx worker.";
+    NginxExited: "nginx_exit" / "worker_exited", None,
+        "The nginx worker exited.";
+    EvidenceLost: "unknown" / "evidence_lost", None,
+        "Facts that would tell were lost.";
+    NotEnoughFacts: "unknown" / "not_enough_facts", None,
+        "The facts that were seen do not tell.";
+}
+
+impl fmt::Display for Cause {
+    /// `cause/detail`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cause(), self.detail())
+    }
+}

@@ -1,0 +1,30 @@
+//! `unknown`: an honest answer.
+
+use super::{Cause, Finding};
+use crate::{ledger::Joined, words::span};
+
+pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
+    if exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx.sent == 0 {
+        // Nothing was asked on this connection.
+        return Finding::well();
+    }
+    let after = span(exchange.lasted_ns());
+    if evidence_lost {
+        return Finding::proven(
+            Cause::EvidenceLost,
+            format!(
+                "The exchange with {} ended after {after} without an answer, and facts that would tell why were lost.",
+                exchange.upstream()
+            ),
+            "the count of lost records in the summary.",
+        );
+    }
+    Finding::proven(
+        Cause::NotEnoughFacts,
+        format!(
+            "The exchange with {} ended after {after}, and the facts seen do not tell why.",
+            exchange.upstream()
+        ),
+        "nginx's error log for this moment; `-v` shows the facts.",
+    )
+}

@@ -1,0 +1,107 @@
+//! From a ring buffer's bytes to records. Pure.
+
+use bytes::Bytes;
+use thiserror::Error;
+use tracer_ebpf::{Action, Aftermath, Exchange, Header, Kind, WorkerGone};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+/// One record of the kernel side.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// nginx's end of an exchange has ended.
+    Exchange(Box<Exchange>),
+    /// What nginx did next.
+    Aftermath(Box<Aftermath>, Action),
+    /// The worker's end of a failed exchange has ended, after nginx's.
+    WorkerGone(Box<WorkerGone>),
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They end within the record.
+    #[error("a record of kind {kind} has {actual} bytes instead of {expected}")]
+    Length {
+        /// The kind it says it is.
+        kind: u32,
+        /// Bytes there are.
+        actual: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+    /// They end within the header.
+    #[error("a record has no whole header")]
+    NoHeader,
+    /// No record has such a kind.
+    #[error("no record has kind {0}")]
+    Kind(u32),
+    /// nginx cannot have done that.
+    #[error("no aftermath has action {0}")]
+    Action(u32),
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// If the bytes are not exactly one record.
+pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
+    let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
+    match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
+        Kind::Exchange => Ok(Record::Exchange(whole(bytes, header.kind)?)),
+        Kind::WorkerGone => Ok(Record::WorkerGone(whole(bytes, header.kind)?)),
+        Kind::Aftermath => {
+            let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;
+            let action = Action::from_u32(aftermath.action).ok_or(DecodeError::Action(aftermath.action))?;
+            Ok(Record::Aftermath(aftermath, action))
+        }
+    }
+}
+
+fn whole<T: FromBytes + KnownLayout + Immutable>(bytes: &Bytes, kind: u32) -> Result<Box<T>, DecodeError> {
+    T::read_from_bytes(bytes).map(Box::new).map_err(|_| DecodeError::Length {
+        kind,
+        actual: bytes.len(),
+        expected: size_of::<T>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+
+    fn bytes_of(record: &(impl IntoBytes + Immutable)) -> Bytes {
+        Bytes::copy_from_slice(record.as_bytes())
+    }
+
+    #[test]
+    fn a_whole_record_is_decoded() {
+        let mut record = Exchange::new_zeroed();
+        record.header.kind = Kind::Exchange as u32;
+        record.nginx.sent = 552;
+        let Ok(Record::Exchange(decoded)) = decode(&bytes_of(&record)) else { panic!("not an exchange") };
+        assert_eq!(decoded.nginx.sent, 552);
+    }
+
+    #[test]
+    fn a_cut_record_is_refused() {
+        let mut record = WorkerGone::new_zeroed();
+        record.header.kind = Kind::WorkerGone as u32;
+        let bytes = bytes_of(&record);
+        let expected = bytes.len();
+        let error = decode(&bytes.slice(..expected - 1)).err();
+        assert_eq!(error, Some(DecodeError::Length { kind: 3, actual: expected - 1, expected }));
+        assert_eq!(decode(&bytes.slice(..4)).err(), Some(DecodeError::NoHeader));
+    }
+
+    #[test]
+    fn numbers_without_a_meaning_are_refused() {
+        let mut record = Aftermath::new_zeroed();
+        record.header.kind = 99;
+        assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Kind(99)));
+        record.header.kind = Kind::Aftermath as u32;
+        record.action = 7;
+        assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Action(7)));
+    }
+}

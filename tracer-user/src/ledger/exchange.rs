@@ -1,0 +1,168 @@
+//! A whole exchange, and what can be read from it directly.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use tracer_ebpf::{
+    Action, Aftermath, Endpoint, FAMILY_INET, ListenerView, NginxEnd, Task, WorkerEnd, nginx_flag, tcp_state,
+};
+
+use crate::verdict::{Process, Upstream};
+
+/// What nginx did right after it closed the exchange.
+#[derive(Clone, Copy, Debug)]
+pub enum Aftermaths {
+    /// The question does not arise: it was not nginx that ended the exchange.
+    NotAwaited,
+    /// Nothing was seen in time.
+    NotSeen,
+    /// This.
+    Seen {
+        /// In one word.
+        action: Action,
+        /// In full.
+        what: Aftermath,
+    },
+}
+
+/// One exchange with everything that was learnt of it.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// nginx's end.
+    pub nginx: NginxEnd,
+    /// The worker's end, if it was seen on this host.
+    pub worker: Option<WorkerEnd>,
+    /// What nginx did next.
+    pub aftermath: Aftermaths,
+}
+
+impl Joined {
+    pub(super) fn new(nginx: NginxEnd, worker: WorkerEnd) -> Self {
+        let awaited = nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0;
+        Self {
+            nginx,
+            worker: (worker.sock != 0).then_some(worker),
+            aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
+        }
+    }
+
+    pub(super) fn name(&self) -> (u64, u64) {
+        (self.nginx.sock, self.nginx.connect_ns)
+    }
+
+    /// Whether all of [`nginx_flag`] bits `flags` are set.
+    pub fn has(&self, flags: u32) -> bool {
+        self.nginx.flags & flags == flags
+    }
+
+    /// Whether the handshake was over on nginx's side.
+    pub fn is_connected(&self) -> bool {
+        self.nginx.established_ns != 0
+    }
+
+    /// Whether it ended while nginx was still connecting.
+    pub fn was_connecting(&self) -> bool {
+        self.nginx.old_state == tcp_state::SYN_SENT
+    }
+
+    /// Whether nginx ended it of its own accord: no error, and the peer had not closed before.
+    pub fn nginx_closed_first(&self) -> bool {
+        self.nginx.error == 0 && self.nginx.old_state != tcp_state::CLOSE_WAIT
+    }
+
+    /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
+    /// client or tried the next upstream.
+    pub fn nginx_went_on(&self) -> bool {
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, .. })
+    }
+
+    /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
+    pub fn client_had_left(&self) -> bool {
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
+            if what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE))
+    }
+
+    /// Bytes of the response that arrived at nginx's end, read or not. The FIN that the kernel counts as a byte is
+    /// taken out.
+    pub fn arrived(&self) -> u64 {
+        let fin = u64::from(self.nginx.old_state == tcp_state::CLOSE_WAIT);
+        self.nginx.arrived.saturating_sub(fin)
+    }
+
+    /// Whether a worker had the connection: it read from it, or its socket had been handed out.
+    pub fn was_accepted(&self) -> bool {
+        self.worker.is_some_and(|worker| worker.accepted_ns != 0 || worker.has_socket != 0)
+    }
+
+    /// Bytes nginx sent that the worker never read, the FIN taken out.
+    pub fn unread_by_worker(&self) -> Option<u64> {
+        let worker = self.worker.as_ref()?;
+        let fin = u32::from(matches!(worker.old_state, tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK));
+        Some(u64::from(worker.unread.saturating_sub(fin)))
+    }
+
+    /// Where it went.
+    pub fn upstream(&self) -> Upstream {
+        Upstream::Inet(address(&self.nginx.upstream))
+    }
+
+    /// nginx's own address, once it had a port.
+    pub fn local(&self) -> Option<SocketAddr> {
+        (self.nginx.local.port != 0).then(|| address(&self.nginx.local))
+    }
+
+    /// Whether the upstream's address is nginx's own, so that both ends are on one host.
+    pub fn is_to_own_address(&self) -> bool {
+        self.local().is_some_and(|local| {
+            let upstream = address(&self.nginx.upstream);
+            local.ip() == upstream.ip() || upstream.ip().is_loopback()
+        })
+    }
+
+    /// The last look at the listener's queue that found a listener.
+    pub fn listener(&self) -> Option<&ListenerView> {
+        [&self.nginx.listener_last, &self.nginx.listener_first].into_iter().find(|view| view.sock != 0)
+    }
+
+    /// A moment in microseconds since connect was called; none for what did not happen.
+    pub fn us(&self, ns: u64) -> Option<i64> {
+        (ns != 0).then(|| since(self.nginx.connect_ns, ns))
+    }
+
+    /// How long it lasted in ns, from connect to the end of nginx's socket.
+    pub fn lasted_ns(&self) -> u64 {
+        self.nginx.ended_ns.saturating_sub(self.nginx.connect_ns)
+    }
+}
+
+/// Microseconds from `start` to `end`, both in ns.
+fn since(start: u64, end: u64) -> i64 {
+    (end as i64 - start as i64) / 1_000
+}
+
+/// A socket address as userspace writes it; IPv4 is unmapped.
+pub(crate) fn address(endpoint: &Endpoint) -> SocketAddr {
+    let mut octets = [0_u8; 16];
+    for (bytes, word) in octets.chunks_exact_mut(4).zip(endpoint.addr) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    let v6 = Ipv6Addr::from(octets);
+    let ip = match v6.to_ipv4_mapped() {
+        Some(v4) if endpoint.family == FAMILY_INET => IpAddr::V4(v4),
+        _ => IpAddr::V6(v6),
+    };
+    SocketAddr::new(ip, endpoint.port)
+}
+
+/// A thread's process, with its name.
+pub(crate) fn process(task: &Task) -> Process {
+    Process { pid: task.tgid, comm: comm(task).into_owned() }
+}
+
+/// A thread's name.
+pub(crate) fn comm(task: &Task) -> Cow<'_, str> {
+    let end = task.comm.iter().position(|&byte| byte == 0).unwrap_or(task.comm.len());
+    String::from_utf8_lossy(&task.comm[..end])
+}

@@ -1,0 +1,23 @@
+//! why502 names, with proof from the kernel, why an exchange between nginx and an upstream failed.
+//!
+//! The modules stand in the order in which data flows: the kernel side is loaded, its records are decoded, the ledger
+//! joins them into exchanges, each exchange gets its cause, and the verdict goes out.
+
+pub mod args;
+pub mod live;
+
+pub mod load;
+
+pub mod decode;
+
+pub mod ledger;
+
+pub mod cause;
+
+pub mod verdict;
+
+pub mod output;
+
+pub mod clock;
+pub mod failure;
+pub mod words;

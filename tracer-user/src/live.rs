@@ -1,0 +1,293 @@
+//! `why502 live`: trace, and write each verdict as it comes.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+use tracer_ebpf::{COMM_LEN, Endpoint, Filters};
+
+use crate::{
+    args::{Format, Live, UpstreamFilter},
+    cause::{Cause, Outcome, attribute},
+    clock::{SystemClock, monotonic_ns},
+    decode::decode,
+    failure::Failure,
+    ledger::{Joined, Ledger},
+    load::{Scope, Tracer},
+    output::{Json, Look, Output, Text},
+    verdict::Summary,
+};
+
+/// Open exchanges that are watched at a time; the kernel side's maps take about 1 KiB for each.
+const MAX_OPEN: u32 = 16_384;
+
+/// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
+/// exchange in the very turn of its loop that read the end, and its own timeouts are seconds long.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.
+///
+/// # Errors
+/// Where this host cannot be traced, or something fails on the way. A closed standard output is no error.
+pub fn run(args: &Live) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the event loop cannot be started")?;
+    runtime.block_on(trace(args))
+}
+
+async fn trace(args: &Live) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    let scope = scope(args)?;
+    let mut tracer = Tracer::start(&scope)?;
+    for (fact, reason) in &tracer.plan().missing {
+        eprintln!("why502: without {fact:?}: {reason}");
+    }
+    greet(args, &tracer);
+    if let Some(path) = &args.ready_file {
+        fs::write(path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
+    let mut ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
+        .context("the ring buffer cannot be watched")?;
+    let mut run = Run::new(args);
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    let mut is_over = false;
+    while !is_over {
+        let patience = run
+            .ledger
+            .next_deadline()
+            .map(|deadline| Instant::now() + Duration::from_nanos(deadline.saturating_sub(monotonic_ns())));
+        tokio::select! {
+            guard = ring.readable_mut() => {
+                guard.context("the ring buffer cannot be read")?.clear_ready();
+            }
+            () = at(patience) => {}
+            () = at(end) => is_over = true,
+            _ = interrupt.recv() => is_over = true,
+            _ = terminate.recv() => is_over = true,
+        }
+        run.notice_losses(&tracer)?;
+        let batch = || -> io::Result<bool> {
+            while let Some(record) = ring.get_mut().next() {
+                if run.take(&Bytes::copy_from_slice(&record))? {
+                    return Ok(true);
+                }
+            }
+            let overdue = if is_over { run.ledger.drain() } else { run.ledger.overdue(monotonic_ns()) };
+            for exchange in overdue {
+                if run.tell(&exchange)? {
+                    return Ok(true);
+                }
+            }
+            run.output.flush()?;
+            Ok(false)
+        };
+        match quietly(batch) {
+            Written::Done(reached) => is_over |= reached,
+            Written::Closed => return Ok(()),
+            Written::Failed(error) => {
+                return Err(Failure::Run(
+                    anyhow::Error::from(error).context("standard output cannot be written"),
+                ));
+            }
+        }
+    }
+    run.notice_losses(&tracer)?;
+    let summary = run.summary(&tracer)?;
+    match quietly(|| run.output.summary(&summary).and_then(|()| run.output.flush())) {
+        Written::Done(()) | Written::Closed => Ok(()),
+        Written::Failed(error) => {
+            Err(Failure::Run(anyhow::Error::from(error).context("standard output cannot be written")))
+        }
+    }
+}
+
+/// How writing went.
+enum Written<T> {
+    Done(T),
+    /// The reader has gone: `| head` has what it wanted.
+    Closed,
+    Failed(io::Error),
+}
+
+fn quietly<T>(write: impl FnOnce() -> io::Result<T>) -> Written<T> {
+    match write() {
+        Ok(value) => Written::Done(value),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Written::Closed,
+        Err(error) => Written::Failed(error),
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a run has come to so far.
+struct Run {
+    ledger: Ledger,
+    output: Box<dyn Output>,
+    started_ns: u64,
+    failures: BTreeMap<Cause, u64>,
+    delayed: u64,
+    lost: u64,
+    /// Exchanges that began before this moment (ns, monotonic) may lack facts.
+    last_loss_ns: u64,
+    limit: Option<u64>,
+}
+
+impl Run {
+    fn new(args: &Live) -> Self {
+        let stdout = io::BufWriter::new(io::stdout());
+        let output: Box<dyn Output> = match args.output {
+            Format::Json => Box::new(Json::new(stdout)),
+            Format::Text => Box::new(Text::new(stdout, Look::of_stdout(args.verbose))),
+        };
+        Self {
+            ledger: Ledger::default(),
+            output,
+            started_ns: monotonic_ns(),
+            failures: BTreeMap::new(),
+            delayed: 0,
+            lost: 0,
+            last_loss_ns: 0,
+            limit: args.count.map(Into::into),
+        }
+    }
+
+    /// Takes in one record of the ring buffer. Returns whether the run is over.
+    fn take(&mut self, bytes: &Bytes) -> io::Result<bool> {
+        match decode(bytes) {
+            Ok(record) => match self.ledger.take(record) {
+                Some(exchange) => self.tell(&exchange),
+                None => Ok(false),
+            },
+            Err(error) => {
+                eprintln!("why502: a record was passed over: {error}");
+                self.lost += 1;
+                self.last_loss_ns = monotonic_ns();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes what a whole exchange came to. Returns whether the run is over.
+    fn tell(&mut self, exchange: &Joined) -> io::Result<bool> {
+        match attribute(exchange, &SystemClock, exchange.nginx.connect_ns <= self.last_loss_ns) {
+            Outcome::Failed(verdict) => {
+                *self.failures.entry(verdict.cause).or_default() += 1;
+                self.output.verdict(&verdict)?;
+            }
+            Outcome::Delayed(delayed) => {
+                self.delayed += 1;
+                self.output.delayed(&delayed)?;
+            }
+            Outcome::Well => {}
+        }
+        Ok(self.limit.is_some_and(|limit| self.failures.values().sum::<u64>() >= limit))
+    }
+
+    fn notice_losses(&mut self, tracer: &Tracer) -> Result<(), Failure> {
+        let stats = tracer.stats()?;
+        let lost = stats.lost + stats.workers_untracked;
+        if lost > self.lost {
+            self.lost = lost;
+            self.last_loss_ns = monotonic_ns();
+        }
+        Ok(())
+    }
+
+    fn summary(&self, tracer: &Tracer) -> Result<Summary, Failure> {
+        let stats = tracer.stats()?;
+        Ok(Summary {
+            elapsed_ns: monotonic_ns() - self.started_ns,
+            exchanges: stats.exchanges,
+            failures: self.failures.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            delayed: self.delayed,
+            lost: self.lost,
+            untracked: stats.untracked,
+        })
+    }
+}
+
+/// What the user asked for, as the kernel side takes it.
+fn scope(args: &Live) -> Result<Scope, Failure> {
+    if let Some(pid) = args.pid
+        && !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    {
+        return Err(Failure::Run(anyhow::anyhow!("no process has pid {pid}")));
+    }
+    let mut comm = [0; COMM_LEN];
+    if let Some(name) = args.comm() {
+        comm[..name.len()].copy_from_slice(name.as_bytes());
+    }
+    let upstreams = args.upstreams.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    let filters = Filters {
+        comm,
+        pid: args.pid.unwrap_or(0),
+        upstreams: u32::from(!upstreams.is_empty()),
+        own_pid: std::process::id(),
+        settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
+    };
+    Ok(Scope { filters, upstreams, max_open: MAX_OPEN })
+}
+
+fn endpoint(filter: &UpstreamFilter) -> Result<Endpoint, Failure> {
+    match filter {
+        UpstreamFilter::Address(address) => Ok(endpoint_of(*address)),
+        UpstreamFilter::Port(port) => Ok(Endpoint { addr: [0; 4], port: *port, family: 0 }),
+        UpstreamFilter::Unix(path) => Err(Failure::Run(anyhow::anyhow!(
+            "unix-socket upstreams are not traced yet: {} cannot be watched",
+            path.display()
+        ))),
+    }
+}
+
+fn endpoint_of(address: SocketAddr) -> Endpoint {
+    let octets = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let mut addr = [0; 4];
+    for (word, bytes) in addr.iter_mut().zip(octets.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    Endpoint { addr, port: address.port(), family: 0 }
+}
+
+/// Tells on standard error what is being traced.
+fn greet(args: &Live, tracer: &Tracer) {
+    let who = match (args.pid, args.comm()) {
+        (Some(pid), _) => format!("process {pid} and its children"),
+        (None, Some(name)) => {
+            if !is_running(name) {
+                eprintln!("why502: no process named {name} runs so far; tracing anyway, for when one does");
+            }
+            format!("processes named {name}")
+        }
+        (None, None) => "every process".to_owned(),
+    };
+    eprintln!("why502: tracing {who}; {} listening sockets known; Ctrl-C ends", tracer.listeners());
+}
+
+fn is_running(name: &str) -> bool {
+    procfs::process::all_processes().is_ok_and(|mut all| {
+        all.any(|process| process.and_then(|process| process.stat()).is_ok_and(|stat| stat.comm == name))
+    })
+}

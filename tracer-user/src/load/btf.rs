@@ -1,0 +1,158 @@
+//! The running kernel's layout, from its BTF. Never from its version.
+
+use std::{fs, io, path::Path};
+
+use btf_rs::{Btf, Type};
+use tracer_ebpf::{Layout, MISSING};
+
+use crate::failure::Failure;
+
+const PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// The types of a kernel.
+pub(super) struct Kernel {
+    btf: Btf,
+}
+
+impl Kernel {
+    /// The running kernel's types.
+    ///
+    /// # Errors
+    /// Where the kernel was built without BTF.
+    pub(super) fn running() -> Result<Self, Failure> {
+        Self::read(Path::new(PATH))
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let bytes = fs::read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Failure::CannotTrace(format!(
+                "{} does not exist: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which why502 needs",
+                path.display()
+            )),
+            _ => Failure::CannotTrace(format!("{} cannot be read: {error}", path.display())),
+        })?;
+        let btf = Btf::from_bytes(&bytes).map_err(|error| {
+            Failure::CannotTrace(format!("{} cannot be understood: {error}", path.display()))
+        })?;
+        Ok(Self { btf })
+    }
+
+    /// Every offset and number that the kernel side needs.
+    ///
+    /// # Errors
+    /// Names the first one that this kernel does not have, unless the program can do without.
+    pub(super) fn layout(&self) -> Result<Layout, Failure> {
+        let values = Layout::NAMES.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>()?;
+        Layout::from_values(&values)
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("the layout has more fields than names")))
+    }
+
+    fn value(&self, name: &str) -> Result<u32, Failure> {
+        if let Some(argument) = name.strip_prefix("arg:") {
+            return Ok(self.argument(argument).unwrap_or(MISSING));
+        }
+        let mut path = name.split('.');
+        let structure = path.next().unwrap_or_default();
+        let members: Vec<&str> = path.collect();
+        self.offset(structure, &members)
+    }
+
+    /// The position of a raw tracepoint's argument, as in `tcp_send_reset.2`, if the tracepoint has it.
+    fn argument(&self, name: &str) -> Option<u32> {
+        let (tracepoint, position) = name.split_once('.')?;
+        let position: u32 = position.parse().ok()?;
+        (position < self.arguments(tracepoint)?).then_some(position)
+    }
+
+    /// How many arguments a raw tracepoint has, if the kernel has the tracepoint.
+    fn arguments(&self, tracepoint: &str) -> Option<u32> {
+        let types = self.btf.resolve_types_by_name(&format!("btf_trace_{tracepoint}")).ok()?;
+        let Type::Typedef(typedef) = types.into_iter().next()? else { return None };
+        let Type::Ptr(pointer) = self.btf.resolve_chained_type(&typedef).ok()? else { return None };
+        let Type::FuncProto(function) = self.btf.resolve_chained_type(&pointer).ok()? else { return None };
+        // The first one is the tracepoint's own data.
+        u32::try_from(function.parameters.len()).ok()?.checked_sub(1)
+    }
+
+    /// The offset in bytes of `structure.member.member`, looking through unnamed structs and unions.
+    fn offset(&self, structure: &str, members: &[&str]) -> Result<u32, Failure> {
+        let full_name = || format!("{structure}.{}", members.join("."));
+        let missing =
+            || Failure::CannotTrace(format!("this kernel's BTF has no {}, which why502 needs", full_name()));
+        let mut found = self
+            .btf
+            .resolve_types_by_name(structure)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|candidate| matches!(candidate, Type::Struct(_)))
+            .filter_map(|candidate| self.path_bits(&candidate, members))
+            .collect::<Vec<u32>>();
+        found.dedup();
+        match found[..] {
+            [] => Err(missing()),
+            [bits] => Ok(bits / 8),
+            _ => Err(Failure::CannotTrace(format!(
+                "this kernel's BTF has several structs {structure} that disagree about {}",
+                full_name()
+            ))),
+        }
+    }
+
+    fn path_bits(&self, container: &Type, members: &[&str]) -> Option<u32> {
+        let (first, rest) = members.split_first()?;
+        let (bits, member_type) = self.member(container, first)?;
+        if rest.is_empty() { Some(bits) } else { Some(bits + self.path_bits(&member_type, rest)?) }
+    }
+
+    /// The offset in bits and the type of a member.
+    fn member(&self, container: &Type, name: &str) -> Option<(u32, Type)> {
+        let (Type::Struct(container) | Type::Union(container)) = container else { return None };
+        container.members.iter().find_map(|member| {
+            let member_name = self.btf.resolve_name(member).unwrap_or_default();
+            let mut member_type = self.btf.resolve_chained_type(member).ok()?;
+            while let Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_) = member_type {
+                member_type = self.btf.resolve_chained_type(member_type.as_btf_type()?).ok()?;
+            }
+            if member_name == name {
+                return Some((member.bit_offset(), member_type));
+            }
+            let (bits, inner) = if member_name.is_empty() { self.member(&member_type, name) } else { None }?;
+            Some((member.bit_offset() + bits, inner))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_has_everything() {
+        let kernel = Kernel::running().unwrap();
+        let layout = kernel.layout().unwrap();
+        // struct sock begins with struct sock_common, and that with the peer's address.
+        assert_eq!(layout.daddr, 0);
+        assert_eq!(layout.saddr, 4);
+        assert!(layout.snd_una != MISSING && layout.snd_una > layout.sk_err);
+    }
+
+    #[test]
+    fn a_missing_member_is_named() {
+        let kernel = Kernel::running().unwrap();
+        let error = kernel.offset("sock", &["sk_nonsense"]).unwrap_err().to_string();
+        assert!(error.contains("sock.sk_nonsense"), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_without_btf_is_told_in_one_sentence() {
+        let error = Kernel::read(Path::new("/nonexistent/vmlinux")).err().unwrap();
+        assert!(matches!(&error, Failure::CannotTrace(text) if text.contains("without BTF")), "{error}");
+    }
+
+    #[test]
+    fn tracepoints_tell_their_arguments() {
+        let kernel = Kernel::running().unwrap();
+        assert_eq!(kernel.arguments("inet_sock_set_state"), Some(3));
+        assert_eq!(kernel.arguments("no_such_tracepoint"), None);
+    }
+}

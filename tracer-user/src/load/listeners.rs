@@ -1,0 +1,71 @@
+//! Listeners that are older than the tracer.
+//!
+//! No tracepoint tells where their `struct sock` is. So the program duplicates each listening descriptor
+//! (`pidfd_getfd`, since 5.6) and calls receive on it: a listener refuses that with ENOTCONN, and the hook on
+//! receive, which runs in this process then, is handed the socket. The listener itself does not notice.
+
+use std::{
+    collections::HashSet,
+    fs,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use procfs::{
+    net::TcpState,
+    process::{FDTarget, Process, all_processes},
+};
+
+/// Shows every TCP listener of this host to the kernel side; returns how many there are.
+///
+/// Processes that end meanwhile, or that may not be looked at, are passed over: their listeners stay unknown, and
+/// verdicts that would need them are less sure.
+pub(super) fn show() -> usize {
+    let Ok(processes) = all_processes() else { return 0 };
+    let mut namespaces = HashSet::new();
+    let mut listening = HashSet::new();
+    let mut shown = HashSet::new();
+    for process in processes.flatten() {
+        if let Ok(namespace) = fs::read_link(format!("/proc/{}/ns/net", process.pid))
+            && namespaces.insert(namespace)
+        {
+            listening.extend(listening_inodes(&process));
+        }
+        let Ok(descriptors) = process.fd() else { continue };
+        for descriptor in descriptors.flatten() {
+            if let FDTarget::Socket(inode) = descriptor.target
+                && listening.contains(&inode)
+                && !shown.contains(&inode)
+                && show_one(process.pid, descriptor.fd).is_some()
+            {
+                shown.insert(inode);
+            }
+        }
+    }
+    shown.len()
+}
+
+fn listening_inodes(process: &Process) -> Vec<u64> {
+    let entries = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
+    entries.filter(|entry| entry.state == TcpState::Listen).map(|entry| entry.inode).collect()
+}
+
+fn show_one(pid: i32, fd: i32) -> Option<()> {
+    let process = descriptor(
+        // SAFETY: takes two integers; the result is checked below.
+        unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) },
+    )?;
+    let listener = descriptor(
+        // SAFETY: takes three integers; the result is checked below.
+        unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) },
+    )?;
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is one byte long, and the descriptor is open.
+    unsafe { libc::recv(listener.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) };
+    Some(())
+}
+
+fn descriptor(result: libc::c_long) -> Option<OwnedFd> {
+    let fd = i32::try_from(result).ok().filter(|&fd| fd >= 0)?;
+    // SAFETY: the kernel made this descriptor just now, for us alone.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}

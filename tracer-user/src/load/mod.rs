@@ -1,0 +1,121 @@
+//! Getting the kernel side to run: privileges, the kernel's layout, the hooks, the listeners that exist already.
+
+mod btf;
+mod hooks;
+mod listeners;
+mod privileges;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, RingBuf},
+};
+use tracer_ebpf::{Endpoint, Filters, Layout, Stats};
+
+pub use hooks::{Fact, HookPlan};
+
+use crate::failure::Failure;
+
+/// The BPF object that the build script made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
+
+/// Which exchanges to watch, and how many at a time.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Handed to the kernel side as it is.
+    pub filters: Filters,
+    /// The upstreams asked for; empty for all. A port alone has the unspecified address.
+    pub upstreams: Vec<Endpoint>,
+    /// Open exchanges that fit at a time.
+    pub max_open: u32,
+}
+
+/// The running kernel side. Dropping it detaches every program and frees every map; so does the end of the process,
+/// however it ends, for nothing is pinned.
+pub struct Tracer {
+    _object: Ebpf,
+    plan: HookPlan,
+    stats: Array<MapData, Stats>,
+    ring: Option<RingBuf<MapData>>,
+    listeners: usize,
+}
+
+/// The size of a map that is to hold one entry for each open exchange.
+const PER_EXCHANGE: [&str; 3] = ["EXCHANGES", "WORKERS", "HANDSHAKES"];
+
+impl Tracer {
+    /// Loads and attaches everything, and shows the kernel side the listeners that exist already.
+    ///
+    /// # Errors
+    /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
+    pub fn start(scope: &Scope) -> Result<Self, Failure> {
+        privileges::check()?;
+        privileges::lift_memory_limit();
+        let kernel = btf::Kernel::running()?;
+        let layout: Layout = kernel.layout()?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global("LAYOUT", &layout, true).override_global("FILTERS", &scope.filters, true);
+        for map in PER_EXCHANGE {
+            loader.map_max_entries(map, scope.max_open);
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF maps", &error))?;
+        want(&mut object, &scope.upstreams)?;
+        let plan = hooks::attach(&mut object)?;
+        let listeners = listeners::show();
+        let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
+        let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
+        Ok(Self { _object: object, plan, stats, ring: Some(ring), listeners })
+    }
+
+    /// The hooks in use, and the facts that this kernel does not let the program see.
+    pub fn plan(&self) -> &HookPlan {
+        &self.plan
+    }
+
+    /// How many sockets were listening when the tracer started.
+    pub fn listeners(&self) -> usize {
+        self.listeners
+    }
+
+    /// The ring buffer; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, Failure> {
+        self.ring.take().ok_or_else(|| Failure::Run(anyhow::anyhow!("the ring buffer has a reader already")))
+    }
+
+    /// The kernel side's counters.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read the map.
+    pub fn stats(&self) -> Result<Stats, Failure> {
+        Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
+    }
+}
+
+fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Failure> {
+    object.take_map(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
+}
+
+fn want(object: &mut Ebpf, upstreams: &[Endpoint]) -> Result<(), Failure> {
+    let map = object.map_mut("WANTED").ok_or_else(|| anyhow::anyhow!("the BPF object has no map WANTED"))?;
+    let mut wanted: HashMap<_, Endpoint, u32> = HashMap::try_from(map).map_err(anyhow::Error::from)?;
+    for upstream in upstreams {
+        wanted.insert(upstream, 1, 0).map_err(anyhow::Error::from)?;
+    }
+    Ok(())
+}
+
+/// The sentence for something the kernel refused: its errno, never the verifier's log.
+fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let mut source = Some(error);
+    let mut errno = None;
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            errno = Some(io.to_string());
+        }
+        source = error.source();
+    }
+    let reason = errno.unwrap_or_else(|| error.to_string().lines().next().unwrap_or_default().to_owned());
+    Failure::CannotTrace(format!("this kernel refuses {what}: {reason}"))
+}

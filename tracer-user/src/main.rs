@@ -1,0 +1,23 @@
+//! The why502 command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use why502::{
+    args::{Args, Command},
+    live,
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match &args.command {
+        Command::Live(args) => live::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("why502: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! JSON Lines: a contract with the programs that read it.
+//!
+//! The types here stand apart from the model, so that a rename inside never reaches a reader. Fields are written in the order
+//! in which they stand; what is unknown is null and never left out.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::Output;
+use crate::{cause, verdict};
+
+/// The version of the contract.
+const VERSION: u32 = 1;
+
+/// Writes one JSON object per line.
+#[derive(Debug)]
+pub struct Json<W> {
+    out: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Json<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, line: Vec::new() }
+    }
+
+    fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, object)?;
+        self.line.push(b'\n');
+        self.out.write_all(&self.line)
+    }
+}
+
+impl<W: Write> Output for Json<W> {
+    fn verdict(&mut self, verdict: &verdict::Verdict) -> io::Result<()> {
+        self.line(&Verdict::from(verdict))
+    }
+
+    fn delayed(&mut self, delayed: &verdict::Delayed) -> io::Result<()> {
+        self.line(&Delayed::from(delayed))
+    }
+
+    fn summary(&mut self, summary: &verdict::Summary) -> io::Result<()> {
+        self.line(&Summary::from(summary))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[derive(Serialize)]
+struct Verdict<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    cause: &'static str,
+    detail: &'static str,
+    confidence: &'static str,
+    nginx: Nginx<'a>,
+    upstream: Upstream,
+    status: Option<u16>,
+    errno: Option<&'a str>,
+    error_log: Option<&'a str>,
+    worker: Option<Worker<'a>>,
+    killer: Option<Process<'a>>,
+    us: Moments,
+    bytes: Bytes,
+    queue: Option<Queue>,
+    evidence: Vec<Evidence<'a>>,
+    explanation: &'a str,
+    advice: &'a str,
+}
+
+#[derive(Serialize)]
+struct Delayed<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    nginx: Process<'a>,
+    upstream: Upstream,
+    delay_us: u64,
+    syn_retransmits: u32,
+    queue: Option<Queue>,
+    explanation: &'a str,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    v: u32,
+    r#type: &'static str,
+    elapsed_us: u64,
+    exchanges: u64,
+    failures: u64,
+    #[serde(serialize_with = "by_cause")]
+    causes: &'a [(cause::Cause, u64)],
+    delayed: u64,
+    lost: u64,
+    untracked: u64,
+}
+
+#[derive(Serialize)]
+struct Nginx<'a> {
+    pid: u32,
+    comm: &'a str,
+    local: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    comm: &'a str,
+}
+
+#[derive(Serialize)]
+struct Worker<'a> {
+    pid: u32,
+    comm: &'a str,
+    signal: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Upstream {
+    family: &'static str,
+    addr: String,
+}
+
+#[derive(Serialize)]
+struct Moments {
+    connected: Option<i64>,
+    accepted: Option<i64>,
+    first_sent: Option<i64>,
+    first_received: Option<i64>,
+    ended: Option<i64>,
+    worker_ended: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Bytes {
+    sent: u64,
+    received: u64,
+    unread: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    depth: u32,
+    limit: u32,
+}
+
+#[derive(Serialize)]
+struct Evidence<'a> {
+    us: i64,
+    source: &'a str,
+    fact: &'a str,
+}
+
+// The model is taken apart in full below, so that whoever adds a field to it must decide what readers get to see.
+
+impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
+    fn from(verdict: &'a verdict::Verdict) -> Self {
+        let verdict::Verdict {
+            unix_ns,
+            cause,
+            confidence,
+            nginx: verdict::Process { pid, comm },
+            local,
+            upstream,
+            status,
+            errno,
+            error_log,
+            worker,
+            killer,
+            moments,
+            bytes,
+            queue,
+            evidence,
+            explanation,
+            advice,
+        } = verdict;
+        Self {
+            v: VERSION,
+            r#type: "verdict",
+            time: time(*unix_ns),
+            cause: cause.cause(),
+            detail: cause.detail(),
+            confidence: confidence.name(),
+            nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
+            upstream: upstream.into(),
+            status: *status,
+            errno: errno.as_deref(),
+            error_log: error_log.as_deref(),
+            worker: worker.as_ref().map(Worker::from),
+            killer: killer.as_ref().map(Process::from),
+            us: moments.into(),
+            bytes: bytes.into(),
+            queue: queue.as_ref().map(Queue::from),
+            evidence: evidence.iter().map(Evidence::from).collect(),
+            explanation,
+            advice,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
+    fn from(delayed: &'a verdict::Delayed) -> Self {
+        let verdict::Delayed { unix_ns, nginx, upstream, delay_us, syn_retransmits, queue, explanation } =
+            delayed;
+        Self {
+            v: VERSION,
+            r#type: "delayed",
+            time: time(*unix_ns),
+            nginx: nginx.into(),
+            upstream: upstream.into(),
+            delay_us: *delay_us,
+            syn_retransmits: *syn_retransmits,
+            queue: queue.as_ref().map(Queue::from),
+            explanation,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Summary> for Summary<'a> {
+    fn from(summary: &'a verdict::Summary) -> Self {
+        let verdict::Summary { elapsed_ns, exchanges, failures, delayed, lost, untracked } = summary;
+        Self {
+            v: VERSION,
+            r#type: "summary",
+            elapsed_us: elapsed_ns / 1_000,
+            exchanges: *exchanges,
+            failures: failures.iter().map(|(_, count)| count).sum(),
+            causes: failures,
+            delayed: *delayed,
+            lost: *lost,
+            untracked: *untracked,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Process> for Process<'a> {
+    fn from(verdict::Process { pid, comm }: &'a verdict::Process) -> Self {
+        Self { pid: *pid, comm }
+    }
+}
+
+impl<'a> From<&'a verdict::Worker> for Worker<'a> {
+    fn from(worker: &'a verdict::Worker) -> Self {
+        let verdict::Worker { process: verdict::Process { pid, comm }, signal } = worker;
+        Self { pid: *pid, comm, signal: signal.as_deref() }
+    }
+}
+
+impl From<&verdict::Upstream> for Upstream {
+    fn from(upstream: &verdict::Upstream) -> Self {
+        let family = match upstream {
+            verdict::Upstream::Inet(address) if address.is_ipv4() => "inet",
+            verdict::Upstream::Inet(_) => "inet6",
+            verdict::Upstream::Unix(_) => "unix",
+        };
+        Self { family, addr: upstream.to_string() }
+    }
+}
+
+impl From<&verdict::Moments> for Moments {
+    fn from(moments: &verdict::Moments) -> Self {
+        let verdict::Moments { connected, accepted, first_sent, first_received, ended, worker_ended } =
+            *moments;
+        Self { connected, accepted, first_sent, first_received, ended, worker_ended }
+    }
+}
+
+impl From<&verdict::Bytes> for Bytes {
+    fn from(&verdict::Bytes { sent, received, unread }: &verdict::Bytes) -> Self {
+        Self { sent, received, unread }
+    }
+}
+
+impl From<&verdict::Queue> for Queue {
+    fn from(&verdict::Queue { depth, limit }: &verdict::Queue) -> Self {
+        Self { depth, limit }
+    }
+}
+
+impl<'a> From<&'a verdict::Evidence> for Evidence<'a> {
+    fn from(verdict::Evidence { us, source, fact }: &'a verdict::Evidence) -> Self {
+        Self { us: *us, source, fact }
+    }
+}
+
+/// An object of `cause/detail` to its count, in the order given.
+fn by_cause<S: Serializer>(counts: &&[(cause::Cause, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(cause, count)| (cause.to_string(), count)))
+}
+
+/// RFC 3339 in UTC, to the microsecond.
+fn time(unix_ns: i64) -> String {
+    let time = Timestamp::from_nanosecond(unix_ns.into()).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{time:.6}")
+}
+
+#[cfg(test)]
+mod tests;

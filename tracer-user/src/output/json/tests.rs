@@ -1,0 +1,80 @@
+use super::*;
+use crate::output::samples;
+
+fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut Json::new(&mut out)).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_verdict_is_what_the_contract_says() {
+    let golden = concat!(
+        r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","#,
+        r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},"#,
+        r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"status":502,"errno":"ECONNRESET","#,
+        r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","#,
+        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM"},"#,
+        r#""killer":{"pid":24938,"comm":"php-fpm8.2"},"#,
+        r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
+        r#""bytes":{"sent":552,"received":0,"unread":8},"queue":{"depth":0,"limit":4},"#,
+        r#""evidence":[{"us":-400,"source":"raw_tp/inet_sock_set_state","fact":"nginx 24945 called connect"},"#,
+        r#"{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],"#,
+        r#""explanation":"php-fpm master 24938 sent SIGTERM to worker 24940, 3.257 s into the request; "#,
+        r#"8 bytes were still unread, so the kernel reset the connection and nginx read ECONNRESET.","#,
+        r#""advice":"request_terminate_timeout of the pool on 127.0.0.1:19001 "#,
+        r#"(this request was cut off at about 3 s)."}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.verdict(&samples::killed())), golden);
+}
+
+#[test]
+fn what_is_unknown_is_null_and_present() {
+    let golden = concat!(
+        r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:27.000000Z","cause":"unknown","detail":"evidence_lost","#,
+        r#""confidence":"incomplete","nginx":{"pid":24945,"comm":"nginx","local":null},"#,
+        r#""upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"status":null,"errno":null,"#,
+        r#""error_log":null,"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
+        r#""first_received":null,"ended":null,"worker_ended":null},"bytes":{"sent":0,"received":0,"unread":null},"#,
+        r#""queue":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.verdict(&samples::unknown())), golden);
+}
+
+#[test]
+fn an_ipv6_upstream_is_inet6_in_brackets() {
+    let line = lines(|json| json.verdict(&samples::never_accepted()));
+    assert!(line.contains(r#""upstream":{"family":"inet6","addr":"[2001:db8::7]:9000"}"#), "{line}");
+}
+
+#[test]
+fn a_line_stays_one_line_whatever_a_name_holds() {
+    let line = lines(|json| json.verdict(&samples::hostile()));
+    assert_eq!(line.matches('\n').count(), 1);
+    assert!(!line.contains('\u{1b}'), "{line:?}");
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["nginx"]["comm"], "ngi\nnx");
+}
+
+#[test]
+fn a_delayed_exchange_is_what_the_contract_says() {
+    let golden = concat!(
+        r#"{"v":1,"type":"delayed","time":"2026-11-20T11:39:28.500000Z","nginx":{"pid":24945,"comm":"nginx"},"#,
+        r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"delay_us":1019000,"syn_retransmits":1,"#,
+        r#""queue":{"depth":5,"limit":4},"explanation":"The accept queue was full."}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.delayed(&samples::delayed())), golden);
+}
+
+#[test]
+fn a_summary_counts_by_cause_in_the_order_given() {
+    let golden = concat!(
+        r#"{"v":1,"type":"summary","elapsed_us":90500000,"exchanges":12345,"failures":15,"#,
+        r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"lost":0,"untracked":0}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
+}

@@ -1,0 +1,32 @@
+//! From verdicts to what the user reads: one file per output, behind one small trait.
+
+use std::io;
+
+use crate::verdict::{Delayed, Summary, Verdict};
+
+mod json;
+mod text;
+
+pub use json::Json;
+pub use text::{Look, Text};
+
+/// Where verdicts go.
+///
+/// Each call writes whole lines in one piece. They may stay in a buffer of the writer until `flush`, to be called whenever
+/// a batch ends. An error of the writer, a broken pipe included, comes back as it is.
+pub trait Output {
+    /// Writes a failed exchange.
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()>;
+
+    /// Writes an exchange that succeeded late.
+    fn delayed(&mut self, delayed: &Delayed) -> io::Result<()>;
+
+    /// Writes what the whole run amounts to; nothing follows it.
+    fn summary(&mut self, summary: &Summary) -> io::Result<()>;
+
+    /// Hands on what was written so far.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,128 @@
+//! Small verdicts made by hand, for the tests of each output.
+
+use crate::{
+    cause::Cause,
+    verdict::{
+        Bytes, Confidence, Delayed, Evidence, Moments, Process, Queue, Summary, Upstream, Verdict, Worker,
+    },
+};
+
+/// 2026-11-20T11:39:26 UTC.
+const SECOND: i64 = 1_795_174_766_000_000_000;
+
+fn process(pid: u32, comm: &str) -> Process {
+    Process { pid, comm: comm.to_owned() }
+}
+
+fn evidence(us: i64, source: &str, fact: &str) -> Evidence {
+    Evidence { us, source: source.to_owned(), fact: fact.to_owned() }
+}
+
+/// The verdict of the design: a worker killed by its master.
+pub fn killed() -> Verdict {
+    Verdict {
+        unix_ns: SECOND + 123_456_789,
+        cause: Cause::ResetWorkerKilled,
+        confidence: Confidence::Proven,
+        nginx: process(24945, "nginx"),
+        local: Some("127.0.0.1:52654".parse().unwrap()),
+        upstream: Upstream::Inet("127.0.0.1:19001".parse().unwrap()),
+        status: Some(502),
+        errno: Some("ECONNRESET".to_owned()),
+        error_log: Some(
+            "recv() failed (104: Connection reset by peer) while reading response header from upstream".to_owned(),
+        ),
+        worker: Some(Worker { process: process(24940, "php-fpm8.2"), signal: Some("SIGTERM".to_owned()) }),
+        killer: Some(process(24938, "php-fpm8.2")),
+        moments: Moments {
+            connected: Some(45),
+            accepted: Some(60),
+            first_sent: Some(52),
+            first_received: None,
+            ended: Some(3_259_000),
+            worker_ended: Some(3_259_010),
+        },
+        bytes: Bytes { sent: 552, received: 0, unread: Some(8) },
+        queue: Some(Queue { depth: 0, limit: 4 }),
+        evidence: vec![
+            evidence(-400, "raw_tp/inet_sock_set_state", "nginx 24945 called connect"),
+            evidence(3_256_900, "raw_tp/signal_generate", "php-fpm8.2 24938 sent SIGTERM to 24940"),
+        ],
+        explanation: "php-fpm master 24938 sent SIGTERM to worker 24940, 3.257 s into the request; 8 bytes were still \
+                      unread, so the kernel reset the connection and nginx read ECONNRESET."
+            .to_owned(),
+        advice: "request_terminate_timeout of the pool on 127.0.0.1:19001 (this request was cut off at about 3 s)."
+            .to_owned(),
+    }
+}
+
+/// A verdict of which next to nothing is known.
+pub fn unknown() -> Verdict {
+    Verdict {
+        unix_ns: SECOND + 1_000_000_000,
+        cause: Cause::EvidenceLost,
+        confidence: Confidence::Incomplete,
+        nginx: process(24945, "nginx"),
+        local: None,
+        upstream: Upstream::Unix("/run/php/php8.2-fpm.sock".into()),
+        status: None,
+        errno: None,
+        error_log: None,
+        worker: None,
+        killer: None,
+        moments: Moments::default(),
+        bytes: Bytes::default(),
+        queue: None,
+        evidence: Vec::new(),
+        explanation: "Facts were lost.".to_owned(),
+        advice: "the summary.".to_owned(),
+    }
+}
+
+/// A verdict over IPv6.
+pub fn never_accepted() -> Verdict {
+    Verdict {
+        cause: Cause::TimeoutNeverAccepted,
+        confidence: Confidence::Inferred,
+        upstream: Upstream::Inet("[2001:db8::7]:9000".parse().unwrap()),
+        status: Some(504),
+        moments: Moments { ended: Some(60_000_412), ..Moments::default() },
+        ..unknown()
+    }
+}
+
+/// A verdict whose names try to take over the terminal.
+pub fn hostile() -> Verdict {
+    Verdict {
+        nginx: process(24945, "ngi\nnx"),
+        upstream: Upstream::Unix("/run/\u{1b}[31m\u{202e}.sock".into()),
+        evidence: vec![evidence(45, "raw_tp/sched_process_exit", "wor\rker\u{7} exited")],
+        explanation: "wor\rker\n24940\u{1b}[2J exited.".to_owned(),
+        ..killed()
+    }
+}
+
+/// An exchange that a dropped SYN held up.
+pub fn delayed() -> Delayed {
+    Delayed {
+        unix_ns: SECOND + 2_500_000_000,
+        nginx: process(24945, "nginx"),
+        upstream: Upstream::Inet("127.0.0.1:19001".parse().unwrap()),
+        delay_us: 1_019_000,
+        syn_retransmits: 1,
+        queue: Some(Queue { depth: 5, limit: 4 }),
+        explanation: "The accept queue was full.".to_owned(),
+    }
+}
+
+/// A run with failures of two causes.
+pub fn summary() -> Summary {
+    Summary {
+        elapsed_ns: 90_500_000_000,
+        exchanges: 12_345,
+        failures: vec![(Cause::RefusedNoListener, 12), (Cause::ResetWorkerKilled, 3)],
+        delayed: 2,
+        lost: 0,
+        untracked: 0,
+    }
+}

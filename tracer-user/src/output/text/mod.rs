@@ -1,0 +1,167 @@
+//! Text for a person: one line for each failure and, where there is room for it, what is known under the line.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::Output;
+use crate::{
+    cause::Cause,
+    verdict::{Delayed, Summary, Upstream, Verdict},
+};
+
+mod look;
+mod paragraph;
+mod summary;
+mod units;
+
+pub use look::Look;
+use paragraph::{pad, paragraph, printable, width};
+
+/// Where the lines under a verdict begin: below its status.
+const INDENT: usize = 14;
+
+/// The upstream's column holds any IPv4 address and port from the start.
+const UPSTREAM_LEAST: usize = "255.255.255.255:65535".len();
+
+/// It grows with what comes until it holds any IPv6 address and port; what is longer (a path) sticks out.
+const UPSTREAM_MOST: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".len();
+
+/// Holds the longest usual time, as in `after 45.2 ms`.
+const TOOK: usize = "after 45.2 ms".len();
+
+/// Writes verdicts as aligned lines of text.
+#[derive(Debug)]
+pub struct Text<W> {
+    out: W,
+    look: Look,
+    time_zone: TimeZone,
+    cause_width: usize,
+    upstream_width: usize,
+}
+
+impl<W: Write> Text<W> {
+    /// Writes to `out`, with times in the zone of this host, or in UTC if it has none.
+    pub fn new(out: W, look: Look) -> Self {
+        Self::in_time_zone(out, look, TimeZone::try_system().unwrap_or(TimeZone::UTC))
+    }
+
+    /// Writes to `out`, with times in the zone given.
+    pub fn in_time_zone(out: W, look: Look, time_zone: TimeZone) -> Self {
+        let cause_width = Cause::ALL.iter().map(|cause| cause.to_string().len()).max().unwrap_or(0);
+        Self { out, look, time_zone, cause_width, upstream_width: UPSTREAM_LEAST }
+    }
+
+    /// The line that stands for one exchange.
+    fn line(&mut self, line: &Line<'_>) -> String {
+        let Line { unix_ns, status: (status, status_style), what, upstream, took, confidence } = line;
+        let time = Timestamp::from_nanosecond((*unix_ns).into()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let time = time.to_zoned(self.time_zone.clone()).strftime("%H:%M:%S%.3f");
+        let upstream = printable(&upstream.to_string()).into_owned();
+        self.upstream_width = self.upstream_width.max(width(&upstream).min(UPSTREAM_MOST));
+
+        let columns = [
+            time.to_string(),
+            self.look.paint(*status_style, status, 3),
+            self.look.paint(Style::new().bold(), what, self.cause_width),
+            pad(&upstream, self.upstream_width),
+            pad(took, TOOK),
+            (*confidence).to_owned(),
+        ];
+        format!("{}\n", columns.join("  ").trim_end())
+    }
+
+    /// Text under a line, wrapped.
+    fn under(&self, text: &str) -> String {
+        let indent = " ".repeat(INDENT);
+        paragraph(&indent, text, INDENT, self.look.width)
+    }
+
+    /// The facts under a verdict, one each line.
+    fn evidence(&self, verdict: &Verdict) -> String {
+        let facts: Vec<_> = verdict
+            .evidence
+            .iter()
+            .map(|evidence| (units::moment(evidence.us), printable(&evidence.source), &evidence.fact))
+            .collect();
+        let moments = facts.iter().map(|(moment, ..)| moment.len()).max().unwrap_or(0);
+        let sources = facts.iter().map(|(_, source, _)| width(source)).max().unwrap_or(0);
+
+        let dim = Style::new().dimmed();
+        let mut text = String::new();
+        for (moment, source, fact) in &facts {
+            let head = format!("{:INDENT$}{moment:>moments$}  {}  ", "", pad(source, sources));
+            for line in paragraph(&head, fact, width(&head), self.look.width).lines() {
+                text += &self.look.paint(dim, line, 0);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// The columns of one line.
+struct Line<'a> {
+    unix_ns: i64,
+    status: (String, Style),
+    what: &'a str,
+    upstream: &'a Upstream,
+    took: String,
+    confidence: &'static str,
+}
+
+impl<W: Write> Output for Text<W> {
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let status = match verdict.status {
+            Some(status @ 500..) => (status.to_string(), AnsiColor::Red.on_default()),
+            Some(status) => (status.to_string(), AnsiColor::Yellow.on_default()),
+            None => ("---".to_owned(), AnsiColor::Yellow.on_default()),
+        };
+        let took = verdict.moments.ended.map(|us| format!("after {}", units::span(us.unsigned_abs())));
+        let mut text = self.line(&Line {
+            unix_ns: verdict.unix_ns,
+            status,
+            what: &verdict.cause.to_string(),
+            upstream: &verdict.upstream,
+            took: took.unwrap_or_default(),
+            confidence: verdict.confidence.name(),
+        });
+        if self.look.details {
+            text += &self.under(&verdict.explanation);
+            if !verdict.advice.is_empty() {
+                text += &self.under(&format!("Look at: {}", verdict.advice));
+            }
+        }
+        if self.look.evidence {
+            text += &self.evidence(verdict);
+        }
+        self.out.write_all(text.as_bytes())
+    }
+
+    fn delayed(&mut self, delayed: &Delayed) -> io::Result<()> {
+        let mut text = self.line(&Line {
+            unix_ns: delayed.unix_ns,
+            status: ("ok".to_owned(), AnsiColor::Green.on_default()),
+            what: "delayed",
+            upstream: &delayed.upstream,
+            took: format!("by {}", units::span(delayed.delay_us)),
+            confidence: "",
+        });
+        if self.look.details {
+            text += &self.under(&delayed.explanation);
+        }
+        self.out.write_all(text.as_bytes())
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.out.write_all(summary::render(summary, &self.look).as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

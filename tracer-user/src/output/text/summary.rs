@@ -1,0 +1,85 @@
+//! What a whole run amounts to, in a few sentences and a table.
+
+use anstyle::{AnsiColor, Style};
+
+use super::{Look, paragraph::paragraph, units};
+use crate::verdict::Summary;
+
+/// The summary, with an empty line before it.
+pub fn render(summary: &Summary, look: &Look) -> String {
+    let Summary { elapsed_ns, exchanges, failures, delayed, lost, untracked } = summary;
+    let failed = failures.iter().map(|(_, count)| count).sum::<u64>();
+    let sentence = |text: &str| match look.details {
+        true => paragraph("", text, 0, look.width),
+        false => format!("{text}\n"),
+    };
+
+    let mut text = String::from("\n");
+    let ended = format!("In {}, {} ended", units::run(*elapsed_ns), counted(*exchanges, "exchange"));
+    text += &sentence(&match (failed, exchanges) {
+        (0, 0) => format!("In {}, no exchange ended, so none failed.", units::run(*elapsed_ns)),
+        (0, _) => format!("{ended}; none failed."),
+        _ => format!("{ended}; {} failed:", units::grouped(failed)),
+    });
+    text += &table(summary, look);
+    if *delayed > 0 {
+        text += &sentence(&format!(
+            "{} succeeded late, held up by a dropped SYN.",
+            counted(*delayed, "exchange")
+        ));
+    }
+    if *lost == 0 && *untracked == 0 {
+        text += &sentence("Nothing was lost.");
+    }
+    let mut warn = |warning: String| {
+        for line in sentence(&warning).lines() {
+            text += &look.paint(AnsiColor::Yellow.on_default(), line, 0);
+            text.push('\n');
+        }
+    };
+    if *lost > 0 {
+        let were = if *lost == 1 { "was" } else { "were" };
+        warn(format!(
+            "{} {were} lost: failures may be missing above, and what lacks a fact is marked incomplete.",
+            counted(*lost, "record")
+        ));
+    }
+    if *untracked > 0 {
+        let (were, them) = if *untracked == 1 { ("was", "it") } else { ("were", "them") };
+        warn(format!(
+            "{} {were} not watched, because too many were open at once: failures on {them} are missing above.",
+            counted(*untracked, "connection")
+        ));
+    }
+    text
+}
+
+/// Counts and causes, and, where there is room, what each cause means.
+fn table(Summary { failures, .. }: &Summary, look: &Look) -> String {
+    let rows: Vec<_> = failures
+        .iter()
+        .map(|(cause, count)| (units::grouped(*count), cause.to_string(), cause.meaning()))
+        .collect();
+    let counts = rows.iter().map(|(count, ..)| count.len()).max().unwrap_or(0);
+    let causes = rows.iter().map(|(_, cause, _)| cause.len()).max().unwrap_or(0);
+
+    let mut text = String::new();
+    for (count, cause, meaning) in &rows {
+        let head = format!("  {count:>counts$}  ");
+        let bold = look.paint(Style::new().bold(), cause, causes);
+        if look.details {
+            let meant =
+                paragraph(&format!("{head}{cause:causes$}  "), meaning, head.len() + causes + 2, look.width);
+            // Wrapped without its colour, so that escapes take no room.
+            text += &meant.replacen(&format!("{cause:causes$}"), &bold, 1);
+        } else {
+            text += &format!("{head}{}\n", bold.trim_end());
+        }
+    }
+    text
+}
+
+/// `1 record`, `2 records`.
+fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", units::grouped(count), if count == 1 { "" } else { "s" })
+}

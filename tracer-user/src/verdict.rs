@@ -1,0 +1,187 @@
+//! What the program says of one failed exchange: the model that every output renders.
+
+use std::{fmt, net::SocketAddr, path::PathBuf};
+
+use crate::cause::Cause;
+
+/// Where an exchange went.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Upstream {
+    /// Over TCP.
+    Inet(SocketAddr),
+    /// To a unix stream socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Upstream {
+    /// `ip:port`, `[ip6]:port` or the socket's path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Confidence {
+    /// Both ends were seen.
+    Proven,
+    /// One end was seen, and the rule says how the other follows.
+    Inferred,
+    /// Records were lost, or a hook that this verdict needs is missing on this kernel.
+    Incomplete,
+}
+
+impl Confidence {
+    /// The word of the JSON contract.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Inferred => "inferred",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// A process as it was named when it acted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its pid.
+    pub pid: u32,
+    /// Its name, at most 15 bytes.
+    pub comm: String,
+}
+
+/// The process that served, or should have served, the exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Who it is.
+    pub process: Process,
+    /// The signal it died of (`SIGKILL`), if it died of one while it had the exchange.
+    pub signal: Option<String>,
+}
+
+/// Moments of an exchange, in microseconds since connect was called; `None` for what did not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// The handshake was over.
+    pub connected: Option<i64>,
+    /// A worker took it up.
+    pub accepted: Option<i64>,
+    /// nginx first sent of the request.
+    pub first_sent: Option<i64>,
+    /// nginx first read of the response.
+    pub first_received: Option<i64>,
+    /// nginx's end ended.
+    pub ended: Option<i64>,
+    /// The worker's end ended.
+    pub worker_ended: Option<i64>,
+}
+
+/// Bytes of an exchange, as nginx's end saw them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Sent by nginx.
+    pub sent: u64,
+    /// Read by nginx.
+    pub received: u64,
+    /// Sent by nginx and never read by the worker; unknown where the worker's end was not seen.
+    pub unread: Option<u64>,
+}
+
+/// A listener's accept queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Connections waiting.
+    pub depth: u32,
+    /// The effective backlog; one more than this fits.
+    pub limit: u32,
+}
+
+/// One fact under a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// When, in microseconds since connect was called; negative before it.
+    pub us: i64,
+    /// The hook that saw it, as in `raw_tp/signal_generate`.
+    pub source: String,
+    /// The fact in words.
+    pub fact: String,
+}
+
+/// Why one exchange failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// When nginx's end ended, in nanoseconds since 1970.
+    pub unix_ns: i64,
+    /// The cause and its finer kind.
+    pub cause: Cause,
+    /// How sure this is.
+    pub confidence: Confidence,
+    /// The nginx worker.
+    pub nginx: Process,
+    /// nginx's own address, where there is one.
+    pub local: Option<SocketAddr>,
+    /// Where the exchange went.
+    pub upstream: Upstream,
+    /// What nginx answers, or logs as `$upstream_status`; `None` where it answers nothing.
+    pub status: Option<u16>,
+    /// The name of the error nginx met (`ECONNRESET`), or of the one it logs for its own timers (`ETIMEDOUT`).
+    pub errno: Option<String>,
+    /// What nginx writes to its error log, in its words.
+    pub error_log: Option<String>,
+    /// Who served it.
+    pub worker: Option<Worker>,
+    /// Who sent the signal that the worker died of.
+    pub killer: Option<Process>,
+    /// When what happened.
+    pub moments: Moments,
+    /// How much went where.
+    pub bytes: Bytes,
+    /// The listener's accept queue at the moment that matters.
+    pub queue: Option<Queue>,
+    /// The facts, in the order of time.
+    pub evidence: Vec<Evidence>,
+    /// What happened, in one sentence that can be read aloud.
+    pub explanation: String,
+    /// Which setting to look at.
+    pub advice: String,
+}
+
+/// An exchange that succeeded but was held up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// When nginx's end ended, in nanoseconds since 1970.
+    pub unix_ns: i64,
+    /// The nginx worker.
+    pub nginx: Process,
+    /// Where the exchange went.
+    pub upstream: Upstream,
+    /// How long the connection took to come about, in microseconds.
+    pub delay_us: u64,
+    /// How often the SYN was sent again.
+    pub syn_retransmits: u32,
+    /// The listener's accept queue when the first SYN went out.
+    pub queue: Option<Queue>,
+    /// What happened, in one sentence.
+    pub explanation: String,
+}
+
+/// What a whole run amounts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How long the run was, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// Exchanges that passed the filters and have ended.
+    pub exchanges: u64,
+    /// Verdicts by cause, in the order of the table of causes.
+    pub failures: Vec<(Cause, u64)>,
+    /// Exchanges that succeeded late.
+    pub delayed: u64,
+    /// Records that the kernel could not hand over, so that many facts are missing.
+    pub lost: u64,
+    /// Connections that were not watched because too many were open at once.
+    pub untracked: u64,
+}
