@@ -1,0 +1,52 @@
+//! `client_abort`: the client went away, which is never to be called a timeout.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rig::error_log::{Kind, count};
+use rig::reconcile::pair_off;
+use rig::{Fpm, Location, Namespace, Nginx, Tracer};
+
+#[test]
+fn a_client_that_goes_is_told_from_a_timeout() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).workers(1).start()?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::fpm("/patient/", &fpm))
+        .location(Location::fpm("/hasty/", &fpm).read_timeout(Duration::from_millis(800)))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = nginx.client();
+
+    // One is being served, two wait in the queue, one of which only says that it will send no more.
+    let served = client.ask("/patient/sleep.php?s=2&tag=served")?;
+    let worker = fpm.worker_on("served")?;
+    let timed_out = client.ask("/hasty/ok.php")?;
+    let queued = [client.ask("/patient/ok.php")?, client.ask("/patient/ok.php")?];
+    namespace.wait_for_queue(fpm.endpoint(), 3)?;
+    let [gone, half_closed] = queued;
+    gone.abort()?;
+    served.abort()?;
+    ensure!(half_closed.half_close()?.is_empty(), "nginx answered a half-closed connection");
+    ensure!(timed_out.answer()?.status == 504);
+
+    tracer.wait_for(4)?;
+    let failures = nginx.wait_for_failures(4)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&failures, &account.verdicts)?;
+    ensure!(
+        count(&failures, Kind::ClientAbort) == 3 && count(&failures, Kind::TimedOut) == 1,
+        "{failures:#?}"
+    );
+    ensure!(nginx.wait_for_accesses(4)?.iter().filter(|access| access.status == 499).count() == 3);
+    let (aborts, timeouts): (Vec<_>, Vec<_>) =
+        account.verdicts.iter().partition(|v| v.cause == "client_abort");
+    ensure!((aborts.len(), timeouts.len()) == (3, 1), "{:#?}", account.verdicts);
+    for abort in &aborts {
+        abort.says("client_abort/before_response", "proven", 499, None)?;
+        ensure!(abort.killer.is_none() && abort.signal().is_none(), "{abort:#?}");
+    }
+    ensure!(aborts.iter().filter(|abort| abort.worker_pid() == Some(worker)).count() == 1, "{aborts:#?}");
+    timeouts[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
+}

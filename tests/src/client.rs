@@ -1,0 +1,145 @@
+//! HTTP requests, one connection each.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::{Namespace, wait};
+
+/// Someone who asks a server, from inside a namespace.
+#[derive(Debug, Clone)]
+pub struct Client {
+    namespace: Namespace,
+    server: SocketAddr,
+}
+
+/// A response as it came; the body may have been cut short.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The status of its first line.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A request that has been sent and not yet been answered.
+#[derive(Debug)]
+pub struct Asked(TcpStream);
+
+impl Client {
+    /// A client of the server at an address.
+    pub fn new(namespace: &Namespace, server: SocketAddr) -> Client {
+        Client { namespace: namespace.clone(), server }
+    }
+
+    /// Asks and waits for the answer.
+    pub fn get(&self, path: &str) -> Result<Response> {
+        self.ask(path)?.answer()
+    }
+
+    /// Posts a body and waits for the answer.
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<Response> {
+        let mut stream = self.connect()?;
+        let length = body.len();
+        write!(stream, "POST {path} HTTP/1.0\r\nHost: rig\r\nContent-Length: {length}\r\n\r\n")?;
+        stream.write_all(body)?;
+        Asked(stream).answer()
+    }
+
+    /// Asks, and leaves the answer for later.
+    pub fn ask(&self, path: &str) -> Result<Asked> {
+        let stream = self.connect()?;
+        request(&stream, path)?;
+        Ok(Asked(stream))
+    }
+
+    /// Makes `count` requests, `concurrency` at a time, and counts the answers by status.
+    pub fn storm(&self, path: &str, count: usize, concurrency: usize) -> Result<BTreeMap<u16, usize>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            self.namespace.run(|| {
+                let mut statuses = BTreeMap::new();
+                while next.fetch_add(1, Ordering::Relaxed) < count {
+                    let stream = connect(self.server)?;
+                    request(&stream, path)?;
+                    *statuses.entry(Asked(stream).answer()?.status).or_default() += 1;
+                }
+                Ok(statuses)
+            })
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..concurrency).map(|_| scope.spawn(work)).collect();
+            let mut total = BTreeMap::new();
+            for thread in threads {
+                let statuses: BTreeMap<u16, usize> =
+                    thread.join().map_err(|_| anyhow!("a client panicked"))??;
+                for (status, count) in statuses {
+                    *total.entry(status).or_default() += count;
+                }
+            }
+            Ok(total)
+        })
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        self.namespace.run(|| connect(self.server))
+    }
+}
+
+impl Asked {
+    /// Waits for the answer, to its end.
+    pub fn answer(mut self) -> Result<Response> {
+        let mut answer = Vec::new();
+        self.0.read_to_end(&mut answer).context("reading the answer")?;
+        let head = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let head = head.with_context(|| format!("no header in an answer of {} bytes", answer.len()))?;
+        let body = answer.split_off(head + 4);
+        let line = String::from_utf8_lossy(&answer);
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok(Response { status: status.with_context(|| format!("no status: {line}"))?, body })
+    }
+
+    /// Waits for the first `length` bytes of the answer, then goes away.
+    pub fn abort_after(mut self, length: usize) -> Result<()> {
+        let mut some = vec![0; length];
+        self.0.read_exact(&mut some).context("reading a part of the answer")
+    }
+
+    /// Says that it will send no more (a FIN), and waits for the answer or the end.
+    pub fn half_close(mut self) -> Result<Vec<u8>> {
+        self.0.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        self.0.read_to_end(&mut answer).context("reading the answer")?;
+        Ok(answer)
+    }
+
+    /// Goes away before the answer.
+    pub fn abort(self) -> Result<()> {
+        self.0.set_nonblocking(true)?;
+        let read = (&self.0).read(&mut [0]);
+        ensure!(
+            read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock),
+            "the answer has come already"
+        );
+        Ok(())
+    }
+}
+
+fn connect(server: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&server, wait::BOUND)
+        .with_context(|| format!("connecting to {server}"))?;
+    stream.set_read_timeout(Some(wait::BOUND))?;
+    stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+    Ok(stream)
+}
+
+/// HTTP/1.0, so that the end of the answer is the end of the connection.
+fn request(mut stream: &TcpStream, path: &str) -> Result<()> {
+    let text = format!("GET {path} HTTP/1.0\r\nHost: rig\r\n\r\n");
+    stream.write_all(text.as_bytes()).context("sending a request")
+}

@@ -1,0 +1,126 @@
+//! Servers that misbehave on purpose, each a process of its own (`faulty-server`), since why502 attributes to
+//! pids.
+
+use std::env;
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail};
+
+use crate::lines::Lines;
+use crate::process::{Pid, Process};
+use crate::{Endpoint, Namespace};
+
+/// How a server misbehaves. All but the last speak HTTP, as far as they speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Accepts and never reads.
+    NeverRead,
+    /// Reads the request and closes with linger 0: a RST.
+    Reset,
+    /// Reads the request and closes properly, without an answer.
+    CloseUnanswered,
+    /// Sends half of the answer, then nothing more.
+    StallMidway,
+    /// Sends half of the answer, then closes with linger 0.
+    ResetMidway,
+    /// Listens and never accepts.
+    NeverAccept,
+    /// None: it answers, and keeps the connection open for more.
+    Answer,
+}
+
+const NAMES: [(Fault, &str); 7] = [
+    (Fault::NeverRead, "never-read"),
+    (Fault::Reset, "reset"),
+    (Fault::CloseUnanswered, "close-unanswered"),
+    (Fault::StallMidway, "stall-midway"),
+    (Fault::ResetMidway, "reset-midway"),
+    (Fault::NeverAccept, "never-accept"),
+    (Fault::Answer, "answer"),
+];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|(fault, _)| fault == self).map_or("?", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Fault {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Fault, Error> {
+        let fault = NAMES.iter().find(|(_, name)| *name == text).map(|(fault, _)| *fault);
+        fault.with_context(|| format!("no fault is called {text}"))
+    }
+}
+
+/// A running faulty server, killed when dropped.
+#[derive(Debug)]
+pub struct FaultyServer {
+    process: Process,
+    endpoint: Endpoint,
+    lines: Lines,
+}
+
+impl FaultyServer {
+    /// Starts one and waits until it listens. `backlog` is listen(2)'s: one connection more than that fits.
+    pub fn start(
+        namespace: &Namespace,
+        fault: Fault,
+        endpoint: Endpoint,
+        backlog: i32,
+    ) -> Result<FaultyServer> {
+        let mut command = namespace.command(binary()?);
+        command.args([fault.to_string(), endpoint.to_string(), backlog.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = namespace.start(command)?;
+        let stdout = process.pipes().stdout.take().context("a pipe from faulty-server")?;
+        let lines = Lines::collect(stdout, |_| {});
+        lines.wait("listener of the faulty server", |lines| lines.iter().any(|line| line == "ready"))?;
+        Ok(FaultyServer { process, endpoint, lines })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Waits until it has accepted `count` connections.
+    pub fn wait_accepted(&self, count: usize) -> Result<()> {
+        self.lines.wait(&format!("connection {count} accepted"), |lines| {
+            lines.iter().filter(|line| *line == "accepted").count() >= count
+        })
+    }
+
+    /// Lets it close its listener, and live on.
+    pub fn close_listener(&mut self) -> Result<()> {
+        let stdin = self.process.pipes().stdin.as_mut().context("a pipe to faulty-server")?;
+        writeln!(stdin, "close").context("telling the faulty server to close its listener")?;
+        self.lines.wait("closed listener", |lines| lines.iter().any(|line| line == "closed"))
+    }
+}
+
+/// cargo tells integration tests where a crate's programs are; other programs of the rig lie beside this one.
+fn binary() -> Result<PathBuf> {
+    if let Some(told) = env::var_os("CARGO_BIN_EXE_faulty-server") {
+        return Ok(told.into());
+    }
+    let me = env::current_exe()?;
+    for folder in me.ancestors().skip(1).take(2) {
+        let path = folder.join("faulty-server");
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("faulty-server is not built: cargo build -p rig --bins")
+}

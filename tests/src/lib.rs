@@ -1,0 +1,49 @@
+//! Real nginx and real php-fpm in a network namespace of their own, broken on purpose.
+//!
+//! A [`Namespace`] owns everything: the network, a scratch folder and every process started in it. When its
+//! last clone is dropped, or the test process dies in whatever way, all of it goes. An [`Fpm`] and an
+//! [`Nginx`] are started in it, a [`Client`] makes requests, and a [`Tracer`] is `why502 live` watching from
+//! outside.
+//!
+//! Nothing here sleeps for an effect to come about: see [`wait`].
+
+// What everything stands on.
+pub mod lines;
+pub mod process;
+pub mod terminal;
+pub mod wait;
+
+// The machine: a network, what crosses it, and what its kernel counts.
+pub mod endpoint;
+pub mod link;
+pub mod namespace;
+pub mod queue;
+mod watchdog;
+
+// The two ends of an exchange, and who asks for one.
+pub mod client;
+pub mod fpm;
+pub mod nginx;
+
+// Upstreams that misbehave as php-fpm cannot.
+pub mod faulty;
+pub mod remote;
+
+// What nginx says happened.
+pub mod access_log;
+pub mod error_log;
+
+// What why502 says happened, and whether the two agree.
+pub mod reconcile;
+pub mod tracer;
+pub mod verdict;
+
+pub use client::Client;
+pub use endpoint::Endpoint;
+pub use faulty::{Fault, FaultyServer};
+pub use fpm::Fpm;
+pub use namespace::Namespace;
+pub use nginx::{Location, Nginx};
+pub use remote::{Remote, Temper};
+pub use tracer::Tracer;
+pub use verdict::Verdict;

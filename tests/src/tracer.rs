@@ -1,0 +1,218 @@
+//! `why502` itself, watching from outside the namespaces.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lines::Lines;
+use crate::process::{self, Pid, Process};
+use crate::terminal::Terminal;
+use crate::{Endpoint, Verdict, wait};
+
+/// A running `why502 live`, killed when dropped.
+#[derive(Debug)]
+pub struct Tracer {
+    process: Process,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// What a tracer has said when it has ended.
+#[derive(Debug)]
+pub struct Account {
+    /// Its verdicts, in order, each held against the contract.
+    pub verdicts: Vec<Verdict>,
+    /// Its last line.
+    pub summary: Value,
+    /// The other lines: `delayed`, `audit`.
+    pub others: Vec<Value>,
+    /// Its standard error.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// What a run of `why502` to its own end has left.
+#[derive(Debug)]
+pub struct Run {
+    /// Its standard output, line by line.
+    pub stdout: Vec<String>,
+    /// Its standard error.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+impl Tracer {
+    /// Watches one nginx, master and workers, and waits until every hook is attached.
+    pub fn of(nginx: Pid) -> Result<Tracer> {
+        Tracer::start(&["-p", &nginx.to_string()])
+    }
+
+    /// Starts `why502 live -o json` with further arguments, and waits until every hook is attached.
+    pub fn start(arguments: &[&str]) -> Result<Tracer> {
+        Tracer::spawn(&[&["-o", "json"], arguments].concat(), None, |_| {})
+    }
+
+    /// Starts `why502 live` with other arguments, on a terminal or else on a pipe, and waits until every hook
+    /// is attached. Each line of its standard output is also handed to `on_line`.
+    pub fn spawn(
+        arguments: &[&str],
+        terminal: Option<Terminal>,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Tracer> {
+        let scratch = TempDir::with_prefix("why502-tracer-")?;
+        let ready = scratch.path().join("ready");
+        let mut command = process::command(binary()?);
+        command.arg("live").args(arguments).arg("--ready-file").arg(&ready);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
+        let mut process = Process::start(command)?;
+        let stdout = match screen {
+            Some(screen) => Lines::collect(screen, on_line),
+            None => stdout_of(&mut process, on_line)?,
+        };
+        let stderr = stderr_of(&mut process)?;
+        let mut tracer = Tracer { process, stdout, stderr };
+        wait::until_true("why502 to attach its hooks", || {
+            if let Some(status) = tracer.process.ended()? {
+                bail!("why502 ended ({status}) instead of tracing: {}", tracer.complaints());
+            }
+            Ok(ready.exists())
+        })
+        .with_context(|| tracer.complaints())?;
+        Ok(tracer)
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn complaints(&self) -> String {
+        self.stderr.so_far().join("\n")
+    }
+
+    /// Waits until it has given `count` verdicts. That there are no more shows in [`Tracer::stop`]'s account.
+    pub fn wait_for(&self, count: usize) -> Result<()> {
+        // Parse each line once, however many come.
+        let (mut parsed, mut seen) = (0, 0);
+        let waited = self.stdout.wait(&format!("{count} verdicts"), |lines| {
+            seen += lines[parsed..].iter().filter(|line| is(line, "verdict")).count();
+            parsed = lines.len();
+            seen >= count
+        });
+        waited.with_context(|| {
+            let lines = self.stdout.so_far();
+            format!("{} lines so far, the last {:#?}; {}", lines.len(), lines.last(), self.complaints())
+        })
+    }
+
+    /// Ends it as Ctrl-C does, and reads all that it has said.
+    pub fn stop(self) -> Result<Account> {
+        self.process.signal(Signal::SIGINT)?;
+        self.finish()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Its standard output, line by line.
+    pub fn lines(&self) -> &Lines {
+        &self.stdout
+    }
+
+    /// Waits for its end and takes what it has written as it is.
+    pub fn end(self) -> Result<Run> {
+        collect(self.process, self.stdout, self.stderr)
+    }
+
+    /// Waits for its end and reads all that it has said.
+    pub fn finish(self) -> Result<Account> {
+        let Run { stdout, stderr, status } = self.end()?;
+        let parse = |line: &String| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
+        let mut lines: Vec<Value> = stdout.iter().map(parse).collect::<Result<_>>()?;
+        let summary = lines.pop().unwrap_or_default();
+        ensure!(summary["type"] == "summary", "the last line is no summary but {summary}; {stderr}");
+        let (verdicts, others): (Vec<Value>, _) =
+            lines.into_iter().partition(|line| line["type"] == "verdict");
+        let verdicts = verdicts.iter().map(Verdict::read).collect::<Result<_>>()?;
+        Ok(Account { verdicts, summary, others, stderr, status })
+    }
+}
+
+impl Account {
+    /// The verdicts on exchanges with one upstream, in order.
+    pub fn about(&self, upstream: &Endpoint) -> Vec<&Verdict> {
+        let address = upstream.to_string();
+        self.verdicts.iter().filter(|verdict| verdict.upstream.addr == address).collect()
+    }
+
+    /// The only verdict on an exchange with an upstream.
+    pub fn only(&self, upstream: &Endpoint) -> Result<&Verdict> {
+        let about = self.about(upstream);
+        ensure!(about.len() == 1, "{} verdicts about {upstream}: {about:#?}", about.len());
+        about.first().copied().context("no verdict")
+    }
+
+    /// Checks what holds for every orderly end: exit status 0, no panic, nothing lost, and a summary that
+    /// adds up.
+    pub fn is_orderly(&self) -> Result<()> {
+        let Account { verdicts, summary, stderr, status, .. } = self;
+        ensure!(status.success(), "why502 ended with {status}: {stderr}");
+        ensure!(!stderr.contains("panicked"), "{stderr}");
+        ensure!(summary["lost"] == 0, "records were lost: {summary}");
+        ensure!(summary["failures"] == verdicts.len(), "{} verdicts, but {summary}", verdicts.len());
+        let mut causes = BTreeMap::<String, usize>::new();
+        for verdict in verdicts {
+            *causes.entry(verdict.name()).or_default() += 1;
+        }
+        ensure!(summary["causes"] == serde_json::to_value(&causes)?, "{causes:?}, but {summary}");
+        Ok(())
+    }
+}
+
+/// Runs `why502` to its own end.
+pub fn run(arguments: &[&str]) -> Result<Run> {
+    let mut command = process::command(binary()?);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::start(command)?;
+    let (stdout, stderr) = (stdout_of(&mut process, |_| {})?, stderr_of(&mut process)?);
+    collect(process, stdout, stderr)
+}
+
+/// The program under test: `WHY502_BIN`, or the workspace's release build.
+pub fn binary() -> Result<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/why502");
+    let path = env::var_os("WHY502_BIN").map_or(built, PathBuf::from);
+    ensure!(path.is_file(), "no why502 at {}: build it, or say where it is by WHY502_BIN", path.display());
+    Ok(path)
+}
+
+fn stdout_of(process: &mut Process, on_line: impl FnMut(&str) + Send + 'static) -> Result<Lines> {
+    let stdout = process.pipes().stdout.take().context("a pipe for standard output")?;
+    Ok(Lines::collect(stdout, on_line))
+}
+
+fn stderr_of(process: &mut Process) -> Result<Lines> {
+    let stderr = process.pipes().stderr.take().context("a pipe for standard error")?;
+    Ok(Lines::collect(stderr, |_| {}))
+}
+
+fn collect(mut process: Process, stdout: Lines, stderr: Lines) -> Result<Run> {
+    let status = process.wait().context("why502 does not end")?;
+    Ok(Run { stdout: stdout.finish()?, stderr: stderr.finish()?.join("\n"), status })
+}
+
+fn is(line: &str, kind: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|value| value["type"] == kind)
+}

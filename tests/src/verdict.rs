@@ -1,0 +1,259 @@
+//! The contract of a verdict in JSON, as scripts rely on it. Kept apart from the program's own types on
+//! purpose: a rename in there must not pass unnoticed here.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::process::Pid;
+
+/// One line with `"type":"verdict"`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Verdict {
+    /// The contract's version.
+    pub v: u32,
+    /// When the exchange ended, UTC, RFC 3339 with microseconds.
+    pub time: String,
+    /// The cause: `refused`.
+    pub cause: String,
+    /// And which kind of it: `no_listener`.
+    pub detail: String,
+    /// `proven`, `inferred` or `incomplete`.
+    pub confidence: String,
+    /// nginx's end.
+    pub nginx: NginxEnd,
+    /// Whom nginx connected to.
+    pub upstream: Upstream,
+    /// What nginx answers.
+    pub status: Option<u16>,
+    /// The errno that nginx got, by name.
+    pub errno: Option<String>,
+    /// What nginx writes to its error log.
+    pub error_log: Option<String>,
+    /// Who accepted the connection.
+    pub worker: Option<Worker>,
+    /// Who sent the worker its fatal signal.
+    pub killer: Option<Task>,
+    /// Microseconds from connect.
+    pub us: Moments,
+    /// Bytes as nginx's end counts them.
+    pub bytes: Option<Bytes>,
+    /// The accept queue that the exchange met.
+    pub queue: Option<Queue>,
+    /// What the verdict rests on.
+    pub evidence: Vec<Evidence>,
+    /// The sentence for people.
+    pub explanation: String,
+    /// The setting to look at.
+    pub advice: Option<String>,
+}
+
+/// nginx's end of an exchange.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NginxEnd {
+    /// The nginx worker.
+    pub pid: Pid,
+    /// Its name.
+    pub comm: String,
+    /// Its address and port.
+    pub local: Option<String>,
+}
+
+/// The address nginx connected to.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Upstream {
+    /// `inet`, `inet6` or `unix`.
+    pub family: String,
+    /// As [`Endpoint`](crate::Endpoint) displays it.
+    pub addr: String,
+}
+
+/// A process and its name.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Task {
+    /// The pid.
+    pub pid: Option<Pid>,
+    /// The name.
+    pub comm: Option<String>,
+}
+
+/// The process that served the exchange.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Worker {
+    /// The pid.
+    pub pid: Option<Pid>,
+    /// The name.
+    pub comm: Option<String>,
+    /// The signal it died of: `SIGTERM`.
+    pub signal: Option<String>,
+}
+
+/// When what happened.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Moments {
+    /// The handshake was done, as nginx's end saw it.
+    pub connected: Option<u64>,
+    /// A worker accepted.
+    pub accepted: Option<u64>,
+    /// nginx sent its first byte.
+    pub first_sent: Option<u64>,
+    /// nginx received its first byte.
+    pub first_received: Option<u64>,
+    /// nginx's end was over.
+    pub ended: Option<u64>,
+    /// The worker's end was over.
+    pub worker_ended: Option<u64>,
+}
+
+/// How many bytes went which way.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Bytes {
+    /// From nginx.
+    pub sent: Option<u64>,
+    /// To nginx.
+    pub received: Option<u64>,
+    /// Left unread by the worker.
+    pub unread: Option<u64>,
+}
+
+/// An accept queue.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Queue {
+    /// How many were in it.
+    pub depth: Option<u32>,
+    /// Its backlog.
+    pub limit: Option<u32>,
+}
+
+/// One fact under a verdict.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Evidence {
+    /// Microseconds from connect.
+    pub us: Option<i64>,
+    /// The hook that saw it.
+    pub source: String,
+    /// What it saw.
+    pub fact: String,
+}
+
+/// Unknown values are null, never left out: all of these are always there.
+const FIELDS: [&str; 19] = [
+    "/v",
+    "/type",
+    "/time",
+    "/cause",
+    "/detail",
+    "/confidence",
+    "/nginx/local",
+    "/upstream/family",
+    "/status",
+    "/errno",
+    "/error_log",
+    "/worker",
+    "/killer",
+    "/us",
+    "/bytes",
+    "/queue",
+    "/evidence",
+    "/explanation",
+    "/advice",
+];
+
+const MOMENTS: [&str; 6] = ["connected", "accepted", "first_sent", "first_received", "ended", "worker_ended"];
+
+impl Verdict {
+    /// Reads a verdict and holds it against the contract.
+    pub fn read(line: &Value) -> Result<Verdict> {
+        for field in FIELDS {
+            ensure!(line.pointer(field).is_some(), "a verdict without {field}: {line}");
+        }
+        for moment in MOMENTS {
+            ensure!(line["us"].get(moment).is_some(), "a verdict without us.{moment}: {line}");
+        }
+        let verdict: Verdict =
+            Deserialize::deserialize(line).with_context(|| format!("a verdict: {line}"))?;
+        ensure!(verdict.v == 1, "a verdict of version {}: {line}", verdict.v);
+        let confidence = verdict.confidence.as_str();
+        ensure!(
+            matches!(confidence, "proven" | "inferred" | "incomplete"),
+            "how sure is {confidence}? {line}"
+        );
+        ensure!(!verdict.evidence.is_empty(), "a verdict without evidence: {line}");
+        ensure!(!verdict.explanation.is_empty(), "a verdict without explanation: {line}");
+        Ok(verdict)
+    }
+
+    /// Checks the cause, the confidence and what nginx makes of it; the error shows the whole verdict.
+    pub fn says(&self, name: &str, confidence: &str, status: u16, errno: Option<&str>) -> Result<()> {
+        let said = (self.name(), self.confidence.as_str(), self.status, self.errno.as_deref());
+        let right = (name.to_owned(), confidence, Some(status), errno);
+        ensure!(said == right, "{said:?} should be {right:?}: {self:#?}");
+        Ok(())
+    }
+
+    /// Checks who served and who killed; the error shows the whole verdict.
+    pub fn blames(&self, worker: Option<Pid>, signal: Option<&str>, killer: Option<Pid>) -> Result<()> {
+        let said = (self.worker_pid(), self.signal(), self.killer_pid());
+        let right = (worker, signal, killer);
+        ensure!(said == right, "worker, signal, killer {said:?} should be {right:?}: {self:#?}");
+        Ok(())
+    }
+
+    /// `cause/detail`, as the text output writes it.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.cause, self.detail)
+    }
+
+    /// The worker's pid, if known.
+    pub fn worker_pid(&self) -> Option<Pid> {
+        self.worker.as_ref()?.pid
+    }
+
+    /// The signal the worker died of, if it did.
+    pub fn signal(&self) -> Option<&str> {
+        self.worker.as_ref()?.signal.as_deref()
+    }
+
+    /// The killer's pid, if there was one.
+    pub fn killer_pid(&self) -> Option<Pid> {
+        self.killer.as_ref()?.pid
+    }
+}
+
+/// The contract's own example.
+#[cfg(test)]
+pub(crate) fn example() -> Result<Value> {
+    Ok(serde_json::from_str(
+        r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","confidence":"proven",
+ "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
+ "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
+ "status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
+ "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM"},
+ "killer":{"pid":24938,"comm":"php-fpm8.2"},
+ "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
+ "bytes":{"sent":552,"received":0,"unread":8},
+ "queue":{"depth":0,"limit":4},
+ "evidence":[{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],
+ "explanation":"...","advice":"..."}"#,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_contract_names_must_be_there() -> Result<()> {
+        let verdict = Verdict::read(&example()?)?;
+        verdict.says("reset/worker_killed", "proven", 502, Some("ECONNRESET"))?;
+        verdict.blames(Some(24940), Some("SIGTERM"), Some(24938))?;
+        for field in
+            FIELDS.map(|field| field.trim_start_matches('/')).iter().filter(|field| !field.contains('/'))
+        {
+            let mut without = example()?;
+            without.as_object_mut().context("an object")?.remove(*field);
+            assert!(Verdict::read(&without).is_err(), "nobody misses {field}");
+        }
+        Ok(())
+    }
+}

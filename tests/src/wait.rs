@@ -1,0 +1,47 @@
+//! Waiting for a state to come about, with a bound that only a hang reaches.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How long anything may take on a slow, busy machine before it counts as hung.
+pub const BOUND: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(5);
+
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+
+/// Lets all waiting in this process fail from now on: someone has pressed Ctrl-C.
+pub fn give_up() {
+    GIVEN_UP.store(true, Ordering::Relaxed);
+}
+
+/// Whether waiting is still worth while.
+pub(crate) fn check(start: Instant, what: &str) -> Result<()> {
+    if GIVEN_UP.load(Ordering::Relaxed) {
+        bail!("no longer waiting for {what}");
+    }
+    if start.elapsed() > BOUND {
+        bail!("waited {BOUND:?} in vain for {what}");
+    }
+    Ok(())
+}
+
+/// Asks `probe` until it yields a value. `what` completes the sentence "waited in vain for ...".
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        check(start, what)?;
+        sleep(PAUSE);
+    }
+}
+
+/// Asks `probe` until it holds.
+pub fn until_true(what: &str, mut probe: impl FnMut() -> Result<bool>) -> Result<()> {
+    until(what, || Ok(probe()?.then_some(())))
+}

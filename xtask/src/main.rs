@@ -1,0 +1,59 @@
+//! The project's own commands: `cargo xtask VERB`.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+mod bpf_toolchain;
+mod demo;
+mod interrupt;
+mod packages;
+mod record;
+mod setup;
+mod step;
+mod test;
+
+/// The project's own commands. Each sets up first what is missing on this machine, as root.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Breaks nginx-to-php-fpm exchanges in every way, in a network namespace of its own, and shows why502 explain each.
+    Demo,
+    /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this machine's kernel.
+    Test,
+    /// Only installs what is missing to build, run and check: the BPF toolchain, nginx, php-fpm.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    run(&Arguments::parse().verb).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        // As a shell says it: 128 and the signal's number.
+        interrupt::noted().map_or(ExitCode::FAILURE, |signal| ExitCode::from(128 + signal as u8))
+    })
+}
+
+fn run(verb: &Verb) -> Result<ExitCode> {
+    interrupt::watch()?;
+    let workspace =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this package has no workspace around it")?;
+    let mut steps = step::Steps::new(workspace);
+    let name = match verb {
+        Verb::Demo => "demo",
+        Verb::Test => "test",
+        Verb::Setup => "setup",
+    };
+    setup::run(name, workspace, &mut steps)?;
+    match verb {
+        Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
+        Verb::Test => test::run(&mut steps),
+        Verb::Setup => Ok(ExitCode::SUCCESS),
+    }
+}

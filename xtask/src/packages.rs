@@ -1,0 +1,176 @@
+//! The system's packages, by apt, without starting a service of theirs.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::step::{Outcome, Steps};
+
+/// The programs that the rig runs, and the package that brings each (by its name in Debian and Ubuntu). A `*` stands for a version.
+const NEEDS: [(&str, &str); 5] = [
+    ("nginx", "nginx"),
+    ("php-fpm*", "php-fpm"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("sysctl", "procps"),
+];
+
+/// How long a side step may take, which the set-up can do without.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Asked by Debian's maintainer scripts before they start, stop or restart a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Where the machine's own policy waits meanwhile.
+const POLICY_ASIDE: &str = "/usr/sbin/policy-rc.d.before-why502";
+/// Ours: nothing is started, and nothing that runs is touched.
+const POLICY_TEXT: &str =
+    "#!/bin/sh\n# Of why502's `cargo xtask setup`, only while it installs packages.\nexit 101\n";
+/// The services that start at boot. Debian's packages keep these links also where there is no systemd.
+const AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
+
+/// The packages whose programs are not there.
+pub(crate) fn missing() -> Vec<&'static str> {
+    NEEDS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
+}
+
+/// Where a program is, also in the folders that only root's `PATH` has.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    match name.strip_suffix('*') {
+        None => folders.map(|folder| folder.join(name)).find(|file| file.is_file()),
+        Some(start) => {
+            folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten().find_map(|entry| {
+                entry.file_name().to_str().is_some_and(|name| name.starts_with(start)).then(|| entry.path())
+            })
+        }
+    }
+}
+
+/// Whether this system installs packages with apt.
+pub(crate) fn apt() -> bool {
+    find("apt-get").is_some()
+}
+
+/// The command that renews apt's lists.
+pub(crate) fn update_command() -> Command {
+    apt_get(["update"])
+}
+
+/// The command that installs packages. It fails rather than remove one: the user's own compiler, say.
+pub(crate) fn install_command(packages: &[&str]) -> Command {
+    let mut command = apt_get(["install", "--yes", "--no-install-recommends", "--no-remove"]);
+    command.args(packages);
+    command
+}
+
+fn apt_get<const N: usize>(words: [&str; N]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=120"]).args(words);
+    command
+}
+
+/// Installs packages. Nothing of theirs is started, neither now nor at the next boot.
+pub(crate) fn install(steps: &mut Steps, packages: &[&str]) -> Result<()> {
+    // Needrestart, where it is, would restart the user's services; questions would wait for an answer for ever.
+    let quiet = [("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1")];
+
+    // One unreachable source of many makes this fail, though it may not matter: the installation tells.
+    if let Outcome::Failed(how) =
+        steps.attempt("renewing apt's lists", update_command().envs(quiet), LIMIT)?
+    {
+        eprintln!("step: renewing apt's lists: {how}: going on with the lists that are there");
+    }
+    let names = packages.join(", ");
+    let mut download = install_command(packages);
+    steps.run(&format!("downloading {names}"), download.arg("--download-only").envs(quiet))?;
+    let _guard = NoStart::put()?;
+    let at_boot = started_at_boot();
+    let installed = steps.run_through(&format!("installing {names}"), install_command(packages).envs(quiet));
+    // Also after an interruption: so not as steps, which would end at once.
+    for name in started_at_boot().difference(&at_boot) {
+        match disable_command(name).output() {
+            Ok(output) if output.status.success() => eprintln!("step: {name} will not start at boot"),
+            _ => eprintln!("step: {name} would start at boot: disable it by hand"),
+        }
+    }
+    installed
+}
+
+fn started_at_boot() -> BTreeSet<String> {
+    let links = fs::read_dir(AT_BOOT).into_iter().flatten().flatten();
+    links.filter_map(|link| Some(link.file_name().to_str()?.strip_suffix(".service")?.to_owned())).collect()
+}
+
+/// Debian's own command does it for systemd and for init scripts, but only for what still has an init script.
+fn disable_command(service: &str) -> Command {
+    let script = Path::new("/etc/init.d").join(service).exists();
+    let mut command = Command::new(if script { "update-rc.d" } else { "systemctl" });
+    command.args(if script { [service, "disable"] } else { ["disable", service] });
+    command
+}
+
+/// While it lives, no package starts, stops or restarts a service.
+struct NoStart;
+
+/// Takes away what an earlier run left, if it was killed before it could.
+pub(crate) fn clear_leftovers() -> Result<()> {
+    if fs::read_to_string(POLICY).is_ok_and(|text| text == POLICY_TEXT) { remove() } else { Ok(()) }
+}
+
+impl NoStart {
+    fn put() -> Result<Self> {
+        clear_leftovers()?;
+        if Path::new(POLICY).symlink_metadata().is_ok() {
+            fs::rename(POLICY, POLICY_ASIDE).with_context(|| format!("{POLICY} cannot be moved aside"))?;
+        }
+        let guard = Self;
+        fs::write(POLICY, POLICY_TEXT).with_context(|| format!("{POLICY} cannot be written"))?;
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(POLICY, all).with_context(|| format!("{POLICY} cannot be made executable"))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoStart {
+    fn drop(&mut self) {
+        if let Err(error) = remove() {
+            eprintln!("{error:#}: remove it by hand");
+        }
+    }
+}
+
+/// Takes our policy away, and puts back the machine's own if it had one.
+fn remove() -> Result<()> {
+    if Path::new(POLICY_ASIDE).symlink_metadata().is_ok() {
+        fs::rename(POLICY_ASIDE, POLICY).with_context(|| format!("{POLICY_ASIDE} cannot be put back"))
+    } else {
+        fs::remove_file(POLICY).with_context(|| format!("{POLICY} cannot be removed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_by_its_name_and_by_its_beginning() {
+        assert!(find("sh").is_some());
+        assert!(find("s*").is_some());
+        assert!(find("why502-no-such-program").is_none());
+        assert!(find("why502-no-such-program*").is_none());
+    }
+
+    #[test]
+    fn packages_are_never_removed() {
+        let command = crate::step::shown(&install_command(&["nginx"]));
+        assert!(command.contains("--no-remove"), "{command}");
+        assert!(command.ends_with(" nginx"), "{command}");
+    }
+}

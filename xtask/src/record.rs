@@ -1,0 +1,86 @@
+//! The record of the BPF toolchain: `cargo xtask setup` writes it, `tracer-user/build.rs` (which includes this file) obeys it.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
+
+/// The toolchain that builds the BPF side, and with whose LLVM the project's own bpf-linker was linked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BpfToolchain {
+    /// What `rustup run` takes: a toolchain's name, or the prefix it is installed under (`/usr`).
+    pub(crate) name: String,
+    /// The first line of `rustc -vV`. When it changes, so may its LLVM, and then bpf-linker must be built again.
+    pub(crate) rustc: String,
+    /// Whether it takes `-Z build-std` only with `RUSTC_BOOTSTRAP=1`, because it is not a nightly.
+    pub(crate) bootstrap: bool,
+}
+
+impl BpfToolchain {
+    /// The project's folder for its own bpf-linker and this record. It does not follow `CARGO_TARGET_DIR`: there is one per checkout.
+    pub(crate) fn folder(workspace: &Path) -> PathBuf {
+        workspace.join("target/bpf")
+    }
+
+    /// Where the record is kept.
+    pub(crate) fn path(workspace: &Path) -> PathBuf {
+        Self::folder(workspace).join("toolchain")
+    }
+
+    /// The folder of the project's own bpf-linker.
+    pub(crate) fn linker_folder(workspace: &Path) -> PathBuf {
+        Self::folder(workspace).join("bin")
+    }
+
+    /// Reads the record; without one there has been no (whole) set-up.
+    pub(crate) fn read(workspace: &Path) -> io::Result<Self> {
+        fs::read_to_string(Self::path(workspace))?.parse().map_err(io::Error::other)
+    }
+
+    /// Its first line of `rustc -vV` as it is now, or nothing if it cannot be run any more.
+    pub(crate) fn rustc_now(&self) -> Option<String> {
+        let output = program(&self.name, "rustc").arg("-vV").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+/// A program of a toolchain that is given as in [`BpfToolchain::name`].
+pub(crate) fn program(toolchain: &str, program: &str) -> Command {
+    if toolchain.starts_with('/') {
+        Command::new(Path::new(toolchain).join("bin").join(program))
+    } else {
+        let mut command = Command::new("rustup");
+        command.args(["run", toolchain, program]);
+        command
+    }
+}
+
+impl fmt::Display for BpfToolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, rustc, bootstrap } = self;
+        writeln!(f, "name={name}\nrustc={rustc}\nbootstrap={bootstrap}")
+    }
+}
+
+impl FromStr for BpfToolchain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .ok_or_else(|| format!("the record has no {key}"))
+        };
+        let bootstrap = value("bootstrap")?;
+        Ok(Self {
+            name: value("name")?.to_owned(),
+            rustc: value("rustc")?.to_owned(),
+            bootstrap: bootstrap
+                .parse()
+                .map_err(|_| format!("bootstrap={bootstrap} is not true or false"))?,
+        })
+    }
+}

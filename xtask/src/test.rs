@@ -1,0 +1,128 @@
+//! `cargo xtask test`: every check, one after the other; the last line counts the test cases.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    ops::AddAssign,
+    process::{Command, ExitCode, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    demo::{build, built, cargo},
+    interrupt::{End, Group, OnSignal},
+    step::Steps,
+};
+
+/// Test cases by what became of them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        let Self { passed, failed } = other;
+        self.passed += passed;
+        self.failed += failed;
+    }
+}
+
+/// Runs every check, also after one has failed, and says what failed.
+pub(crate) fn run(steps: &mut Steps) -> Result<ExitCode> {
+    let mut total = Count::default();
+    let mut failed = Vec::new();
+    let mut check = |what: &'static str, command: &mut Command| -> Result<()> {
+        let (count, passed) = show(what, command)?;
+        total += count;
+        if !passed {
+            failed.push(what);
+            // What ended badly without a failed test case counts as one: the closing line must not look like a success.
+            total.failed += usize::from(count.failed == 0);
+        }
+        Ok(())
+    };
+
+    check("rustfmt", cargo().args(["fmt", "--all", "--", "--check"]))?;
+    check("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    check("unit tests", cargo().args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]))?;
+    // One at a time: each has real timeouts to keep, and the whole machine's overflow counters to compare.
+    let mut end_to_end = cargo();
+    end_to_end.args(["test", "--package", "rig", "--no-fail-fast", "--", "--test-threads=1"]);
+    match steps.run("building why502", &mut build("tracer-user", "why502")).and_then(|()| built("why502")) {
+        Ok(why502) => check("end-to-end tests", end_to_end.env("WHY502_BIN", why502))?,
+        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failed.push("end-to-end tests");
+            total.failed += 1;
+        }
+    }
+
+    if !failed.is_empty() {
+        eprintln!("failed: {}", failed.join(", "));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one check with all of its output shown; says how many test cases it ran and whether it succeeded.
+fn show(what: &str, command: &mut Command) -> Result<(Count, bool)> {
+    eprintln!("step: {what}");
+    let started = Instant::now();
+    let mut group = Group::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let output = group.take_stdout().context("the check's output is not piped")?;
+    let (send, counted) = mpsc::channel();
+    thread::spawn(move || {
+        let mut count = Count::default();
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let mut stdout = std::io::stdout().lock();
+            // Whoever reads our output may have gone; the checks go on.
+            let _ = stdout.write_all(&line).and_then(|()| stdout.write_all(b"\n"));
+            count += test_result(&String::from_utf8_lossy(&line)).unwrap_or_default();
+        }
+        send.send(count)
+    });
+    let end = group.wait(OnSignal::Pass, None, |_| ())?;
+    // A process that a test left behind would keep its output open for ever.
+    let count = counted.recv_timeout(Duration::from_secs(5));
+    let passed = match end {
+        End::Exited(status) => status.success(),
+        End::TimedOut => false,
+        End::Interrupted(signal) => bail!("{what} interrupted by {signal}"),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let Ok(count) = count else {
+        eprintln!(
+            "step: {what}: a process was left behind that still holds its output, after {seconds:.1} s"
+        );
+        return Ok((Count::default(), false));
+    };
+    eprintln!("step: {what}: {} in {seconds:.1} s", if passed { "passed" } else { "failed" });
+    Ok((count, passed))
+}
+
+/// What a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; ...` says.
+fn test_result(line: &str) -> Option<Count> {
+    let (_verdict, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number =
+        |word: &str| numbers.split("; ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok());
+    Some(Count { passed: number("passed")?, failed: number("failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_results_are_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(test_result(line), Some(Count { passed: 12, failed: 3 }));
+        assert_eq!(test_result("test result_is_told ... ok"), None);
+        assert_eq!(test_result("running 3 tests"), None);
+    }
+}
