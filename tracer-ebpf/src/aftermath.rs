@@ -6,7 +6,7 @@ use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
     kernel,
-    maps::{AWAITING, Awaiting, ConnectionId, LAST_CLOSED, RING, STATS, count},
+    maps::{AWAITING, BROKEN, ConnectionId, LAST_CLOSED, RING, STATS, count},
 };
 
 #[inline(always)]
@@ -29,7 +29,15 @@ pub fn await_next(id: ConnectionId) {
     let thread = thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    if AWAITING.insert(thread, &Awaiting { id }, 0).is_ok() && is_new {
+    if AWAITING.insert(thread, &id, 0).is_ok() && is_new {
+        count!(awaiting, 1);
+    }
+}
+
+/// The network ended a connection: its process's next act is told from when it closes the socket.
+#[inline(always)]
+pub fn await_close(id: ConnectionId) {
+    if BROKEN.insert(id.sock, id.connect_ns, 0).is_ok() {
         count!(awaiting, 1);
     }
 }
@@ -38,7 +46,7 @@ pub fn await_next(id: ConnectionId) {
 fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
     let thread = thread();
     // SAFETY: copied out at once.
-    let Some(Awaiting { id }) = (unsafe { AWAITING.get(thread) }).copied() else { return };
+    let Some(id) = (unsafe { AWAITING.get(thread) }).copied() else { return };
     if id.sock == sk {
         return;
     }
@@ -97,6 +105,16 @@ pub fn remember_closed(sk: u64) {
 /// this is where its closing shows.
 #[inline(always)]
 pub fn destroyed(sk: u64) {
+    // SAFETY: copied out at once.
+    if let Some(connect_ns) = unsafe { BROKEN.get(sk) }.copied() {
+        if BROKEN.remove(sk).is_ok() {
+            if kernel::current_exit().is_none() {
+                await_next(ConnectionId { sock: sk, connect_ns });
+            }
+            count!(awaiting, u64::MAX);
+        }
+        return;
+    }
     // SAFETY: this CPU's own entry.
     if LAST_CLOSED.get(0).is_some_and(|last| *last == sk) {
         return;

@@ -63,6 +63,51 @@ pub struct ListenerView {
     pub drops: u32,
     /// How many listeners share the address (`SO_REUSEPORT`); the figures are of the newest one.
     pub shared: u32,
+    /// Handshakes that are not over (`icsk_accept_queue.qlen`).
+    pub syn_queue: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
+/// change with every release.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// A netfilter rule: `SKB_DROP_REASON_NETFILTER_DROP`.
+    Netfilter = 1,
+    /// Reverse path filtering: `SKB_DROP_REASON_IP_RPFILTER`.
+    ReversePath = 2,
+    /// A full accept queue at the end of the handshake: `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`.
+    ListenOverflow = 3,
+}
+
+impl DropReason {
+    /// The reason with this number, if there is one.
+    pub const fn from_u32(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Netfilter),
+            2 => Some(Self::ReversePath),
+            3 => Some(Self::ListenOverflow),
+            _ => None,
+        }
+    }
+}
+
+/// Packets of an exchange's handshake that this host's kernel dropped (`kfree_skb`).
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PacketDrop {
+    /// When the last one was dropped; zero for none.
+    pub ns: u64,
+    /// A [`DropReason`].
+    pub reason: u32,
+    /// How many were dropped.
+    pub packets: u32,
 }
 
 /// A reset that this host's kernel sent in answer to an end's packet, kept by `tcp_send_reset`.
@@ -99,6 +144,8 @@ pub mod nginx_flag {
     pub const WORKER_ACCEPTED: u32 = 1 << 6;
     /// The worker's end was still open when this end ended.
     pub const WORKER_OPEN: u32 = 1 << 7;
+    /// A receive returned 0: the peer had closed.
+    pub const END_READ: u32 = 1 << 8;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -174,6 +221,8 @@ pub struct NginxEnd {
     pub listener_last: ListenerView,
     /// The reset that this host sent to this end's SYN.
     pub reset: Reset,
+    /// The packets of its handshake that this host dropped.
+    pub dropped: PacketDrop,
 }
 
 /// The first fatal signal that another process sent, as `signal_generate` saw it.

@@ -38,7 +38,7 @@ pub(crate) use filter;
 #[inline(always)]
 pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
     // SAFETY: bpf_probe_read_kernel checks the address itself.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(u64::from(offset)) as *const T) }.unwrap_or_default()
 }
 
 /// The remote and the local port, host order. The local one is 0 once the port was given back.
@@ -135,4 +135,17 @@ pub fn current_parent() -> u32 {
     // SAFETY: as above.
     let task = unsafe { bpf_get_current_task() };
     read(read(task, layout!(task_parent)), layout!(task_tgid))
+}
+
+/// The sock behind a descriptor of the running process; zero, or an address that no map knows, for anything else.
+#[inline(always)]
+pub fn sock_of(fd: u64) -> u64 {
+    // SAFETY: as above.
+    let task = unsafe { bpf_get_current_task() };
+    let files: u64 = read(task, layout!(task_files));
+    let table: u64 = read(files, layout!(files_fdt));
+    let entries: u64 = read(table, layout!(fdtable_fd));
+    let file: u64 = read(entries.wrapping_add(u64::from(fd as u32) * 8), 0);
+    let socket: u64 = read(file, layout!(file_private));
+    read(socket, layout!(socket_sk))
 }

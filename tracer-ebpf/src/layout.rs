@@ -20,7 +20,8 @@ macro_rules! layout {
             pub const EMPTY: Self = Self { $($field: MISSING,)* };
 
             /// Each field's name in the kernel, in the order of the fields: `struct.member.member`,
-            /// `arg:tracepoint.number` (present or not), or `enum:type.value`.
+            /// `arg:tracepoint.number`, or `enum:type.value`. Of these the first must exist, unless a question mark
+            /// stands before it.
             pub const NAMES: &'static [&'static str] = &[$($name,)*];
 
             /// The layout with its fields set in the order of [`Layout::NAMES`].
@@ -96,6 +97,38 @@ layout! {
     skb_head: "sk_buff.head",
     /// Offset of the transport header in it.
     skb_transport_header: "sk_buff.transport_header",
+    /// Offset of the network header in a packet's buffer.
+    skb_network_header: "sk_buff.network_header",
+    /// Handshakes that are not over.
+    syn_queue: "inet_connection_sock.icsk_accept_queue.qlen",
+    /// A unix socket's peer.
+    unix_peer: "unix_sock.peer",
+    /// A unix socket's address.
+    unix_addr: "unix_sock.addr",
+    /// The listener whose queue a unix socket waits in (since 6.10).
+    unix_listener: "?unix_sock.listener",
+    /// The path in a unix socket's address; the family comes before it.
+    unix_address_name: "unix_address.name",
+    /// Packets, and on a unix listener connections, that wait.
+    receive_qlen: "sock.sk_receive_queue.qlen",
+    /// A task's open files.
+    task_files: "task_struct.files",
+    /// Their table.
+    files_fdt: "files_struct.fdt",
+    /// Its entries.
+    fdtable_fd: "fdtable.fd",
+    /// A socket's file's socket.
+    file_private: "file.private_data",
+    /// A socket's sock.
+    socket_sk: "socket.sk",
+    /// Whether `kfree_skb` names its reason (since 5.17).
+    drop_reason_arg: "arg:kfree_skb.2",
+    /// A netfilter rule.
+    drop_netfilter: "enum:skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP",
+    /// Reverse path filtering.
+    drop_rpfilter: "enum:skb_drop_reason.SKB_DROP_REASON_IP_RPFILTER",
+    /// A full accept queue at the end of the handshake (absent in 6.12, present in 6.18).
+    drop_listen_overflow: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
     /// Whether `tcp_send_reset` names its reason (since 6.10).
     reset_reason_arg: "arg:tcp_send_reset.2",
 }

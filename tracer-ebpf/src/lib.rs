@@ -12,8 +12,8 @@ mod record;
 mod stats;
 
 pub use exchange::{
-    Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, NginxEnd, PATH_LEN, Reset, Signal, Task,
-    WorkerEnd, nginx_flag,
+    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, NginxEnd, PATH_LEN,
+    PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
 pub use layout::{Filters, Layout, MISSING};
 pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, WorkerGone};
@@ -47,11 +47,11 @@ pub mod tcp_state {
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Task>() == 24);
-    assert!(size_of::<ListenerView>() == 32);
+    assert!(size_of::<ListenerView>() == 40);
     assert!(size_of::<Signal>() == 48);
     assert!(size_of::<WorkerEnd>().is_multiple_of(8));
     assert!(size_of::<NginxEnd>().is_multiple_of(8));
-    assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>());
+    assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + PATH_LEN + 4);
 };
 
 #[cfg(feature = "user")]

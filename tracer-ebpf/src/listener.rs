@@ -105,6 +105,8 @@ fn look(listener: Listener) -> ListenerView {
         limit: read(listener.sock, layout!(sk_max_ack_backlog)),
         drops: read(listener.sock, layout!(sk_drops)),
         shared: listener.shared as u32,
+        syn_queue: read(listener.sock, layout!(syn_queue)),
+        reserved: 0,
     }
 }
 

@@ -4,6 +4,8 @@
 #[cfg(target_arch = "bpf")]
 mod aftermath;
 #[cfg(target_arch = "bpf")]
+mod death;
+#[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
 mod kernel;
@@ -14,9 +16,13 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod nginx_end;
 #[cfg(target_arch = "bpf")]
+mod packet_drop;
+#[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
 mod signal;
+#[cfg(target_arch = "bpf")]
+mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod worker_end;
 

@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Endpoint, NginxEnd, PORTS_LEN, RING_BYTES, Reset, Signal, Stats, WorkerEnd};
+use tracer_ebpf::{
+    Endpoint, NginxEnd, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd,
+};
 
 /// An open exchange: nginx's end, and the worker's end once that has ended.
 #[repr(C)]
@@ -40,11 +42,24 @@ pub struct Listener {
     pub shared: u64,
 }
 
-/// Who acts next on this thread tells why this connection was closed.
+/// A connect call that has not returned.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Awaiting {
-    pub id: ConnectionId,
+pub struct Connecting {
+    pub start_ns: u64,
+    pub fd: u64,
+    /// Of a TCP connect; its family is `FAMILY_UNIX` for the other kind.
+    pub upstream: Endpoint,
+    pub path: [u8; PATH_LEN],
+}
+
+/// How a process ended.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Death {
+    pub ns: u64,
+    pub exit_code: u32,
+    pub reserved: u32,
 }
 
 /// Records for userspace.
@@ -71,6 +86,10 @@ pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries
 #[map]
 pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
 
+/// The unix upstreams the user asked for.
+#[map]
+pub static WANTED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
+
 /// First senders of fatal signals, by `tgid << 32 | signal`.
 #[map]
 pub static SIGNALS: LruHashMap<u64, Signal> = LruHashMap::with_max_entries(2_048, 0);
@@ -81,12 +100,39 @@ pub static RESETS: LruHashMap<u32, Reset> = LruHashMap::with_max_entries(8_192, 
 
 /// Connections closed unfinished, by the thread that closed them.
 #[map]
-pub static AWAITING: LruHashMap<u32, Awaiting> = LruHashMap::with_max_entries(1_024, 0);
+pub static AWAITING: LruHashMap<u32, ConnectionId> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Connections that the network ended and that nginx has not closed yet, by nginx's socket.
+#[map]
+pub static BROKEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Packets of handshakes that were dropped, by the sequence number of the client's SYN.
+#[map]
+pub static DROPS: LruHashMap<u32, PacketDrop> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Connect calls under way, by thread. Only while system calls are traced.
+#[map]
+pub static CONNECTING: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The paths of unix exchanges, by nginx's socket.
+#[map]
+pub static PATHS: LruHashMap<u64, [u8; PATH_LEN]> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Unix listeners by path.
+#[map]
+pub static UNIX_LISTENERS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Processes that ended lately.
+#[map]
+pub static DEATHS: LruHashMap<u32, Death> = LruHashMap::with_max_entries(2_048, 0);
+
+/// Room for what is too large for the stack, for each CPU; only used in process context with preemption off.
+#[map]
+pub static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
 
 /// The socket that entered CLOSE last on each CPU's behalf, see [`crate::aftermath`].
 #[map]
-pub static LAST_CLOSED: aya_ebpf::maps::PerCpuArray<u64> =
-    aya_ebpf::maps::PerCpuArray::with_max_entries(1, 0);
+pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ports that an upstream of ours uses, on either end: the first and cheapest test of a socket.
 #[map]

@@ -1,17 +1,19 @@
 //! nginx's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Endpoint, Exchange, Header, Kind, NginxEnd, nginx_flag, tcp_state};
+use tracer_ebpf::{
+    Endpoint, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, PATH_LEN, Task, nginx_flag, tcp_state,
+};
 
 use crate::{
     aftermath,
     kernel::{self, filter, layout, read},
     listener,
     maps::{
-        ConnectionId, EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, OpenExchange, RING, WANTED, count,
+        ConnectionId, EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, OpenExchange, PATHS, RING, WANTED, count,
         port_is_watched, watch_port,
     },
-    reset, worker_end,
+    packet_drop, reset, unix_end, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -19,7 +21,7 @@ const EAGAIN: i32 = 11;
 
 /// Whether the user asked for this upstream, by address and port or by port alone.
 #[inline(always)]
-fn is_wanted(upstream: &Endpoint) -> bool {
+pub fn is_wanted(upstream: &Endpoint) -> bool {
     if filter!(upstreams) == 0 {
         return true;
     }
@@ -36,7 +38,7 @@ fn is_wanted(upstream: &Endpoint) -> bool {
 
 /// Whether connections of the running task are ours.
 #[inline(always)]
-fn is_our_task(task: &tracer_ebpf::Task) -> bool {
+pub fn is_our_task(task: &Task) -> bool {
     let comm = filter!(comm);
     if comm[0] != 0 && comm != task.comm {
         return false;
@@ -55,6 +57,7 @@ pub fn connects(sk: u64) {
     if aftermath::is_awaited() {
         aftermath::connected(sk);
     }
+    unix_end::no_unix_connect();
     let upstream = kernel::remote(sk);
     if !is_wanted(&upstream) {
         return;
@@ -83,7 +86,7 @@ pub fn connects(sk: u64) {
 }
 
 #[inline(always)]
-fn find<'a>(sk: u64, remote_port: u16) -> Option<&'a mut OpenExchange> {
+pub fn find<'a>(sk: u64, remote_port: u16) -> Option<&'a mut OpenExchange> {
     if !port_is_watched(remote_port) {
         return None;
     }
@@ -133,12 +136,13 @@ fn keep_error(nginx: &mut NginxEnd, ret: i32) {
 }
 
 /// nginx's send returned `ret`. Bytes sent after bytes read begin the connection's next exchange.
+/// Returns whether this was an end of ours.
 #[inline(always)]
-pub fn sends(sk: u64, remote_port: u16, ret: i32) {
-    let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return };
+pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
+    let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
     if ret <= 0 {
         keep_error(nginx, ret);
-        return;
+        return true;
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -156,6 +160,7 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) {
     }
     nginx.last_sent_ns = now;
     nginx.sent += ret as u64;
+    true
 }
 
 /// nginx's receive returned `ret`. Returns whether this was an end of ours.
@@ -163,6 +168,9 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) {
 pub fn receives(sk: u64, remote_port: u16, ret: i32) -> bool {
     let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
     if ret <= 0 {
+        if ret == 0 {
+            nginx.flags |= nginx_flag::END_READ;
+        }
         keep_error(nginx, ret);
         return true;
     }
@@ -193,28 +201,23 @@ fn ended_well(exchange: &OpenExchange, now: u64) -> bool {
                 && now - nginx.last_received_ns < settled)
 }
 
-/// This end ended. Returns whether it was an end of ours.
+/// This end of a TCP exchange ended. Returns whether it was an end of ours.
 #[inline(always)]
 pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     let Some(exchange) = find(sk, remote_port) else { return false };
-    // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
     let nginx = &mut exchange.nginx;
-    nginx.ended_ns = now;
     nginx.old_state = old_state;
     nginx.new_state = new_state;
     // Set before the state changes by tcp_reset and the timers, not by a closing process.
     nginx.error = read(sk, layout!(sk_err));
-    if nginx.error == 0
-        && let Some(exit_code) = kernel::current_exit()
-    {
-        nginx.flags |= nginx_flag::CLOSER_EXITING;
-        nginx.exit_code = exit_code;
-    }
-    count!(exchanges, u64::from(nginx.exchange));
-    let well = ended_well(exchange, now);
+    let (well, now) = ends(exchange);
     if !well || exchange.nginx.syn_retransmits > 0 {
-        tell(exchange, sk, now, well);
+        take_account(&mut exchange.nginx, sk);
+        if let Some(worker) = worker_end::look(&exchange.nginx, now) {
+            note_worker(&mut exchange.nginx, worker.has_socket != 0);
+            exchange.worker = worker;
+        }
+        tell(exchange, well);
     }
     if exchange.nginx.worker_sock == 0 && exchange.nginx.handshake != 0 {
         let _gone = HANDSHAKES.remove(exchange.nginx.handshake);
@@ -223,10 +226,26 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     true
 }
 
-/// Completes the story from the kernel's own account and sends it up.
+/// Writes down that an end ended. Returns whether it ended plainly well, and when.
 #[inline(always)]
-fn tell(exchange: &mut OpenExchange, sk: u64, now: u64, well: bool) {
+pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
     let nginx = &mut exchange.nginx;
+    nginx.ended_ns = now;
+    if nginx.error == 0
+        && let Some(exit_code) = kernel::current_exit()
+    {
+        nginx.flags |= nginx_flag::CLOSER_EXITING;
+        nginx.exit_code = exit_code;
+    }
+    count!(exchanges, u64::from(nginx.exchange));
+    (ended_well(exchange, now), now)
+}
+
+/// Reads what the kernel itself keeps of a TCP end.
+#[inline(always)]
+fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.local = kernel::local(sk);
     nginx.netns = read(nginx.net, layout!(net_inum));
     nginx.arrived = read(sk, layout!(bytes_received));
@@ -236,27 +255,41 @@ fn tell(exchange: &mut OpenExchange, sk: u64, now: u64, well: bool) {
     nginx.unacked = read::<u32>(sk, layout!(snd_nxt)).wrapping_sub(snd_una);
     nginx.listener_last = listener::view(nginx.net, &nginx.upstream);
     // In SYN_SENT the first unacknowledged byte is the SYN itself.
+    let isn = if nginx.handshake == 0 { snd_una } else { (nginx.handshake >> 32) as u32 - 1 };
     if nginx.old_state == tcp_state::SYN_SENT
-        && let Some(reset) = reset::of_syn(snd_una, nginx.connect_ns)
+        && let Some(reset) = reset::of_syn(isn, nginx.connect_ns)
     {
         nginx.reset = reset;
     }
+    if let Some(dropped) = packet_drop::of_handshake(isn, nginx.connect_ns) {
+        nginx.dropped = dropped;
+    }
+}
+
+/// The worker's end was open when nginx's end ended.
+#[inline(always)]
+pub fn note_worker(nginx: &mut NginxEnd, has_socket: bool) {
+    nginx.flags |= nginx_flag::WORKER_OPEN;
+    if has_socket {
+        nginx.flags |= nginx_flag::WORKER_ACCEPTED;
+    }
+}
+
+/// Sends the whole story up, and sees to it that what nginx does next follows.
+#[inline(always)]
+pub fn tell(exchange: &mut OpenExchange, well: bool) {
+    let nginx = &mut exchange.nginx;
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
     }
-    let nginx_closed_first = nginx.error == 0 && nginx.old_state != tcp_state::CLOSE_WAIT;
-    let awaits = nginx_closed_first && !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0;
+    let awaits = !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0;
     if awaits {
         nginx.flags |= nginx_flag::AFTERMATH_FOLLOWS;
     }
-    if let Some(worker) = worker_end::look(nginx, now) {
-        nginx.flags |= nginx_flag::WORKER_OPEN;
-        if worker.has_socket != 0 {
-            nginx.flags |= nginx_flag::WORKER_ACCEPTED;
-        }
-        exchange.worker = worker;
-    }
-    let id = ConnectionId { sock: sk, connect_ns: exchange.nginx.connect_ns };
+    let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
+    // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
+    // closing it right now.
+    let by_network = nginx.error != 0 && nginx.upstream.family != FAMILY_UNIX;
     match RING.reserve::<Exchange>(0) {
         Some(mut entry) => {
             let record = entry.as_mut_ptr();
@@ -265,12 +298,19 @@ fn tell(exchange: &mut OpenExchange, sk: u64, now: u64, well: bool) {
                 (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
                 (*record).nginx = exchange.nginx;
                 (*record).worker = exchange.worker;
+                (*record).reserved = 0;
+                match PATHS.get(id.sock) {
+                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => (*record).path = *path,
+                    _ => (*record).path = [0; PATH_LEN],
+                }
             }
             entry.submit(0);
         }
         None => count!(lost, 1),
     }
-    if awaits {
+    if awaits && by_network {
+        aftermath::await_close(id);
+    } else if awaits {
         aftermath::await_next(id);
     }
 }

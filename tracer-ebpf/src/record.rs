@@ -1,6 +1,6 @@
 //! What goes through the ring buffer: one record per ended, not plainly clean socket.
 
-use crate::{Endpoint, NginxEnd, WorkerEnd};
+use crate::{Endpoint, NginxEnd, PATH_LEN, WorkerEnd};
 
 /// The ring buffer's size in bytes. 20,000 failures a second fill it in half a second if nobody reads.
 pub const RING_BYTES: u32 = 8 << 20;
@@ -60,6 +60,10 @@ pub struct Exchange {
     pub nginx: NginxEnd,
     /// The worker's end; its `sock` is zero where none was seen.
     pub worker: WorkerEnd,
+    /// The unix socket's path, closed by a zero; empty for TCP.
+    pub path: [u8; PATH_LEN],
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// What nginx did first after it closed an unfinished exchange of its own accord.

@@ -18,6 +18,8 @@ pub struct Stats {
     pub workers_untracked: u64,
     /// Records that the full ring buffer refused.
     pub lost: u64,
+    /// Sends of our processes on unix sockets that are connected to a path and not watched.
+    pub unix_seen: u64,
     /// Closed exchanges whose aftermath is still awaited: while zero, sends need no look.
     pub awaiting: u64,
 }

@@ -67,7 +67,7 @@ fn take_account(worker: &mut WorkerEnd, sk: u64) {
     worker.has_socket = u32::from(kernel::has_socket(sk));
 }
 
-/// The worker's end as it is while nginx's end ends; from then on its own end is told.
+/// The worker's end of a TCP exchange as it is while nginx's end ends; from then on its own end is told.
 #[inline(always)]
 pub fn look(nginx: &NginxEnd, now: u64) -> Option<WorkerEnd> {
     if nginx.worker_sock == 0 {

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
     time::Duration,
 };
 
@@ -12,17 +14,17 @@ use bytes::Bytes;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
-use tracer_ebpf::{COMM_LEN, Endpoint, Filters};
+use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
 
 use crate::{
     args::{Format, Live, UpstreamFilter},
-    cause::{Cause, Outcome, attribute},
+    cause::{Cause, Outcome, afterwards, attribute},
     clock::{SystemClock, monotonic_ns},
     decode::decode,
     failure::Failure,
-    ledger::{Joined, Ledger},
+    ledger::{Joined, Ledger, Whole},
     load::{Scope, Tracer},
     output::{Json, Look, Output, Text},
     verdict::Summary,
@@ -34,6 +36,9 @@ const MAX_OPEN: u32 = 16_384;
 /// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
 /// exchange in the very turn of its loop that read the end, and its own timeouts are seconds long.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How often the kernel side's counters are looked at while nothing fails.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.
 ///
@@ -63,6 +68,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     let mut ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
         .context("the ring buffer cannot be watched")?;
     let mut run = Run::new(args);
+    let mut tick = interval(TICK);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut is_over = false;
     while !is_over {
@@ -75,6 +81,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
             () = at(patience) => {}
+            _ = tick.tick() => watch_unix(&mut tracer, args)?,
             () = at(end) => is_over = true,
             _ = interrupt.recv() => is_over = true,
             _ = terminate.recv() => is_over = true,
@@ -87,8 +94,8 @@ async fn trace(args: &Live) -> Result<(), Failure> {
                 }
             }
             let overdue = if is_over { run.ledger.drain() } else { run.ledger.overdue(monotonic_ns()) };
-            for exchange in overdue {
-                if run.tell(&exchange)? {
+            for whole in overdue {
+                if run.tell(whole)? {
                     return Ok(true);
                 }
             }
@@ -113,6 +120,19 @@ async fn trace(args: &Live) -> Result<(), Failure> {
             Err(Failure::Run(anyhow::Error::from(error).context("standard output cannot be written")))
         }
     }
+}
+
+/// Watches unix sockets from when they are seen to be in use.
+fn watch_unix(tracer: &mut Tracer, args: &Live) -> Result<(), Failure> {
+    let is_wanted = args.upstreams.is_empty()
+        || args.upstreams.iter().any(|upstream| matches!(upstream, UpstreamFilter::Unix(_)));
+    if is_wanted && tracer.stats()?.unix_seen > 0 && tracer.trace_system_calls()? && args.verbose {
+        eprintln!(
+            "why502: unix-socket upstreams are in use: watching connect and close, which slows every system call of this \
+             host a little"
+        );
+    }
+    Ok(())
 }
 
 /// How writing went.
@@ -175,7 +195,7 @@ impl Run {
     fn take(&mut self, bytes: &Bytes) -> io::Result<bool> {
         match decode(bytes) {
             Ok(record) => match self.ledger.take(record) {
-                Some(exchange) => self.tell(&exchange),
+                Some(whole) => self.tell(whole),
                 None => Ok(false),
             },
             Err(error) => {
@@ -187,8 +207,18 @@ impl Run {
         }
     }
 
-    /// Writes what a whole exchange came to. Returns whether the run is over.
-    fn tell(&mut self, exchange: &Joined) -> io::Result<bool> {
+    /// Writes what became whole. Returns whether the run is over.
+    fn tell(&mut self, whole: Whole) -> io::Result<bool> {
+        match whole {
+            Whole::Exchange(exchange) => self.tell_exchange(&exchange),
+            Whole::Afterwards(end) => {
+                self.output.after(&afterwards(&end, &SystemClock))?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn tell_exchange(&mut self, exchange: &Joined) -> io::Result<bool> {
         match attribute(exchange, &SystemClock, exchange.nginx.connect_ns <= self.last_loss_ns) {
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
@@ -237,29 +267,26 @@ fn scope(args: &Live) -> Result<Scope, Failure> {
     if let Some(name) = args.comm() {
         comm[..name.len()].copy_from_slice(name.as_bytes());
     }
-    let upstreams = args.upstreams.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    let (mut upstreams, mut paths) = (Vec::new(), Vec::new());
+    for filter in &args.upstreams {
+        match filter {
+            UpstreamFilter::Address(address) => upstreams.push(endpoint(*address)),
+            UpstreamFilter::Port(port) => upstreams.push(Endpoint { addr: [0; 4], port: *port, family: 0 }),
+            UpstreamFilter::Unix(path) => paths.push(sun_path(path)),
+        }
+    }
     let filters = Filters {
         comm,
         pid: args.pid.unwrap_or(0),
-        upstreams: u32::from(!upstreams.is_empty()),
+        upstreams: u32::from(!args.upstreams.is_empty()),
         own_pid: std::process::id(),
         settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
     };
-    Ok(Scope { filters, upstreams, max_open: MAX_OPEN })
+    Ok(Scope { filters, upstreams, paths, max_open: MAX_OPEN })
 }
 
-fn endpoint(filter: &UpstreamFilter) -> Result<Endpoint, Failure> {
-    match filter {
-        UpstreamFilter::Address(address) => Ok(endpoint_of(*address)),
-        UpstreamFilter::Port(port) => Ok(Endpoint { addr: [0; 4], port: *port, family: 0 }),
-        UpstreamFilter::Unix(path) => Err(Failure::Run(anyhow::anyhow!(
-            "unix-socket upstreams are not traced yet: {} cannot be watched",
-            path.display()
-        ))),
-    }
-}
-
-fn endpoint_of(address: SocketAddr) -> Endpoint {
+/// An address as the kernel side takes it; IPv4 is mapped into IPv6.
+fn endpoint(address: SocketAddr) -> Endpoint {
     let octets = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -269,6 +296,15 @@ fn endpoint_of(address: SocketAddr) -> Endpoint {
         *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
     Endpoint { addr, port: address.port(), family: 0 }
+}
+
+/// A path as `struct sockaddr_un` has it. The command line has checked its length.
+fn sun_path(path: &Path) -> [u8; PATH_LEN] {
+    let mut sun_path = [0; PATH_LEN];
+    for (byte, from) in sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
+        *byte = *from;
+    }
+    sun_path
 }
 
 /// Tells on standard error what is being traced.

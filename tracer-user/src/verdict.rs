@@ -126,6 +126,9 @@ pub struct Verdict {
     pub local: Option<SocketAddr>,
     /// Where the exchange went.
     pub upstream: Upstream,
+    /// Equal for the exchanges that nginx is known to have tried one after the other for one request; `None` where no
+    /// other try was seen.
+    pub request: Option<u64>,
     /// What nginx answers, or logs as `$upstream_status`; `None` where it answers nothing.
     pub status: Option<u16>,
     /// The name of the error nginx met (`ECONNRESET`), or of the one it logs for its own timers (`ETIMEDOUT`).
@@ -165,6 +168,27 @@ pub struct Delayed {
     pub syn_retransmits: u32,
     /// The listener's accept queue when the first SYN went out.
     pub queue: Option<Queue>,
+    /// What happened, in one sentence.
+    pub explanation: String,
+}
+
+/// What a worker did after nginx gave its exchange up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    /// When the worker's end ended, in nanoseconds since 1970.
+    pub unix_ns: i64,
+    /// nginx's pid, as in the exchange's verdict.
+    pub nginx: u32,
+    /// nginx's own address, as in the exchange's verdict.
+    pub local: Option<SocketAddr>,
+    /// Where the exchange went.
+    pub upstream: Upstream,
+    /// Who had it, if anybody.
+    pub worker: Option<Process>,
+    /// From nginx's giving up to the end of the worker's end, in microseconds.
+    pub went_on_us: u64,
+    /// Whether a worker took the request up only after nginx had given up.
+    pub accepted_late: bool,
     /// What happened, in one sentence.
     pub explanation: String,
 }

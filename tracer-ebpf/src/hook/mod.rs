@@ -2,6 +2,9 @@
 //! whatever kind of hook it came from.
 
 mod inet_sock;
+mod sched;
 mod signal;
+mod skb;
 mod socket;
+mod syscall;
 mod tcp;

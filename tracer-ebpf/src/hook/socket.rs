@@ -6,9 +6,10 @@ use tracer_ebpf::tcp_state;
 use crate::{
     aftermath,
     kernel::{self, filter, layout, read},
-    listener, nginx_end, worker_end,
+    listener, nginx_end, unix_end, worker_end,
 };
 
+const EINVAL: i32 = 22;
 const ENOTCONN: i32 = 107;
 const MSG_PEEK: u64 = 2;
 
@@ -21,7 +22,9 @@ pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
         aftermath::sent(sk, ret as u32, read(sk, layout!(state)));
     }
     let (remote_port, _) = kernel::ports(sk);
-    nginx_end::sends(sk, remote_port, ret);
+    if !nginx_end::sends(sk, remote_port, ret) && remote_port == 0 {
+        unix_end::notice(sk);
+    }
     0
 }
 
@@ -35,12 +38,11 @@ pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {
     let ret = ctx.arg::<u64>(1) as i32;
     let flags: u64 = ctx.arg(2);
     let (remote_port, local_port) = kernel::ports(sk);
-    if ret == -ENOTCONN {
+    if ret == -ENOTCONN || ret == -EINVAL {
         if (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
             && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
-            && kernel::is_inet(sk)
         {
-            listener::add(sk);
+            if kernel::is_inet(sk) { listener::add(sk) } else { unix_end::listens(sk) }
         }
         return 0;
     }

@@ -1,8 +1,8 @@
 //! `accept_queue_overflow`: the listener had no room for the connection.
 
-use tracer_ebpf::nginx_flag;
+use tracer_ebpf::{DropReason, FAMILY_UNIX, nginx_flag};
 
-use super::{Cause, Finding};
+use super::{Cause, Finding, errors};
 use crate::{
     ledger::Joined,
     words::{count, span},
@@ -12,7 +12,35 @@ const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps t
                       net.core.somaxconn: a longer queue only waits longer.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if exchange.was_connecting() { syn_dropped(exchange) } else { ack_dropped(exchange) }
+    if exchange.nginx.upstream.family == FAMILY_UNIX {
+        unix_full(exchange)
+    } else if exchange.was_connecting() {
+        syn_dropped(exchange)
+    } else {
+        ack_dropped(exchange)
+    }
+}
+
+/// EAGAIN from a unix connect means this and nothing else (`unix_recvq_full` in unix_stream_connect).
+fn unix_full(exchange: &Joined) -> Option<Finding> {
+    const EAGAIN: u32 = 11;
+    if !exchange.was_connecting() || exchange.nginx.error != EAGAIN {
+        return None;
+    }
+    let waiting = exchange.listener().map_or_else(String::new, |view| {
+        format!(": {} waited where the backlog is {}", count(u64::from(view.depth), "connection"), view.limit)
+    });
+    Some(
+        Finding::proven(
+            Cause::QueueUnixFull,
+            format!(
+                "The accept queue of {} was full{waiting}. A unix socket refuses at once, without a retry.",
+                exchange.upstream()
+            ),
+            ADVICE,
+        )
+        .logged("EAGAIN", errors::connect_line(exchange)),
+    )
 }
 
 /// Each look at the listener while the SYN was unanswered found more connections than its backlog. The kernel drops
@@ -61,8 +89,10 @@ fn ack_dropped(exchange: &Joined) -> Option<Finding> {
     if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_went_on() {
         return None;
     }
+    let seen = exchange.dropped() == Some(DropReason::ListenOverflow);
+    let finding = if seen { Finding::proven } else { Finding::inferred };
     Some(
-        Finding::inferred(
+        finding(
             Cause::QueueAckDropped,
             format!(
                 "nginx saw its connection to {} established, but the listener never made a socket for it and \

@@ -1,8 +1,8 @@
 //! The facts under a verdict, in the order of time.
 
-use tracer_ebpf::{Action, NginxEnd, WorkerEnd, tcp_state};
+use tracer_ebpf::{Action, DropReason, NginxEnd, WorkerEnd, tcp_state};
 
-use super::signals;
+use super::{errors, signals};
 use crate::{
     ledger::{Aftermaths, Joined, address, comm},
     verdict::Evidence,
@@ -76,6 +76,19 @@ impl Facts<'_> {
                 format!("this host answers the SYN with a reset: {why}"),
             );
         }
+        if let Some(reason) = self.exchange.dropped() {
+            let reason = match reason {
+                DropReason::Netfilter => "NETFILTER_DROP",
+                DropReason::ReversePath => "IP_RPFILTER",
+                DropReason::ListenOverflow => "TCP_LISTEN_OVERFLOW",
+            };
+            let packets = count(u64::from(nginx.dropped.packets), "packet");
+            self.add(
+                nginx.dropped.ns,
+                "raw_tp/kfree_skb",
+                format!("this host dropped {packets} of the handshake, the last one now: {reason}"),
+            );
+        }
         self.add(nginx.ended_ns, STATES, self.ending(nginx));
     }
 
@@ -86,7 +99,7 @@ impl Facts<'_> {
                 "nginx closes, the upstream had closed before".to_owned()
             }
             0 => "nginx closes first".to_owned(),
-            error => format!("the connection ends with {}", errno(error)),
+            error => format!("the connection ends with {}", errors::name(error)),
         };
         format!("{how}; sent {sent}, read {}", count(nginx.received, "byte"))
     }
@@ -121,7 +134,7 @@ impl Facts<'_> {
                 let unread = self.exchange.unread_by_worker().unwrap_or_default();
                 format!("{who}{dying}, closes the worker's end with {} unread", count(unread, "byte"))
             }
-            error => format!("the worker's end ends with {}", errno(error)),
+            error => format!("the worker's end ends with {}", errors::name(error)),
         };
         self.add(worker.ended_ns, STATES, fact);
     }
@@ -147,9 +160,4 @@ impl Facts<'_> {
         };
         self.add(what.ns, source, fact);
     }
-}
-
-fn errno(number: u32) -> String {
-    i32::try_from(number)
-        .map_or_else(|_| number.to_string(), |number| format!("{:?}", nix::errno::Errno::from_raw(number)))
 }

@@ -10,7 +10,7 @@ pub(super) struct Finding {
     pub(super) cause: Option<Cause>,
     pub(super) confidence: Confidence,
     /// The error nginx met, by name.
-    pub(super) errno: Option<&'static str>,
+    pub(super) errno: Option<String>,
     /// What nginx logs.
     pub(super) error_log: Option<String>,
     pub(super) explanation: String,
@@ -41,12 +41,12 @@ impl Finding {
     }
 
     /// With the error nginx met and the line it logs.
-    pub(super) fn logged(self, errno: &'static str, line: impl Into<String>) -> Self {
-        Self { errno: Some(errno), error_log: Some(line.into()), ..self }
+    pub(super) fn logged(self, errno: impl Into<String>, line: impl Into<String>) -> Self {
+        Self { errno: Some(errno.into()), error_log: Some(line.into()), ..self }
     }
 
     /// With the error nginx met; its line depends on what it was doing.
-    pub(super) fn met(self, errno: &'static str) -> Self {
-        Self { errno: Some(errno), ..self }
+    pub(super) fn met(self, errno: impl Into<String>) -> Self {
+        Self { errno: Some(errno.into()), ..self }
     }
 }

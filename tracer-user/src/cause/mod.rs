@@ -1,11 +1,14 @@
 //! From a joined exchange to its cause: a decision list, one file for each cause. Pure.
 
 mod accept_queue_overflow;
+mod afterwards;
 mod client_abort;
 mod connect_timeout;
+mod errors;
 mod evidence;
 mod finding;
 mod kernel_timeout;
+mod local_error;
 mod nginx_exit;
 mod premature_close;
 mod read_timeout;
@@ -17,6 +20,7 @@ mod signals;
 mod table;
 mod unknown;
 
+pub use afterwards::afterwards;
 use finding::Finding;
 pub use table::Cause;
 use tracer_ebpf::nginx_flag;
@@ -34,6 +38,7 @@ const LIST: &[fn(&Joined) -> Option<Finding>] = &[
     client_abort::judge,
     refused::judge,
     accept_queue_overflow::judge,
+    local_error::judge,
     connect_timeout::judge,
     kernel_timeout::judge,
     reset::judge,
@@ -85,8 +90,9 @@ fn verdict(exchange: &Joined, clock: &impl WallClock, finding: Finding, evidence
         nginx: crate::ledger::process(&nginx.nginx),
         local: exchange.local(),
         upstream: exchange.upstream(),
+        request: exchange.request,
         status: cause.status(),
-        errno: errno.map(str::to_owned),
+        errno,
         error_log,
         worker: signals::worker(exchange)
             .map(|process| Worker { process, signal: worker.and_then(signals::died_of).map(signals::name) }),

@@ -1,12 +1,15 @@
 //! `read_timeout`: nginx stopped waiting for the response.
 
-use tracer_ebpf::WorkerEnd;
+use tracer_ebpf::{Action, WorkerEnd};
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::Joined,
+    ledger::{Aftermaths, Joined},
     words::{count, span},
 };
+
+/// nginx deals with the client in the same turn of its loop that closed the upstream.
+const AT_ONCE_NS: u64 = 1_000_000;
 
 const HEADER: &str =
     "upstream timed out (110: Connection timed out) while reading response header from upstream";
@@ -80,12 +83,19 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     )
 }
 
+/// Between two exchanges a kept-alive connection that nginx closes looks the same, but then nginx has nothing to do for a
+/// client, and a server of this host closes in turn.
 fn stalled(exchange: &Joined) -> Option<Finding> {
-    use crate::ledger::Aftermaths;
     let nginx = &exchange.nginx;
-    // Between two exchanges a kept-alive connection looks the same; only then nginx has nothing to do for a client.
-    if nginx.unread > 0 || matches!(exchange.aftermath, Aftermaths::NotAwaited | Aftermaths::NotSeen) {
-        return Some(Finding::well());
+    let acted = match &exchange.aftermath {
+        Aftermaths::Seen { what, .. } if exchange.worker.is_none() || exchange.path.is_some() => {
+            what.action == Action::Closed as u32 && what.ns - nginx.ended_ns < AT_ONCE_NS
+        }
+        Aftermaths::Seen { .. } => !exchange.worker_closed_in_turn(),
+        Aftermaths::NotAwaited | Aftermaths::NotSeen => false,
+    };
+    if !acted || !exchange.may_have_stalled() {
+        return exchange.may_have_stalled().then(Finding::well);
     }
     Some(
         Finding::inferred(

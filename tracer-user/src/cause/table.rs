@@ -40,6 +40,10 @@ macro_rules! causes {
 causes! {
     RefusedNoListener: "refused" / "no_listener", Some(502),
         "Nobody listens at the upstream's address: its host answered the SYN with a reset.";
+    RefusedSocketMissing: "refused" / "socket_missing", Some(502),
+        "The upstream's unix socket does not exist.";
+    RefusedPermission: "refused" / "permission_denied", Some(502),
+        "nginx may not write to the upstream's unix socket.";
     RefusedByFirewall: "refused" / "rejected_by_firewall", Some(502),
         "Something on the way answered for the upstream and rejected the connection.";
     RefusedNoRoute: "refused" / "no_route", Some(502),
@@ -50,6 +54,14 @@ causes! {
         "The accept queue was full when the handshake ended: nginx believed to be connected, the worker never was.";
     QueueAborted: "accept_queue_overflow" / "aborted", Some(502),
         "The accept queue was full when the handshake ended, and tcp_abort_on_overflow made that a reset.";
+    QueueUnixFull: "accept_queue_overflow" / "unix_backlog_full", Some(502),
+        "The accept queue of the unix socket was full, and its kernel refused the connection at once.";
+    ConnectDroppedFirewall: "connect_timeout" / "dropped_by_firewall", Some(504),
+        "A netfilter rule of this host dropped the handshake's packets until nginx gave up connecting.";
+    ConnectDroppedRpFilter: "connect_timeout" / "dropped_by_rp_filter", Some(504),
+        "Reverse path filtering on this host dropped the handshake's packets until nginx gave up connecting.";
+    ConnectSynQueueFull: "connect_timeout" / "syn_queue_full", Some(504),
+        "The listener had too many unfinished handshakes and dropped each SYN until nginx gave up connecting.";
     ConnectSynUnanswered: "connect_timeout" / "syn_unanswered", Some(504),
         "Nothing answered the SYN before nginx gave up connecting.";
     ResetWorkerKilled: "reset" / "worker_killed", Some(502),
@@ -94,6 +106,8 @@ causes! {
         "The client went away while the response was on its way.";
     RejectedResponse: "rejected_response" / "header_too_big_or_invalid", Some(502),
         "nginx read a response that it would not accept and closed the connection.";
+    LocalPorts: "local_error" / "ports_exhausted", Some(502),
+        "This host had no local port left for the connection.";
     LocalError: "local_error" / "connect_error", Some(502),
         "connect failed on this host, before anything was sent.";
     NginxKilled: "nginx_exit" / "worker_killed", None,

@@ -2,11 +2,15 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsStr,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
 };
 
 use tracer_ebpf::{
-    Action, Aftermath, Endpoint, FAMILY_INET, ListenerView, NginxEnd, Task, WorkerEnd, nginx_flag, tcp_state,
+    Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, ListenerView, NginxEnd,
+    Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
 use crate::verdict::{Process, Upstream};
@@ -34,21 +38,32 @@ pub struct Joined {
     pub nginx: NginxEnd,
     /// The worker's end, if it was seen on this host.
     pub worker: Option<WorkerEnd>,
+    /// The unix socket's path, if it is one.
+    pub path: Option<PathBuf>,
     /// What nginx did next.
     pub aftermath: Aftermaths,
+    /// Names the downstream request, where nginx is known to have tried several upstreams for it.
+    pub request: Option<u64>,
 }
 
 impl Joined {
-    pub(super) fn new(nginx: NginxEnd, worker: WorkerEnd) -> Self {
+    pub(super) fn new(record: &Exchange) -> Self {
+        let Exchange { header: _, nginx, worker, path, reserved: _ } = *record;
         let awaited = nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0;
         Self {
             nginx,
             worker: (worker.sock != 0).then_some(worker),
+            path: (nginx.upstream.family == FAMILY_UNIX).then(|| {
+                let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+                PathBuf::from(OsStr::from_bytes(&path[..end]))
+            }),
+            request: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
         }
     }
 
-    pub(super) fn name(&self) -> (u64, u64) {
+    /// Names the connection.
+    pub fn name(&self) -> super::Name {
         (self.nginx.sock, self.nginx.connect_ns)
     }
 
@@ -67,9 +82,44 @@ impl Joined {
         self.nginx.old_state == tcp_state::SYN_SENT
     }
 
+    /// Whether connect itself returned the error: on a unix socket always, on TCP before a SYN was sent.
+    pub fn failed_at_once(&self) -> bool {
+        self.was_connecting() && (self.path.is_some() || self.has_no_local_port())
+    }
+
+    /// Whether nginx's socket never got a local port.
+    pub fn has_no_local_port(&self) -> bool {
+        self.path.is_none() && self.nginx.local.port == 0
+    }
+
+    /// Why this host dropped packets of the handshake, if it did.
+    pub fn dropped(&self) -> Option<DropReason> {
+        (self.nginx.dropped.ns != 0).then(|| DropReason::from_u32(self.nginx.dropped.reason)).flatten()
+    }
+
     /// Whether nginx ended it of its own accord: no error, and the peer had not closed before.
     pub fn nginx_closed_first(&self) -> bool {
         self.nginx.error == 0 && self.nginx.old_state != tcp_state::CLOSE_WAIT
+    }
+
+    /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
+    /// idle for long enough.
+    pub fn may_have_stalled(&self) -> bool {
+        self.nginx_closed_first()
+            && !self.was_connecting()
+            && self.has(nginx_flag::READ_LAST)
+            && self.nginx.unread == 0
+    }
+
+    /// Whether the worker answered nginx's close by closing, having no more to send and nothing left to read, as an idle
+    /// server does.
+    pub fn worker_closed_in_turn(&self) -> bool {
+        self.worker.is_some_and(|worker| {
+            worker.ended_ns > self.nginx.ended_ns
+                && worker.error == 0
+                && worker.old_state == tcp_state::CLOSE_WAIT
+                && worker.new_state == tcp_state::LAST_ACK
+        })
     }
 
     /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
@@ -98,19 +148,23 @@ impl Joined {
 
     /// Bytes nginx sent that the worker never read, the FIN taken out.
     pub fn unread_by_worker(&self) -> Option<u64> {
-        let worker = self.worker.as_ref()?;
+        // The kernel keeps no such count for unix sockets.
+        let worker = self.worker.as_ref().filter(|_| self.path.is_none())?;
         let fin = u32::from(matches!(worker.old_state, tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK));
         Some(u64::from(worker.unread.saturating_sub(fin)))
     }
 
     /// Where it went.
     pub fn upstream(&self) -> Upstream {
-        Upstream::Inet(address(&self.nginx.upstream))
+        match &self.path {
+            Some(path) => Upstream::Unix(path.clone()),
+            None => Upstream::Inet(address(&self.nginx.upstream)),
+        }
     }
 
     /// nginx's own address, once it had a port.
     pub fn local(&self) -> Option<SocketAddr> {
-        (self.nginx.local.port != 0).then(|| address(&self.nginx.local))
+        (self.path.is_none() && self.nginx.local.port != 0).then(|| address(&self.nginx.local))
     }
 
     /// Whether the upstream's address is nginx's own, so that both ends are on one host.

@@ -1,72 +1,203 @@
-//! Joins records into whole exchanges: an exchange that nginx closed unfinished waits for what nginx does next.
-//! Pure: it reads no clock, the caller tells the time.
+//! Joins records into whole exchanges. An exchange that nginx closed unfinished waits for what nginx does next, and one
+//! that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
 
 mod exchange;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use tracer_ebpf::{Action, Aftermath, nginx_flag};
+use tracer_ebpf::{Action, Aftermath, Exchange, WorkerEnd, nginx_flag};
 
 pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, process};
 
-use crate::decode::Record;
+use crate::{decode::Record, verdict::Upstream};
 
-/// How long an exchange waits for what nginx does next, in ns. A worker that stays idle for so long had nothing to
-/// tell a client, or told it in a way that no socket shows.
+/// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
+/// client, or told it in a way that no socket shows.
 pub const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// Names a connection: nginx's socket and when it connected.
-type Name = (u64, u64);
+/// How many exchanges are remembered whose worker may go on, and how many retries are foreseen.
+const REMEMBERED: usize = 16_384;
 
-/// Exchanges that are not complete yet.
+/// Names a connection: nginx's socket and when it connected.
+pub type Name = (u64, u64);
+
+/// Something that became whole.
+#[derive(Clone, Debug)]
+pub enum Whole {
+    /// An exchange.
+    Exchange(Box<Joined>),
+    /// The end of a worker's part in an exchange that nginx had given up.
+    Afterwards(Box<Afterwards>),
+}
+
+/// What a worker did after nginx gave its exchange up.
+#[derive(Clone, Debug)]
+pub struct Afterwards {
+    /// nginx's own address in the exchange, as its verdict has it.
+    pub local: Option<std::net::SocketAddr>,
+    /// nginx's pid.
+    pub nginx: u32,
+    /// Where the exchange went.
+    pub upstream: Upstream,
+    /// The worker's end.
+    pub worker: WorkerEnd,
+}
+
+/// Exchanges that are not complete yet, and what is remembered of others.
 #[derive(Debug, Default)]
 pub struct Ledger {
     waiting: HashMap<Name, Joined>,
-    by_deadline: BTreeMap<(u64, Name), ()>,
+    by_deadline: BTreeSet<(u64, Name)>,
+    abandoned: Remembered<Name, Abandoned>,
+    retries: Remembered<u64, Retry>,
+}
+
+#[derive(Debug)]
+struct Abandoned {
+    local: Option<std::net::SocketAddr>,
+    nginx: u32,
+    upstream: Upstream,
+}
+
+/// nginx connects the next upstream for a request, on a socket that is known before its own exchange ends.
+#[derive(Debug)]
+struct Retry {
+    ns: u64,
+    request: u64,
 }
 
 impl Ledger {
-    /// Takes in one record; gives back the exchange that it completes, if it completes one.
-    pub fn take(&mut self, record: Record) -> Option<Joined> {
+    /// Takes in one record; gives back what it makes whole, if anything.
+    pub fn take(&mut self, record: Record) -> Option<Whole> {
         match record {
-            Record::Exchange(exchange) => {
-                let joined = Joined::new(exchange.nginx, exchange.worker);
-                if joined.nginx.flags & nginx_flag::AFTERMATH_FOLLOWS == 0 {
-                    return Some(joined);
-                }
-                let name = joined.name();
-                self.by_deadline.insert((joined.nginx.ended_ns + PATIENCE_NS, name), ());
-                self.waiting.insert(name, joined);
-                None
-            }
-            Record::Aftermath(aftermath, action) => self.complete(&aftermath, action),
-            Record::WorkerGone(_) => None,
+            Record::Exchange(exchange) => self.exchange(&exchange),
+            Record::Aftermath(aftermath, action) => self.aftermath(&aftermath, action),
+            Record::WorkerGone(gone) => self.worker_gone(&gone.worker),
         }
     }
 
-    fn complete(&mut self, aftermath: &Aftermath, action: Action) -> Option<Joined> {
+    fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
+        let mut joined = Joined::new(exchange);
+        joined.request = self.request_of(&joined);
+        if !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
+            return Some(self.complete(joined));
+        }
+        let name = joined.name();
+        self.by_deadline.insert((joined.nginx.ended_ns + PATIENCE_NS, name));
+        self.waiting.insert(name, joined);
+        None
+    }
+
+    /// The request this exchange retries, if nginx was seen to connect its socket for one.
+    fn request_of(&mut self, joined: &Joined) -> Option<u64> {
+        let retry = self.retries.take(&joined.nginx.sock)?;
+        // The aftermath is noted just before the time of connecting; a later use of the socket's address is no retry.
+        let connect_ns = joined.nginx.connect_ns;
+        (retry.ns.abs_diff(connect_ns) < 1_000_000).then_some(retry.request)
+    }
+
+    fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
-        let mut joined = self.waiting.remove(&name)?;
-        self.by_deadline.remove(&(joined.nginx.ended_ns + PATIENCE_NS, name));
+        let joined = self.waiting.get_mut(&name)?;
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
+        if action == Action::Connected {
+            let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
+            self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request });
+        }
+        if joined.may_have_stalled() && joined.has(nginx_flag::WORKER_OPEN) {
+            return None;
+        }
+        let joined = self.stop_waiting(name)?;
+        Some(self.complete(joined))
+    }
+
+    fn worker_gone(&mut self, worker: &WorkerEnd) -> Option<Whole> {
+        let name = (worker.nginx_sock, worker.connect_ns);
+        if let Some(joined) = self.waiting.get_mut(&name) {
+            joined.worker = Some(*worker);
+            if !joined.may_have_stalled() || matches!(joined.aftermath, Aftermaths::NotSeen) {
+                return None;
+            }
+            let joined = self.stop_waiting(name)?;
+            return Some(self.complete(joined));
+        }
+        let Abandoned { local, nginx, upstream } = self.abandoned.take(&name)?;
+        Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
+    }
+
+    fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
+        let joined = self.waiting.remove(&name)?;
+        self.by_deadline.remove(&(joined.nginx.ended_ns + PATIENCE_NS, name));
         Some(joined)
     }
 
+    fn complete(&mut self, joined: Joined) -> Whole {
+        let is_open = joined.worker.is_some_and(|worker| worker.ended_ns == 0);
+        if is_open && !joined.has(nginx_flag::ENDED_WELL) {
+            let abandoned = Abandoned {
+                local: joined.local(),
+                nginx: joined.nginx.nginx.tgid,
+                upstream: joined.upstream(),
+            };
+            self.abandoned.put(joined.name(), abandoned);
+        }
+        Whole::Exchange(Box::new(joined))
+    }
+
     /// Gives up waiting for what has not come by `now` (ns, monotonic): the oldest first.
-    pub fn overdue(&mut self, now: u64) -> Vec<Joined> {
+    pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
         let still_waiting = self.by_deadline.split_off(&(now, (0, 0)));
         let overdue = std::mem::replace(&mut self.by_deadline, still_waiting);
-        overdue.into_keys().filter_map(|(_, name)| self.waiting.remove(&name)).collect()
+        overdue
+            .into_iter()
+            .filter_map(|(_, name)| {
+                let joined = self.waiting.remove(&name)?;
+                Some(self.complete(joined))
+            })
+            .collect()
     }
 
     /// Gives up waiting for anything: the oldest first.
-    pub fn drain(&mut self) -> Vec<Joined> {
+    pub fn drain(&mut self) -> Vec<Whole> {
         self.overdue(u64::MAX)
     }
 
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
-        self.by_deadline.keys().next().map(|(deadline, _)| *deadline)
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+}
+
+/// A map that forgets its oldest entries when it is full.
+#[derive(Debug)]
+struct Remembered<K, V> {
+    entries: HashMap<K, (u64, V)>,
+    order: VecDeque<(u64, K)>,
+    next: u64,
+}
+
+impl<K, V> Default for Remembered<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0 }
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
+    fn put(&mut self, key: K, value: V) {
+        self.next += 1;
+        self.entries.insert(key, (self.next, value));
+        self.order.push_back((self.next, key));
+        while self.order.len() > REMEMBERED {
+            if let Some((number, key)) = self.order.pop_front()
+                && self.entries.get(&key).is_some_and(|(current, _)| *current == number)
+            {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    fn take(&mut self, key: &K) -> Option<V> {
+        self.entries.remove(key).map(|(_, value)| value)
     }
 }

@@ -51,6 +51,12 @@ impl Kernel {
         if let Some(argument) = name.strip_prefix("arg:") {
             return Ok(self.argument(argument).unwrap_or(MISSING));
         }
+        if let Some(enumerator) = name.strip_prefix("enum:") {
+            return Ok(self.enumerator(enumerator).unwrap_or(MISSING));
+        }
+        if let Some(optional) = name.strip_prefix('?') {
+            return Ok(self.value(optional).unwrap_or(MISSING));
+        }
         let mut path = name.split('.');
         let structure = path.next().unwrap_or_default();
         let members: Vec<&str> = path.collect();
@@ -62,6 +68,19 @@ impl Kernel {
         let (tracepoint, position) = name.split_once('.')?;
         let position: u32 = position.parse().ok()?;
         (position < self.arguments(tracepoint)?).then_some(position)
+    }
+
+    /// The number of `type.NAME`, if the kernel has it.
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        let (enumeration, name) = name.split_once('.')?;
+        self.btf.resolve_types_by_name(enumeration).ok()?.iter().find_map(|candidate| match candidate {
+            Type::Enum(candidate) => candidate
+                .members
+                .iter()
+                .find(|member| self.btf.resolve_name(*member).is_ok_and(|found| found == name))
+                .map(btf_rs::EnumMember::val),
+            _ => None,
+        })
     }
 
     /// How many arguments a raw tracepoint has, if the kernel has the tracepoint.
@@ -147,6 +166,17 @@ mod tests {
     fn a_kernel_without_btf_is_told_in_one_sentence() {
         let error = Kernel::read(Path::new("/nonexistent/vmlinux")).err().unwrap();
         assert!(matches!(&error, Failure::CannotTrace(text) if text.contains("without BTF")), "{error}");
+    }
+
+    #[test]
+    fn drop_reasons_are_known_by_name() {
+        let kernel = Kernel::running().unwrap();
+        assert!(
+            kernel
+                .enumerator("skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP")
+                .is_some_and(|number| number > 2)
+        );
+        assert_eq!(kernel.enumerator("skb_drop_reason.SKB_DROP_REASON_NONSENSE"), None);
     }
 
     #[test]

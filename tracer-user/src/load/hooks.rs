@@ -1,8 +1,12 @@
 //! Which hook tells which fact, and attaching them.
 
-use aya::{Ebpf, programs::RawTracePoint};
+use aya::{
+    Ebpf,
+    programs::{RawTracePoint, TracePoint},
+};
+use tracer_ebpf::{Layout, MISSING};
 
-use super::refused;
+use super::{refused, tracefs};
 use crate::failure::Failure;
 
 /// Something that a hook sees.
@@ -24,6 +28,12 @@ pub enum Fact {
     Destroys,
     /// Who sent a signal to whom.
     Signals,
+    /// How a process ended.
+    Deaths,
+    /// A packet was dropped, and why.
+    PacketDrops,
+    /// Connections to unix sockets, and connects that fail at once.
+    SystemCalls,
 }
 
 /// A BPF program, the fact it tells, and whether the program can do without.
@@ -41,6 +51,8 @@ const HOOKS: &[Hook] = &[
     Hook { fact: Fact::ResetReceived, tracepoint: "tcp_receive_reset", is_required: true },
     Hook { fact: Fact::Retransmits, tracepoint: "tcp_retransmit_skb", is_required: true },
     Hook { fact: Fact::ResetSent, tracepoint: "tcp_send_reset", is_required: false },
+    Hook { fact: Fact::Deaths, tracepoint: "sched_process_exit", is_required: false },
+    Hook { fact: Fact::PacketDrops, tracepoint: "kfree_skb", is_required: false },
     Hook { fact: Fact::Destroys, tracepoint: "tcp_destroy_sock", is_required: false },
 ];
 
@@ -57,9 +69,13 @@ pub struct HookPlan {
 ///
 /// # Errors
 /// Names the first required hook that the kernel refuses.
-pub(super) fn attach(object: &mut Ebpf) -> Result<HookPlan, Failure> {
+pub(super) fn attach(object: &mut Ebpf, layout: &Layout) -> Result<HookPlan, Failure> {
     let mut plan = HookPlan::default();
     for hook in HOOKS {
+        if hook.fact == Fact::PacketDrops && layout.drop_reason_arg == MISSING {
+            plan.missing.push((hook.fact, "this kernel's kfree_skb gives no reason".to_owned()));
+            continue;
+        }
         let source = format!("raw_tp/{}", hook.tracepoint);
         match attach_one(object, hook.tracepoint, &source) {
             Ok(()) => plan.in_use.push((hook.fact, source)),
@@ -84,4 +100,27 @@ fn attach_one(object: &mut Ebpf, tracepoint: &str, source: &str) -> Result<(), F
     })?;
     program.attach(tracepoint).map_err(|error| refused(source, &error))?;
     Ok(())
+}
+
+/// The system calls that tell of unix sockets.
+const SYSTEM_CALLS: [&str; 3] = ["sys_enter_connect", "sys_exit_connect", "sys_enter_close"];
+
+/// Attaches the hooks on system calls.
+///
+/// # Errors
+/// If the kernel refuses one, or its tracefs cannot be had.
+pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<(), Failure> {
+    tracefs::with(|| {
+        for name in SYSTEM_CALLS {
+            let source = format!("tracepoint/syscalls/{name}");
+            let program: &mut TracePoint = object
+                .program_mut(name)
+                .ok_or_else(|| anyhow::anyhow!("the BPF object has no program {name}"))?
+                .try_into()
+                .map_err(anyhow::Error::from)?;
+            program.load().map_err(|error| refused(&source, &error))?;
+            program.attach("syscalls", name).map_err(|error| refused(&source, &error))?;
+        }
+        Ok(())
+    })
 }

@@ -1,7 +1,8 @@
 //! Listeners that are older than the tracer.
 //!
 //! No tracepoint tells where their `struct sock` is. So the program duplicates each listening descriptor
-//! (`pidfd_getfd`, since 5.6) and calls receive on it: a listener refuses that with ENOTCONN, and the hook on
+//! (`pidfd_getfd`, since 5.6) and calls receive on it: a listener refuses that with ENOTCONN (a unix one with
+//! EINVAL), and the hook on
 //! receive, which runs in this process then, is handed the socket. The listener itself does not notice.
 
 use std::{
@@ -11,11 +12,11 @@ use std::{
 };
 
 use procfs::{
-    net::TcpState,
+    net::{TcpState, UnixState},
     process::{FDTarget, Process, all_processes},
 };
 
-/// Shows every TCP listener of this host to the kernel side; returns how many there are.
+/// Shows every listener of this host to the kernel side; returns how many there are.
 ///
 /// Processes that end meanwhile, or that may not be looked at, are passed over: their listeners stay unknown, and
 /// verdicts that would need them are less sure.
@@ -45,8 +46,18 @@ pub(super) fn show() -> usize {
 }
 
 fn listening_inodes(process: &Process) -> Vec<u64> {
+    // Bound and unconnected: it may listen, and the kernel side looks whether it does.
+    let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| {
+        i32::from(entry.socket_type) == libc::SOCK_STREAM
+            && matches!(entry.state, UnixState::UNCONNECTED)
+            && entry.path.is_some()
+    });
     let entries = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
-    entries.filter(|entry| entry.state == TcpState::Listen).map(|entry| entry.inode).collect()
+    entries
+        .filter(|entry| entry.state == TcpState::Listen)
+        .map(|entry| entry.inode)
+        .chain(unix.map(|entry| entry.inode))
+        .collect()
 }
 
 fn show_one(pid: i32, fd: i32) -> Option<()> {

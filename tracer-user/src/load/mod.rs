@@ -4,12 +4,13 @@ mod btf;
 mod hooks;
 mod listeners;
 mod privileges;
+mod tracefs;
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
 };
-use tracer_ebpf::{Endpoint, Filters, Layout, Stats};
+use tracer_ebpf::{Endpoint, Filters, Layout, PATH_LEN, Stats};
 
 pub use hooks::{Fact, HookPlan};
 
@@ -25,6 +26,8 @@ pub struct Scope {
     pub filters: Filters,
     /// The upstreams asked for; empty for all. A port alone has the unspecified address.
     pub upstreams: Vec<Endpoint>,
+    /// The unix sockets asked for, closed by a zero.
+    pub paths: Vec<[u8; PATH_LEN]>,
     /// Open exchanges that fit at a time.
     pub max_open: u32,
 }
@@ -32,7 +35,8 @@ pub struct Scope {
 /// The running kernel side. Dropping it detaches every program and frees every map; so does the end of the process,
 /// however it ends, for nothing is pinned.
 pub struct Tracer {
-    _object: Ebpf,
+    object: Ebpf,
+    traces_system_calls: bool,
     plan: HookPlan,
     stats: Array<MapData, Stats>,
     ring: Option<RingBuf<MapData>>,
@@ -58,12 +62,32 @@ impl Tracer {
             loader.map_max_entries(map, scope.max_open);
         }
         let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF maps", &error))?;
-        want(&mut object, &scope.upstreams)?;
-        let plan = hooks::attach(&mut object)?;
+        want(&mut object, scope)?;
+        let plan = hooks::attach(&mut object, &layout)?;
         let listeners = listeners::show();
         let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
-        Ok(Self { _object: object, plan, stats, ring: Some(ring), listeners })
+        let mut tracer =
+            Self { object, traces_system_calls: false, plan, stats, ring: Some(ring), listeners };
+        if !scope.paths.is_empty() {
+            tracer.trace_system_calls()?;
+        }
+        Ok(tracer)
+    }
+
+    /// Begins to watch unix sockets, if it is not done already. It taxes every system call of the host, so it waits until
+    /// unix upstreams are asked for or seen. Returns whether it began now.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn trace_system_calls(&mut self) -> Result<bool, Failure> {
+        if self.traces_system_calls {
+            return Ok(false);
+        }
+        hooks::attach_system_calls(&mut self.object)?;
+        self.plan.in_use.push((Fact::SystemCalls, "tracepoint/syscalls".to_owned()));
+        self.traces_system_calls = true;
+        Ok(true)
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.
@@ -97,13 +121,22 @@ fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Failure> {
     object.take_map(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
 }
 
-fn want(object: &mut Ebpf, upstreams: &[Endpoint]) -> Result<(), Failure> {
-    let map = object.map_mut("WANTED").ok_or_else(|| anyhow::anyhow!("the BPF object has no map WANTED"))?;
-    let mut wanted: HashMap<_, Endpoint, u32> = HashMap::try_from(map).map_err(anyhow::Error::from)?;
-    for upstream in upstreams {
+fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
+    let mut wanted: HashMap<_, Endpoint, u32> =
+        HashMap::try_from(map(object, "WANTED")?).map_err(anyhow::Error::from)?;
+    for upstream in &scope.upstreams {
         wanted.insert(upstream, 1, 0).map_err(anyhow::Error::from)?;
     }
+    let mut wanted: HashMap<_, [u8; PATH_LEN], u32> =
+        HashMap::try_from(map(object, "WANTED_PATHS")?).map_err(anyhow::Error::from)?;
+    for path in &scope.paths {
+        wanted.insert(path, 1, 0).map_err(anyhow::Error::from)?;
+    }
     Ok(())
+}
+
+fn map<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map, Failure> {
+    object.map_mut(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
 }
 
 /// The sentence for something the kernel refused: its errno, never the verifier's log.

@@ -44,6 +44,10 @@ impl<W: Write> Output for Json<W> {
         self.line(&Delayed::from(delayed))
     }
 
+    fn after(&mut self, after: &verdict::After) -> io::Result<()> {
+        self.line(&After::from(after))
+    }
+
     fn summary(&mut self, summary: &verdict::Summary) -> io::Result<()> {
         self.line(&Summary::from(summary))
     }
@@ -63,6 +67,7 @@ struct Verdict<'a> {
     confidence: &'static str,
     nginx: Nginx<'a>,
     upstream: Upstream,
+    request: Option<u64>,
     status: Option<u16>,
     errno: Option<&'a str>,
     error_log: Option<&'a str>,
@@ -87,6 +92,25 @@ struct Delayed<'a> {
     syn_retransmits: u32,
     queue: Option<Queue>,
     explanation: &'a str,
+}
+
+#[derive(Serialize)]
+struct After<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    nginx: AfterNginx,
+    upstream: Upstream,
+    worker: Option<Process<'a>>,
+    went_on_us: u64,
+    accepted_late: bool,
+    explanation: &'a str,
+}
+
+#[derive(Serialize)]
+struct AfterNginx {
+    pid: u32,
+    local: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -170,6 +194,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             nginx: verdict::Process { pid, comm },
             local,
             upstream,
+            request,
             status,
             errno,
             error_log,
@@ -191,6 +216,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             confidence: confidence.name(),
             nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
             upstream: upstream.into(),
+            request: *request,
             status: *status,
             errno: errno.as_deref(),
             error_log: error_log.as_deref(),
@@ -219,6 +245,32 @@ impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
             delay_us: *delay_us,
             syn_retransmits: *syn_retransmits,
             queue: queue.as_ref().map(Queue::from),
+            explanation,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::After> for After<'a> {
+    fn from(after: &'a verdict::After) -> Self {
+        let verdict::After {
+            unix_ns,
+            nginx,
+            local,
+            upstream,
+            worker,
+            went_on_us,
+            accepted_late,
+            explanation,
+        } = after;
+        Self {
+            v: VERSION,
+            r#type: "after",
+            time: time(*unix_ns),
+            nginx: AfterNginx { pid: *nginx, local: local.map(|local| local.to_string()) },
+            upstream: upstream.into(),
+            worker: worker.as_ref().map(Process::from),
+            went_on_us: *went_on_us,
+            accepted_late: *accepted_late,
             explanation,
         }
     }

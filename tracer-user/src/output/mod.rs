@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::verdict::{Delayed, Summary, Verdict};
+use crate::verdict::{After, Delayed, Summary, Verdict};
 
 mod json;
 mod text;
@@ -20,6 +20,9 @@ pub trait Output {
 
     /// Writes an exchange that succeeded late.
     fn delayed(&mut self, delayed: &Delayed) -> io::Result<()>;
+
+    /// Writes what a worker did after nginx gave its exchange up.
+    fn after(&mut self, after: &After) -> io::Result<()>;
 
     /// Writes what the whole run amounts to; nothing follows it.
     fn summary(&mut self, summary: &Summary) -> io::Result<()>;

@@ -27,6 +27,7 @@ pub fn killed() -> Verdict {
         nginx: process(24945, "nginx"),
         local: Some("127.0.0.1:52654".parse().unwrap()),
         upstream: Upstream::Inet("127.0.0.1:19001".parse().unwrap()),
+        request: None,
         status: Some(502),
         errno: Some("ECONNRESET".to_owned()),
         error_log: Some(
@@ -65,6 +66,7 @@ pub fn unknown() -> Verdict {
         nginx: process(24945, "nginx"),
         local: None,
         upstream: Upstream::Unix("/run/php/php8.2-fpm.sock".into()),
+        request: None,
         status: None,
         errno: None,
         error_log: None,
@@ -85,6 +87,7 @@ pub fn never_accepted() -> Verdict {
         cause: Cause::TimeoutNeverAccepted,
         confidence: Confidence::Inferred,
         upstream: Upstream::Inet("[2001:db8::7]:9000".parse().unwrap()),
+        request: None,
         status: Some(504),
         moments: Moments { ended: Some(60_000_412), ..Moments::default() },
         ..unknown()

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::Output;
 use crate::{
     cause::Cause,
-    verdict::{Delayed, Summary, Upstream, Verdict},
+    verdict::{After, Delayed, Summary, Upstream, Verdict},
 };
 
 mod look;
@@ -150,6 +150,21 @@ impl<W: Write> Output for Text<W> {
         });
         if self.look.details {
             text += &self.under(&delayed.explanation);
+        }
+        self.out.write_all(text.as_bytes())
+    }
+
+    fn after(&mut self, after: &After) -> io::Result<()> {
+        let mut text = self.line(&Line {
+            unix_ns: after.unix_ns,
+            status: ("...".to_owned(), Style::new()),
+            what: if after.accepted_late { "executed for nobody" } else { "went on for nobody" },
+            upstream: &after.upstream,
+            took: format!("for {}", units::span(after.went_on_us)),
+            confidence: "",
+        });
+        if self.look.details {
+            text += &self.under(&after.explanation);
         }
         self.out.write_all(text.as_bytes())
     }

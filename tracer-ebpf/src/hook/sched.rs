@@ -1,0 +1,17 @@
+//! Hooks of processes (kernel/exit.c).
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::death;
+
+/// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
+/// files.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+    if tgid == tid {
+        death::of(tgid, ctx.arg(0));
+    }
+    0
+}

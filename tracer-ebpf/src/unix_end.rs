@@ -1,0 +1,316 @@
+//! Exchanges over unix sockets. No tracepoint tells of them, so connect and close are seen as system calls; the rest
+//! as for TCP. A unix socket has no port: port 0 stands for it among the watched ports.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
+};
+use tracer_ebpf::{
+    Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, MISSING, PATH_LEN, nginx_flag, tcp_state,
+};
+
+use crate::{
+    aftermath,
+    kernel::{self, filter, layout, read},
+    maps::{
+        CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
+        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, watch_port,
+    },
+    nginx_end, signal,
+};
+
+const EINPROGRESS: i64 = 115;
+const NO_PORT: u16 = 0;
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Whether the peer of this unix socket is bound to a path (a listener's children share its address).
+#[inline(always)]
+fn has_path(peer: u64) -> bool {
+    let address: u64 = read(peer, layout!(unix_addr));
+    address != 0 && read::<u8>(address, layout!(unix_address_name) + 2) != 0
+}
+
+/// A process of ours sent on a socket without a port that is not watched: userspace learns that unix upstreams are in
+/// use.
+#[inline(always)]
+pub fn notice(sk: u64) {
+    if read::<u16>(sk, layout!(family)) == FAMILY_UNIX
+        && nginx_end::is_our_task(&kernel::current())
+        && has_path(read(sk, layout!(unix_peer)))
+    {
+        count!(unix_seen, 1);
+    }
+}
+
+/// connect is called with an address of `len` bytes in user memory.
+#[inline(always)]
+pub fn connect_called(fd: u64, address: u64, len: u64) {
+    if !nginx_end::is_our_task(&kernel::current()) {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry, and nothing interrupts this program that uses it, too.
+    let call = unsafe { &mut *scratch };
+    // SAFETY: the helper checks the address; a system call's argument is a user address.
+    let family = unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0);
+    call.fd = fd;
+    call.upstream = Endpoint { addr: [0; 4], port: 0, family };
+    call.path = [0; PATH_LEN];
+    match family {
+        FAMILY_UNIX if len > 3 => {
+            // SAFETY: as above. A name in the abstract namespace begins with a zero and is read as empty.
+            let path = unsafe { bpf_probe_read_user_str_bytes((address + 2) as *const u8, &mut call.path) };
+            if path.is_ok_and(<[u8]>::is_empty) {
+                return;
+            }
+        }
+        FAMILY_INET => {
+            // SAFETY: as above; struct sockaddr_in has the port at 2 and the address at 4.
+            unsafe {
+                call.upstream.port =
+                    u16::from_be(bpf_probe_read_user((address + 2) as *const u16).unwrap_or(0));
+                let addr: u32 = bpf_probe_read_user((address + 4) as *const u32).unwrap_or(0);
+                call.upstream.addr = [0, 0, 0xffff_u32.to_be(), addr];
+            }
+        }
+        FAMILY_INET6 => {
+            // SAFETY: as above; struct sockaddr_in6 has the port at 2 and the address at 8.
+            unsafe {
+                call.upstream.port =
+                    u16::from_be(bpf_probe_read_user((address + 2) as *const u16).unwrap_or(0));
+                call.upstream.addr =
+                    bpf_probe_read_user((address + 8) as *const [u32; 4]).unwrap_or_default();
+            }
+        }
+        _ => return,
+    }
+    // SAFETY: the helper takes nothing.
+    call.start_ns = unsafe { bpf_ktime_get_ns() };
+    let _evicts = CONNECTING.insert(thread(), &*call, 0);
+}
+
+/// The running thread's connect got as far as TCP's own hooks: those tell it from here.
+#[inline(always)]
+pub fn no_unix_connect() {
+    let _gone = CONNECTING.remove(thread());
+}
+
+/// connect returned `ret`.
+#[inline(always)]
+pub fn connect_returned(ret: i64) {
+    let thread = thread();
+    let Some(call) = CONNECTING.get_ptr_mut(thread) else { return };
+    // SAFETY: preallocated map memory of this thread's own.
+    let call = unsafe { &*call };
+    let is_unix = call.upstream.family == FAMILY_UNIX;
+    let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
+    if is_ours && ret != -EINPROGRESS && (is_unix || ret < 0) {
+        begin(call, ret);
+    }
+    let _gone = CONNECTING.remove(thread);
+}
+
+/// Whether the user asked for this path, or for none in particular.
+#[inline(always)]
+fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
+    // SAFETY: only tested for presence.
+    filter!(upstreams) == 0 || unsafe { WANTED_PATHS.get(path) }.is_some()
+}
+
+/// A connect is over: unix ones are complete at once, well or not; a TCP one comes here only if it failed at once.
+#[inline(always)]
+fn begin(call: &Connecting, ret: i64) {
+    let sk = kernel::sock_of(call.fd);
+    count!(connections, 1);
+    if aftermath::is_awaited() {
+        aftermath::connected(sk);
+    }
+    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    if sk == 0 || EXCHANGES.insert(sk, empty, 0).is_err() {
+        count!(untracked, 1);
+        return;
+    }
+    let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let exchange = unsafe { &mut *exchange };
+    let nginx = &mut exchange.nginx;
+    nginx.sock = sk;
+    nginx.net = kernel::net(sk);
+    nginx.netns = read(nginx.net, layout!(net_inum));
+    nginx.connect_ns = call.start_ns;
+    nginx.exchange = 1;
+    nginx.nginx = kernel::current();
+    nginx.upstream = call.upstream;
+    if call.upstream.family == FAMILY_UNIX {
+        let _evicts = PATHS.insert(sk, call.path, 0);
+        nginx.listener_first = look(&call.path);
+    }
+    if ret < 0 {
+        nginx.error = -ret as u32;
+        nginx.old_state = tcp_state::SYN_SENT;
+        nginx.new_state = tcp_state::CLOSE;
+        // A unix queue is looked at just after the refusal.
+        nginx.listener_last = nginx.listener_first;
+        nginx_end::ends(exchange);
+        nginx_end::tell(exchange, false);
+        let _gone = EXCHANGES.remove(sk);
+        return;
+    }
+    join(exchange, &call.path, empty);
+}
+
+/// A unix connection came about: its other end exists already and waits to be accepted.
+#[inline(always)]
+fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange) {
+    let nginx = &mut exchange.nginx;
+    // SAFETY: the helper takes nothing.
+    nginx.established_ns = unsafe { bpf_ktime_get_ns() };
+    let peer: u64 = read(nginx.sock, layout!(unix_peer));
+    nginx.worker_sock = peer;
+    if layout!(unix_listener) != MISSING {
+        let listener: u64 = read(peer, layout!(unix_listener));
+        if listener != 0 {
+            let _evicts = UNIX_LISTENERS.insert(path, listener, 0);
+        }
+        if nginx.listener_first.sock == 0 {
+            nginx.listener_first = look(path);
+        }
+    }
+    watch_port(NO_PORT);
+    if WORKERS.insert(peer, &empty.worker, 0).is_err() {
+        count!(workers_untracked, 1);
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(peer) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let worker = unsafe { &mut *worker };
+    worker.sock = peer;
+    worker.nginx_sock = nginx.sock;
+    worker.connect_ns = nginx.connect_ns;
+    worker.created_ns = nginx.established_ns;
+}
+
+/// A listening unix socket was shown to us by userspace.
+#[inline(always)]
+pub fn listens(sk: u64) {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry.
+    let path = unsafe { &mut (*scratch).path };
+    *path = [0; PATH_LEN];
+    let address: u64 = read(sk, layout!(unix_addr));
+    let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
+    // SAFETY: the helper checks the address.
+    let read = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name, path) };
+    if address != 0 && read.is_ok_and(|path| !path.is_empty()) {
+        let _evicts = UNIX_LISTENERS.insert(&*path, sk, 0);
+    }
+}
+
+/// The accept queue behind a path. A listener's address that is no listener any more is not believed.
+#[inline(always)]
+fn look(path: &[u8; PATH_LEN]) -> ListenerView {
+    // SAFETY: copied out at once.
+    let Some(sock) = (unsafe { UNIX_LISTENERS.get(path) }).copied() else { return ListenerView::default() };
+    if read::<u8>(sock, layout!(state)) != tcp_state::LISTEN
+        || read::<u16>(sock, layout!(family)) != FAMILY_UNIX
+    {
+        return ListenerView::default();
+    }
+    ListenerView {
+        sock,
+        // SAFETY: the helper takes nothing.
+        ns: unsafe { bpf_ktime_get_ns() },
+        depth: read(sock, layout!(receive_qlen)),
+        limit: read(sock, layout!(sk_max_ack_backlog)),
+        drops: 0,
+        shared: 1,
+        syn_queue: 0,
+        reserved: 0,
+    }
+}
+
+/// A process of ours closes a descriptor.
+#[inline(always)]
+pub fn close_called(fd: u64) {
+    if !nginx_end::is_our_task(&kernel::current()) {
+        return;
+    }
+    let sk = kernel::sock_of(fd);
+    if sk == 0 {
+        return;
+    }
+    let Some(exchange) = nginx_end::find(sk, NO_PORT) else { return };
+    if exchange.nginx.upstream.family == FAMILY_UNIX {
+        ended(exchange, sk);
+    }
+}
+
+/// nginx closes its end. What it read last tells whether the peer had closed before, and how.
+#[inline(always)]
+fn ended(exchange: &mut OpenExchange, sk: u64) {
+    let nginx = &mut exchange.nginx;
+    (nginx.old_state, nginx.new_state) = if nginx.errno != 0 {
+        nginx.error = u32::from(nginx.errno);
+        (tcp_state::ESTABLISHED, tcp_state::CLOSE)
+    } else if nginx.flags & nginx_flag::END_READ != 0 {
+        (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK)
+    } else {
+        (tcp_state::ESTABLISHED, tcp_state::FIN_WAIT1)
+    };
+    take_worker(exchange);
+    let (well, now) = nginx_end::ends(exchange);
+    if !well {
+        // SAFETY: the path is copied into the view's key at once.
+        if let Some(path) = unsafe { PATHS.get(sk) } {
+            exchange.nginx.listener_last = look(path);
+        }
+        if exchange.worker.ended_ns == 0 {
+            exchange.worker.abandoned_ns = now;
+        }
+        nginx_end::tell(exchange, well);
+    }
+    let _gone = WORKERS.remove(exchange.nginx.worker_sock);
+    let _gone = PATHS.remove(sk);
+    let _gone = EXCHANGES.remove(sk);
+}
+
+/// Takes over what is known of the worker's end: whether it was accepted, by whom, and whether that process died.
+#[inline(always)]
+fn take_worker(exchange: &mut OpenExchange) {
+    let nginx = &mut exchange.nginx;
+    let Some(worker) = WORKERS.get_ptr_mut(nginx.worker_sock) else { return };
+    // SAFETY: preallocated map memory; the connection's name is checked just below.
+    let worker = unsafe { &mut *worker };
+    if worker.nginx_sock != nginx.sock || worker.connect_ns != nginx.connect_ns {
+        return;
+    }
+    exchange.worker = *worker;
+    let worker = &mut exchange.worker;
+    let has_socket = kernel::has_socket(nginx.worker_sock);
+    worker.has_socket = u32::from(has_socket || worker.accepted_ns != 0);
+    // unix_release_sock gives the peer ECONNRESET or an end of file when the worker's end goes.
+    if nginx.error == 0 && nginx.flags & nginx_flag::END_READ == 0 {
+        nginx_end::note_worker(nginx, worker.has_socket != 0);
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    worker.ended_ns = unsafe { bpf_ktime_get_ns() };
+    worker.old_state = tcp_state::ESTABLISHED;
+    worker.new_state = tcp_state::CLOSE;
+    worker.closer = worker.worker;
+    // SAFETY: copied out at once.
+    if worker.accepted_ns != 0
+        && let Some(death) = unsafe { DEATHS.get(worker.worker.tgid) }.copied()
+        && death.ns > worker.accepted_ns
+    {
+        worker.ended_ns = death.ns;
+        worker.exiting = 1;
+        worker.exit_code = death.exit_code;
+        if let Some(signal) = signal::of_death(worker.worker.tgid, death.exit_code) {
+            worker.signal = signal;
+        }
+    }
+}
