@@ -18,6 +18,8 @@ mod reset;
 mod send_timeout;
 mod signals;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unknown;
 
 pub use afterwards::afterwards;

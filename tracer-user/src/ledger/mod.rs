@@ -2,6 +2,10 @@
 //! that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
 
 mod exchange;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 

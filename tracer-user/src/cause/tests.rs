@@ -1,0 +1,209 @@
+use tracer_ebpf::{Action, DropReason, Exchange, PacketDrop, nginx_flag, tcp_state};
+
+use super::*;
+use crate::{
+    decode::Record,
+    ledger::{Ledger, Whole, samples::*},
+};
+
+struct Epoch;
+
+impl WallClock for Epoch {
+    fn unix_ns(&self, monotonic_ns: u64) -> i64 {
+        i64::try_from(monotonic_ns).unwrap()
+    }
+}
+
+/// What becomes of a record, with what nginx does next, if it is seen.
+fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
+    let mut ledger = Ledger::default();
+    let mut whole: Vec<Whole> = ledger.take(Record::Exchange(Box::new(record))).into_iter().collect();
+    if let Some((action, old_state)) = next {
+        whole.extend(ledger.take(aftermath(&record, action, old_state)));
+    }
+    whole.extend(ledger.drain());
+    match &whole[..] {
+        [Whole::Exchange(joined)] => attribute(joined, &Epoch, false),
+        other => panic!("not one exchange: {other:?}"),
+    }
+}
+
+fn verdict(record: Exchange, next: Option<(Action, u8)>) -> Verdict {
+    match outcome(record, next) {
+        Outcome::Failed(verdict) => *verdict,
+        other => panic!("no verdict: {other:?}"),
+    }
+}
+
+const ANSWERS: Option<(Action, u8)> = Some((Action::Sent, tcp_state::ESTABLISHED));
+const CLIENT_LEFT: Option<(Action, u8)> = Some((Action::Closed, tcp_state::CLOSE_WAIT));
+
+#[test]
+fn a_reset_without_a_socket_is_a_proven_refusal() {
+    let mut record = connecting(0, 111);
+    record.nginx.reset = reset_without_socket();
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::RefusedNoListener, Confidence::Proven));
+    assert_eq!(verdict.errno.as_deref(), Some("ECONNREFUSED"));
+    assert_eq!(
+        verdict.error_log.as_deref(),
+        Some("connect() failed (111: Connection refused) while connecting to upstream")
+    );
+}
+
+#[test]
+fn a_reset_from_elsewhere_is_inferred_only() {
+    let mut record = connecting(1, 111);
+    record.nginx.upstream = endpoint(9, 80);
+    record.nginx.upstream.addr[3] = u32::from_ne_bytes([192, 0, 2, 1]);
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::RefusedNoListener, Confidence::Inferred));
+}
+
+#[test]
+fn a_rejecting_rule_is_not_taken_for_a_missing_listener() {
+    let mut record = connecting(1, 111);
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    record.nginx.dropped = PacketDrop { ns: at(0), reason: DropReason::Netfilter as u32, packets: 1 };
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::RefusedByFirewall);
+}
+
+#[test]
+fn a_full_queue_at_each_look_is_an_overflow_and_only_then() {
+    let mut record = connecting(2_000, 0);
+    record.nginx.listener_first = queue(5, 4);
+    record.nginx.syn_retransmits = 1;
+    record.nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
+    let full = verdict(record, ANSWERS);
+    assert_eq!((full.cause, full.status), (Cause::QueueSynDropped, Some(504)));
+    assert!(full.explanation.contains("5 connections waited where the backlog is 4"), "{}", full.explanation);
+    record.nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectSynUnanswered);
+}
+
+#[test]
+fn a_full_queue_does_not_hide_a_client_that_went_away() {
+    let mut record = connecting(300, 0);
+    record.nginx.listener_first = queue(5, 4);
+    record.nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
+    assert_eq!(verdict(record, CLIENT_LEFT).cause, Cause::ClientAbortBefore);
+}
+
+#[test]
+fn packets_dropped_on_this_host_name_their_reason() {
+    for (reason, cause) in [
+        (DropReason::Netfilter, Cause::ConnectDroppedFirewall),
+        (DropReason::ReversePath, Cause::ConnectDroppedRpFilter),
+    ] {
+        let mut record = connecting(2_000, 0);
+        record.nginx.dropped = PacketDrop { ns: at(1), reason: reason as u32, packets: 2 };
+        assert_eq!(verdict(record, ANSWERS).cause, cause);
+    }
+}
+
+#[test]
+fn no_port_left_is_a_local_error() {
+    let mut record = connecting(0, 0);
+    record.nginx.local.port = 0;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.local), (Cause::LocalPorts, None));
+}
+
+#[test]
+fn the_master_that_sent_the_signal_is_the_killer() {
+    let mut record = killed(3_259, 15);
+    record.worker.signal.from_parent = 1;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!(verdict.cause, Cause::ResetWorkerKilled);
+    assert_eq!(verdict.killer.unwrap().pid, 24938);
+    assert_eq!(verdict.worker.unwrap().signal.as_deref(), Some("SIGTERM"));
+    assert_eq!(verdict.bytes.unread, Some(8));
+    assert!(
+        verdict.explanation.contains("php-fpm's master process 24938 sent SIGTERM"),
+        "{}",
+        verdict.explanation
+    );
+}
+
+#[test]
+fn crashes_and_the_oom_killer_are_told_from_kills() {
+    assert_eq!(verdict(killed(10, 11), ANSWERS).cause, Cause::ResetWorkerCrashed);
+    let mut record = killed(10, 9);
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetWorkerKilled);
+    record.worker.signal.code = 0x80;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.killer), (Cause::ResetWorkerOom, None));
+}
+
+#[test]
+fn a_queued_connection_that_is_reset_lost_its_listener() {
+    let mut record = killed(10, 0);
+    record.worker.accepted_ns = 0;
+    record.worker.has_socket = 0;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.worker), (Cause::ResetListenerClosed, None));
+}
+
+#[test]
+fn a_timeout_is_told_by_whether_a_worker_had_the_request() {
+    let record = given_up(1_000);
+    let slow = verdict(record, ANSWERS);
+    assert_eq!((slow.cause, slow.worker.unwrap().process.pid), (Cause::TimeoutSlowWorker, 24940));
+    let mut record = given_up(1_000);
+    record.worker.accepted_ns = 0;
+    record.worker.has_socket = 0;
+    let queued = verdict(record, ANSWERS);
+    assert_eq!((queued.cause, queued.worker), (Cause::TimeoutNeverAccepted, None));
+}
+
+#[test]
+fn the_same_end_is_a_clients_doing_if_its_socket_had_closed() {
+    assert_eq!(verdict(given_up(500), CLIENT_LEFT).cause, Cause::ClientAbortBefore);
+    let reset = Some((Action::Closed, tcp_state::CLOSE));
+    assert_eq!(verdict(given_up(500), reset).cause, Cause::ClientAbortBefore);
+}
+
+#[test]
+fn without_what_nginx_did_next_the_cause_is_unknown() {
+    assert_eq!(verdict(given_up(1_000), None).cause, Cause::NotEnoughFacts);
+}
+
+#[test]
+fn a_timeout_of_a_remote_upstream_does_not_pretend_to_see_the_worker() {
+    let mut record = given_up(1_000);
+    record.worker.sock = 0;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::TimeoutNoAnswer, Confidence::Inferred));
+    assert_eq!(verdict.bytes.unread, None);
+}
+
+#[test]
+fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
+    let mut record = given_up(60_000);
+    record.nginx.flags |= nginx_flag::READ_LAST;
+    record.nginx.received = 300;
+    record.nginx.last_received_ns = at(10);
+    assert!(matches!(outcome(record, None), Outcome::Well));
+}
+
+#[test]
+fn lost_records_make_verdicts_incomplete() {
+    let mut ledger = Ledger::default();
+    ledger.take(Record::Exchange(Box::new(given_up(1_000))));
+    let Some(Whole::Exchange(joined)) = ledger.drain().pop() else { panic!("no exchange") };
+    let Outcome::Failed(verdict) = attribute(&joined, &Epoch, true) else { panic!("no verdict") };
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::EvidenceLost, Confidence::Incomplete));
+}
+
+#[test]
+fn names_are_unique_and_lower_case() {
+    let names: std::collections::BTreeSet<String> = Cause::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(names.len(), Cause::ALL.len());
+    assert!(
+        names
+            .iter()
+            .all(|name| name.chars().all(|letter| letter.is_ascii_lowercase() || "/_".contains(letter)))
+    );
+}
