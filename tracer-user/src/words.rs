@@ -1,24 +1,25 @@
 //! Figures and names as a person reads them.
 
-/// A span of time with its unit, three digits: `412 us`, `45.2 ms`, `3.26 s`.
+/// A span of time with its unit, in three digits that count: `412 us`, `45.2 ms`, `3.26 s`.
 pub fn span(ns: u64) -> String {
-    const UNITS: [(f64, &str); 3] = [(1e3, "us"), (1e6, "ms"), (1e9, "s")];
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let exact = ns as f64;
-    for (unit, name) in UNITS {
-        let value = exact / unit;
-        if value < 999.5 || name == "s" {
-            let decimals = if name == "us" || value >= 99.95 {
-                0
-            } else if value >= 9.995 {
-                1
-            } else {
-                2
-            };
-            return format!("{value:.decimals$} {name}");
-        }
+    let us = ns / 1_000;
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..999_500 => format!("{} ms", three_digits(us as f64 / 1e3)),
+        _ => format!("{} s", three_digits(us as f64 / 1e6)),
     }
-    unreachable!("the last unit takes everything")
+}
+
+fn three_digits(value: f64) -> String {
+    // The bounds are where rounding would bring one digit more.
+    let decimals = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$}")
 }
 
 /// `1 byte`, `552 bytes`.
@@ -27,15 +28,51 @@ pub fn count(number: u64, singular: &str) -> String {
     format!("{number} {singular}{ending}")
 }
 
+/// `once`, `twice`, `3 times`.
+pub fn times(number: u64) -> String {
+    match number {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        more => format!("{more} times"),
+    }
+}
+
+/// With its first letter large, as a sentence begins. Programs' names keep their own spelling.
+pub fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) if !text.starts_with("php") && !text.starts_with("nginx") => {
+            first.to_uppercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn spans_keep_three_digits_and_a_unit() {
-        let shown: Vec<_> =
-            [0, 45_000, 999_499, 1_234_000, 99_960_000, 3_259_000_000, 75_000_000_000].map(span).into();
-        assert_eq!(shown, ["0 us", "45 us", "999 us", "1.23 ms", "100 ms", "3.26 s", "75.0 s"]);
+    fn spans_have_three_digits_that_count() {
+        let cases = [
+            (0, "0 us"),
+            (45, "45 us"),
+            (999, "999 us"),
+            (1_000, "1.00 ms"),
+            (9_994, "9.99 ms"),
+            (9_996, "10.0 ms"),
+            (45_230, "45.2 ms"),
+            (99_960, "100 ms"),
+            (999_499, "999 ms"),
+            (999_500, "1.00 s"),
+            (3_259_000, "3.26 s"),
+            (60_000_412, "60.0 s"),
+            (300_100_000, "300 s"),
+            (3_600_000_000, "3600 s"),
+        ];
+        for (us, text) in cases {
+            assert_eq!(span(us * 1_000), text, "{us}");
+        }
     }
 
     #[test]

@@ -114,3 +114,27 @@ impl Group {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_takes_too_long_is_stopped_with_its_children() -> Result<()> {
+        let started = Instant::now();
+        // The shell waits for a child of its own, which only a signal to the group reaches.
+        let group = Group::spawn(Command::new("sh").args(["-c", "sleep 60; exit 0"]))?;
+        let end = group.wait(OnSignal::Pass, Some(Duration::from_millis(200)), |_| ())?;
+        assert!(matches!(end, End::TimedOut));
+        assert!(started.elapsed() < GRACE);
+        Ok(())
+    }
+
+    #[test]
+    fn a_child_that_ends_tells_its_status() -> Result<()> {
+        let end =
+            Group::spawn(Command::new("sh").args(["-c", "exit 3"]))?.wait(OnSignal::Pass, None, |_| ())?;
+        assert!(matches!(end, End::Exited(status) if status.code() == Some(3)));
+        Ok(())
+    }
+}

@@ -5,7 +5,7 @@ use tracer_ebpf::{DropReason, FAMILY_UNIX, nginx_flag};
 use super::{Cause, Finding, errors};
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    words::{count, span, times},
 };
 
 const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps them busy) before listen.backlog and \
@@ -60,7 +60,7 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
             exchange.upstream(),
             count(u64::from(view.depth), "connection"),
             view.limit,
-            count(tries, "time"),
+            times(tries),
             span(exchange.lasted_ns()),
         ),
         ADVICE,

@@ -6,7 +6,7 @@ use super::{errors, signals};
 use crate::{
     ledger::{Aftermaths, Joined, address, comm},
     verdict::Evidence,
-    words::count,
+    words::{count, times},
 };
 
 const STATES: &str = "raw_tp/inet_sock_set_state";
@@ -53,7 +53,7 @@ impl Facts<'_> {
             self.add(
                 nginx.ended_ns,
                 "raw_tp/tcp_retransmit_skb",
-                format!("the SYN was sent again {}", count(u64::from(nginx.syn_retransmits), "time")),
+                format!("the SYN was sent again {}", times(u64::from(nginx.syn_retransmits))),
             );
         }
         self.add(nginx.established_ns, STATES, "the handshake is over on nginx's side".to_owned());

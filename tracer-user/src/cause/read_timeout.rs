@@ -41,10 +41,11 @@ fn waited(exchange: &Joined) -> String {
 }
 
 fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
-    let queue = exchange.listener().map_or_else(String::new, |view| {
-        let others = u64::from(view.depth).saturating_sub(1);
-        format!(", with {} beside it (backlog {})", count(others, "other"), view.limit)
-    });
+    let queue =
+        exchange.listener().map_or_else(String::new, |view| match u64::from(view.depth).saturating_sub(1) {
+            0 => format!(" (backlog {}), first in line", view.limit),
+            others => format!(" (backlog {}), with {} beside it", view.limit, count(others, "other")),
+        });
     Finding::proven(
         Cause::TimeoutNeverAccepted,
         format!(

@@ -5,7 +5,7 @@ use tracer_ebpf::{WorkerEnd, nginx_flag};
 use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    words::{count, sentence, span},
 };
 
 const ECONNRESET: u32 = 104;
@@ -114,18 +114,10 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
         Cause::ResetWorkerKilled,
         format!(
             "{killer} sent {signal_name} to the {name}, {into}; {consequence}.",
-            killer = capital(&killer)
+            killer = sentence(&killer)
         ),
         advice,
     ))
-}
-
-fn capital(text: &str) -> String {
-    // Names of programs keep their own spelling.
-    match text.strip_prefix("the ").or_else(|| text.strip_prefix("its ")) {
-        Some(_) => text[..1].to_uppercase() + &text[1..],
-        None => text.to_owned(),
-    }
 }
 
 /// The listener is here, no socket was ever made for the connection, and the last packet of the handshake drew a

@@ -9,6 +9,7 @@ use super::Output;
 use crate::{
     cause::Cause,
     verdict::{After, Delayed, Summary, Upstream, Verdict},
+    words::span,
 };
 
 mod look;
@@ -118,7 +119,7 @@ impl<W: Write> Output for Text<W> {
             Some(status) => (status.to_string(), AnsiColor::Yellow.on_default()),
             None => ("---".to_owned(), AnsiColor::Yellow.on_default()),
         };
-        let took = verdict.moments.ended.map(|us| format!("after {}", units::span(us.unsigned_abs())));
+        let took = verdict.moments.ended.map(|us| format!("after {}", span(us.unsigned_abs() * 1_000)));
         let mut text = self.line(&Line {
             unix_ns: verdict.unix_ns,
             status,
@@ -145,7 +146,7 @@ impl<W: Write> Output for Text<W> {
             status: ("ok".to_owned(), AnsiColor::Green.on_default()),
             what: "delayed",
             upstream: &delayed.upstream,
-            took: format!("by {}", units::span(delayed.delay_us)),
+            took: format!("by {}", span(delayed.delay_us * 1_000)),
             confidence: "",
         });
         if self.look.details {
@@ -160,7 +161,10 @@ impl<W: Write> Output for Text<W> {
             status: ("...".to_owned(), Style::new()),
             what: if after.accepted_late { "executed for nobody" } else { "went on for nobody" },
             upstream: &after.upstream,
-            took: format!("for {}", units::span(after.went_on_us)),
+            took: match after.accepted_late {
+                true => format!("{} later", span(after.went_on_us * 1_000)),
+                false => format!("for {}", span(after.went_on_us * 1_000)),
+            },
             confidence: "",
         });
         if self.look.details {

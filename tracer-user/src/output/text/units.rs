@@ -2,14 +2,7 @@
 
 use jiff::{SignedDuration, SignedDurationRound, Unit};
 
-/// Three digits that count, as in `45 us`, `3.26 ms`, `59.9 s`.
-pub fn span(us: u64) -> String {
-    match us {
-        0..1_000 => format!("{us} us"),
-        1_000..999_500 => format!("{} ms", three_digits(us as f64 / 1e3)),
-        _ => format!("{} s", three_digits(us as f64 / 1e6)),
-    }
-}
+use crate::words::span;
 
 /// A moment after connect, or before it, as in `+3.257 s`, `-0.4 ms`, `+45 us`.
 pub fn moment(us: i64) -> String {
@@ -27,7 +20,7 @@ pub fn run(ns: u64) -> String {
     let whole = SignedDuration::from_micros(us.try_into().unwrap_or(i64::MAX));
     match whole.round(SignedDurationRound::new().smallest(Unit::Second)) {
         Ok(whole) if whole >= SignedDuration::from_mins(1) => format!("{whole:#}"),
-        _ => span(us),
+        _ => span(ns),
     }
 }
 
@@ -44,44 +37,9 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
-fn three_digits(value: f64) -> String {
-    // The bounds are where rounding would bring one digit more.
-    let decimals = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.decimals$}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_have_three_digits_that_count() {
-        let cases = [
-            (0, "0 us"),
-            (45, "45 us"),
-            (999, "999 us"),
-            (1_000, "1.00 ms"),
-            (9_994, "9.99 ms"),
-            (9_996, "10.0 ms"),
-            (45_230, "45.2 ms"),
-            (99_960, "100 ms"),
-            (999_499, "999 ms"),
-            (999_500, "1.00 s"),
-            (3_259_000, "3.26 s"),
-            (60_000_412, "60.0 s"),
-            (300_100_000, "300 s"),
-            (3_600_000_000, "3600 s"),
-        ];
-        for (us, text) in cases {
-            assert_eq!(span(us), text, "{us}");
-        }
-    }
 
     #[test]
     fn moments_have_a_sign() {
