@@ -80,6 +80,8 @@ pub enum DropReason {
     ReversePath = 2,
     /// A full accept queue at the end of the handshake: `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`.
     ListenOverflow = 3,
+    /// A full accept queue when the SYN came (`tcp_conn_request` tests `sk_acceptq_is_full`); no reason names it.
+    AcceptQueueFull = 4,
 }
 
 impl DropReason {
@@ -89,6 +91,7 @@ impl DropReason {
             1 => Some(Self::Netfilter),
             2 => Some(Self::ReversePath),
             3 => Some(Self::ListenOverflow),
+            4 => Some(Self::AcceptQueueFull),
             _ => None,
         }
     }

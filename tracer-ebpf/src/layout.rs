@@ -20,8 +20,8 @@ macro_rules! layout {
             pub const EMPTY: Self = Self { $($field: MISSING,)* };
 
             /// Each field's name in the kernel, in the order of the fields: `struct.member.member`,
-            /// `arg:tracepoint.number`, or `enum:type.value`. Of these the first must exist, unless a question mark
-            /// stands before it.
+            /// `arg:tracepoint.number`, `args:function` (how many), or `enum:type.value`. Of these the first must exist,
+            /// unless a question mark stands before it.
             pub const NAMES: &'static [&'static str] = &[$($name,)*];
 
             /// The layout with its fields set in the order of [`Layout::NAMES`].
@@ -129,6 +129,12 @@ layout! {
     drop_rpfilter: "enum:skb_drop_reason.SKB_DROP_REASON_IP_RPFILTER",
     /// A full accept queue at the end of the handshake (absent in 6.12, present in 6.18).
     drop_listen_overflow: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
+    /// How many arguments `tcp_recvmsg` has: 6 with `nonblock` (to 5.18), then 5.
+    tcp_recvmsg_args: "args:tcp_recvmsg",
+    /// How many arguments `inet_csk_accept` has: 4 to 6.9, then 2.
+    inet_csk_accept_args: "args:inet_csk_accept",
+    /// How many arguments `tcp_v4_syn_recv_sock` and its IPv6 twin have: 6, or 7 with a later change that was backported.
+    syn_recv_sock_args: "args:tcp_v4_syn_recv_sock",
     /// Whether `tcp_send_reset` names its reason (since 6.10).
     reset_reason_arg: "arg:tcp_send_reset.2",
 }
@@ -151,4 +157,18 @@ pub struct Filters {
     pub own_pid: u32,
     /// How long after its last read a closed end still counts as plainly finished, in ms.
     pub settle_ms: u32,
+}
+
+/// What userspace knows only after it has attached the hooks.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attached {
+    /// One where `unix_release_sock` is hooked: a unix socket's end is seen when it happens.
+    pub unix_release: u32,
+    /// One where the functions that end handshakes are hooked: packet drops of the same reason would count twice.
+    pub handshake_drops: u32,
 }

@@ -15,7 +15,7 @@ pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, NginxEnd, PATH_LEN,
     PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
-pub use layout::{Filters, Layout, MISSING};
+pub use layout::{Attached, Filters, Layout, MISSING};
 pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, WorkerGone};
 pub use stats::Stats;
 
@@ -58,6 +58,8 @@ const _: () = {
 mod pod {
     // SAFETY: each is repr(C), made of integers only, and without padding, as IntoBytes proves.
     unsafe impl aya::Pod for crate::Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Attached {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Filters {}
     // SAFETY: as above.

@@ -22,6 +22,8 @@ mod reset;
 #[cfg(target_arch = "bpf")]
 mod signal;
 #[cfg(target_arch = "bpf")]
+mod transfer;
+#[cfg(target_arch = "bpf")]
 mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod worker_end;

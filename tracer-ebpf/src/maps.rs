@@ -5,7 +5,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{
-    Endpoint, NginxEnd, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd,
+    Attached, Endpoint, NginxEnd, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats,
+    WorkerEnd,
 };
 
 /// An open exchange: nginx's end, and the worker's end once that has ended.
@@ -137,6 +138,14 @@ pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Ports that an upstream of ours uses, on either end: the first and cheapest test of a socket.
 #[map]
 pub static PORTS: Array<[u8; PORTS_LEN]> = Array::with_max_entries(1, 0);
+
+/// What userspace attached.
+#[map]
+pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
+
+/// The arguments of functions that kprobes are inside of, by `thread << 32 | function`.
+#[map]
+pub static CALLS: LruHashMap<u64, [u64; 3]> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Counters.
 #[map]

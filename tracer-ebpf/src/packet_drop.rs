@@ -5,7 +5,7 @@ use tracer_ebpf::{DropReason, PacketDrop};
 
 use crate::{
     kernel::{layout, read},
-    maps::{DROPS, port_is_watched},
+    maps::{ATTACHED, DROPS, port_is_watched},
 };
 
 /// Of `struct tcphdr`: ports, sequence numbers, header length, flags.
@@ -50,25 +50,60 @@ fn is_tcp(head: u64, skb: u64) -> bool {
     protocol == IPPROTO_TCP
 }
 
+#[inline(always)]
+fn header(head: u64, skb: u64) -> TcpHeader {
+    let transport: u16 = read(skb, layout!(skb_transport_header));
+    read(head, u32::from(transport))
+}
+
 /// A packet is dropped.
 #[inline(always)]
 pub fn dropped(skb: u64, reason: u32) {
     let Some(reason) = known(reason) else { return };
-    let head: u64 = read(skb, layout!(skb_head));
-    if !is_tcp(head, skb) {
+    if reason == DropReason::ListenOverflow
+        && ATTACHED.get(0).is_some_and(|attached| attached.handshake_drops != 0)
+    {
         return;
     }
-    let transport: u16 = read(skb, layout!(skb_transport_header));
-    let header: TcpHeader = read(head, u32::from(transport));
+    let head: u64 = read(skb, layout!(skb_head));
+    if is_tcp(head, skb) {
+        note(&header(head, skb), reason);
+    }
+}
+
+/// A SYN came to a listener. With a full accept queue the kernel drops it, whatever else holds.
+#[inline(always)]
+pub fn syn_came(listener: u64, skb: u64) {
+    if is_full(listener) {
+        note(&header(read(skb, layout!(skb_head)), skb), DropReason::AcceptQueueFull);
+    }
+}
+
+/// The packet that ends a handshake came to a listener, which made `child` of it, or nothing.
+#[inline(always)]
+pub fn handshake_ended(listener: u64, skb: u64, child: u64) {
+    if child == 0 && is_full(listener) {
+        note(&header(read(skb, layout!(skb_head)), skb), DropReason::ListenOverflow);
+    }
+}
+
+#[inline(always)]
+fn is_full(listener: u64) -> bool {
+    read::<u32>(listener, layout!(sk_ack_backlog)) > read::<u32>(listener, layout!(sk_max_ack_backlog))
+}
+
+/// Writes down the drop of a packet with this header.
+#[inline(always)]
+fn note(header: &TcpHeader, reason: DropReason) {
+    if !port_is_watched(u16::from_be(header.dest)) && !port_is_watched(u16::from_be(header.source)) {
+        return;
+    }
     // The client's SYN, the server's answer to it, or the packet that ends the handshake: each names the SYN.
     let isn = match header.flags & (SYN | ACK) {
         SYN => u32::from_be(header.seq),
         ACK => u32::from_be(header.seq).wrapping_sub(1),
         _ => u32::from_be(header.ack_seq).wrapping_sub(1),
     };
-    if !port_is_watched(u16::from_be(header.dest)) && !port_is_watched(u16::from_be(header.source)) {
-        return;
-    }
     // SAFETY: the helper takes nothing; the entry is copied out at once.
     let (ns, before) = unsafe { (bpf_ktime_get_ns(), DROPS.get(isn).map_or(0, |drop| drop.packets)) };
     let _evicts = DROPS.insert(isn, &PacketDrop { ns, reason: reason as u32, packets: before + 1 }, 0);

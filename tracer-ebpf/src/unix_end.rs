@@ -12,12 +12,13 @@ use crate::{
     aftermath,
     kernel::{self, filter, layout, read},
     maps::{
-        CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
-        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, watch_port,
+        ATTACHED, CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
+        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, port_is_watched, watch_port,
     },
-    nginx_end, signal,
+    nginx_end, signal, worker_end,
 };
 
+const EADDRNOTAVAIL: i64 = 99;
 const EINPROGRESS: i64 = 115;
 const NO_PORT: u16 = 0;
 
@@ -108,9 +109,57 @@ pub fn connect_returned(ret: i64) {
     let is_unix = call.upstream.family == FAMILY_UNIX;
     let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
     if is_ours && ret != -EINPROGRESS && (is_unix || ret < 0) {
-        begin(call, ret);
+        begin(kernel::sock_of(call.fd), call, ret);
     }
     let _gone = CONNECTING.remove(thread);
+}
+
+/// The kernel's own connect of `sk` to an address of `len` bytes in kernel memory returned `ret`. Of TCP only what failed before
+/// a SYN was sent is told here.
+#[inline(always)]
+pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
+    let ret = i64::from(ret);
+    let family: u16 = read(address, 0);
+    let is_unix = family == FAMILY_UNIX;
+    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry.
+    let call = unsafe { &mut *scratch };
+    call.upstream = Endpoint { addr: [0; 4], port: 0, family };
+    call.path = [0; PATH_LEN];
+    match family {
+        FAMILY_UNIX if len > 3 => {
+            // SAFETY: the helper checks the address.
+            let path = unsafe {
+                aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes((address + 2) as *const u8, &mut call.path)
+            };
+            if path.is_ok_and(<[u8]>::is_empty) || !is_wanted_path(&call.path) {
+                return;
+            }
+        }
+        FAMILY_INET => {
+            call.upstream.port = u16::from_be(read(address, 2));
+            call.upstream.addr = [0, 0, 0xffff_u32.to_be(), read(address, 4)];
+        }
+        FAMILY_INET6 => {
+            call.upstream.port = u16::from_be(read(address, 2));
+            call.upstream.addr = read(address, 8);
+        }
+        _ => return,
+    }
+    // An exchange that TCP's own hooks know, or knew a moment ago, is told by them: it has a port, or found none.
+    if !is_unix
+        && (ret == -EADDRNOTAVAIL
+            || !nginx_end::is_wanted(&call.upstream)
+            || kernel::lasting_local_port(sk) != 0)
+    {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    call.start_ns = unsafe { bpf_ktime_get_ns() };
+    begin(sk, call, ret);
 }
 
 /// Whether the user asked for this path, or for none in particular.
@@ -122,8 +171,7 @@ fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
 
 /// A connect is over: unix ones are complete at once, well or not; a TCP one comes here only if it failed at once.
 #[inline(always)]
-fn begin(call: &Connecting, ret: i64) {
-    let sk = kernel::sock_of(call.fd);
+fn begin(sk: u64, call: &Connecting, ret: i64) {
     count!(connections, 1);
     if aftermath::is_awaited() {
         aftermath::connected(sk);
@@ -272,9 +320,46 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
         }
         nginx_end::tell(exchange, well);
     }
-    let _gone = WORKERS.remove(exchange.nginx.worker_sock);
+    if !is_release_seen() || exchange.worker.ended_ns != 0 {
+        let _gone = WORKERS.remove(exchange.nginx.worker_sock);
+    } else if let Some(worker) = WORKERS.get_ptr_mut(exchange.nginx.worker_sock) {
+        // SAFETY: preallocated map memory.
+        unsafe { (*worker).abandoned_ns = now };
+    }
     let _gone = PATHS.remove(sk);
     let _gone = EXCHANGES.remove(sk);
+}
+
+/// Whether the end of every unix socket is seen.
+#[inline(always)]
+fn is_release_seen() -> bool {
+    ATTACHED.get(0).is_some_and(|attached| attached.unix_release != 0)
+}
+
+/// A unix socket ends: its process closed it, or died.
+#[inline(always)]
+pub fn released(sk: u64) {
+    if !port_is_watched(NO_PORT) {
+        return;
+    }
+    if let Some(exchange) = nginx_end::find(sk, NO_PORT) {
+        if exchange.nginx.upstream.family == FAMILY_UNIX {
+            ended(exchange, sk);
+        }
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory.
+    let worker = unsafe { &mut *worker };
+    worker_end::closes(worker);
+    // A queue that is not empty makes the release a reset (unix_release_sock).
+    worker.unread = read(sk, layout!(receive_qlen));
+    worker.old_state = tcp_state::ESTABLISHED;
+    worker.new_state = tcp_state::CLOSE;
+    if worker.abandoned_ns != 0 {
+        worker_end::tell(worker);
+        let _gone = WORKERS.remove(sk);
+    }
 }
 
 /// Takes over what is known of the worker's end: whether it was accepted, by whom, and whether that process died.
@@ -291,6 +376,9 @@ fn take_worker(exchange: &mut OpenExchange) {
     let worker = &mut exchange.worker;
     let has_socket = kernel::has_socket(nginx.worker_sock);
     worker.has_socket = u32::from(has_socket || worker.accepted_ns != 0);
+    if worker.ended_ns != 0 {
+        return;
+    }
     // unix_release_sock gives the peer ECONNRESET or an end of file when the worker's end goes.
     if nginx.error == 0 && nginx.flags & nginx_flag::END_READ == 0 {
         nginx_end::note_worker(nginx, worker.has_socket != 0);

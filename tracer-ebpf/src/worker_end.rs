@@ -42,6 +42,14 @@ pub fn established(sk: u64) {
     nginx.worker_sock = sk;
 }
 
+/// A process accepted the connection that `sk` is an end of.
+#[inline(always)]
+pub fn accepted(sk: u64) {
+    if sk != 0 {
+        read_from(sk, kernel::ports(sk).1);
+    }
+}
+
 /// A process called receive on `sk`: it has accepted the connection.
 #[inline(always)]
 pub fn read_from(sk: u64, local_port: u16) {
@@ -89,24 +97,12 @@ pub fn ended(sk: u64, old_state: u8, new_state: u8) -> bool {
     let Some(worker) = WORKERS.get_ptr_mut(sk) else { return false };
     // SAFETY: preallocated map memory.
     let worker = unsafe { &mut *worker };
-    // SAFETY: the helper takes nothing.
-    worker.ended_ns = unsafe { bpf_ktime_get_ns() };
     worker.old_state = old_state;
     worker.new_state = new_state;
     take_account(worker, sk);
-    // tcp_reset and the retransmission timers set sk_err before they change the state; a closing process does
-    // not. So without an error this is process context, and the running task is the one that closes.
+    // tcp_reset and the retransmission timers set sk_err before they change the state; a closing process does not.
     worker.error = read(sk, layout!(sk_err));
-    if worker.error == 0 {
-        worker.closer = kernel::current();
-        if let Some(exit_code) = kernel::current_exit() {
-            worker.exiting = 1;
-            worker.exit_code = exit_code;
-            if let Some(signal) = signal::of_death(worker.closer.tgid, exit_code) {
-                worker.signal = signal;
-            }
-        }
-    }
+    closes(worker);
     if worker.abandoned_ns != 0 {
         tell(worker);
     } else if let Some(exchange) = EXCHANGES.get_ptr_mut(worker.nginx_sock) {
@@ -120,8 +116,28 @@ pub fn ended(sk: u64, old_state: u8, new_state: u8) -> bool {
     true
 }
 
+/// Writes down that this end ends now and, unless the network ended it, who closes it: this is process context then, and the
+/// running task is the one.
 #[inline(always)]
-fn tell(worker: &WorkerEnd) {
+pub fn closes(worker: &mut WorkerEnd) {
+    // SAFETY: the helper takes nothing.
+    worker.ended_ns = unsafe { bpf_ktime_get_ns() };
+    if worker.error != 0 {
+        return;
+    }
+    worker.closer = kernel::current();
+    if let Some(exit_code) = kernel::current_exit() {
+        worker.exiting = 1;
+        worker.exit_code = exit_code;
+        if let Some(signal) = signal::of_death(worker.closer.tgid, exit_code) {
+            worker.signal = signal;
+        }
+    }
+}
+
+/// Sends the whole end up: nginx's end was told before.
+#[inline(always)]
+pub fn tell(worker: &WorkerEnd) {
     let Some(mut entry) = RING.reserve::<WorkerGone>(0) else {
         count!(lost, 1);
         return;

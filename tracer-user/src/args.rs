@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, builder::TypedValueParser};
 use jiff::SignedDuration;
 
-use crate::verdict::Upstream;
+use crate::{load::HookKind, verdict::Upstream};
 
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
 const COMM_MAX: usize = 15;
@@ -86,6 +86,10 @@ pub struct Live {
     #[arg(short, long)]
     pub verbose: bool,
 
+    /// Use only these kinds of hooks.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
+    pub hooks_only: Vec<HookKind>,
+
     /// Create this file once every hook is attached.
     #[arg(long, value_name = "PATH", hide = true)]
     pub ready_file: Option<PathBuf>,
@@ -96,6 +100,12 @@ impl Live {
     pub fn comm(&self) -> Option<&str> {
         (!self.all).then_some(self.comm.as_str())
     }
+}
+
+/// Parses a kind of hook.
+fn hook_kind(word: &str) -> Result<HookKind, String> {
+    let found = HookKind::ALL.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind);
+    found.ok_or_else(|| format!("the kinds are {}", HookKind::ALL.map(|(name, _)| name).join(", ")))
 }
 
 /// How verdicts are written.

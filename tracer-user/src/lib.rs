@@ -19,5 +19,6 @@ pub mod verdict;
 pub mod output;
 
 pub mod clock;
+pub mod facts;
 pub mod failure;
 pub mod words;

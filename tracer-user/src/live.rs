@@ -20,9 +20,10 @@ use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
 
 use crate::{
     args::{Format, Live, UpstreamFilter},
-    cause::{Cause, Outcome, afterwards, attribute},
+    cause::{Cause, Context, Outcome, afterwards, attribute},
     clock::{SystemClock, monotonic_ns},
     decode::decode,
+    facts::Sources,
     failure::Failure,
     ledger::{Joined, Ledger, Whole},
     load::{Scope, Tracer},
@@ -57,8 +58,10 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
     let scope = scope(args)?;
     let mut tracer = Tracer::start(&scope)?;
-    for (fact, reason) in &tracer.plan().missing {
-        eprintln!("why502: without {fact:?}: {reason}");
+    if args.verbose {
+        for (fact, reason) in &tracer.plan().missing {
+            eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
+        }
     }
     greet(args, &tracer);
     if let Some(path) = &args.ready_file {
@@ -67,7 +70,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
     let mut ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
         .context("the ring buffer cannot be watched")?;
-    let mut run = Run::new(args);
+    let mut run = Run::new(args, tracer.plan().sources.clone());
     let mut tick = interval(TICK);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut is_over = false;
@@ -81,7 +84,9 @@ async fn trace(args: &Live) -> Result<(), Failure> {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
             () = at(patience) => {}
-            _ = tick.tick() => watch_unix(&mut tracer, args)?,
+            _ = tick.tick() => if watch_unix(&mut tracer, args)? {
+                run.sources = tracer.plan().sources.clone();
+            },
             () = at(end) => is_over = true,
             _ = interrupt.recv() => is_over = true,
             _ = terminate.recv() => is_over = true,
@@ -122,17 +127,18 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     }
 }
 
-/// Watches unix sockets from when they are seen to be in use.
-fn watch_unix(tracer: &mut Tracer, args: &Live) -> Result<(), Failure> {
-    let is_wanted = args.upstreams.is_empty()
-        || args.upstreams.iter().any(|upstream| matches!(upstream, UpstreamFilter::Unix(_)));
-    if is_wanted && tracer.stats()?.unix_seen > 0 && tracer.trace_system_calls()? && args.verbose {
+/// Watches unix sockets from when they are seen to be in use. Returns whether that began now.
+fn watch_unix(tracer: &mut Tracer, args: &Live) -> Result<bool, Failure> {
+    let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));
+    let is_wanted = args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix);
+    let begins = is_wanted && tracer.stats()?.unix_seen > 0 && tracer.trace_system_calls()?;
+    if begins && args.verbose {
         eprintln!(
             "why502: unix-socket upstreams are in use: watching connect and close, which slows every system call of this \
              host a little"
         );
     }
-    Ok(())
+    Ok(begins)
 }
 
 /// How writing went.
@@ -162,6 +168,7 @@ async fn at(moment: Option<Instant>) {
 /// What a run has come to so far.
 struct Run {
     ledger: Ledger,
+    sources: Sources,
     output: Box<dyn Output>,
     started_ns: u64,
     failures: BTreeMap<Cause, u64>,
@@ -173,7 +180,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(args: &Live) -> Self {
+    fn new(args: &Live, sources: Sources) -> Self {
         let stdout = io::BufWriter::new(io::stdout());
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(stdout)),
@@ -181,6 +188,7 @@ impl Run {
         };
         Self {
             ledger: Ledger::default(),
+            sources,
             output,
             started_ns: monotonic_ns(),
             failures: BTreeMap::new(),
@@ -219,7 +227,12 @@ impl Run {
     }
 
     fn tell_exchange(&mut self, exchange: &Joined) -> io::Result<bool> {
-        match attribute(exchange, &SystemClock, exchange.nginx.connect_ns <= self.last_loss_ns) {
+        let context = Context {
+            clock: &SystemClock,
+            sources: &self.sources,
+            evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
+        };
+        match attribute(exchange, &context) {
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
                 self.output.verdict(&verdict)?;
@@ -282,7 +295,7 @@ fn scope(args: &Live) -> Result<Scope, Failure> {
         own_pid: std::process::id(),
         settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
     };
-    Ok(Scope { filters, upstreams, paths, max_open: MAX_OPEN })
+    Ok(Scope { filters, upstreams, paths, only: args.hooks_only.clone(), max_open: MAX_OPEN })
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.

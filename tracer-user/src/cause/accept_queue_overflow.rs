@@ -5,6 +5,7 @@ use tracer_ebpf::{DropReason, FAMILY_UNIX, nginx_flag};
 use super::{Cause, Finding, errors};
 use crate::{
     ledger::Joined,
+    verdict::Confidence,
     words::{count, span, times},
 };
 
@@ -43,34 +44,36 @@ fn unix_full(exchange: &Joined) -> Option<Finding> {
     )
 }
 
-/// Each look at the listener while the SYN was unanswered found more connections than its backlog. The kernel drops
-/// a SYN then, whatever else holds (`tcp_conn_request` tests `sk_acceptq_is_full`).
+/// Either the listener was seen to meet nginx's SYN with a full queue, or each look at it while the SYN was unanswered found more
+/// connections than its backlog. The kernel drops a SYN then, whatever else holds (`tcp_conn_request` tests
+/// `sk_acceptq_is_full`).
 fn syn_dropped(exchange: &Joined) -> Option<Finding> {
     let view = &exchange.nginx.listener_first;
-    let was_full = exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT);
+    let was_seen = exchange.dropped() == Some(DropReason::AcceptQueueFull);
+    let was_full = was_seen || exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT);
     if exchange.nginx.error != 0 || !was_full || !exchange.nginx_went_on() {
         return None;
     }
-    let tries = u64::from(exchange.nginx.syn_retransmits) + 1;
+    let tries = if was_seen { exchange.nginx.dropped.packets } else { exchange.nginx.syn_retransmits + 1 };
+    let waiting = if view.sock == 0 {
+        String::new()
+    } else {
+        format!(": {} waited where the backlog is {}", count(u64::from(view.depth), "connection"), view.limit)
+    };
     let finding = Finding::proven(
         Cause::QueueSynDropped,
         format!(
-            "The accept queue of {} was full: {} waited where the backlog is {}. Its kernel dropped nginx's SYN {}, and \
-             nginx gave up connecting after {}.",
+            "The accept queue of {} was full{waiting}. Its kernel dropped nginx's SYN {}, and nginx gave up connecting \
+             after {}.",
             exchange.upstream(),
-            count(u64::from(view.depth), "connection"),
-            view.limit,
-            times(tries),
+            times(u64::from(tries)),
             span(exchange.lasted_ns()),
         ),
         ADVICE,
     );
     // Where several listeners share the address, the one that was looked at need not be the one that was asked.
-    let finding = if view.shared > 1 {
-        Finding { confidence: crate::verdict::Confidence::Inferred, ..finding }
-    } else {
-        finding
-    };
+    let is_certain = was_seen || view.shared <= 1;
+    let finding = if is_certain { finding } else { Finding { confidence: Confidence::Inferred, ..finding } };
     Some(
         finding.logged(
             "ETIMEDOUT",

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Says how long the worker went on for nobody.
-pub fn afterwards(end: &Afterwards, clock: &impl WallClock) -> After {
+pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
     let worker = &end.worker;
     let went_on_ns = worker.ended_ns.saturating_sub(worker.abandoned_ns);
     let accepted_late = worker.accepted_ns > worker.abandoned_ns;

@@ -42,7 +42,7 @@ fn dropped(exchange: &Joined) -> Option<Finding> {
             ),
             "net.ipv4.conf.*.rp_filter of the interface (loose mode, 2, usually suffices) and the routes.",
         ),
-        DropReason::ListenOverflow => return None,
+        DropReason::ListenOverflow | DropReason::AcceptQueueFull => return None,
     })
 }
 

@@ -1,19 +1,18 @@
 //! The facts under a verdict, in the order of time.
 
-use tracer_ebpf::{Action, DropReason, NginxEnd, WorkerEnd, tcp_state};
+use tracer_ebpf::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, tcp_state};
 
 use super::{errors, signals};
 use crate::{
+    facts::{Fact, Sources},
     ledger::{Aftermaths, Joined, address, comm},
     verdict::Evidence,
     words::{count, times},
 };
 
-const STATES: &str = "raw_tp/inet_sock_set_state";
-
 /// Every fact that the records of this exchange hold.
-pub(super) fn of(exchange: &Joined) -> Vec<Evidence> {
-    let mut facts = Facts { exchange, facts: Vec::new() };
+pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
+    let mut facts = Facts { exchange, sources, facts: Vec::new() };
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
         facts.worker_end(worker);
@@ -25,26 +24,37 @@ pub(super) fn of(exchange: &Joined) -> Vec<Evidence> {
 
 struct Facts<'a> {
     exchange: &'a Joined,
+    sources: &'a Sources,
     facts: Vec<Evidence>,
 }
 
 impl Facts<'_> {
-    fn add(&mut self, ns: u64, source: &str, fact: String) {
+    fn add(&mut self, ns: u64, seen: Fact, fact: String) {
+        let source = self.sources.name(seen).to_owned();
+        self.add_from(ns, &source, fact);
+    }
+
+    fn add_from(&mut self, ns: u64, source: &str, fact: String) {
         if let Some(us) = self.exchange.us(ns) {
             self.facts.push(Evidence { us, source: source.to_owned(), fact });
         }
     }
 
+    /// What sees this exchange's sockets come and go.
+    fn connects(&self) -> Fact {
+        if self.exchange.path.is_some() { Fact::UnixSockets } else { Fact::States }
+    }
+
     fn nginx_end(&mut self, nginx: &NginxEnd) {
         let upstream = self.exchange.upstream();
         let who = format!("{} {}", comm(&nginx.nginx), nginx.nginx.tgid);
-        self.add(nginx.connect_ns, STATES, format!("{who} connects to {upstream}"));
+        self.add(nginx.connect_ns, self.connects(), format!("{who} connects to {upstream}"));
         for view in [&nginx.listener_first, &nginx.listener_last] {
             if view.sock != 0 {
                 let full = if view.depth > view.limit { ", full" } else { "" };
-                self.add(
+                self.add_from(
                     view.ns,
-                    "listener's sk_ack_backlog",
+                    "the listener's own count",
                     format!("accept queue of {upstream}: depth {}, backlog {}{full}", view.depth, view.limit),
                 );
             }
@@ -52,44 +62,41 @@ impl Facts<'_> {
         if nginx.syn_retransmits > 0 {
             self.add(
                 nginx.ended_ns,
-                "raw_tp/tcp_retransmit_skb",
+                Fact::Retransmits,
                 format!("the SYN was sent again {}", times(u64::from(nginx.syn_retransmits))),
             );
         }
-        self.add(nginx.established_ns, STATES, "the handshake is over on nginx's side".to_owned());
-        self.add(
-            nginx.first_sent_ns,
-            "raw_tp/sock_send_length",
-            "nginx begins to send the request".to_owned(),
-        );
-        self.add(
-            nginx.first_received_ns,
-            "raw_tp/sock_recv_length",
-            "nginx begins to read the response".to_owned(),
-        );
+        self.add(nginx.established_ns, self.connects(), "the handshake is over on nginx's side".to_owned());
+        self.add(nginx.first_sent_ns, Fact::Sends, "nginx begins to send the request".to_owned());
+        self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
         if nginx.reset.ns != 0 {
             let why =
                 if nginx.reset.without_socket != 0 { "no socket takes it" } else { "its socket refuses it" };
             self.add(
                 nginx.reset.ns,
-                "raw_tp/tcp_send_reset",
+                Fact::ResetsSent,
                 format!("this host answers the SYN with a reset: {why}"),
             );
         }
         if let Some(reason) = self.exchange.dropped() {
-            let reason = match reason {
-                DropReason::Netfilter => "NETFILTER_DROP",
-                DropReason::ReversePath => "IP_RPFILTER",
-                DropReason::ListenOverflow => "TCP_LISTEN_OVERFLOW",
+            let by_function = self.sources.has(Fact::HandshakeDrops);
+            let (seen, reason) = match reason {
+                DropReason::Netfilter => (Fact::PacketDrops, "NETFILTER_DROP"),
+                DropReason::ReversePath => (Fact::PacketDrops, "IP_RPFILTER"),
+                DropReason::ListenOverflow if by_function => {
+                    (Fact::HandshakeDrops, "the accept queue was full")
+                }
+                DropReason::ListenOverflow => (Fact::PacketDrops, "TCP_LISTEN_OVERFLOW"),
+                DropReason::AcceptQueueFull => (Fact::SynDrops, "the accept queue was full"),
             };
             let packets = count(u64::from(nginx.dropped.packets), "packet");
             self.add(
                 nginx.dropped.ns,
-                "raw_tp/kfree_skb",
+                seen,
                 format!("this host dropped {packets} of the handshake, the last one now: {reason}"),
             );
         }
-        self.add(nginx.ended_ns, STATES, self.ending(nginx));
+        self.add(nginx.ended_ns, self.connects(), self.ending(nginx));
     }
 
     fn ending(&self, nginx: &NginxEnd) -> String {
@@ -107,19 +114,23 @@ impl Facts<'_> {
     fn worker_end(&mut self, worker: &WorkerEnd) {
         self.add(
             worker.created_ns,
-            STATES,
+            self.connects(),
             "the listener's kernel queues the connection for accept".to_owned(),
         );
         if worker.accepted_ns != 0 {
             let who = format!("{} {}", comm(&worker.worker), worker.worker.tgid);
-            self.add(worker.accepted_ns, "raw_tp/sock_recv_length", format!("{who} reads from it first"));
+            if self.sources.has(Fact::Accepts) {
+                self.add(worker.accepted_ns, Fact::Accepts, format!("{who} accepts it"));
+            } else {
+                self.add(worker.accepted_ns, Fact::Receives, format!("{who} reads from it first"));
+            }
         }
         if worker.signal.ns != 0 && worker.exiting != 0 {
             let sender = format!("{} {}", comm(&worker.signal.sender), worker.signal.sender.tgid);
             let signal = signals::name(worker.signal.number);
             self.add(
                 worker.signal.ns,
-                "raw_tp/signal_generate",
+                Fact::Signals,
                 format!("{sender} sent {signal} to {}", worker.closer.tgid),
             );
         }
@@ -136,27 +147,29 @@ impl Facts<'_> {
             }
             error => format!("the worker's end ends with {}", errors::name(error)),
         };
-        self.add(worker.ended_ns, STATES, fact);
+        self.add(worker.ended_ns, self.connects(), fact);
     }
 
     fn aftermath(&mut self) {
         let Aftermaths::Seen { action, what } = &self.exchange.aftermath else { return };
-        let peer =
-            if what.peer.family == 0 { "another socket".to_owned() } else { address(&what.peer).to_string() };
+        let peer = if matches!(what.peer.family, FAMILY_INET | FAMILY_INET6) {
+            address(&what.peer).to_string()
+        } else {
+            "another socket".to_owned()
+        };
         let (source, fact) = match action {
-            Action::Sent => (
-                "raw_tp/sock_send_length",
-                format!("next, nginx sends {} to {peer}", count(u64::from(what.bytes), "byte")),
-            ),
-            Action::Connected => (STATES, format!("next, nginx connects to {peer}")),
-            Action::Closed if what.old_state == u32::from(tcp_state::CLOSE_WAIT) => {
-                (STATES, format!("next, nginx closes its connection with {peer}, which had closed before"))
+            Action::Sent => {
+                (Fact::Sends, format!("next, nginx sends {} to {peer}", count(u64::from(what.bytes), "byte")))
             }
-            Action::Closed if what.old_state == u32::from(tcp_state::CLOSE) => (
-                "raw_tp/tcp_destroy_sock",
-                format!("next, nginx closes its connection with {peer}, which had reset it"),
+            Action::Connected => (Fact::States, format!("next, nginx connects to {peer}")),
+            Action::Closed if what.old_state == u32::from(tcp_state::CLOSE_WAIT) => (
+                Fact::States,
+                format!("next, nginx closes its connection with {peer}, which had closed before"),
             ),
-            Action::Closed => (STATES, format!("next, nginx closes its connection with {peer}")),
+            Action::Closed if what.old_state == u32::from(tcp_state::CLOSE) => {
+                (Fact::Destroys, format!("next, nginx closes its connection with {peer}, which had reset it"))
+            }
+            Action::Closed => (Fact::States, format!("next, nginx closes its connection with {peer}")),
         };
         self.add(what.ns, source, fact);
     }

@@ -28,6 +28,7 @@ pub use table::Cause;
 use tracer_ebpf::nginx_flag;
 
 use crate::{
+    facts::Sources,
     ledger::Joined,
     verdict::{Bytes, Confidence, Delayed, Moments, Queue, Verdict, Worker},
     words::{count, span},
@@ -67,28 +68,39 @@ pub trait WallClock {
     fn unix_ns(&self, monotonic_ns: u64) -> i64;
 }
 
-/// Names the cause of one exchange. `evidence_lost` says that records were lost, so that this one may not be whole.
-pub fn attribute(exchange: &Joined, clock: &impl WallClock, evidence_lost: bool) -> Outcome {
+/// What the exchanges' own records do not hold.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The wall clock.
+    pub clock: &'a dyn WallClock,
+    /// Which hook sees which fact.
+    pub sources: &'a Sources,
+    /// Whether records were lost, so that this exchange may not be whole.
+    pub evidence_lost: bool,
+}
+
+/// Names the cause of one exchange.
+pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     if exchange.has(nginx_flag::ENDED_WELL) {
-        return Outcome::Delayed(delayed(exchange, clock));
+        return Outcome::Delayed(delayed(exchange, context.clock));
     }
     let found = LIST.iter().find_map(|judge| judge(exchange));
-    let finding = found.unwrap_or_else(|| unknown::judge(exchange, evidence_lost));
+    let finding = found.unwrap_or_else(|| unknown::judge(exchange, context.evidence_lost));
     if finding.cause.is_none() {
         return Outcome::Well;
     }
-    Outcome::Failed(Box::new(verdict(exchange, clock, finding, evidence_lost)))
+    Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
 
-fn verdict(exchange: &Joined, clock: &impl WallClock, finding: Finding, evidence_lost: bool) -> Verdict {
+fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref();
     let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
     let cause = cause.unwrap_or(Cause::NotEnoughFacts);
     Verdict {
-        unix_ns: clock.unix_ns(nginx.ended_ns),
+        unix_ns: context.clock.unix_ns(nginx.ended_ns),
         cause,
-        confidence: if evidence_lost { Confidence::Incomplete } else { confidence },
+        confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
         nginx: crate::ledger::process(&nginx.nginx),
         local: exchange.local(),
         upstream: exchange.upstream(),
@@ -109,13 +121,13 @@ fn verdict(exchange: &Joined, clock: &impl WallClock, finding: Finding, evidence
         },
         bytes: Bytes { sent: nginx.sent, received: nginx.received, unread: exchange.unread_by_worker() },
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
-        evidence: evidence::of(exchange),
+        evidence: evidence::of(exchange, context.sources),
         explanation,
         advice,
     }
 }
 
-fn delayed(exchange: &Joined, clock: &impl WallClock) -> Delayed {
+fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
     let nginx = &exchange.nginx;
     let delay_ns = nginx.established_ns.saturating_sub(nginx.connect_ns);
     let queue = exchange.listener().map(|_| &nginx.listener_first);

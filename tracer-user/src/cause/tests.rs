@@ -14,6 +14,11 @@ impl WallClock for Epoch {
     }
 }
 
+fn context(evidence_lost: bool) -> Context<'static> {
+    static NONE: std::sync::LazyLock<Sources> = std::sync::LazyLock::new(Sources::default);
+    Context { clock: &Epoch, sources: &NONE, evidence_lost }
+}
+
 /// What becomes of a record, with what nginx does next, if it is seen.
 fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
     let mut ledger = Ledger::default();
@@ -23,7 +28,7 @@ fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
     }
     whole.extend(ledger.drain());
     match &whole[..] {
-        [Whole::Exchange(joined)] => attribute(joined, &Epoch, false),
+        [Whole::Exchange(joined)] => attribute(joined, &context(false)),
         other => panic!("not one exchange: {other:?}"),
     }
 }
@@ -193,7 +198,7 @@ fn lost_records_make_verdicts_incomplete() {
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(given_up(1_000))));
     let Some(Whole::Exchange(joined)) = ledger.drain().pop() else { panic!("no exchange") };
-    let Outcome::Failed(verdict) = attribute(&joined, &Epoch, true) else { panic!("no verdict") };
+    let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
     assert_eq!((verdict.cause, verdict.confidence), (Cause::EvidenceLost, Confidence::Incomplete));
 }
 

@@ -51,6 +51,9 @@ impl Kernel {
         if let Some(argument) = name.strip_prefix("arg:") {
             return Ok(self.argument(argument).unwrap_or(MISSING));
         }
+        if let Some(function) = name.strip_prefix("args:") {
+            return Ok(self.parameters(function).unwrap_or(MISSING));
+        }
         if let Some(enumerator) = name.strip_prefix("enum:") {
             return Ok(self.enumerator(enumerator).unwrap_or(MISSING));
         }
@@ -79,6 +82,17 @@ impl Kernel {
                 .iter()
                 .find(|member| self.btf.resolve_name(*member).is_ok_and(|found| found == name))
                 .map(btf_rs::EnumMember::val),
+            _ => None,
+        })
+    }
+
+    /// How many parameters a function has, if the kernel has it.
+    fn parameters(&self, function: &str) -> Option<u32> {
+        self.btf.resolve_types_by_name(function).ok()?.iter().find_map(|candidate| match candidate {
+            Type::Func(function) => match self.btf.resolve_chained_type(function).ok()? {
+                Type::FuncProto(prototype) => u32::try_from(prototype.parameters.len()).ok(),
+                _ => None,
+            },
             _ => None,
         })
     }
@@ -184,5 +198,7 @@ mod tests {
         let kernel = Kernel::running().unwrap();
         assert_eq!(kernel.arguments("inet_sock_set_state"), Some(3));
         assert_eq!(kernel.arguments("no_such_tracepoint"), None);
+        assert_eq!(kernel.parameters("tcp_sendmsg"), Some(3));
+        assert_eq!(kernel.parameters("no_such_function"), None);
     }
 }

@@ -10,11 +10,11 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
 };
-use tracer_ebpf::{Endpoint, Filters, Layout, PATH_LEN, Stats};
+use tracer_ebpf::{Attached, Endpoint, Filters, Layout, PATH_LEN, Stats};
 
-pub use hooks::{Fact, HookPlan};
+pub use hooks::{HookKind, HookPlan};
 
-use crate::failure::Failure;
+use crate::{facts::Fact, failure::Failure};
 
 /// The BPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
@@ -28,6 +28,8 @@ pub struct Scope {
     pub upstreams: Vec<Endpoint>,
     /// The unix sockets asked for, closed by a zero.
     pub paths: Vec<[u8; PATH_LEN]>,
+    /// The kinds of hooks to use; empty for any.
+    pub only: Vec<HookKind>,
     /// Open exchanges that fit at a time.
     pub max_open: u32,
 }
@@ -61,9 +63,14 @@ impl Tracer {
         for map in PER_EXCHANGE {
             loader.map_max_entries(map, scope.max_open);
         }
-        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF maps", &error))?;
+        let mut object = loader.load(OBJECT).map_err(|error| {
+            Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
+        })?;
         want(&mut object, scope)?;
-        let plan = hooks::attach(&mut object, &layout)?;
+        let plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let mut attached: Array<_, Attached> =
+            Array::try_from(map(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
+        attached.set(0, hooks::attached(&plan), 0).map_err(anyhow::Error::from)?;
         let listeners = listeners::show();
         let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
@@ -81,11 +88,14 @@ impl Tracer {
     /// # Errors
     /// If the kernel refuses.
     pub fn trace_system_calls(&mut self) -> Result<bool, Failure> {
-        if self.traces_system_calls {
+        let is_seen = self.plan.sources.has(Fact::UnixSockets) && self.plan.sources.has(Fact::ConnectErrors);
+        if self.traces_system_calls || is_seen || !self.plan.may_trace_system_calls {
             return Ok(false);
         }
-        hooks::attach_system_calls(&mut self.object)?;
-        self.plan.in_use.push((Fact::SystemCalls, "tracepoint/syscalls".to_owned()));
+        let source = hooks::attach_system_calls(&mut self.object)?;
+        for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
+            self.plan.sources.set(fact, source.clone());
+        }
         self.traces_system_calls = true;
         Ok(true)
     }
@@ -139,8 +149,8 @@ fn map<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map, F
     object.map_mut(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
 }
 
-/// The sentence for something the kernel refused: its errno, never the verifier's log.
-fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+/// Why the kernel refused something: its errno, never the verifier's log.
+fn refused(error: &(dyn std::error::Error + 'static)) -> String {
     let mut source = Some(error);
     let mut errno = None;
     while let Some(error) = source {
@@ -149,6 +159,5 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
         }
         source = error.source();
     }
-    let reason = errno.unwrap_or_else(|| error.to_string().lines().next().unwrap_or_default().to_owned());
-    Failure::CannotTrace(format!("this kernel refuses {what}: {reason}"))
+    errno.unwrap_or_else(|| error.to_string().lines().next().unwrap_or_default().to_owned())
 }

@@ -1,0 +1,87 @@
+//! What hooks see, and which hook sees it on the running kernel.
+
+use std::collections::BTreeMap;
+
+/// Something that a hook sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fact {
+    /// Connections come and go.
+    States,
+    /// Bytes go out, and what nginx does after it closed.
+    Sends,
+    /// Bytes are read.
+    Receives,
+    /// Who accepts a connection.
+    Accepts,
+    /// A SYN meets a full accept queue.
+    SynDrops,
+    /// The end of a handshake meets a full accept queue.
+    HandshakeDrops,
+    /// A reset was sent, and whether a socket was there.
+    ResetsSent,
+    /// A reset arrived.
+    ResetsReceived,
+    /// A SYN went out again.
+    Retransmits,
+    /// A socket that was reset earlier is closed.
+    Destroys,
+    /// Who sent a signal to whom.
+    Signals,
+    /// How a process ended.
+    Deaths,
+    /// A packet was dropped, and why.
+    PacketDrops,
+    /// Unix sockets connect and end.
+    UnixSockets,
+    /// A connect that failed before a packet was sent.
+    ConnectErrors,
+}
+
+impl Fact {
+    /// The fact in words, as in "who sent a signal to whom".
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::States => "connections come and go",
+            Self::Sends => "bytes sent, and what nginx does next",
+            Self::Receives => "bytes read",
+            Self::Accepts => "who accepts a connection",
+            Self::SynDrops => "a SYN meets a full accept queue",
+            Self::HandshakeDrops => "the end of a handshake meets a full accept queue",
+            Self::ResetsSent => "a reset is sent, and whether a socket was there",
+            Self::ResetsReceived => "a reset arrives",
+            Self::Retransmits => "a SYN goes out again",
+            Self::Destroys => "a socket that was reset is closed",
+            Self::Signals => "who sent a signal to whom",
+            Self::Deaths => "how a process ended",
+            Self::PacketDrops => "a packet is dropped, and why",
+            Self::UnixSockets => "unix sockets connect and end",
+            Self::ConnectErrors => "a connect fails before a packet is sent",
+        }
+    }
+}
+
+/// The source of each fact that is seen, as in `raw_tp/signal_generate`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources(BTreeMap<Fact, String>);
+
+impl Sources {
+    /// Notes that a fact has this source from now on.
+    pub fn set(&mut self, fact: Fact, source: String) {
+        self.0.insert(fact, source);
+    }
+
+    /// Whether the fact is seen at all.
+    pub fn has(&self, fact: Fact) -> bool {
+        self.0.contains_key(&fact)
+    }
+
+    /// The fact's source.
+    pub fn name(&self, fact: Fact) -> &str {
+        self.0.get(&fact).map_or("kernel", String::as_str)
+    }
+
+    /// Each fact that is seen, with its source.
+    pub fn iter(&self) -> impl Iterator<Item = (Fact, &str)> {
+        self.0.iter().map(|(fact, source)| (*fact, source.as_str()))
+    }
+}
