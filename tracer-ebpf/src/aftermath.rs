@@ -5,9 +5,12 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
-    kernel,
-    maps::{AWAITING, BROKEN, ConnectionId, LAST_CLOSED, RING, STATS, count},
+    kernel::{self, layout, read},
+    maps::{AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, STATS, count},
+    nginx_end,
 };
+
+const SOCK_STREAM: u16 = 1;
 
 #[inline(always)]
 fn thread() -> u32 {
@@ -29,8 +32,30 @@ pub fn await_next(id: ConnectionId) {
     let thread = thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    if AWAITING.insert(thread, &id, 0).is_ok() && is_new {
+    // SAFETY: the helper takes nothing.
+    let awaited = Awaited { id, closed_ns: unsafe { bpf_ktime_get_ns() }, turned_to: 0 };
+    if AWAITING.insert(thread, &awaited, 0).is_ok() && is_new {
         count!(awaiting, 1);
+    }
+}
+
+/// The thread receives from `sk`: if it comes to no act before that, its next one belongs to something else.
+#[inline(always)]
+pub fn received(sk: u64) {
+    if let Some(awaited) = AWAITING.get_ptr_mut(thread()) {
+        // SAFETY: preallocated map memory of this thread's own.
+        let awaited = unsafe { &mut *awaited };
+        if awaited.turned_to == 0 && awaited.id.sock != sk {
+            awaited.turned_to = sk;
+        }
+    }
+}
+
+/// The thread ends: it will not act any more.
+#[inline(always)]
+pub fn thread_ends() {
+    if is_awaited() && AWAITING.remove(thread()).is_ok() {
+        count!(awaiting, u64::MAX);
     }
 }
 
@@ -46,7 +71,9 @@ pub fn await_close(id: ConnectionId) {
 fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
     let thread = thread();
     // SAFETY: copied out at once.
-    let Some(id) = (unsafe { AWAITING.get(thread) }).copied() else { return };
+    let Some(Awaited { id, closed_ns, turned_to }) = (unsafe { AWAITING.get(thread) }).copied() else {
+        return;
+    };
     if id.sock == sk {
         return;
     }
@@ -63,6 +90,8 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
         connect_ns: id.connect_ns,
         // SAFETY: the helper takes nothing.
         ns: unsafe { bpf_ktime_get_ns() },
+        closed_ns,
+        turned_to,
         other_sock: sk,
         action: action as u32,
         bytes,
@@ -74,10 +103,12 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
     entry.submit(0);
 }
 
-/// The thread sent `bytes` on `sk`, which was in `state`.
+/// The thread sent `bytes` on `sk`, which was in `state`. Datagrams are no answer to a client: nginx writes its logs with them.
 #[inline(always)]
 pub fn sent(sk: u64, bytes: u32, state: u8) {
-    act(Action::Sent, sk, bytes, state);
+    if read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM {
+        act(Action::Sent, sk, bytes, state);
+    }
 }
 
 /// The thread closed `sk`, which was in `old_state`.
@@ -108,8 +139,11 @@ pub fn destroyed(sk: u64) {
     // SAFETY: copied out at once.
     if let Some(connect_ns) = unsafe { BROKEN.get(sk) }.copied() {
         if BROKEN.remove(sk).is_ok() {
-            if kernel::current_exit().is_none() {
-                await_next(ConnectionId { sock: sk, connect_ns });
+            let id = ConnectionId { sock: sk, connect_ns };
+            if nginx_end::is_open(id) {
+                nginx_end::closes_broken(id);
+            } else if kernel::current_exit().is_none() {
+                await_next(id);
             }
             count!(awaiting, u64::MAX);
         }

@@ -5,6 +5,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use crate::{
     kernel::{layout, read},
     maps::{DEATHS, Death},
+    unix_end,
 };
 
 /// The process `tgid`, whose first thread is `task`, ends.
@@ -17,4 +18,5 @@ pub fn of(tgid: u32, task: u64) {
         reserved: 0,
     };
     let _evicts = DEATHS.insert(tgid, &death, 0);
+    unix_end::holder_dies();
 }

@@ -149,6 +149,8 @@ pub mod nginx_flag {
     pub const WORKER_OPEN: u32 = 1 << 7;
     /// A receive returned 0: the peer had closed.
     pub const END_READ: u32 = 1 << 8;
+    /// A receive only peeked, after the response was read: nginx looks so at a connection that it keeps for later.
+    pub const PEEKED: u32 = 1 << 9;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -188,7 +190,7 @@ pub struct NginxEnd {
     pub received: u64,
     /// `tcp_sock.bytes_received` when this end ended, over the whole connection; a FIN counts as one byte.
     pub arrived: u64,
-    /// Bytes that arrived and that nginx never read.
+    /// Bytes that arrived and that nginx never read; on a unix socket the buffers they lie in.
     pub unread: u32,
     /// Bytes sent that the peer's kernel never acknowledged.
     pub unacked: u32,

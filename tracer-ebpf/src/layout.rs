@@ -61,6 +61,8 @@ layout! {
     sk_max_ack_backlog: "sock.sk_max_ack_backlog",
     /// Packets that a listener dropped.
     sk_drops: "sock.sk_drops",
+    /// SOCK_STREAM and others.
+    sk_type: "sock.sk_type",
     /// IPPROTO_TCP and others.
     sk_protocol: "sock.sk_protocol",
     /// Local port in network order; outlives `skc_num`.

@@ -25,6 +25,15 @@ pub struct ConnectionId {
     pub connect_ns: u64,
 }
 
+/// A connection whose thread's next act is awaited.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Awaited {
+    pub id: ConnectionId,
+    pub closed_ns: u64,
+    pub turned_to: u64,
+}
+
 /// An upstream's address as seen from one network namespace; namespace zero stands for any.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -101,11 +110,11 @@ pub static RESETS: LruHashMap<u32, Reset> = LruHashMap::with_max_entries(8_192, 
 
 /// Connections closed unfinished, by the thread that closed them.
 #[map]
-pub static AWAITING: LruHashMap<u32, ConnectionId> = LruHashMap::with_max_entries(1_024, 0);
+pub static AWAITING: HashMap<u32, Awaited> = HashMap::with_max_entries(4_096, 0);
 
 /// Connections that the network ended and that nginx has not closed yet, by nginx's socket.
 #[map]
-pub static BROKEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
+pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// Packets of handshakes that were dropped, by the sequence number of the client's SYN.
 #[map]
@@ -122,6 +131,14 @@ pub static PATHS: LruHashMap<u64, [u8; PATH_LEN]> = LruHashMap::with_max_entries
 /// Unix listeners by path.
 #[map]
 pub static UNIX_LISTENERS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Open worker ends of unix exchanges that nginx gave up, by their socket.
+#[map]
+pub static ABANDONED: LruHashMap<u64, WorkerEnd> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The newest of them that a process has, by process.
+#[map]
+pub static HOLDERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Processes that ended lately.
 #[map]
@@ -179,7 +196,17 @@ pub(crate) use count;
 #[inline(always)]
 pub fn port_is_watched(port: u16) -> bool {
     // SAFETY: the array has an entry for each value of a u16.
-    PORTS.get(0).is_some_and(|ports| unsafe { *ports.get_unchecked(usize::from(port)) } != 0)
+    PORTS.get(0).is_some_and(|ports| unsafe { *ports.get_unchecked(index(port)) } != 0)
+}
+
+/// A port as an index whose bounds every verifier knows. To those before 7.0 a byte swap, of whatever width, yields any number; and the
+/// compiler knows better and would leave a mask out.
+#[inline(always)]
+fn index(port: u16) -> usize {
+    let mut index = u64::from(port);
+    // SAFETY: a mask, and nothing else.
+    unsafe { core::arch::asm!("{index} &= 65535", index = inout(reg) index, options(pure, nomem, nostack)) };
+    index as usize
 }
 
 /// Marks a port (host order) as one of ours.
@@ -187,6 +214,6 @@ pub fn port_is_watched(port: u16) -> bool {
 pub fn watch_port(port: u16) {
     if let Some(ports) = PORTS.get_ptr_mut(0) {
         // SAFETY: the array has an entry for each value of a u16, and nobody ever writes anything but one.
-        unsafe { (*ports.cast::<u8>().add(usize::from(port))) = 1 };
+        unsafe { (*ports.cast::<u8>().add(index(port))) = 1 };
     }
 }

@@ -147,7 +147,7 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     if nginx.flags & nginx_flag::READ_LAST != 0 {
-        nginx.flags &= !nginx_flag::READ_LAST;
+        nginx.flags &= !(nginx_flag::READ_LAST | nginx_flag::PEEKED);
         nginx.exchange += 1;
         nginx.first_sent_ns = 0;
         nginx.first_received_ns = 0;
@@ -165,8 +165,14 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
 
 /// nginx's receive returned `ret`. Returns whether this was an end of ours.
 #[inline(always)]
-pub fn receives(sk: u64, remote_port: u16, ret: i32) -> bool {
+pub fn receives(sk: u64, remote_port: u16, ret: i32, is_peek: bool) -> bool {
     let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
+    if is_peek {
+        if nginx.flags & nginx_flag::READ_LAST != 0 {
+            nginx.flags |= nginx_flag::PEEKED;
+        }
+        return true;
+    }
     if ret <= 0 {
         if ret == 0 {
             nginx.flags |= nginx_flag::END_READ;
@@ -185,23 +191,46 @@ pub fn receives(sk: u64, remote_port: u16, ret: i32) -> bool {
     true
 }
 
+/// The largest goodbye, in bytes: a TLS close_notify with any cipher.
+const GOODBYE: u64 = 96;
+
+/// Whether what was sent last was no request but a goodbye: nginx sends a TLS upstream a close_notify after it has read the whole
+/// response, and closes at once.
+#[inline(always)]
+fn said_goodbye(nginx: &NginxEnd, now: u64) -> bool {
+    nginx.exchange > 1
+        && nginx.flags & nginx_flag::READ_LAST == 0
+        && nginx.received == 0
+        && nginx.first_sent_ns == nginx.last_sent_ns
+        && nginx.sent <= GOODBYE
+        && now - nginx.last_sent_ns < u64::from(filter!(settle_ms)) * 1_000_000
+}
+
 /// Whether nothing is left to tell: the response was read and then the connection closed, by either end, by
-/// processes that live on, and the connection came about at the first SYN.
+/// processes that live on, and the connection came about at the first SYN. Whatever ends a connection that nginx kept
+/// for later harms nobody.
 #[inline(always)]
 fn ended_well(exchange: &OpenExchange, now: u64) -> bool {
     let nginx = &exchange.nginx;
+    if nginx.flags & nginx_flag::PEEKED != 0 {
+        return true;
+    }
     let settled = u64::from(filter!(settle_ms)) * 1_000_000;
-    nginx.error == 0
-        && nginx.flags & nginx_flag::READ_LAST != 0
+    let by_living = nginx.error == 0
         && nginx.flags & nginx_flag::CLOSER_EXITING == 0
-        && exchange.worker.exiting == 0
-        && (nginx.old_state == tcp_state::CLOSE_WAIT && nginx.new_state == tcp_state::LAST_ACK
-            || nginx.old_state == tcp_state::ESTABLISHED
-                && nginx.new_state == tcp_state::FIN_WAIT1
-                && now - nginx.last_received_ns < settled)
+        && (exchange.worker.exiting == 0 || exchange.worker.exit_code & 0x7f == 0);
+    let answered = nginx.flags & nginx_flag::READ_LAST != 0;
+    let peer_closed = nginx.old_state == tcp_state::CLOSE_WAIT && nginx.new_state == tcp_state::LAST_ACK;
+    let at_once = nginx.old_state == tcp_state::ESTABLISHED
+        && nginx.new_state == tcp_state::FIN_WAIT1
+        && now - nginx.last_received_ns < settled;
+    by_living && (answered && (peer_closed || at_once) || said_goodbye(nginx, now))
 }
 
 /// This end of a TCP exchange ended. Returns whether it was an end of ours.
+///
+/// What the network ends after the handshake is over for nginx only when it meets the error: until then it may still
+/// read all of a response that came before a reset. So that is told when nginx closes the socket.
 #[inline(always)]
 pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     let Some(exchange) = find(sk, remote_port) else { return false };
@@ -210,20 +239,75 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     nginx.new_state = new_state;
     // Set before the state changes by tcp_reset and the timers, not by a closing process.
     nginx.error = read(sk, layout!(sk_err));
-    let (well, now) = ends(exchange);
+    if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
+        // SAFETY: the helper takes nothing.
+        nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
+        take_account(nginx, sk);
+        look_at_worker(exchange);
+        aftermath::await_close(ConnectionId { sock: sk, connect_ns: exchange.nginx.connect_ns });
+        return true;
+    }
+    let well = ends(exchange).0;
     if !well || exchange.nginx.syn_retransmits > 0 {
         take_account(&mut exchange.nginx, sk);
-        if let Some(worker) = worker_end::look(&exchange.nginx, now) {
-            note_worker(&mut exchange.nginx, worker.has_socket != 0);
-            exchange.worker = worker;
-        }
+        look_at_worker(exchange);
         tell(exchange, well);
     }
+    forget(exchange, sk);
+    true
+}
+
+/// Whether this very connection is still watched.
+#[inline(always)]
+pub fn is_open(id: ConnectionId) -> bool {
+    // SAFETY: only looked at.
+    unsafe { EXCHANGES.get(id.sock) }.is_some_and(|exchange| exchange.nginx.connect_ns == id.connect_ns)
+}
+
+/// nginx closes a socket that the network had ended. An error that nobody has taken (`sock_error` clears it) has harmed
+/// nobody.
+#[inline(always)]
+pub fn closes_broken(id: ConnectionId) {
+    let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
+    // SAFETY: preallocated map memory; the connection's name is checked at once.
+    let exchange = unsafe { &mut *exchange };
+    if exchange.nginx.connect_ns != id.connect_ns {
+        return;
+    }
+    let (error, ended_ns) = (exchange.nginx.error, exchange.nginx.ended_ns);
+    let met = exchange.nginx.errno != 0 || read::<u32>(id.sock, layout!(sk_err)) == 0;
+    exchange.nginx.unread = kernel::unread(id.sock);
+    // So that the exit of the closer is looked at in any case.
+    exchange.nginx.error = 0;
+    let (mut well, _) = ends(exchange);
+    let nginx = &mut exchange.nginx;
+    if met {
+        nginx.error = error;
+        nginx.ended_ns = ended_ns;
+        well = nginx.flags & nginx_flag::PEEKED != 0;
+    } else if nginx.flags & nginx_flag::READ_LAST != 0 && nginx.unread == 0 {
+        well = true;
+    }
+    if !well {
+        tell(exchange, false);
+    }
+    forget(exchange, id.sock);
+}
+
+#[inline(always)]
+fn look_at_worker(exchange: &mut OpenExchange) {
+    if let Some(worker) = worker_end::look(&exchange.nginx, exchange.nginx.ended_ns) {
+        note_worker(&mut exchange.nginx, worker.has_socket != 0);
+        exchange.worker = worker;
+    }
+}
+
+#[inline(always)]
+fn forget(exchange: &OpenExchange, sk: u64) {
     if exchange.nginx.worker_sock == 0 && exchange.nginx.handshake != 0 {
         let _gone = HANDSHAKES.remove(exchange.nginx.handshake);
     }
     let _gone = EXCHANGES.remove(sk);
-    true
 }
 
 /// Writes down that an end ended. Returns whether it ended plainly well, and when.
@@ -289,7 +373,8 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
     // closing it right now.
-    let by_network = nginx.error != 0 && nginx.upstream.family != FAMILY_UNIX;
+    let by_network =
+        nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
     match RING.reserve::<Exchange>(0) {
         Some(mut entry) => {
             let record = entry.as_mut_ptr();

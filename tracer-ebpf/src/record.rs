@@ -107,6 +107,10 @@ pub struct Aftermath {
     pub connect_ns: u64,
     /// When nginx acted.
     pub ns: u64,
+    /// When nginx closed the exchange's socket.
+    pub closed_ns: u64,
+    /// The first socket that nginx's thread received from in between, or zero: then it acted in the same turn of its loop.
+    pub turned_to: u64,
     /// The socket it acted on.
     pub other_sock: u64,
     /// An [`Action`].

@@ -38,8 +38,11 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
         }
         return;
     }
+    if aftermath::is_awaited() {
+        aftermath::received(sk);
+    }
     let (remote_port, local_port) = kernel::ports(sk);
-    if flags & MSG_PEEK != 0 || !nginx_end::receives(sk, remote_port, ret) {
+    if !nginx_end::receives(sk, remote_port, ret, flags & MSG_PEEK != 0) {
         worker_end::read_from(sk, local_port);
     }
 }

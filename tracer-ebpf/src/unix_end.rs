@@ -1,8 +1,11 @@
 //! Exchanges over unix sockets. No tracepoint tells of them, so connect and close are seen as system calls; the rest
 //! as for TCP. A unix socket has no port: port 0 stands for it among the watched ports.
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
+    generated::bpf_for_each_map_elem,
 };
 use tracer_ebpf::{
     Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, MISSING, PATH_LEN, nginx_flag, tcp_state,
@@ -12,8 +15,9 @@ use crate::{
     aftermath,
     kernel::{self, filter, layout, read},
     maps::{
-        ATTACHED, CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
-        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, port_is_watched, watch_port,
+        ABANDONED, ATTACHED, CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, HOLDERS,
+        OpenExchange, PATHS, SCRATCH, UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, port_is_watched,
+        watch_port,
     },
     nginx_end, signal, worker_end,
 };
@@ -228,6 +232,7 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
         }
     }
     watch_port(NO_PORT);
+    let _gone = ABANDONED.remove(peer);
     if WORKERS.insert(peer, &empty.worker, 0).is_err() {
         count!(workers_untracked, 1);
         return;
@@ -280,20 +285,101 @@ fn look(path: &[u8; PATH_LEN]) -> ListenerView {
     }
 }
 
-/// A process of ours closes a descriptor.
+/// A process closes a descriptor.
 #[inline(always)]
 pub fn close_called(fd: u64) {
-    if !nginx_end::is_our_task(&kernel::current()) {
+    let task = kernel::current();
+    // SAFETY: copied out at once.
+    let held = unsafe { HOLDERS.get(task.tgid) }.copied().unwrap_or(0);
+    if held == 0 && !nginx_end::is_our_task(&task) {
         return;
     }
     let sk = kernel::sock_of(fd);
     if sk == 0 {
         return;
     }
+    if sk == held {
+        abandoned_ends(sk, task.tgid);
+        return;
+    }
     let Some(exchange) = nginx_end::find(sk, NO_PORT) else { return };
     if exchange.nginx.upstream.family == FAMILY_UNIX {
         ended(exchange, sk);
     }
+}
+
+/// The running process ends, maybe one of ours: its open exchanges end with it, without a system call.
+#[inline(always)]
+pub fn owner_dies() {
+    if !nginx_end::is_our_task(&kernel::current()) || !port_is_watched(NO_PORT) {
+        return;
+    }
+    // SAFETY: the callback has the signature that the helper asks for, and uses no context.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const EXCHANGES).cast_mut().cast(),
+            ends_with_owner as *mut c_void,
+            core::ptr::null_mut(),
+            0,
+        );
+    }
+}
+
+/// For each open exchange, while a process of ours ends. An entry may be removed from within.
+extern "C" fn ends_with_owner(
+    _map: *mut c_void,
+    sk: *const u64,
+    exchange: *mut OpenExchange,
+    _context: *mut c_void,
+) -> i64 {
+    // SAFETY: the helper hands over the entry's own memory.
+    let (sk, exchange) = unsafe { (*sk, &mut *exchange) };
+    if exchange.nginx.upstream.family == FAMILY_UNIX
+        && exchange.nginx.nginx.tgid == (bpf_get_current_pid_tgid() >> 32) as u32
+    {
+        ended(exchange, sk);
+    }
+    0
+}
+
+/// The running process ends, and with it closes what it holds without a system call.
+#[inline(always)]
+pub fn holder_dies() {
+    let task = kernel::current();
+    // SAFETY: copied out at once.
+    if let Some(held) = unsafe { HOLDERS.get(task.tgid) }.copied() {
+        abandoned_ends(held, task.tgid);
+    }
+}
+
+/// A process read from a unix socket that nginx has given up.
+#[inline(always)]
+pub fn abandoned_read_from(sk: u64) {
+    let Some(worker) = ABANDONED.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory.
+    let worker = unsafe { &mut *worker };
+    // The socket keeps its peer for as long as it lives: another one at this address has another peer.
+    if worker.accepted_ns != 0 || read::<u64>(sk, layout!(unix_peer)) != worker.nginx_sock {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
+    worker.worker = kernel::current();
+    let _evicts = HOLDERS.insert(worker.worker.tgid, sk, 0);
+}
+
+/// The worker's end of an exchange that nginx had given up is closed by the running process.
+#[inline(always)]
+fn abandoned_ends(sk: u64, tgid: u32) {
+    let _gone = HOLDERS.remove(tgid);
+    let Some(worker) = ABANDONED.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory.
+    let worker = unsafe { &mut *worker };
+    if read::<u64>(sk, layout!(unix_peer)) == worker.nginx_sock {
+        worker_end::closes(worker);
+        worker_end::tell(worker);
+    }
+    let _gone = ABANDONED.remove(sk);
 }
 
 /// nginx closes its end. What it read last tells whether the peer had closed before, and how.
@@ -308,6 +394,10 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
     } else {
         (tcp_state::ESTABLISHED, tcp_state::FIN_WAIT1)
     };
+    nginx.unread = read(sk, layout!(receive_qlen));
+    if nginx.unread > 0 && nginx.error == 0 {
+        nginx.new_state = tcp_state::CLOSE;
+    }
     take_worker(exchange);
     let (well, now) = nginx_end::ends(exchange);
     if !well {
@@ -315,8 +405,15 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
         if let Some(path) = unsafe { PATHS.get(sk) } {
             exchange.nginx.listener_last = look(path);
         }
-        if exchange.worker.ended_ns == 0 {
-            exchange.worker.abandoned_ns = now;
+        let worker = &mut exchange.worker;
+        if worker.sock != 0 && worker.ended_ns == 0 {
+            worker.abandoned_ns = now;
+            if !is_release_seen() {
+                let _evicts = ABANDONED.insert(worker.sock, &*worker, 0);
+            }
+            if worker.accepted_ns != 0 && !is_release_seen() {
+                let _evicts = HOLDERS.insert(worker.worker.tgid, worker.sock, 0);
+            }
         }
         nginx_end::tell(exchange, well);
     }
@@ -328,6 +425,14 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
     }
     let _gone = PATHS.remove(sk);
     let _gone = EXCHANGES.remove(sk);
+}
+
+/// Whether a unix socket that a listener made was handed to a process, be it closed since or not: `unix_accept` takes the
+/// listener out of it (`unix_update_edges`, since 6.10).
+#[inline(always)]
+fn was_accepted(sk: u64) -> bool {
+    kernel::has_socket(sk)
+        || layout!(unix_listener) != MISSING && read::<u64>(sk, layout!(unix_listener)) == 0
 }
 
 /// Whether the end of every unix socket is seen.
@@ -374,8 +479,7 @@ fn take_worker(exchange: &mut OpenExchange) {
     }
     exchange.worker = *worker;
     let worker = &mut exchange.worker;
-    let has_socket = kernel::has_socket(nginx.worker_sock);
-    worker.has_socket = u32::from(has_socket || worker.accepted_ns != 0);
+    worker.has_socket = u32::from(worker.accepted_ns != 0 || was_accepted(nginx.worker_sock));
     if worker.ended_ns != 0 {
         return;
     }

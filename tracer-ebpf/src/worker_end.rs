@@ -6,7 +6,7 @@ use tracer_ebpf::{Header, Kind, NginxEnd, WorkerEnd, WorkerGone};
 use crate::{
     kernel::{self, layout, read},
     maps::{EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, RING, WORKERS, count, port_is_watched, watch_port},
-    signal,
+    signal, unix_end,
 };
 
 /// A listener's new socket is ready to be accepted: joins it to nginx's end by the handshake's sequence numbers.
@@ -56,7 +56,12 @@ pub fn read_from(sk: u64, local_port: u16) {
     if !port_is_watched(local_port) {
         return;
     }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else {
+        if local_port == 0 {
+            unix_end::abandoned_read_from(sk);
+        }
+        return;
+    };
     // SAFETY: preallocated map memory.
     let worker = unsafe { &mut *worker };
     if worker.accepted_ns == 0 {

@@ -2,16 +2,28 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::death;
+use crate::{aftermath, death, unix_end};
 
 /// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
 /// files.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
+    aftermath::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
         death::of(tgid, ctx.arg(0));
+    }
+    0
+}
+
+/// The same, for a process of ours that has unix exchanges open; attached with the hooks of system calls. A program of its
+/// own because `bpf_for_each_map_elem` is there since 5.13 only.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn unix_ends_exit(_ctx: RawTracePointContext) -> i32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if (pid_tgid >> 32) as u32 == pid_tgid as u32 {
+        unix_end::owner_dies();
     }
     0
 }

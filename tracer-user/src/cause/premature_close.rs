@@ -31,8 +31,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     };
     let name = signals::worker_in_words(worker);
     let died = worker.exiting != 0;
-    if exchange.nginx.received > 0 && !died {
-        return None;
+    // After bytes of a response, only a death by signal tells that it was not whole; and an idle connection fails no exchange.
+    if exchange.nginx.received > 0 && (signals::died_of(worker).is_none() || !exchange.nginx_acted_at_once())
+    {
+        return Some(Finding::well());
     }
     let finding = match signals::died_of(worker) {
         Some(signal) => Finding::proven(

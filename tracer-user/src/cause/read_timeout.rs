@@ -1,15 +1,12 @@
 //! `read_timeout`: nginx stopped waiting for the response.
 
-use tracer_ebpf::{Action, WorkerEnd};
+use tracer_ebpf::WorkerEnd;
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::{Aftermaths, Joined},
+    ledger::Joined,
     words::{count, span},
 };
-
-/// nginx deals with the client in the same turn of its loop that closed the upstream.
-const AT_ONCE_NS: u64 = 1_000_000;
 
 const HEADER: &str =
     "upstream timed out (110: Connection timed out) while reading response header from upstream";
@@ -88,13 +85,8 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 /// client, and a server of this host closes in turn.
 fn stalled(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
-    let acted = match &exchange.aftermath {
-        Aftermaths::Seen { what, .. } if exchange.worker.is_none() || exchange.path.is_some() => {
-            what.action == Action::Closed as u32 && what.ns - nginx.ended_ns < AT_ONCE_NS
-        }
-        Aftermaths::Seen { .. } => !exchange.worker_closed_in_turn(),
-        Aftermaths::NotAwaited | Aftermaths::NotSeen => false,
-    };
+    let is_seen_here = exchange.worker.is_some() && exchange.path.is_none();
+    let acted = exchange.nginx_acted_at_once() && !(is_seen_here && exchange.worker_closed_in_turn());
     if !acted || !exchange.may_have_stalled() {
         return exchange.may_have_stalled().then(Finding::well);
     }

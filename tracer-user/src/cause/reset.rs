@@ -15,6 +15,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if exchange.was_connecting() || !matches!(exchange.nginx.error, ECONNRESET | EPIPE) {
         return None;
     }
+    // A connection that has been answered may be idle: then its end fails no exchange, and nginx has no client to deal with.
+    if exchange.has(nginx_flag::READ_LAST) && !exchange.nginx_acted_at_once() {
+        return Some(Finding::well());
+    }
     let finding = match &exchange.worker {
         Some(worker) if worker.ended_ns != 0 && worker.error == 0 => by_process(exchange, worker)?,
         Some(_) => return None,

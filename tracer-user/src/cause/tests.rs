@@ -194,6 +194,31 @@ fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
 }
 
 #[test]
+fn what_nginx_does_in_a_later_turn_of_its_loop_tells_nothing() {
+    let record = given_up(1_000);
+    let mut ledger = Ledger::default();
+    ledger.take(Record::Exchange(Box::new(record)));
+    let Record::Aftermath(mut later, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED) else {
+        panic!("no aftermath");
+    };
+    later.turned_to = 99;
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(later, action)) else { panic!("no exchange") };
+    let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
+    assert_eq!(verdict.cause, Cause::NotEnoughFacts);
+}
+
+#[test]
+fn an_idle_connection_that_dies_fails_no_exchange() {
+    let mut record = killed(60_000, 15);
+    record.nginx.flags |= nginx_flag::READ_LAST;
+    record.nginx.received = 300;
+    record.nginx.last_received_ns = at(10);
+    assert!(matches!(outcome(record, None), Outcome::Well));
+    // With a client to deal with it was in the middle of a response.
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetWorkerKilled);
+}
+
+#[test]
 fn lost_records_make_verdicts_incomplete() {
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(given_up(1_000))));

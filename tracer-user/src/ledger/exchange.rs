@@ -125,13 +125,19 @@ impl Joined {
     /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
     /// client or tried the next upstream.
     pub fn nginx_went_on(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, .. })
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what } if is_same_turn(&what))
     }
 
     /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
     pub fn client_had_left(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
-            if what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE))
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
+            && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
+    }
+
+    /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
+    /// belong together. An idle connection is closed for itself.
+    pub fn nginx_acted_at_once(&self) -> bool {
+        matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
     }
 
     /// Bytes of the response that arrived at nginx's end, read or not. The FIN that the kernel counts as a byte is
@@ -189,6 +195,12 @@ impl Joined {
     pub fn lasted_ns(&self) -> u64 {
         self.nginx.ended_ns.saturating_sub(self.nginx.connect_ns)
     }
+}
+
+/// Whether nginx's thread received from no other socket between closing the exchange and this act. The handler of one event does
+/// not, a new turn of its loop begins with it.
+fn is_same_turn(aftermath: &Aftermath) -> bool {
+    aftermath.turned_to == 0 || aftermath.turned_to == aftermath.other_sock
 }
 
 /// Microseconds from `start` to `end`, both in ns.

@@ -186,7 +186,14 @@ pub(super) fn attached(plan: &HookPlan) -> Attached {
 pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
     tracefs::with(|| {
         let mut attacher = Attacher { object, btf: None, refused: HashSet::new() };
-        attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)
+        let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
+        if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
+            eprintln!(
+                "why502: an nginx that dies is not seen to end its unix exchanges: {}",
+                refused(&error)
+            );
+        }
+        Ok(name)
     })
 }
 
