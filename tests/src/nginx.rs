@@ -22,6 +22,7 @@ const PORT: u16 = 8080;
 pub struct Location {
     prefix: String,
     protocol: &'static str,
+    scheme: &'static str,
     target: String,
     docroot: PathBuf,
     directives: Vec<String>,
@@ -43,10 +44,16 @@ impl Location {
         Location::new(prefix, "proxy", upstream.for_nginx())
     }
 
+    /// Passes `prefix` on to whoever speaks HTTP over TLS at an endpoint.
+    pub fn https(prefix: &str, upstream: &Endpoint) -> Location {
+        Location { scheme: "https", ..Location::http(prefix, upstream) }
+    }
+
     fn new(prefix: &str, protocol: &'static str, target: String) -> Location {
         Location {
             prefix: prefix.into(),
             protocol,
+            scheme: "http",
             target,
             docroot: "/nonexistent".into(),
             directives: Vec::new(),
@@ -86,11 +93,11 @@ impl Location {
     }
 
     fn configuration(&self) -> String {
-        let Location { prefix, protocol, target, docroot, directives } = self;
+        let Location { prefix, protocol, scheme, target, docroot, directives } = self;
         let mut text = format!("    location {prefix} {{\n      rewrite ^{prefix}(.*)$ /$1 break;\n");
         let pass = match *protocol {
             "proxy" => {
-                "proxy_pass http://TARGET;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n"
+                "proxy_pass SCHEME://TARGET;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n"
             }
             _ => {
                 "fastcgi_pass TARGET;\n      \
@@ -102,7 +109,10 @@ impl Location {
             }
         };
         text += "      ";
-        text += &pass.replace("TARGET", target).replace("DOCROOT", &docroot.to_string_lossy());
+        text += &pass
+            .replace("SCHEME", scheme)
+            .replace("TARGET", target)
+            .replace("DOCROOT", &docroot.to_string_lossy());
         for directive in directives {
             let _ = writeln!(text, "      {directive};");
         }
@@ -145,6 +155,12 @@ impl Builder {
         let lines = servers.chain(directives.iter().map(ToString::to_string));
         let body: String = lines.map(|line| format!("    {line};\n")).collect();
         self.groups.push(format!("  upstream {name} {{\n{body}  }}\n"));
+        self
+    }
+
+    /// Adds a block to `http`: another server, say.
+    pub fn block(mut self, block: &str) -> Builder {
+        self.groups.push(format!("  {block}\n"));
         self
     }
 

@@ -13,12 +13,13 @@ use anyhow::{Context as _, Result};
 use crate::step::{Outcome, Steps};
 
 /// The programs that the rig runs, and the package that brings each (by its name in Debian and Ubuntu). A `*` stands for a version.
-const NEEDS: [(&str, &str); 5] = [
+const NEEDS: [(&str, &str); 6] = [
     ("nginx", "nginx"),
     ("php-fpm*", "php-fpm"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
+    ("openssl", "openssl"),
 ];
 
 /// How long a side step may take, which the set-up can do without.

@@ -1,0 +1,63 @@
+//! Upstreams over TLS: nginx says goodbye to them with a record of its own, which is no request.
+
+use anyhow::{Result, ensure};
+use rig::{Endpoint, Location, Namespace, Nginx, Tracer};
+
+/// A server of nginx's own that speaks TLS, with a key made for this test.
+fn tls_server(namespace: &Namespace, port: u16) -> Result<String> {
+    let folder = namespace.folder("tls")?;
+    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
+    let made = namespace
+        .command("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=rig",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()?;
+    ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(format!(
+        "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {}; location / {{ return 200 hello; }} }}",
+        certificate.display(),
+        key.display()
+    ))
+}
+
+#[test]
+fn successes_over_tls_are_silent_and_a_refusal_beside_them_is_told() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let upstream = Endpoint::v4(18443);
+    let nobody = Endpoint::v4(18444);
+    let nginx = Nginx::on(&namespace)
+        .workers(2)
+        .block(&tls_server(&namespace, 18443)?)
+        .group("kept", &[&upstream], &["keepalive 4"])
+        .location(Location::https("/tls/", &upstream))
+        .location(Location::https("/keeps/", &upstream).through_group("kept"))
+        .location(Location::https("/refused/", &nobody))
+        .start()?;
+    namespace.wait_for_listener(&upstream)?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = nginx.client();
+    for path in ["/tls/", "/keeps/"] {
+        ensure!(client.storm(path, 200, 8)? == [(200, 200)].into(), "{path}");
+    }
+    ensure!(client.get("/refused/")?.status == 502);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.len() == 1, "{:#?}", account.verdicts);
+    account.only(&nobody)?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+    ensure!(nginx.failures().len() == 1);
+    Ok(())
+}
