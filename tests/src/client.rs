@@ -27,6 +27,10 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+/// A connection on which nothing has been asked yet.
+#[derive(Debug)]
+pub struct Connected(TcpStream);
+
 /// A request that has been sent and not yet been answered.
 #[derive(Debug)]
 pub struct Asked(TcpStream);
@@ -86,8 +90,21 @@ impl Client {
         })
     }
 
+    /// Connects, and leaves the request for later.
+    pub fn connected(&self) -> Result<Connected> {
+        Ok(Connected(self.connect()?))
+    }
+
     fn connect(&self) -> Result<TcpStream> {
         self.namespace.run(|| connect(self.server))
+    }
+}
+
+impl Connected {
+    /// Asks, and leaves the answer for later.
+    pub fn ask(self, path: &str) -> Result<Asked> {
+        request(&self.0, path)?;
+        Ok(Asked(self.0))
     }
 }
 
@@ -102,6 +119,14 @@ impl Asked {
         let line = String::from_utf8_lossy(&answer);
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok(Response { status: status.with_context(|| format!("no status: {line}"))?, body })
+    }
+
+    /// Waits until at least `length` bytes of the answer have come, and leaves them there.
+    pub fn wait_for(&self, length: usize) -> Result<()> {
+        let mut some = vec![0; length];
+        wait::until_true(&format!("{length} bytes of an answer"), || {
+            Ok(self.0.peek(&mut some).context("looking at the answer")? >= length)
+        })
     }
 
     /// Waits for the first `length` bytes of the answer, then goes away.

@@ -23,6 +23,18 @@ pub enum Fault {
     Reset,
     /// Reads the request and closes properly, without an answer.
     CloseUnanswered,
+    /// Closes without reading.
+    CloseUnread,
+    /// Reads the request and exits.
+    Exit,
+    /// Exits without reading.
+    ExitUnread,
+    /// Reads the request and sends nothing.
+    Mute,
+    /// Answers, and exits without closing.
+    AnswerAndExit,
+    /// Answers, and closes with linger 0.
+    AnswerAndReset,
     /// Sends half of the answer, then nothing more.
     StallMidway,
     /// Sends half of the answer, then closes with linger 0.
@@ -33,10 +45,16 @@ pub enum Fault {
     Answer,
 }
 
-const NAMES: [(Fault, &str); 7] = [
+const NAMES: [(Fault, &str); 13] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
+    (Fault::CloseUnread, "close-unread"),
+    (Fault::Exit, "exit"),
+    (Fault::ExitUnread, "exit-unread"),
+    (Fault::Mute, "mute"),
+    (Fault::AnswerAndExit, "answer-and-exit"),
+    (Fault::AnswerAndReset, "answer-and-reset"),
     (Fault::StallMidway, "stall-midway"),
     (Fault::ResetMidway, "reset-midway"),
     (Fault::NeverAccept, "never-accept"),
@@ -99,6 +117,13 @@ impl FaultyServer {
     pub fn wait_accepted(&self, count: usize) -> Result<()> {
         self.lines.wait(&format!("connection {count} accepted"), |lines| {
             lines.iter().filter(|line| *line == "accepted").count() >= count
+        })
+    }
+
+    /// Waits until it has read `count` requests.
+    pub fn wait_read(&self, count: usize) -> Result<()> {
+        self.lines.wait(&format!("request {count} read"), |lines| {
+            lines.iter().filter(|line| *line == "read").count() >= count
         })
     }
 

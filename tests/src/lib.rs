@@ -16,6 +16,8 @@ pub mod wait;
 // The machine: a network, what crosses it, and what its kernel counts.
 pub mod endpoint;
 pub mod link;
+pub mod listener;
+pub mod memory;
 pub mod namespace;
 pub mod queue;
 mod watchdog;

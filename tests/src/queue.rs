@@ -53,6 +53,23 @@ impl Namespace {
         wait::until_true(&what, || Ok(self.accept_queue(listener)? == Some(length)))
     }
 
+    /// Waits until `count` handshakes with a listener have begun and are not over.
+    pub fn wait_for_half_open(&self, listener: &Endpoint, count: usize) -> Result<()> {
+        let Endpoint::Tcp(address) = *listener else { bail!("{listener} is not TCP") };
+        let table = if address.is_ipv4() { "tcp" } else { "tcp6" };
+        let path = format!("/proc/thread-self/net/{table}");
+        wait::until_true(&format!("{count} unfinished handshakes with {listener}"), || {
+            let entries = self.run(|| {
+                let machine = procfs::current_system_info();
+                TcpNetEntries::from_file(&path, machine).context("listing TCP sockets")
+            })?;
+            let unfinished = |state: &TcpState| matches!(state, TcpState::SynRecv | TcpState::NewSynRecv);
+            let mut entries = entries.0;
+            entries.retain(|entry| entry.local_address == address && unfinished(&entry.state));
+            Ok(entries.len() == count)
+        })
+    }
+
     /// Fills an accept queue with connections of nobody in particular, and waits until `count` are in it.
     pub fn fill_queue(&self, listener: &Endpoint, count: u32) -> Result<Vec<TcpStream>> {
         let Endpoint::Tcp(address) = *listener else { bail!("{listener} is not TCP") };

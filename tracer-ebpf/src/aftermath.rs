@@ -17,6 +17,12 @@ fn thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
 /// Whether any thread's next act is awaited: false nearly always, and cheap to ask.
 #[inline(always)]
 pub fn is_awaited() -> bool {
@@ -32,8 +38,7 @@ pub fn await_next(id: ConnectionId) {
     let thread = thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    // SAFETY: the helper takes nothing.
-    let awaited = Awaited { id, closed_ns: unsafe { bpf_ktime_get_ns() }, turned_to: 0 };
+    let awaited = Awaited { id, closed_ns: now(), turned_to: 0 };
     if AWAITING.insert(thread, &awaited, 0).is_ok() && is_new {
         count!(awaiting, 1);
     }
@@ -68,7 +73,7 @@ pub fn await_close(id: ConnectionId) {
 }
 
 #[inline(always)]
-fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
+fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let thread = thread();
     // SAFETY: copied out at once.
     let Some(Awaited { id, closed_ns, turned_to }) = (unsafe { AWAITING.get(thread) }).copied() else {
@@ -88,8 +93,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
         header: Header { kind: Kind::Aftermath as u32, len: size_of::<Aftermath>() as u32 },
         sock: id.sock,
         connect_ns: id.connect_ns,
-        // SAFETY: the helper takes nothing.
-        ns: unsafe { bpf_ktime_get_ns() },
+        ns,
         closed_ns,
         turned_to,
         other_sock: sk,
@@ -107,20 +111,24 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8) {
 #[inline(always)]
 pub fn sent(sk: u64, bytes: u32, state: u8) {
     if read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM {
-        act(Action::Sent, sk, bytes, state);
+        // On an end of ours it is the next upstream's turn, on a connection that was kept.
+        match nginx_end::just_began(sk) {
+            Some(began_ns) => connected(sk, began_ns),
+            None => act(Action::Sent, sk, bytes, state, now()),
+        }
     }
 }
 
 /// The thread closed `sk`, which was in `old_state`.
 #[inline(always)]
 pub fn closed(sk: u64, old_state: u8) {
-    act(Action::Closed, sk, 0, old_state);
+    act(Action::Closed, sk, 0, old_state, now());
 }
 
-/// The thread connects `sk`.
+/// The thread began an exchange on `sk` at `began_ns`.
 #[inline(always)]
-pub fn connected(sk: u64) {
-    act(Action::Connected, sk, 0, tcp_state::CLOSE);
+pub fn connected(sk: u64, began_ns: u64) {
+    act(Action::Connected, sk, 0, tcp_state::CLOSE, began_ns);
 }
 
 /// Remembers a socket that the kernel closed just now: its destruction is no act of this thread.
@@ -153,5 +161,5 @@ pub fn destroyed(sk: u64) {
     if LAST_CLOSED.get(0).is_some_and(|last| *last == sk) {
         return;
     }
-    act(Action::Closed, sk, 0, tcp_state::CLOSE);
+    act(Action::Closed, sk, 0, tcp_state::CLOSE, now());
 }

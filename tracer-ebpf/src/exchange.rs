@@ -65,8 +65,8 @@ pub struct ListenerView {
     pub shared: u32,
     /// Handshakes that are not over (`icsk_accept_queue.qlen`).
     pub syn_queue: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// One where the listener is in another network namespace than the connection, or its address was translated.
+    pub elsewhere: u32,
 }
 
 /// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
@@ -82,6 +82,8 @@ pub enum DropReason {
     ListenOverflow = 3,
     /// A full accept queue when the SYN came (`tcp_conn_request` tests `sk_acceptq_is_full`); no reason names it.
     AcceptQueueFull = 4,
+    /// A neighbour that did not answer: `SKB_DROP_REASON_NEIGH_FAILED`.
+    NeighbourFailed = 5,
 }
 
 impl DropReason {
@@ -92,6 +94,7 @@ impl DropReason {
             2 => Some(Self::ReversePath),
             3 => Some(Self::ListenOverflow),
             4 => Some(Self::AcceptQueueFull),
+            5 => Some(Self::NeighbourFailed),
             _ => None,
         }
     }
@@ -127,6 +130,30 @@ pub struct Reset {
     pub reason: u32,
     /// One where no socket at all answered to the packet's address.
     pub without_socket: u32,
+    /// One where a listener sent it: it would not make a socket for the connection.
+    pub by_listener: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// An ICMP message that answered an end's SYN (`inet_sk_error_report`).
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Icmp {
+    /// When it came; zero for none.
+    pub ns: u64,
+    /// The errno the kernel makes of it.
+    pub errno: u32,
+    /// One for ICMPv6.
+    pub is_v6: u16,
+    /// The message's type.
+    pub kind: u8,
+    /// The message's code.
+    pub code: u8,
 }
 
 /// Bits of [`NginxEnd::flags`].
@@ -151,6 +178,9 @@ pub mod nginx_flag {
     pub const END_READ: u32 = 1 << 8;
     /// A receive only peeked, after the response was read: nginx looks so at a connection that it keeps for later.
     pub const PEEKED: u32 = 1 << 9;
+    /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
+    /// cookies were off.
+    pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -224,10 +254,12 @@ pub struct NginxEnd {
     pub listener_first: ListenerView,
     /// The same at the last look, at a SYN's retransmission or when this end ended.
     pub listener_last: ListenerView,
-    /// The reset that this host sent to this end's SYN.
+    /// The reset that this host sent to this end's SYN, or to the packet that ends its handshake.
     pub reset: Reset,
     /// The packets of its handshake that this host dropped.
     pub dropped: PacketDrop,
+    /// The ICMP message that answered its SYN.
+    pub icmp: Icmp,
 }
 
 /// The first fatal signal that another process sent, as `signal_generate` saw it.
@@ -248,8 +280,8 @@ pub struct Signal {
     pub sender: Task,
     /// One where the sender is the victim's parent process.
     pub from_parent: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// One where the kernel sent it because memory ran out (`mark_victim`).
+    pub out_of_memory: u32,
 }
 
 /// The worker's end of an exchange: the socket the listener's kernel made.

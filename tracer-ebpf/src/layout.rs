@@ -53,6 +53,14 @@ layout! {
     v6_saddr: "sock_common.skc_v6_rcv_saddr",
     /// Pending error.
     sk_err: "sock.sk_err",
+    /// An error that does not end the connection by itself.
+    sk_err_soft: "sock.sk_err_soft",
+    /// Errors with their ICMP messages, the newest one.
+    sk_error_queue: "sock.sk_error_queue.next",
+    /// In a packet of that queue.
+    skb_cb: "sk_buff.cb",
+    /// In there, a `struct sock_extended_err`, which is part of the kernel's user interface.
+    extended_err: "sock_exterr_skb.ee",
     /// The file's side of the socket; NULL until accepted and once orphaned.
     sk_socket: "sock.sk_socket",
     /// Connections waiting to be accepted.
@@ -85,6 +93,8 @@ layout! {
     total_retrans: "tcp_sock.total_retrans",
     /// Network namespace's inode number.
     net_inum: "net.ns.inum",
+    /// The sysctl net.ipv4.tcp_syncookies, for IPv6 too.
+    net_syncookies: "net.ipv4.sysctl_tcp_syncookies",
     /// Process id.
     task_tgid: "task_struct.tgid",
     /// Parent process.
@@ -129,6 +139,8 @@ layout! {
     drop_netfilter: "enum:skb_drop_reason.SKB_DROP_REASON_NETFILTER_DROP",
     /// Reverse path filtering.
     drop_rpfilter: "enum:skb_drop_reason.SKB_DROP_REASON_IP_RPFILTER",
+    /// A neighbour that did not answer.
+    drop_neighbour: "enum:skb_drop_reason.SKB_DROP_REASON_NEIGH_FAILED",
     /// A full accept queue at the end of the handshake (absent in 6.12, present in 6.18).
     drop_listen_overflow: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
     /// How many arguments `tcp_recvmsg` has: 6 with `nonblock` (to 5.18), then 5.

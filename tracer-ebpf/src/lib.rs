@@ -12,7 +12,7 @@ mod record;
 mod stats;
 
 pub use exchange::{
-    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, NginxEnd, PATH_LEN,
+    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, PATH_LEN,
     PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
 pub use layout::{Attached, Filters, Layout, MISSING};

@@ -5,11 +5,14 @@ use tracer_ebpf::{Endpoint, ListenerView};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{LISTENERS, Listener, ListenerKey},
+    maps::{LISTENERS, Listener, ListenerKey, PEERS},
 };
 
 /// The unspecified IPv4 address, mapped; the IPv6 one is all zeroes.
 const ANY4: [u32; 4] = [0, 0, 0xffff_u32.to_be(), 0];
+
+/// `::1`.
+const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
 #[inline(always)]
 fn key(net: u64, addr: [u32; 4], port: u16) -> ListenerKey {
@@ -70,33 +73,71 @@ pub fn remove(sk: u64) {
     }
 }
 
-/// The listener that answers at `upstream` for sockets of `net`: on this very address, on all, or in another
-/// network namespace of this host.
+/// Whether `sk` stays within its network namespace: it goes to the loopback, or to the very address it comes from, as
+/// routes to a host's own addresses choose it.
 #[inline(always)]
-fn find(net: u64, upstream: &Endpoint) -> Option<Listener> {
+fn stays(sk: u64, upstream: &Endpoint) -> bool {
+    let addr = &upstream.addr;
+    let is_loopback4 =
+        addr[0] == 0 && addr[1] == 0 && addr[2] == 0xffff_u32.to_be() && u32::from_be(addr[3]) >> 24 == 127;
+    is_loopback4 || *addr == LOOPBACK6 || kernel::local(sk).addr == *addr
+}
+
+#[inline(always)]
+fn at(key: &ListenerKey) -> Option<Listener> {
+    // SAFETY: copied out at once.
+    unsafe { LISTENERS.get(key) }.copied()
+}
+
+/// The listener at an address or, in its namespace, on all addresses.
+#[inline(always)]
+fn at_or_on_all(key: &mut ListenerKey) -> Option<Listener> {
+    at(key)
+        .or_else(|| {
+            key.addr = ANY4;
+            at(key)
+        })
+        .or_else(|| {
+            key.addr = [0; 4];
+            at(key)
+        })
+}
+
+/// The listener that answers `sk`'s SYN to `upstream`, and whether it is in another network namespace or behind address
+/// translation: where connections to that address were seen to end up, or else one on this very address.
+#[inline(always)]
+fn find(sk: u64, net: u64, upstream: &Endpoint) -> Option<(Listener, bool)> {
     let mut key = key(net, upstream.addr, upstream.port);
-    // SAFETY: entries are copied out at once.
-    unsafe {
-        if let Some(found) = LISTENERS.get(&key) {
-            return Some(*found);
-        }
-        key.addr = ANY4;
-        if let Some(found) = LISTENERS.get(&key) {
-            return Some(*found);
-        }
-        key.addr = [0; 4];
-        if let Some(found) = LISTENERS.get(&key) {
-            return Some(*found);
-        }
-        key.net = 0;
-        key.addr = upstream.addr;
-        LISTENERS.get(&key).copied()
+    if stays(sk, upstream) {
+        return at_or_on_all(&mut key).map(|found| (found, false));
     }
+    if let Some(found) = at(&key) {
+        return Some((found, false));
+    }
+    // SAFETY: copied out at once.
+    if let Some(peer) = unsafe { PEERS.get(&key) }.copied() {
+        key = peer;
+        return at_or_on_all(&mut key).map(|found| (found, true));
+    }
+    key.net = 0;
+    at(&key).map(|found| (found, true))
+}
+
+/// A connection of `net` to `upstream` came about, and `worker` is its other end: remembers where that is, unless it
+/// is where one would look anyway.
+#[inline(always)]
+pub fn learn(net: u64, upstream: &Endpoint, worker: u64) {
+    let (there, local) = (kernel::net(worker), kernel::local(worker));
+    if there == net && local.addr == upstream.addr && local.port == upstream.port {
+        return;
+    }
+    let _evicts =
+        PEERS.insert(&key(net, upstream.addr, upstream.port), &key(there, local.addr, local.port), 0);
 }
 
 /// Reads the state of one listener's accept queue.
 #[inline(always)]
-fn look(listener: Listener) -> ListenerView {
+fn look(listener: Listener, elsewhere: bool) -> ListenerView {
     ListenerView {
         sock: listener.sock,
         // SAFETY: the helper takes nothing.
@@ -106,15 +147,15 @@ fn look(listener: Listener) -> ListenerView {
         drops: read(listener.sock, layout!(sk_drops)),
         shared: listener.shared as u32,
         syn_queue: read(listener.sock, layout!(syn_queue)),
-        reserved: 0,
+        elsewhere: u32::from(elsewhere),
     }
 }
 
-/// Looks at the accept queue behind `upstream`; all zeroes where no listener of this host is known.
+/// Looks at the accept queue that `sk` connects to; all zeroes where no listener of this host is known.
 #[inline(always)]
-pub fn view(net: u64, upstream: &Endpoint) -> ListenerView {
-    match find(net, upstream) {
-        Some(listener) => look(listener),
+pub fn view(sk: u64, net: u64, upstream: &Endpoint) -> ListenerView {
+    match find(sk, net, upstream) {
+        Some((listener, elsewhere)) => look(listener, elsewhere),
         None => ListenerView::default(),
     }
 }
@@ -123,4 +164,13 @@ pub fn view(net: u64, upstream: &Endpoint) -> ListenerView {
 #[inline(always)]
 pub fn is_full(view: &ListenerView) -> bool {
     view.sock != 0 && view.depth > view.limit
+}
+
+/// Whether one was dropped because too many handshakes were unfinished (`inet_csk_reqsk_queue_is_full`) and the
+/// listener may not send SYN cookies.
+#[inline(always)]
+pub fn syn_queue_is_full(view: &ListenerView) -> bool {
+    view.sock != 0
+        && view.syn_queue > view.limit
+        && read::<u8>(kernel::net(view.sock), layout!(net_syncookies)) == 0
 }

@@ -92,6 +92,10 @@ pub static HANDSHAKES: HashMap<u64, ConnectionId> = HashMap::with_max_entries(16
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8_192, 0);
 
+/// Where connections to an address that is not this namespace's own ended up lately, on this host.
+#[map]
+pub static PEERS: LruHashMap<ListenerKey, ListenerKey> = LruHashMap::with_max_entries(1_024, 0);
+
 /// The upstreams the user asked for; a port alone has the unspecified address.
 #[map]
 pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
@@ -119,6 +123,11 @@ pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 /// Packets of handshakes that were dropped, by the sequence number of the client's SYN.
 #[map]
 pub static DROPS: LruHashMap<u32, PacketDrop> = LruHashMap::with_max_entries(4_096, 0);
+
+/// The same for packets of ports that no upstream of ours is known to use: address translation may have put them there. Kept
+/// apart, so that they cannot push out the others.
+#[map]
+pub static DROPS_BESIDE: LruHashMap<u32, PacketDrop> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Connect calls under way, by thread. Only while system calls are traced.
 #[map]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
-    Endpoint, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, PATH_LEN, Task, nginx_flag, tcp_state,
+    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, NginxEnd, PATH_LEN, Task, nginx_flag, tcp_state,
 };
 
 use crate::{
@@ -54,8 +54,10 @@ pub fn connects(sk: u64) {
     if !is_our_task(&task) || !kernel::is_inet(sk) || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP {
         return;
     }
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
     if aftermath::is_awaited() {
-        aftermath::connected(sk);
+        aftermath::connected(sk, now);
     }
     unix_end::no_unix_connect();
     let upstream = kernel::remote(sk);
@@ -73,14 +75,16 @@ pub fn connects(sk: u64) {
     let nginx = unsafe { &mut (*exchange).nginx };
     nginx.sock = sk;
     nginx.net = kernel::net(sk);
-    // SAFETY: the helper takes nothing.
-    nginx.connect_ns = unsafe { bpf_ktime_get_ns() };
+    nginx.connect_ns = now;
     nginx.exchange = 1;
     nginx.nginx = task;
     nginx.upstream = upstream;
-    nginx.listener_first = listener::view(nginx.net, &upstream);
+    nginx.listener_first = listener::view(sk, nginx.net, &upstream);
     if listener::is_full(&nginx.listener_first) {
-        nginx.flags = nginx_flag::QUEUE_FULL_AT_CONNECT;
+        nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
+    }
+    if listener::syn_queue_is_full(&nginx.listener_first) {
+        nginx.flags |= nginx_flag::SYN_QUEUE_FULL_AT_CONNECT;
     }
     watch_port(upstream.port);
 }
@@ -114,9 +118,12 @@ pub fn established(sk: u64) {
 pub fn syn_sent_again(sk: u64) {
     let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) else { return };
     nginx.syn_retransmits += 1;
-    nginx.listener_last = listener::view(nginx.net, &nginx.upstream);
+    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
+    }
+    if !listener::syn_queue_is_full(&nginx.listener_last) {
+        nginx.flags &= !nginx_flag::SYN_QUEUE_FULL_AT_CONNECT;
     }
 }
 
@@ -125,6 +132,43 @@ pub fn syn_sent_again(sk: u64) {
 pub fn reset_received(sk: u64) {
     if let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) {
         nginx.flags |= nginx_flag::RESET_RECEIVED;
+    }
+}
+
+/// Of `struct sock_extended_err`: the errno and where it is from.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct ExtendedError {
+    errno: u32,
+    origin: u8,
+    kind: u8,
+    code: u8,
+    pad: u8,
+}
+
+/// An error was queued on `sk`: an ICMP message that answers its SYN is, with its type and code (since 5.19), before it ends
+/// the connection or, while connect still holds the socket, becomes a soft error that nginx asks for.
+#[inline(always)]
+pub fn error_reported(sk: u64) {
+    const FROM_ICMP: u8 = 2;
+    const FROM_ICMP6: u8 = 3;
+    let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) else { return };
+    let queue = sk.wrapping_add(u64::from(layout!(sk_error_queue)));
+    // The queue is a ring through its head; its second pointer is to the newest entry.
+    let newest: u64 = read(queue, 8);
+    if nginx.handshake != 0 || newest == queue {
+        return;
+    }
+    let error: ExtendedError = read(newest, layout!(skb_cb) + layout!(extended_err));
+    if error.origin == FROM_ICMP || error.origin == FROM_ICMP6 {
+        nginx.icmp = Icmp {
+            // SAFETY: the helper takes nothing.
+            ns: unsafe { bpf_ktime_get_ns() },
+            errno: error.errno,
+            is_v6: u16::from(error.origin == FROM_ICMP6),
+            kind: error.kind,
+            code: error.code,
+        };
     }
 }
 
@@ -161,6 +205,14 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
     nginx.last_sent_ns = now;
     nginx.sent += ret as u64;
     true
+}
+
+/// When the exchange began whose first bytes were sent on `sk` just now; none if they were not its first.
+#[inline(always)]
+pub fn just_began(sk: u64) -> Option<u64> {
+    // SAFETY: copied out at once.
+    let nginx = unsafe { &EXCHANGES.get(sk)?.nginx };
+    (nginx.exchange > 1 && nginx.first_sent_ns == nginx.last_sent_ns).then_some(nginx.first_sent_ns)
 }
 
 /// nginx's receive returned `ret`. Returns whether this was an end of ours.
@@ -239,6 +291,14 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     nginx.new_state = new_state;
     // Set before the state changes by tcp_reset and the timers, not by a closing process.
     nginx.error = read(sk, layout!(sk_err));
+    // Taken by whoever asked for it, and nginx gives up then.
+    if nginx.error == 0
+        && old_state == tcp_state::SYN_SENT
+        && nginx.icmp.ns != 0
+        && read::<u32>(sk, layout!(sk_err_soft)) == 0
+    {
+        nginx.error = nginx.icmp.errno;
+    }
     if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
         // SAFETY: the helper takes nothing.
         nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
@@ -337,12 +397,11 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
     nginx.unacked = read::<u32>(sk, layout!(snd_nxt)).wrapping_sub(snd_una);
-    nginx.listener_last = listener::view(nginx.net, &nginx.upstream);
+    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
     // In SYN_SENT the first unacknowledged byte is the SYN itself.
     let isn = if nginx.handshake == 0 { snd_una } else { (nginx.handshake >> 32) as u32 - 1 };
-    if nginx.old_state == tcp_state::SYN_SENT
-        && let Some(reset) = reset::of_syn(isn, nginx.connect_ns)
-    {
+    let first = if nginx.old_state == tcp_state::SYN_SENT { isn } else { isn.wrapping_add(1) };
+    if let Some(reset) = reset::of_packet(first, nginx.connect_ns) {
         nginx.reset = reset;
     }
     if let Some(dropped) = packet_drop::of_handshake(isn, nginx.connect_ns) {

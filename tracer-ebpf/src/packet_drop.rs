@@ -5,7 +5,7 @@ use tracer_ebpf::{DropReason, PacketDrop};
 
 use crate::{
     kernel::{layout, read},
-    maps::{ATTACHED, DROPS, port_is_watched},
+    maps::{ATTACHED, DROPS, DROPS_BESIDE, port_is_watched},
 };
 
 /// Of `struct tcphdr`: ports, sequence numbers, header length, flags.
@@ -33,21 +33,25 @@ fn known(reason: u32) -> Option<DropReason> {
         Some(DropReason::ReversePath)
     } else if reason == layout!(drop_listen_overflow) {
         Some(DropReason::ListenOverflow)
+    } else if reason == layout!(drop_neighbour) {
+        Some(DropReason::NeighbourFailed)
     } else {
         None
     }
 }
 
+/// Where a TCP packet's TCP header begins, from its IP header: the packet's own note of it is not set yet where
+/// netfilter sees it first. IPv6 extension headers are not looked through; no handshake has any.
 #[inline(always)]
-fn is_tcp(head: u64, skb: u64) -> bool {
-    let network: u16 = read(skb, layout!(skb_network_header));
-    let version: u8 = read(head, u32::from(network));
-    let protocol: u8 = match version >> 4 {
-        4 => read(head, u32::from(network) + 9),
-        6 => read(head, u32::from(network) + 6),
-        _ => 0,
+fn tcp_header(head: u64, skb: u64) -> Option<u32> {
+    let network = u32::from(read::<u16>(skb, layout!(skb_network_header)));
+    let first: u8 = read(head, network);
+    let (protocol, length): (u8, u32) = match first >> 4 {
+        4 => (read(head, network + 9), u32::from(first & 15) * 4),
+        6 => (read(head, network + 6), 40),
+        _ => return None,
     };
-    protocol == IPPROTO_TCP
+    (protocol == IPPROTO_TCP).then_some(network + length)
 }
 
 #[inline(always)]
@@ -66,8 +70,8 @@ pub fn dropped(skb: u64, reason: u32) {
         return;
     }
     let head: u64 = read(skb, layout!(skb_head));
-    if is_tcp(head, skb) {
-        note(&header(head, skb), reason);
+    if let Some(transport) = tcp_header(head, skb) {
+        note(&read(head, transport), reason);
     }
 }
 
@@ -95,24 +99,31 @@ fn is_full(listener: u64) -> bool {
 /// Writes down the drop of a packet with this header.
 #[inline(always)]
 fn note(header: &TcpHeader, reason: DropReason) {
-    if !port_is_watched(u16::from_be(header.dest)) && !port_is_watched(u16::from_be(header.source)) {
-        return;
-    }
     // The client's SYN, the server's answer to it, or the packet that ends the handshake: each names the SYN.
     let isn = match header.flags & (SYN | ACK) {
         SYN => u32::from_be(header.seq),
         ACK => u32::from_be(header.seq).wrapping_sub(1),
         _ => u32::from_be(header.ack_seq).wrapping_sub(1),
     };
-    // SAFETY: the helper takes nothing; the entry is copied out at once.
-    let (ns, before) = unsafe { (bpf_ktime_get_ns(), DROPS.get(isn).map_or(0, |drop| drop.packets)) };
-    let _evicts = DROPS.insert(isn, &PacketDrop { ns, reason: reason as u32, packets: before + 1 }, 0);
+    // SAFETY: the helper takes nothing.
+    let ns = unsafe { bpf_ktime_get_ns() };
+    if port_is_watched(u16::from_be(header.dest)) || port_is_watched(u16::from_be(header.source)) {
+        // SAFETY: the entry is copied out at once.
+        let before = unsafe { DROPS.get(isn).map_or(0, |drop| drop.packets) };
+        let drop = PacketDrop { ns, reason: reason as u32, packets: before + 1 };
+        let _evicts = DROPS.insert(isn, &drop, 0);
+    } else if header.flags & SYN != 0 {
+        // SAFETY: the entry is copied out at once.
+        let before = unsafe { DROPS_BESIDE.get(isn).map_or(0, |drop| drop.packets) };
+        let drop = PacketDrop { ns, reason: reason as u32, packets: before + 1 };
+        let _evicts = DROPS_BESIDE.insert(isn, &drop, 0);
+    }
 }
 
 /// What was dropped of the handshake whose SYN has this sequence number, since `connect_ns`.
 #[inline(always)]
 pub fn of_handshake(isn: u32, connect_ns: u64) -> Option<PacketDrop> {
-    // SAFETY: the entry is copied out at once.
-    let dropped = unsafe { DROPS.get(isn) }.copied()?;
-    (dropped.ns >= connect_ns).then_some(dropped)
+    // SAFETY: the entries are copied out at once.
+    let (drop, beside) = unsafe { (DROPS.get(isn).copied(), DROPS_BESIDE.get(isn).copied()) };
+    drop.or(beside).filter(|drop| drop.ns >= connect_ns)
 }

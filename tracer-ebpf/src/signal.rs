@@ -69,9 +69,21 @@ pub fn sent(number: u32, info: u64, task: u64, result: u32) {
         code,
         sender,
         from_parent: u32::from(parent == sender.tgid),
-        reserved: 0,
+        out_of_memory: 0,
     };
     let _evicts = SIGNALS.insert(key, &signal, 0);
+}
+
+/// The kernel chose a victim because memory ran out: `victim` is its task, or on older kernels its pid, which no address is as small
+/// as.
+#[inline(always)]
+pub fn out_of_memory(victim: u64) {
+    const SIGKILL: u32 = 9;
+    let tgid = u32::try_from(victim).unwrap_or_else(|_| read(victim, layout!(task_tgid)));
+    if let Some(signal) = SIGNALS.get_ptr_mut(key(tgid, SIGKILL)) {
+        // SAFETY: preallocated map memory.
+        unsafe { (*signal).out_of_memory = 1 };
+    }
 }
 
 /// The signal that process `tgid`, exiting with `exit_code`, dies of.

@@ -16,12 +16,12 @@ const MSG_PEEK: u64 = 2;
 /// A send on `sk` returned `ret`.
 #[inline(always)]
 pub fn sent(sk: u64, ret: i32) {
-    if aftermath::is_awaited() && ret > 0 {
-        aftermath::sent(sk, ret as u32, read(sk, layout!(state)));
-    }
     let (remote_port, _) = kernel::ports(sk);
     if !nginx_end::sends(sk, remote_port, ret) && remote_port == 0 {
         unix_end::notice(sk);
+    }
+    if aftermath::is_awaited() && ret > 0 {
+        aftermath::sent(sk, ret as u32, read(sk, layout!(state)));
     }
 }
 

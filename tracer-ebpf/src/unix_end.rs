@@ -178,7 +178,7 @@ fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
 fn begin(sk: u64, call: &Connecting, ret: i64) {
     count!(connections, 1);
     if aftermath::is_awaited() {
-        aftermath::connected(sk);
+        aftermath::connected(sk, call.start_ns);
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
     if sk == 0 || EXCHANGES.insert(sk, empty, 0).is_err() {
@@ -281,7 +281,7 @@ fn look(path: &[u8; PATH_LEN]) -> ListenerView {
         drops: 0,
         shared: 1,
         syn_queue: 0,
-        reserved: 0,
+        elsewhere: 0,
     }
 }
 

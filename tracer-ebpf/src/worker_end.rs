@@ -5,6 +5,7 @@ use tracer_ebpf::{Header, Kind, NginxEnd, WorkerEnd, WorkerGone};
 
 use crate::{
     kernel::{self, layout, read},
+    listener,
     maps::{EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, RING, WORKERS, count, port_is_watched, watch_port},
     signal, unix_end,
 };
@@ -40,6 +41,7 @@ pub fn established(sk: u64) {
     worker.local = kernel::local(sk);
     watch_port(worker.local.port);
     nginx.worker_sock = sk;
+    listener::learn(nginx.net, &nginx.upstream, sk);
 }
 
 /// A process accepted the connection that `sk` is an end of.

@@ -82,6 +82,10 @@ pub struct Live {
     #[arg(long, conflicts_with = "comm")]
     pub all: bool,
 
+    /// Also watch connects that fail at once (no route, no port); it slows every system call of this host a little.
+    #[arg(long)]
+    pub connect_errors: bool,
+
     /// Print the facts under each verdict.
     #[arg(short, long)]
     pub verbose: bool,

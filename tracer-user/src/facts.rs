@@ -21,6 +21,8 @@ pub enum Fact {
     ResetsSent,
     /// A reset arrived.
     ResetsReceived,
+    /// An ICMP message answers a SYN.
+    Icmp,
     /// A SYN went out again.
     Retransmits,
     /// A socket that was reset earlier is closed.
@@ -29,6 +31,8 @@ pub enum Fact {
     Signals,
     /// How a process ended.
     Deaths,
+    /// The kernel chose a victim because memory ran out.
+    OomVictims,
     /// A packet was dropped, and why.
     PacketDrops,
     /// Unix sockets connect and end.
@@ -49,10 +53,12 @@ impl Fact {
             Self::HandshakeDrops => "the end of a handshake meets a full accept queue",
             Self::ResetsSent => "a reset is sent, and whether a socket was there",
             Self::ResetsReceived => "a reset arrives",
+            Self::Icmp => "an ICMP message answers a SYN",
             Self::Retransmits => "a SYN goes out again",
             Self::Destroys => "a socket that was reset is closed",
             Self::Signals => "who sent a signal to whom",
             Self::Deaths => "how a process ended",
+            Self::OomVictims => "whom the kernel kills because memory ran out",
             Self::PacketDrops => "a packet is dropped, and why",
             Self::UnixSockets => "unix sockets connect and end",
             Self::ConnectErrors => "a connect fails before a packet is sent",

@@ -295,7 +295,8 @@ fn scope(args: &Live) -> Result<Scope, Failure> {
         own_pid: std::process::id(),
         settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
     };
-    Ok(Scope { filters, upstreams, paths, only: args.hooks_only.clone(), max_open: MAX_OPEN })
+    let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
+    Ok(Scope { filters, upstreams, paths, connect_errors, only, max_open: MAX_OPEN })
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.

@@ -1,16 +1,17 @@
 //! An upstream that misbehaves on purpose: `faulty-server FAULT ENDPOINT BACKLOG`. See `rig::faulty`.
 //!
-//! Prints `ready` once it listens and `accepted` for each connection; the line `close` on its standard input
+//! Prints `ready` once it listens, `accepted` for each connection and `read` for each request; the line `close` on its standard input
 //! closes the listener, which it confirms with `closed`; the end of its standard input ends it.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread::{self, park};
-use std::{env, io};
+use std::{env, io, process as this};
 
 use anyhow::{Context, Result, bail};
-use nix::libc::linger;
+use nix::errno::Errno;
+use nix::libc::{self, linger};
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, accept,
     bind, listen, setsockopt, shutdown, socket, sockopt,
@@ -85,13 +86,35 @@ fn misbehave(connection: OwnedFd, fault: Fault) -> Result<()> {
     let linger = |fd: &OwnedFd| setsockopt(fd, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 });
     let socket = connection.try_clone()?;
     let mut stream = std::fs::File::from(connection);
-    if fault == Fault::NeverRead {
-        hold(&socket);
+    match fault {
+        Fault::NeverRead => hold(&socket),
+        Fault::CloseUnread | Fault::ExitUnread => {
+            // Not before there is something to leave unread; a look at it would be a receive.
+            let mut request = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry, which outlives the call.
+            Errno::result(unsafe { libc::poll(&raw mut request, 1, -1) })?;
+            if fault == Fault::ExitUnread {
+                this::exit(3);
+            }
+            return Ok(());
+        }
+        _ => {}
     }
     while request(&mut stream)? {
+        println!("read");
         match fault {
+            Fault::Mute => hold(&socket),
+            Fault::AnswerAndExit => {
+                stream.write_all(ANSWER)?;
+                this::exit(3);
+            }
+            Fault::AnswerAndReset => {
+                stream.write_all(ANSWER)?;
+                return Ok(linger(&socket)?);
+            }
             Fault::Reset => return Ok(linger(&socket)?),
             Fault::CloseUnanswered => return Ok(()),
+            Fault::Exit => this::exit(3),
             Fault::StallMidway => {
                 stream.write_all(HALF)?;
                 hold(&socket);
@@ -100,13 +123,14 @@ fn misbehave(connection: OwnedFd, fault: Fault) -> Result<()> {
                 stream.write_all(HALF)?;
                 return Ok(linger(&socket)?);
             }
-            Fault::Answer => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")?,
-            Fault::NeverRead | Fault::NeverAccept => {}
+            Fault::Answer => stream.write_all(ANSWER)?,
+            Fault::NeverRead | Fault::CloseUnread | Fault::ExitUnread | Fault::NeverAccept => {}
         }
     }
     Ok(())
 }
 
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this much";
 
 /// Reads a request's header; false at the end of the stream.

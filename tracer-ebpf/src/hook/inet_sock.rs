@@ -35,6 +35,13 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
+#[raw_tracepoint(tracepoint = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: RawTracePointContext) -> i32 {
+    nginx_end::error_reported(ctx.arg(0));
+    0
+}
+
 /// An end of somebody's connection ended: by its process, a reset or a timeout.
 #[inline(always)]
 fn ended(sk: u64, old_state: u8, new_state: u8) {

@@ -3,6 +3,7 @@
 
 mod function;
 mod inet_sock;
+mod oom;
 mod sched;
 mod signal;
 mod skb;

@@ -18,7 +18,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     } else if exchange.was_connecting() {
         syn_dropped(exchange)
     } else {
-        ack_dropped(exchange)
+        aborted(exchange).or_else(|| ack_dropped(exchange))
     }
 }
 
@@ -46,11 +46,14 @@ fn unix_full(exchange: &Joined) -> Option<Finding> {
 
 /// Either the listener was seen to meet nginx's SYN with a full queue, or each look at it while the SYN was unanswered found more
 /// connections than its backlog. The kernel drops a SYN then, whatever else holds (`tcp_conn_request` tests
-/// `sk_acceptq_is_full`).
+/// `sk_acceptq_is_full`), and counts it.
 fn syn_dropped(exchange: &Joined) -> Option<Finding> {
     let view = &exchange.nginx.listener_first;
     let was_seen = exchange.dropped() == Some(DropReason::AcceptQueueFull);
-    let was_full = was_seen || exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT);
+    let was_full = was_seen
+        || exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT)
+            && exchange.listener_dropped_syns()
+            && exchange.dropped_on_the_way().is_none();
     if exchange.nginx.error != 0 || !was_full || !exchange.nginx_went_on() {
         return None;
     }
@@ -71,8 +74,7 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
         ),
         ADVICE,
     );
-    // Where several listeners share the address, the one that was looked at need not be the one that was asked.
-    let is_certain = was_seen || view.shared <= 1;
+    let is_certain = was_seen || !exchange.listener_may_be_another();
     let finding = if is_certain { finding } else { Finding { confidence: Confidence::Inferred, ..finding } };
     Some(
         finding.logged(
@@ -82,29 +84,83 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
     )
 }
 
-/// nginx was connected, yet the listener, which is on this host, never made a socket for it, and nothing nginx sent
-/// was acknowledged.
+/// The queue as it was at the last look.
+fn queue_now(exchange: &Joined) -> String {
+    exchange
+        .listener()
+        .map_or_else(String::new, |view| format!(" (now {} wait, backlog {})", view.depth, view.limit))
+}
+
+/// Whether a listener of this host, known for certain, was full at the end and has dropped packets meanwhile.
+fn is_still_full(exchange: &Joined) -> bool {
+    let (first, last) = (&exchange.nginx.listener_first, &exchange.nginx.listener_last);
+    last.sock != 0
+        && !exchange.listener_may_be_another()
+        && last.depth > last.limit
+        && first.sock == last.sock
+        && first.drops != last.drops
+}
+
+/// The packet that ended the handshake drew a reset, and a listener sent it instead of making a socket: only
+/// `tcp_abort_on_overflow` makes tcp_check_req do so.
+fn aborted(exchange: &Joined) -> Option<Finding> {
+    const ECONNRESET: u32 = 104;
+    if exchange.nginx.error != ECONNRESET || exchange.worker.is_some() || !exchange.is_connected() {
+        return None;
+    }
+    let finding = if exchange.nginx.reset.by_listener != 0 {
+        Finding::proven
+    } else if exchange.nginx.reset.ns == 0
+        && exchange.nginx.unacked > 0
+        && is_still_full(exchange)
+        && !exchange.is_on_kept_connection()
+        && exchange.dropped_on_the_way().is_none()
+    {
+        Finding::inferred
+    } else {
+        return None;
+    };
+    Some(
+        finding(
+            Cause::QueueAborted,
+            format!(
+                "The listener on {} never made a socket for this connection and reset it when the handshake ended: its \
+                 accept queue was full{}, and net.ipv4.tcp_abort_on_overflow is on.",
+                exchange.upstream(),
+                queue_now(exchange),
+            ),
+            "net.ipv4.tcp_abort_on_overflow (0 lets clients retry), then how fast workers accept.",
+        )
+        .logged(
+            "ECONNRESET",
+            "recv() failed (104: Connection reset by peer) while reading response header from upstream",
+        ),
+    )
+}
+
+/// nginx was connected, yet no socket was ever made for it, and nothing nginx sent was acknowledged: the kernel dropped the
+/// packets that would have ended the handshake because the accept queue was full.
 fn ack_dropped(exchange: &Joined) -> Option<Finding> {
-    let view = &exchange.nginx.listener_last;
-    let never_made =
-        exchange.worker.is_none() && exchange.is_connected() && view.sock != 0 && view.shared <= 1;
+    let never_made = exchange.worker.is_none() && exchange.is_connected();
     let unheard = exchange.nginx.sent > 0 && exchange.nginx.unacked > 0 && exchange.arrived() == 0;
     if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_went_on() {
         return None;
     }
-    let seen = exchange.dropped() == Some(DropReason::ListenOverflow);
-    let finding = if seen { Finding::proven } else { Finding::inferred };
+    let finding = match exchange.dropped() {
+        Some(DropReason::ListenOverflow) => Finding::proven,
+        // Kernels before 6.18 may give no reason for it.
+        None if is_still_full(exchange) => Finding::inferred,
+        _ => return None,
+    };
     Some(
         finding(
             Cause::QueueAckDropped,
             format!(
                 "nginx saw its connection to {} established, but the listener never made a socket for it and \
-                 acknowledged none of the {} sent: its accept queue was full when the handshake's last packet came \
-                 (now {} wait, backlog {}).",
+                 acknowledged none of the {} sent: its accept queue was full when the handshake's last packet came{}.",
                 exchange.upstream(),
                 count(exchange.nginx.sent, "byte"),
-                view.depth,
-                view.limit,
+                queue_now(exchange),
             ),
             ADVICE,
         )

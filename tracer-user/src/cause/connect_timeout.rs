@@ -1,10 +1,11 @@
 //! `connect_timeout`: nginx gave up connecting, and no full queue explains it.
 
-use tracer_ebpf::DropReason;
+use tracer_ebpf::{DropReason, nginx_flag};
 
 use super::{Cause, Finding};
 use crate::{
     ledger::Joined,
+    verdict::Confidence,
     words::{count, span},
 };
 
@@ -26,7 +27,7 @@ fn dropped(exchange: &Joined) -> Option<Finding> {
     let upstream = exchange.upstream();
     let packets = count(u64::from(exchange.nginx.dropped.packets), "packet");
     let after = span(exchange.lasted_ns());
-    Some(match exchange.dropped()? {
+    let finding = match exchange.dropped()? {
         DropReason::Netfilter => Finding::proven(
             Cause::ConnectDroppedFirewall,
             format!(
@@ -42,37 +43,46 @@ fn dropped(exchange: &Joined) -> Option<Finding> {
             ),
             "net.ipv4.conf.*.rp_filter of the interface (loose mode, 2, usually suffices) and the routes.",
         ),
-        DropReason::ListenOverflow | DropReason::AcceptQueueFull => return None,
-    })
+        DropReason::ListenOverflow | DropReason::AcceptQueueFull | DropReason::NeighbourFailed => {
+            return None;
+        }
+    };
+    // Fewer drops than SYNs: some of them went unanswered for another reason.
+    let is_partial = exchange.nginx.dropped.packets <= exchange.nginx.syn_retransmits;
+    Some(if is_partial { Finding { confidence: Confidence::Inferred, ..finding } } else { finding })
 }
 
-/// More unfinished handshakes than the backlog, and the listener dropped packets meanwhile: without SYN cookies the kernel
-/// drops each further SYN (`tcp_conn_request`, TCPReqQFullDrop).
+/// At each look more unfinished handshakes than the backlog, and SYN cookies off: the kernel drops each SYN then
+/// (`tcp_conn_request`, TCPReqQFullDrop), and counts it.
 fn syn_queue_full(exchange: &Joined) -> Option<Finding> {
-    let (first, last) = (&exchange.nginx.listener_first, &exchange.nginx.listener_last);
-    let was_full = first.sock != 0 && first.syn_queue > first.limit && first.depth <= first.limit;
-    let has_dropped = first.sock == last.sock && last.drops != first.drops;
-    (was_full && has_dropped).then(|| {
-        Finding::proven(
-            Cause::ConnectSynQueueFull,
-            format!(
-                "The listener on {} had {} whose handshake was not over, with a backlog of {}, and SYN cookies are off: its \
-                 kernel dropped nginx's {}, and nginx gave up after {}.",
-                exchange.upstream(),
-                count(u64::from(first.syn_queue), "connection"),
-                first.limit,
-                count(u64::from(exchange.nginx.syn_retransmits) + 1, "SYN"),
-                span(exchange.lasted_ns()),
-            ),
-            "net.ipv4.tcp_syncookies (1 avoids this), and who opens connections without finishing them.",
-        )
+    if !exchange.has(nginx_flag::SYN_QUEUE_FULL_AT_CONNECT) || !exchange.listener_dropped_syns() {
+        return None;
+    }
+    let view = &exchange.nginx.listener_first;
+    let finding = Finding::proven(
+        Cause::ConnectSynQueueFull,
+        format!(
+            "The listener on {} had {} whose handshake was not over, with a backlog of {}, and SYN cookies are off: its \
+             kernel dropped nginx's SYN {}, and nginx gave up after {}.",
+            exchange.upstream(),
+            count(u64::from(view.syn_queue), "connection"),
+            view.limit,
+            count(u64::from(exchange.nginx.syn_retransmits) + 1, "time"),
+            span(exchange.lasted_ns()),
+        ),
+        "net.ipv4.tcp_syncookies (1 avoids this), and who opens connections without finishing them.",
+    );
+    Some(if exchange.listener_may_be_another() {
+        Finding { confidence: Confidence::Inferred, ..finding }
+    } else {
+        finding
     })
 }
 
 fn unanswered(exchange: &Joined) -> Finding {
     // A listener of this host that answers nothing without a full queue: something else happened to the packets.
     let elsewhere = if exchange.listener().is_some() {
-        "A listener is there, and its accept queue was not full at each SYN, so the packets were lost on the way."
+        "A listener is there, and its queues do not account for it, so packets were lost on the way there or back."
     } else {
         "No listener for it is known on this host, so what happened to the packets is not seen here."
     };

@@ -1,6 +1,7 @@
 //! Errors by name, and the lines nginx makes of them.
 
 use nix::errno::Errno;
+use tracer_ebpf::Icmp;
 
 use crate::{ledger::Joined, verdict::Upstream};
 
@@ -21,6 +22,26 @@ fn text(number: u32) -> &'static str {
         Errno::EAGAIN => "Resource temporarily unavailable",
         other => other.desc(),
     }
+}
+
+/// What an ICMP message says, as the protocols name it.
+pub(super) fn icmp(icmp: &Icmp) -> &'static str {
+    const UNREACHABLE: u8 = 3;
+    const UNREACHABLE_V6: u8 = 1;
+    match (icmp.is_v6 != 0, icmp.kind, icmp.code) {
+        (false, UNREACHABLE, 0) => "network unreachable",
+        (false, UNREACHABLE, 1) | (true, UNREACHABLE_V6, 3) => "host unreachable",
+        (false, UNREACHABLE, 3) | (true, UNREACHABLE_V6, 4) => "port unreachable",
+        (false, UNREACHABLE, 9 | 10 | 13) | (true, UNREACHABLE_V6, 1 | 5) => "administratively prohibited",
+        (true, UNREACHABLE_V6, 0) => "no route to destination",
+        (true, UNREACHABLE_V6, 6) => "rejected route",
+        _ => "an error",
+    }
+}
+
+/// Whether an ICMP message is one that only a firewall sends in answer to a SYN.
+pub(super) fn is_rejection(icmp: &Icmp) -> bool {
+    icmp.ns != 0 && matches!(self::icmp(icmp), "port unreachable" | "administratively prohibited")
 }
 
 /// What nginx logs of a connect that failed.

@@ -52,10 +52,21 @@ impl Facts<'_> {
         for view in [&nginx.listener_first, &nginx.listener_last] {
             if view.sock != 0 {
                 let full = if view.depth > view.limit { ", full" } else { "" };
+                let unfinished = match view.syn_queue {
+                    0 => String::new(),
+                    syns => format!("; {} not over", count(u64::from(syns), "handshake")),
+                };
+                let dropped = match view.drops {
+                    0 => String::new(),
+                    drops => format!("; {} since it listens", count(u64::from(drops), "drop")),
+                };
                 self.add_from(
                     view.ns,
                     "the listener's own count",
-                    format!("accept queue of {upstream}: depth {}, backlog {}{full}", view.depth, view.limit),
+                    format!(
+                        "accept queue of {upstream}: depth {}, backlog {}{full}{unfinished}{dropped}",
+                        view.depth, view.limit,
+                    ),
                 );
             }
         }
@@ -70,12 +81,19 @@ impl Facts<'_> {
         self.add(nginx.first_sent_ns, Fact::Sends, "nginx begins to send the request".to_owned());
         self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
         if nginx.reset.ns != 0 {
-            let why =
-                if nginx.reset.without_socket != 0 { "no socket takes it" } else { "its socket refuses it" };
+            let what =
+                if nginx.established_ns == 0 { "the SYN" } else { "the packet that ends the handshake" };
+            let why = if nginx.reset.without_socket != 0 {
+                "no socket takes it"
+            } else if nginx.reset.by_listener != 0 {
+                "the listener makes no socket for it"
+            } else {
+                "its socket refuses it"
+            };
             self.add(
                 nginx.reset.ns,
                 Fact::ResetsSent,
-                format!("this host answers the SYN with a reset: {why}"),
+                format!("this host answers {what} with a reset: {why}"),
             );
         }
         if let Some(reason) = self.exchange.dropped() {
@@ -87,13 +105,28 @@ impl Facts<'_> {
                     (Fact::HandshakeDrops, "the accept queue was full")
                 }
                 DropReason::ListenOverflow => (Fact::PacketDrops, "TCP_LISTEN_OVERFLOW"),
+                DropReason::NeighbourFailed => (Fact::PacketDrops, "NEIGH_FAILED"),
                 DropReason::AcceptQueueFull => (Fact::SynDrops, "the accept queue was full"),
             };
             let packets = count(u64::from(nginx.dropped.packets), "packet");
             self.add(
                 nginx.dropped.ns,
                 seen,
-                format!("this host dropped {packets} of the handshake, the last one now: {reason}"),
+                format!(
+                    "this host dropped {packets} of the connection's beginning, the last one now: {reason}"
+                ),
+            );
+        }
+        if nginx.icmp.ns != 0 {
+            let version = if nginx.icmp.is_v6 != 0 { "ICMPv6" } else { "ICMP" };
+            let what = errors::icmp(&nginx.icmp);
+            self.add(
+                nginx.icmp.ns,
+                Fact::Icmp,
+                format!(
+                    "{version} answers the SYN: {what} (type {}, code {})",
+                    nginx.icmp.kind, nginx.icmp.code
+                ),
             );
         }
         self.add(nginx.ended_ns, self.connects(), self.ending(nginx));

@@ -34,7 +34,11 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         )
         .logged(
             "ETIMEDOUT",
-            "recv() failed (110: Connection timed out) while reading response header from upstream",
+            if exchange.nginx.received == 0 {
+                "recv() failed (110: Connection timed out) while reading response header from upstream"
+            } else {
+                "readv() failed (110: Connection timed out) while reading upstream"
+            },
         )
     })
 }

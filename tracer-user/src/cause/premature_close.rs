@@ -45,6 +45,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
                 signals::name(signal),
                 signals::killer_in_words(worker)
                     .map(|killer| format!(", sent by {killer}"))
+                    .or_else(|| signals::is_out_of_memory(worker)
+                        .then(|| ", sent by the kernel because memory had run out".to_owned()))
                     .unwrap_or_default()
             ),
             "who signals the upstream's workers, and its log.",

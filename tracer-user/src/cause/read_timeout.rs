@@ -25,6 +25,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     let finding = match &exchange.worker {
         Some(worker) if !exchange.was_accepted() => never_accepted(exchange, worker),
+        Some(worker) if worker.arrived == 0 && exchange.nginx.unacked > 0 => unacked(exchange),
         Some(worker) => slow_worker(exchange, worker),
         None if exchange.nginx.unacked > 0 => unacked(exchange),
         None => no_answer(exchange),
@@ -60,6 +61,8 @@ fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     let (queued, served) = if worker.accepted_ns == 0 {
         (String::new(), String::new())
+    } else if exchange.is_on_kept_connection() {
+        (String::new(), format!(" It had it for {}.", span(exchange.lasted_ns())))
     } else {
         let queued = worker.accepted_ns.saturating_sub(worker.created_ns);
         let served = exchange.nginx.ended_ns.saturating_sub(worker.accepted_ns);

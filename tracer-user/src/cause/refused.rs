@@ -53,41 +53,54 @@ fn unix(exchange: &Joined, path: &str) -> Option<Finding> {
 }
 
 fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {
-    let was_dropped = exchange.dropped() == Some(DropReason::Netfilter);
-    let refused = exchange.nginx.error == ECONNREFUSED;
-    let unreachable = matches!(exchange.nginx.error, ENETUNREACH | EHOSTUNREACH);
+    let reset = &exchange.nginx.reset;
+    // A reset that a socket look-up sent after the drop is the answer to a later SYN.
+    let was_rejected =
+        exchange.dropped() == Some(DropReason::Netfilter) && reset.ns < exchange.nginx.dropped.ns;
+    let was_reset = exchange.has(nginx_flag::RESET_RECEIVED);
     Some(match exchange.nginx.error {
-        _ if (refused || unreachable) && was_dropped => Finding::proven(
+        ECONNREFUSED | ENETUNREACH | EHOSTUNREACH | EACCES if was_rejected => Finding::proven(
             Cause::RefusedByFirewall,
             format!(
                 "A netfilter rule on this host rejected nginx's SYN to {upstream}: it dropped the packet and answered in the upstream's name."
             ),
             "the rule: `nft list ruleset`, a REJECT that matches this port.",
         ),
-        ECONNREFUSED if exchange.nginx.reset.without_socket != 0 => Finding::proven(
+        ECONNREFUSED if reset.without_socket != 0 => Finding::proven(
             Cause::RefusedNoListener,
             format!(
                 "Nobody listens on {upstream}: the kernel found no socket for nginx's SYN and answered it with a reset."
             ),
             LISTENER,
         ),
-        ECONNREFUSED if exchange.has(nginx_flag::RESET_RECEIVED) && exchange.is_to_own_address() => {
+        ECONNREFUSED if was_reset && exchange.is_to_own_address() && exchange.listener().is_some() => {
             Finding::inferred(
                 Cause::RefusedByFirewall,
                 format!(
-                    "A reset answered nginx's SYN to {upstream}, which is on this host, yet no socket look-up of this host's TCP sent it."
+                    "A reset answered nginx's SYN to {upstream}, which is on this host and has a listener, yet no socket of \
+                     this host's TCP is known to have sent it."
                 ),
                 "firewall rules of this host that REJECT this port with a TCP reset.",
             )
         }
-        ECONNREFUSED if exchange.has(nginx_flag::RESET_RECEIVED) => Finding::inferred(
+        ECONNREFUSED if was_reset => Finding::inferred(
             Cause::RefusedNoListener,
             format!(
-                "{upstream} answered nginx's SYN with a reset, as a host does where nobody listens. This host's kernel did \
-                 not send it, so a firewall on the way could have, too."
+                "{upstream} answered nginx's SYN with a reset, as a host does where nobody listens. This host's kernel was \
+                 not seen to send it, so a firewall on the way could have, too."
             ),
             LISTENER,
         ),
+        ECONNREFUSED | EHOSTUNREACH | EACCES if errors::is_rejection(&exchange.nginx.icmp) => {
+            Finding::inferred(
+                Cause::RefusedByFirewall,
+                format!(
+                    "An ICMP message, \"{}\", rejected nginx's SYN to {upstream}: no host's TCP sends that, a firewall's REJECT does.",
+                    errors::icmp(&exchange.nginx.icmp)
+                ),
+                "firewall rules between nginx and the upstream that REJECT this port.",
+            )
+        }
         ECONNREFUSED => Finding::inferred(
             Cause::RefusedByFirewall,
             format!(
@@ -95,21 +108,38 @@ fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {
             ),
             "firewall rules between nginx and the upstream that REJECT this port.",
         ),
-        ENETUNREACH | EHOSTUNREACH => Finding::inferred(
-            Cause::RefusedNoRoute,
-            format!(
-                "{upstream} cannot be reached: {}.",
-                if exchange.failed_at_once() {
-                    "this host has no route to it".to_owned()
-                } else {
-                    format!(
-                        "after {}, an ICMP message or a failed neighbour look-up said so",
-                        count(u64::from(exchange.nginx.syn_retransmits) + 1, "SYN")
-                    )
-                }
-            ),
-            "routes and the neighbour table between nginx and the upstream: `ip route get`.",
-        ),
+        ENETUNREACH | EHOSTUNREACH => no_route(exchange, upstream),
         _ => return None,
     })
+}
+
+fn no_route(exchange: &Joined, upstream: &str) -> Finding {
+    let (finding, why): (fn(_, _, _) -> _, _) = if exchange.failed_at_once() {
+        (Finding::proven, "this host has no route to it, and connect said so at once".to_owned())
+    } else if exchange.dropped() == Some(DropReason::NeighbourFailed) {
+        (
+            Finding::proven,
+            "the next host on the way, or the upstream's own, does not answer on its link, so this host's kernel dropped the SYN"
+                .to_owned(),
+        )
+    } else if exchange.nginx.icmp.ns != 0 {
+        (
+            Finding::inferred,
+            format!("an ICMP message from a host on the way said \"{}\"", errors::icmp(&exchange.nginx.icmp)),
+        )
+    } else {
+        let syns = count(u64::from(exchange.nginx.syn_retransmits) + 1, "SYN");
+        (
+            Finding::inferred,
+            format!(
+                "after {syns}, an ICMP message said so; a firewall that rejects with \"administratively prohibited\" looks the same"
+            ),
+        )
+    };
+    finding(
+        Cause::RefusedNoRoute,
+        format!("{upstream} cannot be reached: {why}."),
+        "routes and the neighbour table between nginx and the upstream: `ip route get`, `ip neigh`."
+            .to_owned(),
+    )
 }

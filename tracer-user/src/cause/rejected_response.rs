@@ -15,17 +15,21 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if exchange.was_connecting() || !threw_away || nginx.received == 0 {
         return None;
     }
+    // On a unix socket the kernel does not count bytes.
+    let unread = match exchange.path {
+        None => count(u64::from(nginx.unread), "byte"),
+        Some(_) => "more".to_owned(),
+    };
     let answered = exchange.nginx_went_on() || nginx.old_state == tcp_state::CLOSE_WAIT;
     answered.then(|| Finding {
         error_log: Some("upstream sent too big header while reading response header from upstream".to_owned()),
         ..Finding::proven(
             Cause::RejectedResponse,
             format!(
-                "nginx read {} of the response, {} after it began to arrive, and closed the connection with {} unread: it \
-                 would not accept what it had read.",
+                "nginx read {} of the response, {} after it began to arrive, and closed the connection with {unread} unread: \
+                 it would not accept what it had read.",
                 count(nginx.received, "byte"),
                 span(nginx.ended_ns.saturating_sub(nginx.first_received_ns)),
-                count(u64::from(nginx.unread), "byte"),
             ),
             "fastcgi_buffer_size or proxy_buffer_size, if the header (cookies, mostly) is larger; else nginx's error log \
              names what is invalid.",

@@ -1,8 +1,8 @@
 //! `reset`: the connection was reset after it was established.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag};
+use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
 
-use super::{Cause, Finding, signals};
+use super::{Cause, Finding, errors, signals};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -10,8 +10,13 @@ use crate::{
 
 const ECONNRESET: u32 = 104;
 const EPIPE: u32 = 32;
+const KEEPALIVE: &str =
+    "keepalive_timeout in nginx's upstream block, which must be shorter than the upstream's own.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    if let Some(stale) = stale(exchange) {
+        return Some(stale);
+    }
     if exchange.was_connecting() || !matches!(exchange.nginx.error, ECONNRESET | EPIPE) {
         return None;
     }
@@ -22,7 +27,6 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let finding = match &exchange.worker {
         Some(worker) if worker.ended_ns != 0 && worker.error == 0 => by_process(exchange, worker)?,
         Some(_) => return None,
-        None if exchange.listener().is_some() && exchange.nginx.unacked > 0 => aborted(exchange),
         None if exchange.has(nginx_flag::RESET_RECEIVED) => by_remote(exchange),
         None => return None,
     };
@@ -37,10 +41,63 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     })
 }
 
+/// nginx began to send on a kept connection that the upstream had closed already, or whose host answered nothing of the
+/// request but a reset. It meets that as an error or as an end of the stream, whichever comes first.
+fn stale(exchange: &Joined) -> Option<Finding> {
+    let nginx = &exchange.nginx;
+    let met = matches!(nginx.error, ECONNRESET | EPIPE)
+        || nginx.error == 0 && nginx.old_state == tcp_state::CLOSE_WAIT;
+    if !exchange.is_on_kept_connection() || nginx.received > 0 || nginx.sent == 0 || !met {
+        return None;
+    }
+    let upstream = exchange.upstream();
+    let finding = match &exchange.worker {
+        Some(worker) if worker.ended_ns != 0 && worker.ended_ns <= nginx.first_sent_ns => Finding::proven(
+            Cause::ResetStaleKeepalive,
+            format!(
+                "nginx sent this request on a connection that it had kept for {}, and that {} had closed {} before.",
+                span(nginx.first_sent_ns.saturating_sub(nginx.connect_ns)),
+                signals::worker_in_words(worker),
+                span(nginx.first_sent_ns.saturating_sub(worker.ended_ns)),
+            ),
+            KEEPALIVE,
+        ),
+        None if nginx.error != 0 && u64::from(nginx.unacked) >= nginx.sent => Finding::inferred(
+            Cause::ResetStaleKeepalive,
+            format!(
+                "nginx sent this request on a connection that it had kept for {}, and {upstream} acknowledged none of it but \
+                 reset the connection: it had closed it already.",
+                span(nginx.first_sent_ns.saturating_sub(nginx.connect_ns)),
+            ),
+            KEEPALIVE,
+        ),
+        _ => return None,
+    };
+    Some(match nginx.error {
+        0 => Finding {
+            error_log: Some(
+                "upstream prematurely closed connection while reading response header from upstream"
+                    .to_owned(),
+            ),
+            ..finding
+        },
+        error => finding.met(errors::name(error)),
+    })
+}
+
 /// Where in the exchange the worker's end ended.
 fn into(exchange: &Joined, worker: &WorkerEnd) -> String {
     let ns = if worker.signal.ns != 0 { worker.signal.ns } else { worker.ended_ns };
-    format!("{} into the request", span(ns.saturating_sub(exchange.nginx.connect_ns)))
+    format!("{} into the request", span(ns.saturating_sub(exchange.began_ns())))
+}
+
+/// Who sent the signal of a crash, if it was no fault of the worker's own.
+fn by_another(worker: &WorkerEnd) -> String {
+    match signals::killer(worker) {
+        Some(killer) if killer.pid != worker.closer.tgid => signals::killer_in_words(worker)
+            .map_or_else(String::new, |killer| format!(", which {killer} sent")),
+        _ => String::new(),
+    }
 }
 
 /// What nginx read of it.
@@ -79,7 +136,11 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
     let into = into(exchange, worker);
     let Some(signal) = signals::died_of(worker) else {
         if worker.exiting != 0 {
-            return None;
+            return Some(Finding::proven(
+                Cause::ResetWorkerExited,
+                format!("The {name} exited {into}: {consequence}."),
+                "the upstream's log: an exit in the code, or a limit that ends workers.",
+            ));
         }
         return Some(Finding::proven(
             Cause::ResetPeerAborted,
@@ -91,26 +152,32 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
     if signals::is_crash(signal) {
         return Some(Finding::proven(
             Cause::ResetWorkerCrashed,
-            format!("The {name} crashed with {signal_name} {into}; {consequence}."),
+            format!("The {name} crashed with {signal_name}{}, {into}; {consequence}.", by_another(worker)),
             "the core dump and the upstream's log for this request; with php-fpm, extensions first.",
         ));
     }
-    if signals::is_from_kernel(worker) {
+    if signals::is_out_of_memory(worker) {
         return Some(Finding::proven(
             Cause::ResetWorkerOom,
             format!(
-                "The kernel killed the {name} with {signal_name} {into}, as it does when memory runs out; {consequence}."
+                "The kernel killed the {name} with {signal_name} {into}, because memory had run out; {consequence}."
             ),
             "memory limits of the upstream's cgroup, memory_limit and pm.max_children: `dmesg` names the victim.",
         ));
     }
-    let killer = signals::killer_in_words(worker).unwrap_or_else(|| "somebody not seen".to_owned());
+    let killer = match signals::killer_in_words(worker) {
+        Some(killer) => killer,
+        None if signals::is_from_kernel(worker) => "the kernel itself".to_owned(),
+        None => "somebody not seen".to_owned(),
+    };
     let advice = if worker.signal.from_parent != 0 && signal == 15 {
         format!(
             "request_terminate_timeout of the pool on {upstream} (this request was cut off after {}), or a reload or \
              stop of php-fpm at that moment (process_control_timeout).",
-            span(worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.nginx.connect_ns)))
+            span(worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns())))
         )
+    } else if signals::is_from_kernel(worker) {
+        "what ended the upstream's container, or which resource limit the worker met.".to_owned()
     } else {
         "who that process is and why it kills workers.".to_owned()
     };
@@ -122,20 +189,6 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
         ),
         advice,
     ))
-}
-
-/// The listener is here, no socket was ever made for the connection, and the last packet of the handshake drew a
-/// reset: `tcp_abort_on_overflow`.
-fn aborted(exchange: &Joined) -> Finding {
-    Finding::inferred(
-        Cause::QueueAborted,
-        format!(
-            "The listener on {} never made a socket for this connection and reset it when the handshake ended: its \
-             accept queue was full and net.ipv4.tcp_abort_on_overflow is on.",
-            exchange.upstream()
-        ),
-        "net.ipv4.tcp_abort_on_overflow (0 lets clients retry), then how fast workers accept.",
-    )
 }
 
 fn by_remote(exchange: &Joined) -> Finding {

@@ -36,6 +36,12 @@ pub(super) fn is_from_kernel(worker: &WorkerEnd) -> bool {
     worker.signal.ns != 0 && worker.signal.code > LAST_FROM_PROCESS
 }
 
+/// Whether it did so because memory ran out. It kills for other reasons, too: a container ends with its first process
+/// (`zap_pid_ns_processes`).
+pub(super) fn is_out_of_memory(worker: &WorkerEnd) -> bool {
+    is_from_kernel(worker) && worker.signal.out_of_memory != 0
+}
+
 /// The process that sent the signal that ended this worker.
 pub(super) fn killer(worker: &WorkerEnd) -> Option<Process> {
     died_of(worker)?;

@@ -70,6 +70,8 @@ causes! {
         "The worker crashed while it served the exchange.";
     ResetWorkerOom: "reset" / "worker_oom_killed", Some(502),
         "The kernel killed the worker because memory ran out.";
+    ResetWorkerExited: "reset" / "worker_exited", Some(502),
+        "The worker exited without reading all of the request.";
     ResetListenerClosed: "reset" / "listener_closed", Some(502),
         "The listener was closed while the connection waited in its queue.";
     ResetPeerAborted: "reset" / "peer_aborted", Some(502),

@@ -1,4 +1,7 @@
-use tracer_ebpf::{Action, DropReason, Exchange, PacketDrop, nginx_flag, tcp_state};
+use tracer_ebpf::{
+    Action, DropReason, Exchange, Icmp, ListenerView, PacketDrop, Reset, WorkerEnd, nginx_flag, tcp_state,
+};
+use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
@@ -79,6 +82,7 @@ fn a_rejecting_rule_is_not_taken_for_a_missing_listener() {
 fn a_full_queue_at_each_look_is_an_overflow_and_only_then() {
     let mut record = connecting(2_000, 0);
     record.nginx.listener_first = queue(5, 4);
+    record.nginx.listener_last = ListenerView { drops: 2, ..queue(5, 4) };
     record.nginx.syn_retransmits = 1;
     record.nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
     let full = verdict(record, ANSWERS);
@@ -86,6 +90,71 @@ fn a_full_queue_at_each_look_is_an_overflow_and_only_then() {
     assert!(full.explanation.contains("5 connections waited where the backlog is 4"), "{}", full.explanation);
     record.nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectSynUnanswered);
+}
+
+#[test]
+fn a_full_queue_that_dropped_nothing_is_not_where_the_syn_went() {
+    let mut record = connecting(2_000, 0);
+    (record.nginx.listener_first, record.nginx.listener_last) = (queue(5, 4), queue(5, 4));
+    record.nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectSynUnanswered);
+    record.nginx.listener_last.drops = 1;
+    record.nginx.dropped = PacketDrop { ns: at(1), reason: DropReason::Netfilter as u32, packets: 1 };
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectDroppedFirewall);
+}
+
+#[test]
+fn a_full_listener_that_was_looked_up_elsewhere_is_an_inference() {
+    let mut record = connecting(2_000, 0);
+    let view = ListenerView { elsewhere: 1, ..queue(5, 4) };
+    (record.nginx.listener_first, record.nginx.listener_last) = (view, ListenerView { drops: 1, ..view });
+    record.nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::QueueSynDropped, Confidence::Inferred));
+}
+
+#[test]
+fn unfinished_handshakes_are_told_from_a_full_accept_queue() {
+    let mut record = connecting(2_000, 0);
+    record.nginx.listener_first = ListenerView { syn_queue: 2, ..queue(0, 1) };
+    record.nginx.listener_last = ListenerView { syn_queue: 2, drops: 1, ..queue(0, 1) };
+    record.nginx.flags |= nginx_flag::SYN_QUEUE_FULL_AT_CONNECT;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectSynQueueFull);
+}
+
+#[test]
+fn a_reset_by_the_listener_is_an_abort_and_by_nobody_seen_is_none() {
+    let mut record = given_up(3);
+    record.worker = WorkerEnd::new_zeroed();
+    record.nginx.error = 104;
+    record.nginx.new_state = tcp_state::CLOSE;
+    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::AFTERMATH_FOLLOWS;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetByRemote);
+    record.nginx.reset = Reset { ns: at(3), by_listener: 1, ..Reset::default() };
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::QueueAborted, Confidence::Proven));
+}
+
+#[test]
+fn a_reset_after_the_drop_is_the_answer_to_a_later_syn() {
+    let mut record = connecting(1_100, 111);
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    record.nginx.dropped = PacketDrop { ns: at(0), reason: DropReason::Netfilter as u32, packets: 1 };
+    record.nginx.reset = Reset { ns: at(1_000), without_socket: 1, ..Reset::default() };
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::RefusedNoListener);
+}
+
+#[test]
+fn an_icmp_message_tells_a_firewall_from_a_missing_route() {
+    for (errno, code, cause) in [
+        (111, 3, Cause::RefusedByFirewall),
+        (113, 13, Cause::RefusedByFirewall),
+        (113, 1, Cause::RefusedNoRoute),
+    ] {
+        let mut record = connecting(1, errno);
+        record.nginx.icmp = Icmp { ns: at(1), errno, is_v6: 0, kind: 3, code };
+        assert_eq!(verdict(record, ANSWERS).cause, cause);
+    }
 }
 
 #[test]
@@ -138,6 +207,9 @@ fn crashes_and_the_oom_killer_are_told_from_kills() {
     let mut record = killed(10, 9);
     assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetWorkerKilled);
     record.worker.signal.code = 0x80;
+    // As for a container that ends with its first process.
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetWorkerKilled);
+    record.worker.signal.out_of_memory = 1;
     let verdict = verdict(record, ANSWERS);
     assert_eq!((verdict.cause, verdict.killer), (Cause::ResetWorkerOom, None));
 }
@@ -198,11 +270,14 @@ fn what_nginx_does_in_a_later_turn_of_its_loop_tells_nothing() {
     let record = given_up(1_000);
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(record)));
-    let Record::Aftermath(mut later, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED) else {
+    let Record::Aftermath(mut later, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+    else {
         panic!("no aftermath");
     };
     later.turned_to = 99;
-    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(later, action)) else { panic!("no exchange") };
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(later, action)) else {
+        panic!("no exchange")
+    };
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
     assert_eq!(verdict.cause, Cause::NotEnoughFacts);
 }

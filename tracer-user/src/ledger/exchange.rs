@@ -97,6 +97,25 @@ impl Joined {
         (self.nginx.dropped.ns != 0).then(|| DropReason::from_u32(self.nginx.dropped.reason)).flatten()
     }
 
+    /// Why this host dropped packets of the handshake before they reached a listener, if it did.
+    pub fn dropped_on_the_way(&self) -> Option<DropReason> {
+        self.dropped().filter(|reason| matches!(reason, DropReason::Netfilter | DropReason::ReversePath))
+    }
+
+    /// Whether the listener itself dropped at least as many packets meanwhile as nginx sent SYNs: a full queue's drops are
+    /// counted (`tcp_listendrop` in tcp_conn_request). The last SYN may still be on its way.
+    pub fn listener_dropped_syns(&self) -> bool {
+        let (first, last) = (&self.nginx.listener_first, &self.nginx.listener_last);
+        let drops = last.drops.wrapping_sub(first.drops);
+        first.sock != 0 && first.sock == last.sock && drops >= self.nginx.syn_retransmits.max(1)
+    }
+
+    /// Whether the listener that was looked at need not be the one that nginx's SYN met: several share the address, or it was
+    /// found in another network namespace or behind address translation.
+    pub fn listener_may_be_another(&self) -> bool {
+        self.listener().is_some_and(|view| view.shared > 1 || view.elsewhere != 0)
+    }
+
     /// Whether nginx ended it of its own accord: no error, and the peer had not closed before.
     pub fn nginx_closed_first(&self) -> bool {
         self.nginx.error == 0 && self.nginx.old_state != tcp_state::CLOSE_WAIT
@@ -125,7 +144,9 @@ impl Joined {
     /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
     /// client or tried the next upstream.
     pub fn nginx_went_on(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what } if is_same_turn(&what))
+        // Before it answers, nginx reads what is left of the client's own request.
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
+            if is_same_turn(&what) || what.turned_to == what.other_sock)
     }
 
     /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
@@ -140,11 +161,11 @@ impl Joined {
         matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
     }
 
-    /// Bytes of the response that arrived at nginx's end, read or not. The FIN that the kernel counts as a byte is
-    /// taken out.
+    /// Bytes of this exchange's response that arrived at nginx's end, read or not. The FIN, which the kernel counts as a byte until it
+    /// is read, is taken out.
     pub fn arrived(&self) -> u64 {
-        let fin = u64::from(self.nginx.old_state == tcp_state::CLOSE_WAIT);
-        self.nginx.arrived.saturating_sub(fin)
+        let has_fin = self.nginx.old_state == tcp_state::CLOSE_WAIT && !self.has(nginx_flag::END_READ);
+        self.nginx.received + u64::from(self.nginx.unread).saturating_sub(u64::from(has_fin))
     }
 
     /// Whether a worker had the connection: it read from it, or its socket had been handed out.
@@ -186,21 +207,37 @@ impl Joined {
         [&self.nginx.listener_last, &self.nginx.listener_first].into_iter().find(|view| view.sock != 0)
     }
 
-    /// A moment in microseconds since connect was called; none for what did not happen.
-    pub fn us(&self, ns: u64) -> Option<i64> {
-        (ns != 0).then(|| since(self.nginx.connect_ns, ns))
+    /// Whether its connection was kept from an earlier exchange.
+    pub fn is_on_kept_connection(&self) -> bool {
+        self.nginx.exchange > 1
     }
 
-    /// How long it lasted in ns, from connect to the end of nginx's socket.
+    /// When it began: with connect, or on a kept connection with the first byte sent.
+    pub fn began_ns(&self) -> u64 {
+        if self.is_on_kept_connection() && self.nginx.first_sent_ns != 0 {
+            self.nginx.first_sent_ns
+        } else {
+            self.nginx.connect_ns
+        }
+    }
+
+    /// A moment in microseconds since it began; none for what did not happen, or not in this exchange but before it on the same
+    /// connection.
+    pub fn us(&self, ns: u64) -> Option<i64> {
+        let is_earlier = self.is_on_kept_connection() && ns < self.began_ns();
+        (ns != 0 && !is_earlier).then(|| since(self.began_ns(), ns))
+    }
+
+    /// How long it lasted in ns, to the end of nginx's socket.
     pub fn lasted_ns(&self) -> u64 {
-        self.nginx.ended_ns.saturating_sub(self.nginx.connect_ns)
+        self.nginx.ended_ns.saturating_sub(self.began_ns())
     }
 }
 
-/// Whether nginx's thread received from no other socket between closing the exchange and this act. The handler of one event does
-/// not, a new turn of its loop begins with it.
+/// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
+/// that, be it a request of the very client that it then answers.
 fn is_same_turn(aftermath: &Aftermath) -> bool {
-    aftermath.turned_to == 0 || aftermath.turned_to == aftermath.other_sock
+    aftermath.turned_to == 0
 }
 
 /// Microseconds from `start` to `end`, both in ns.

@@ -64,7 +64,7 @@ struct Abandoned {
     upstream: Upstream,
 }
 
-/// nginx connects the next upstream for a request, on a socket that is known before its own exchange ends.
+/// nginx tries the next upstream for a request, on a socket that is known before its own exchange ends.
 #[derive(Debug)]
 struct Retry {
     ns: u64,
@@ -96,16 +96,15 @@ impl Ledger {
     /// The request this exchange retries, if nginx was seen to connect its socket for one.
     fn request_of(&mut self, joined: &Joined) -> Option<u64> {
         let retry = self.retries.take(&joined.nginx.sock)?;
-        // The aftermath is noted just before the time of connecting; a later use of the socket's address is no retry.
-        let connect_ns = joined.nginx.connect_ns;
-        (retry.ns.abs_diff(connect_ns) < 1_000_000).then_some(retry.request)
+        // The aftermath bears the very moment at which the exchange began; a later use of the socket's address is no retry.
+        (retry.ns == joined.began_ns()).then_some(retry.request)
     }
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
         let joined = self.waiting.get_mut(&name)?;
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
-        if action == Action::Connected {
+        if action == Action::Connected && aftermath.turned_to == 0 {
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
             self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request });
         }

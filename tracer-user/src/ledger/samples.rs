@@ -111,7 +111,7 @@ pub(crate) fn queue(depth: u32, limit: u32) -> ListenerView {
 
 /// A reset this host sent because no socket took the SYN.
 pub(crate) fn reset_without_socket() -> Reset {
-    Reset { ns: CONNECT + 9_000, reason: 1, without_socket: 1 }
+    Reset { ns: CONNECT + 9_000, reason: 1, without_socket: 1, ..Reset::default() }
 }
 
 /// What nginx does after the exchange of this record.

@@ -57,7 +57,7 @@ fn a_retry_belongs_to_the_same_request() {
     let first = joined(ledger.take(Record::Aftermath(connected.clone(), action)));
     let mut second = connecting(5, 111);
     second.nginx.sock = 77;
-    second.nginx.connect_ns = connected.ns + 2_000;
+    second.nginx.connect_ns = connected.ns;
     second.nginx.flags = 0;
     let second = joined(ledger.take(exchange(second)));
     assert!(first.request.is_some());

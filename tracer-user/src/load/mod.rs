@@ -28,6 +28,8 @@ pub struct Scope {
     pub upstreams: Vec<Endpoint>,
     /// The unix sockets asked for, closed by a zero.
     pub paths: Vec<[u8; PATH_LEN]>,
+    /// Whether to see connects that fail before TCP's own hooks do.
+    pub connect_errors: bool,
     /// The kinds of hooks to use; empty for any.
     pub only: Vec<HookKind>,
     /// Open exchanges that fit at a time.
@@ -76,7 +78,7 @@ impl Tracer {
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
         let mut tracer =
             Self { object, traces_system_calls: false, plan, stats, ring: Some(ring), listeners };
-        if !scope.paths.is_empty() {
+        if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
         }
         Ok(tracer)

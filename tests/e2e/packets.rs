@@ -1,0 +1,332 @@
+//! Packets of handshakes that never arrived: dropped, rejected, or sent where nothing answers.
+
+use std::net::Ipv4Addr;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use rig::reconcile::pair_off;
+use rig::tracer::Account;
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, Verdict, process, wait};
+
+/// Shorter than the second after which a SYN is sent again.
+const ONE_SYN: Duration = Duration::from_millis(700);
+/// Long enough for a second one.
+const TWO_SYNS: Duration = Duration::from_millis(1500);
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// Stops the tracer and holds its account against nginx's log.
+fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
+    tracer.wait_for(failures)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(nginx.failures().len() == failures, "{:#?}", nginx.failures());
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    Ok(account)
+}
+
+fn has_evidence(verdict: &Verdict, of: &str) -> Result<()> {
+    ensure!(verdict.evidence.iter().any(|fact| fact.fact.contains(of)), "no {of}: {verdict:#?}");
+    Ok(())
+}
+
+/// Asks each path at the same time, and returns the statuses.
+fn ask_all(nginx: &Nginx, paths: impl IntoIterator<Item = String>) -> Result<Vec<u16>> {
+    let asked: Vec<_> = paths.into_iter().map(|path| nginx.client().ask(&path)).collect::<Result<_>>()?;
+    asked.into_iter().map(|one| Ok(one.answer()?.status)).collect()
+}
+
+#[test]
+fn a_firewall_that_drops_the_syn_or_its_answer_is_named_with_the_kernels_reason() -> Result<()> {
+    let namespace = Namespace::new()?;
+    // The SYN on its way out and in, the answer on its way out and in; the last one over IPv6.
+    let upstreams = [1, 2, 3, 4].map(|n| Endpoint::v4(9000 + n)).into_iter().chain([Endpoint::v6(9005)]);
+    let servers: Vec<_> = upstreams
+        .map(|upstream| FaultyServer::start(&namespace, Fault::Answer, upstream, 8))
+        .collect::<Result<_>>()?;
+    let mut nginx = Nginx::on(&namespace);
+    for (index, server) in servers.iter().enumerate() {
+        let patience = if index % 2 == 0 { TWO_SYNS } else { ONE_SYN };
+        nginx = nginx
+            .location(Location::http(&format!("/{index}/"), server.endpoint()).connect_timeout(patience));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    namespace.nft(
+        "table inet rig {
+           chain out { type filter hook output priority 0; tcp dport 9001 drop; tcp sport 9003 drop; }
+           chain in { type filter hook input priority 0; tcp dport { 9002, 9005 } drop; tcp sport 9004 drop; }
+         }",
+    )?;
+    ensure!(ask_all(&nginx, (0..servers.len()).map(|n| format!("/{n}/")))? == [504; 5]);
+    let account = account(tracer, &nginx, servers.len())?;
+    for server in &servers {
+        let verdict = account.only(server.endpoint())?;
+        verdict.says("connect_timeout/dropped_by_firewall", "proven", 504, Some("ETIMEDOUT"))?;
+        has_evidence(verdict, "NETFILTER_DROP")?;
+        verdict.blames(None, None, None)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_firewall_that_rejects_is_told_from_a_port_where_nobody_listens() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let cases = [
+        (Endpoint::v4(9011), "ECONNREFUSED"),
+        (Endpoint::v4(9012), "ECONNREFUSED"),
+        (Endpoint::v4(9013), "ECONNREFUSED"),
+        (Endpoint::v4(9014), "EHOSTUNREACH"),
+        (Endpoint::v6(9015), "ECONNREFUSED"),
+        (Endpoint::v6(9016), "ECONNREFUSED"),
+    ];
+    let (nobody, listens) = (Endpoint::v4(9017), Endpoint::v4(9012));
+    // That somebody listens behind the rule changes nothing.
+    let _server = FaultyServer::start(&namespace, Fault::Answer, listens, 8)?;
+    let mut nginx = Nginx::on(&namespace).location(Location::http("/nobody/", &nobody));
+    for (index, (upstream, _)) in cases.iter().enumerate() {
+        nginx = nginx.location(Location::http(&format!("/{index}/"), upstream).connect_timeout(PATIENT));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    namespace.nft(
+        "table inet rig {
+           chain out { type filter hook output priority 0;
+             tcp dport 9011 reject with tcp reset; tcp dport 9014 reject with icmp admin-prohibited; }
+           chain in { type filter hook input priority 0;
+             tcp dport 9012 reject with tcp reset; tcp dport 9013 reject with icmp port-unreachable;
+             tcp dport 9015 reject with tcp reset; tcp dport 9016 reject with icmpv6 port-unreachable; }
+         }",
+    )?;
+    let paths = (0..cases.len()).map(|n| format!("/{n}/")).chain(["/nobody/".into()]);
+    ensure!(ask_all(&nginx, paths)? == [502; 7]);
+    let account = account(tracer, &nginx, 7)?;
+    for (upstream, errno) in &cases {
+        let verdict = account.only(upstream)?;
+        verdict.says("refused/rejected_by_firewall", "proven", 502, Some(errno))?;
+        has_evidence(verdict, "NETFILTER_DROP")?;
+    }
+    has_evidence(account.only(&cases[2].0)?, "ICMP answers the SYN: port unreachable")?;
+    has_evidence(account.only(&cases[3].0)?, "ICMP answers the SYN: administratively prohibited")?;
+    account.only(&nobody)?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
+}
+
+#[test]
+fn reverse_path_filtering_is_named_with_the_kernels_reason() -> Result<()> {
+    let (here, there) = (Namespace::new()?, Namespace::new()?);
+    let upstream = asymmetric(&here, &there)?;
+    let _server = FaultyServer::start(&there, Fault::Answer, upstream.clone(), 8)?;
+    let nginx =
+        Nginx::on(&here).location(Location::http("/there/", &upstream).connect_timeout(TWO_SYNS)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/there/")?.status == 504);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("connect_timeout/dropped_by_rp_filter", "proven", 504, Some("ETIMEDOUT"))?;
+    has_evidence(verdict, "IP_RPFILTER")
+}
+
+/// Two namespaces with two links: what `here` sends by the second one, `there` would answer by the first, and
+/// filters it.
+fn asymmetric(here: &Namespace, there: &Namespace) -> Result<Endpoint> {
+    here.join(there, "one", Ipv4Addr::new(10, 77, 1, 1), Ipv4Addr::new(10, 77, 1, 2))?;
+    here.join(there, "two", Ipv4Addr::new(10, 77, 2, 1), Ipv4Addr::new(10, 77, 2, 2))?;
+    // Or its question for the neighbour would be filtered, too.
+    here.sysctl("net.ipv4.conf.two.arp_announce", "2")?;
+    here.ip("route add 10.77.1.2/32 via 10.77.2.2 dev two src 10.77.1.1")?;
+    there.sysctl("net.ipv4.conf.all.rp_filter", "1")?;
+    Ok(Endpoint::Tcp(SocketAddr::from(([10, 77, 1, 2], 9000))))
+}
+
+#[test]
+fn connects_that_fail_at_once_are_told_if_asked_for() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let cases = [
+        ("10.66.0.1:9000", "refused/no_route", "EHOSTUNREACH"),
+        ("10.67.0.1:9000", "refused/no_route", "ENETUNREACH"),
+        ("[fd00::1]:9000", "refused/no_route", "ENETUNREACH"),
+        ("10.68.0.1:9000", "local_error/connect_error", "EACCES"),
+        ("10.69.0.1:9000", "local_error/connect_error", "EINVAL"),
+    ];
+    for (kind, network) in [("unreachable", 66), ("prohibit", 68), ("blackhole", 69)] {
+        namespace.ip(&format!("route add {kind} 10.{network}.0.0/24"))?;
+    }
+    let mut nginx = Nginx::on(&namespace).location(Location::http("/nobody/", &Endpoint::v4(9017)));
+    for (index, (upstream, _, _)) in cases.iter().enumerate() {
+        nginx = nginx.location(Location::http(&format!("/{index}/"), &upstream.parse()?));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--connect-errors"])?;
+    let paths = (0..cases.len()).map(|n| format!("/{n}/")).chain(["/nobody/".into()]);
+    ensure!(ask_all(&nginx, paths)? == [502; 6]);
+    let account = account(tracer, &nginx, 6)?;
+    for (upstream, name, errno) in cases {
+        account.only(&upstream.parse()?)?.says(name, "proven", 502, Some(errno))?;
+    }
+    // What TCP's own hooks see is told once.
+    account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_no_route() -> Result<()> {
+    let (here, there) = (Namespace::new()?, Namespace::new()?);
+    here.join(&there, "wire", Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2))?;
+    here.sysctl("net.ipv4.neigh.wire.retrans_time_ms", "50")?;
+    let upstream: Endpoint = "10.78.0.99:9000".parse()?;
+    let nginx =
+        Nginx::on(&here).location(Location::http("/there/", &upstream).connect_timeout(PATIENT)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/there/")?.status == 502);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("refused/no_route", "proven", 502, Some("EHOSTUNREACH"))?;
+    has_evidence(verdict, "NEIGH_FAILED")
+}
+
+#[test]
+fn a_listener_that_finds_no_way_back_leaves_the_syn_unanswered() -> Result<()> {
+    let (here, there) = (Namespace::new()?, Namespace::new()?);
+    here.join(&there, "wire", Ipv4Addr::new(10, 79, 0, 1), Ipv4Addr::new(10, 79, 0, 2))?;
+    here.ip("address add 10.99.9.1/32 dev lo")?;
+    here.sysctl("net.ipv4.conf.wire.arp_announce", "2")?;
+    here.ip("route add 10.79.0.2/32 dev wire src 10.99.9.1")?;
+    let upstream: Endpoint = "10.79.0.2:9000".parse()?;
+    let _server = FaultyServer::start(&there, Fault::Answer, upstream.clone(), 8)?;
+    let nginx =
+        Nginx::on(&here).location(Location::http("/there/", &upstream).connect_timeout(TWO_SYNS)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/there/")?.status == 504);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("connect_timeout/syn_unanswered", "inferred", 504, Some("ETIMEDOUT"))
+}
+
+#[test]
+fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.sysctl("net.ipv4.tcp_syncookies", "0")?;
+    let fpm = Fpm::on(&namespace).backlog(1).start()?;
+    let nginx =
+        Nginx::on(&namespace).location(Location::fpm("/php/", &fpm).connect_timeout(TWO_SYNS)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    // Who comes from there never hears the answer.
+    namespace.nft(
+        "table ip rig { chain out { type filter hook output priority 0; ip daddr 127.0.0.2 drop; }; }",
+    )?;
+    let _half_open = half_open(&namespace, fpm.endpoint(), 2)?;
+    let drops = namespace.tcp_counter("TCPReqQFullDrop")?;
+    ensure!(nginx.client().get("/php/ok.php")?.status == 504);
+    ensure!(namespace.tcp_counter("TCPReqQFullDrop")? > drops);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(fpm.endpoint())?;
+    verdict.says("connect_timeout/syn_queue_full", "proven", 504, Some("ETIMEDOUT"))?;
+    has_evidence(verdict, "2 handshakes not over")
+}
+
+/// Sends SYNs from 127.0.0.2, and waits until the listener holds their handshakes.
+fn half_open(namespace: &Namespace, listener: &Endpoint, count: usize) -> Result<Vec<TcpStream>> {
+    let Endpoint::Tcp(SocketAddr::V4(address)) = listener else { anyhow::bail!("{listener}") };
+    let sockets = namespace.run(|| {
+        let one = |_| {
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+            let stream = TcpStream::from(socket);
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
+            bind(fd, &SockaddrIn::new(127, 0, 0, 2, 0)).context("binding to 127.0.0.2")?;
+            let begun = connect(fd, &SockaddrIn::from(*address));
+            ensure!(begun == Err(Errno::EINPROGRESS), "{begun:?}");
+            Ok(stream)
+        };
+        (0..count).map(one).collect()
+    })?;
+    namespace.wait_for_half_open(listener, count)?;
+    Ok(sockets)
+}
+
+/// nginx connects three times at once to a listener with room for one more; with `TCP_DEFER_ACCEPT` it is the
+/// request that ends a handshake, so two of them end at a full queue.
+fn three_for_one_place(namespace: &Namespace, upstream: &Endpoint, status: u16) -> Result<Account> {
+    const BACKLOG: i32 = 4;
+    let listener = namespace.listen_deferring(upstream, BACKLOG)?;
+    let nginx = Nginx::on(namespace)
+        .location(Location::http("/", upstream).read_timeout(Duration::from_secs(1)))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let Endpoint::Tcp(address) = *upstream else { anyhow::bail!("{upstream}") };
+    let mut fillers = Vec::new();
+    for _ in 0..BACKLOG {
+        let filler = namespace.run(|| Ok(TcpStream::connect_timeout(&address, wait::BOUND)?))?;
+        std::io::Write::write_all(&mut &filler, b"x")?;
+        fillers.push(filler);
+    }
+    namespace.wait_for_queue(upstream, BACKLOG.cast_unsigned())?;
+
+    let connected: Vec<_> = (0..3).map(|_| nginx.client().connected()).collect::<Result<_>>()?;
+    namespace.wait_for_queue(&Endpoint::v4(8080), 0)?;
+    let worker = nginx.workers()?[0];
+    process::send(worker, Signal::SIGSTOP)?;
+    wait::until_true("nginx to stand still", || Ok(process::state(worker) == Some('T')))?;
+    let asked: Vec<_> = connected.into_iter().map(|one| one.ask("/")).collect::<Result<_>>()?;
+    process::send(worker, Signal::SIGCONT)?;
+    let mut statuses: Vec<_> =
+        asked.into_iter().map(|one| Ok(one.answer()?.status)).collect::<Result<_>>()?;
+    statuses.sort_unstable();
+    ensure!(statuses == [status, status, 504], "{statuses:?}");
+    let account = account(tracer, &nginx, 3)?;
+    drop(listener);
+    Ok(account)
+}
+
+#[test]
+fn a_handshake_that_ends_at_a_full_queue_is_a_connection_only_for_nginx() -> Result<()> {
+    for upstream in [Endpoint::v4(9100), Endpoint::v6(9100)] {
+        let namespace = Namespace::new()?;
+        let account = three_for_one_place(&namespace, &upstream, 504)?;
+        let (dropped, queued): (Vec<_>, Vec<_>) =
+            account.verdicts.iter().partition(|verdict| verdict.cause == "accept_queue_overflow");
+        ensure!(dropped.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
+        for verdict in dropped {
+            verdict.says("accept_queue_overflow/handshake_ack_dropped", "proven", 504, Some("ETIMEDOUT"))?;
+            has_evidence(verdict, "TCP_LISTEN_OVERFLOW")?;
+            ensure!(verdict.us.connected.is_some() && verdict.us.accepted.is_none(), "{verdict:#?}");
+        }
+        queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn with_tcp_abort_on_overflow_it_is_reset_by_the_listener() -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.sysctl("net.ipv4.tcp_abort_on_overflow", "1")?;
+    let account = three_for_one_place(&namespace, &Endpoint::v4(9100), 502)?;
+    let (aborted, queued): (Vec<_>, Vec<_>) =
+        account.verdicts.iter().partition(|verdict| verdict.cause == "accept_queue_overflow");
+    ensure!(aborted.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
+    for verdict in aborted {
+        verdict.says("accept_queue_overflow/aborted", "proven", 502, Some("ECONNRESET"))?;
+        has_evidence(verdict, "the listener makes no socket for it")?;
+    }
+    queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
+}
+
+#[test]
+fn a_request_that_a_firewall_drops_after_the_handshake_is_no_slow_worker() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9021), 8)?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/", server.endpoint()).read_timeout(TWO_SYNS))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    namespace.nft(
+        "table ip rig { chain in { type filter hook input priority 0; tcp dport 9021 tcp flags & psh == psh drop; }; }",
+    )?;
+    ensure!(nginx.client().get("/")?.status == 504);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(server.endpoint())?;
+    ensure!(verdict.name() == "read_timeout/unacked" && verdict.worker.is_none(), "{verdict:#?}");
+    has_evidence(verdict, "NETFILTER_DROP")
+}
