@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{Namespace, wait};
 
@@ -141,6 +143,11 @@ impl Asked {
         let mut answer = Vec::new();
         self.0.read_to_end(&mut answer).context("reading the answer")?;
         Ok(answer)
+    }
+
+    /// Goes away with a RST.
+    pub fn reset(self) -> Result<()> {
+        setsockopt(&self.0, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).context("asking for a RST")
     }
 
     /// Goes away before the answer.

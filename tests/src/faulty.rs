@@ -41,11 +41,13 @@ pub enum Fault {
     ResetMidway,
     /// Listens and never accepts.
     NeverAccept,
+    /// Answers, and closes what has been idle for a while.
+    CloseIdle,
     /// None: it answers, and keeps the connection open for more.
     Answer,
 }
 
-const NAMES: [(Fault, &str); 13] = [
+const NAMES: [(Fault, &str); 14] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
@@ -58,6 +60,7 @@ const NAMES: [(Fault, &str); 13] = [
     (Fault::StallMidway, "stall-midway"),
     (Fault::ResetMidway, "reset-midway"),
     (Fault::NeverAccept, "never-accept"),
+    (Fault::CloseIdle, "close-idle"),
     (Fault::Answer, "answer"),
 ];
 

@@ -27,6 +27,9 @@ pub mod client;
 pub mod fpm;
 pub mod nginx;
 
+// Whom a worker waits on.
+pub mod database;
+
 // Upstreams that misbehave as php-fpm cannot.
 pub mod faulty;
 pub mod remote;
@@ -41,6 +44,7 @@ pub mod tracer;
 pub mod verdict;
 
 pub use client::Client;
+pub use database::Database;
 pub use endpoint::Endpoint;
 pub use faulty::{Fault, FaultyServer};
 pub use fpm::Fpm;

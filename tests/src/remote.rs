@@ -38,6 +38,8 @@ pub enum Temper {
     Refuse,
     /// Nothing at all, as a dead host.
     Silent,
+    /// The connection is made; from then on nothing at all.
+    Deaf,
     /// The connection is made and the request acknowledged; an answer never comes.
     Mute,
     /// The request is read, then a RST.
@@ -118,7 +120,7 @@ fn host(
     ready.send(Ok(())).context("the one who waited is gone")?;
 
     while !stop.load(Ordering::Relaxed) {
-        if temper == Temper::Silent {
+        if temper == Temper::Silent || temper == Temper::Deaf && has_connected(&sockets) {
             while device.receive(Instant::now()).is_some() {}
         } else {
             interface.poll(Instant::now(), &mut device, &mut sockets);
@@ -129,6 +131,13 @@ fn host(
         phy::wait(device.as_raw_fd(), Some(PAUSE)).context("waiting for packets")?;
     }
     Ok(())
+}
+
+fn has_connected(sockets: &SocketSet<'_>) -> bool {
+    sockets.iter().any(|(_, socket)| {
+        let smoltcp::socket::Socket::Tcp(socket) = socket;
+        socket.state() == tcp::State::Established
+    })
 }
 
 /// Lets every socket do its next step.

@@ -24,6 +24,8 @@ pub struct Verdict {
     pub nginx: NginxEnd,
     /// Whom nginx connected to.
     pub upstream: Upstream,
+    /// Names the downstream request, where nginx tried several upstreams for it.
+    pub request: Option<u64>,
     /// What nginx answers.
     pub status: Option<u16>,
     /// The errno that nginx got, by name.
@@ -86,6 +88,28 @@ pub struct Worker {
     pub comm: Option<String>,
     /// The signal it died of: `SIGTERM`.
     pub signal: Option<String>,
+    /// What it was found doing, if the exchange was slow.
+    pub doing: Option<Doing>,
+}
+
+/// What a worker was found doing, in samples.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Doing {
+    /// How many samples were taken.
+    pub samples: u32,
+    /// What it waited on, the most frequent first.
+    pub waits: Vec<Wait>,
+    /// In how many samples it ran on a CPU.
+    pub running: u32,
+}
+
+/// Something that a worker waited on.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Wait {
+    /// What: an address, a path, or words.
+    pub on: String,
+    /// In how many samples.
+    pub samples: u32,
 }
 
 /// When what happened.
@@ -137,7 +161,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "/v",
     "/type",
     "/time",
@@ -146,6 +170,7 @@ const FIELDS: [&str; 19] = [
     "/confidence",
     "/nginx/local",
     "/upstream/family",
+    "/request",
     "/status",
     "/errno",
     "/error_log",
@@ -227,8 +252,8 @@ pub(crate) fn example() -> Result<Value> {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","confidence":"proven",
  "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
  "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
- "status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
- "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM"},
+ "request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
+ "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},
  "killer":{"pid":24938,"comm":"php-fpm8.2"},
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},

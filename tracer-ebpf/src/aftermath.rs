@@ -50,7 +50,7 @@ pub fn received(sk: u64) {
     if let Some(awaited) = AWAITING.get_ptr_mut(thread()) {
         // SAFETY: preallocated map memory of this thread's own.
         let awaited = unsafe { &mut *awaited };
-        if awaited.turned_to == 0 && awaited.id.sock != sk {
+        if awaited.turned_to == 0 {
             awaited.turned_to = sk;
         }
     }
@@ -79,7 +79,8 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let Some(Awaited { id, closed_ns, turned_to }) = (unsafe { AWAITING.get(thread) }).copied() else {
         return;
     };
-    if id.sock == sk {
+    // Closing it may show twice. Anything else on this address is done on a new socket, and often it is the next one made.
+    if matches!(action, Action::Closed) && id.sock == sk {
         return;
     }
     if AWAITING.remove(thread).is_ok() {

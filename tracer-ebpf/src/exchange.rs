@@ -178,6 +178,9 @@ pub mod nginx_flag {
     pub const END_READ: u32 = 1 << 8;
     /// A receive only peeked, after the response was read: nginx looks so at a connection that it keeps for later.
     pub const PEEKED: u32 = 1 << 9;
+    /// nginx still wanted to send: its last send found the socket's buffer full, and no room had come about since
+    /// (`SOCK_NOSPACE`). On a unix socket the kernel does not take that back when everything could be sent later.
+    pub const SEND_BLOCKED: u32 = 1 << 10;
     /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
     /// cookies were off.
     pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;
@@ -222,7 +225,7 @@ pub struct NginxEnd {
     pub arrived: u64,
     /// Bytes that arrived and that nginx never read; on a unix socket the buffers they lie in.
     pub unread: u32,
-    /// Bytes sent that the peer's kernel never acknowledged.
+    /// Bytes that nginx gave and that the peer's kernel never acknowledged, sent or not.
     pub unacked: u32,
     /// Exchanges on this connection, this one included.
     pub exchange: u32,
@@ -336,4 +339,18 @@ pub struct WorkerEnd {
     pub reserved2: u32,
     /// The signal the closer died of, if it was exiting.
     pub signal: Signal,
+}
+
+/// An open exchange: nginx's end, and the worker's end once that has ended.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenExchange {
+    /// nginx's end.
+    pub nginx: NginxEnd,
+    /// The worker's end, all zero while it is open: then it is in the map of worker ends.
+    pub worker: WorkerEnd,
 }

@@ -97,6 +97,14 @@ pub fn has_socket(sk: u64) -> bool {
     read::<u64>(sk, layout!(sk_socket)) != 0
 }
 
+/// Whether the last send found no room in the socket's buffer (`SOCK_NOSPACE`, include/linux/net.h).
+#[inline(always)]
+pub fn wants_room(sk: u64) -> bool {
+    const SOCK_NOSPACE: u64 = 2;
+    let socket: u64 = read(sk, layout!(sk_socket));
+    socket != 0 && read::<u64>(socket, layout!(socket_flags)) & (1 << SOCK_NOSPACE) != 0
+}
+
 /// Data bytes sent, those sent again not counted twice.
 #[inline(always)]
 pub fn bytes_sent(sk: u64) -> u64 {

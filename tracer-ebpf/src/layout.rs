@@ -79,6 +79,8 @@ layout! {
     snd_una: "tcp_sock.snd_una",
     /// Next sequence number to send.
     snd_nxt: "tcp_sock.snd_nxt",
+    /// What follows the last byte that the process gave, sent or not.
+    write_seq: "tcp_sock.write_seq",
     /// Next sequence number expected.
     rcv_nxt: "tcp_sock.rcv_nxt",
     /// First sequence number the process has not read.
@@ -133,6 +135,8 @@ layout! {
     file_private: "file.private_data",
     /// A socket's sock.
     socket_sk: "socket.sk",
+    /// SOCK_NOSPACE and others.
+    socket_flags: "socket.flags",
     /// Whether `kfree_skb` names its reason (since 5.17).
     drop_reason_arg: "arg:kfree_skb.2",
     /// A netfilter rule.

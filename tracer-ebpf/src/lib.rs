@@ -12,8 +12,8 @@ mod record;
 mod stats;
 
 pub use exchange::{
-    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, PATH_LEN,
-    PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
+    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
+    PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
 pub use layout::{Attached, Filters, Layout, MISSING};
 pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, WorkerGone};
@@ -65,5 +65,9 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Layout {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for crate::OpenExchange {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for crate::Stats {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::WorkerEnd {}
 }

@@ -5,17 +5,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{
-    Attached, Endpoint, NginxEnd, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats,
-    WorkerEnd,
+    Attached, Endpoint, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd,
 };
 
-/// An open exchange: nginx's end, and the worker's end once that has ended.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct OpenExchange {
-    pub nginx: NginxEnd,
-    pub worker: WorkerEnd,
-}
+pub use tracer_ebpf::OpenExchange;
 
 /// Names a connection: a socket's address is used again, its time of connecting is not.
 #[repr(C)]

@@ -396,8 +396,9 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.unread = kernel::unread(sk);
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
-    nginx.unacked = read::<u32>(sk, layout!(snd_nxt)).wrapping_sub(snd_una);
+    nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
     nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
+    note_blocked(nginx, sk);
     // In SYN_SENT the first unacknowledged byte is the SYN itself.
     let isn = if nginx.handshake == 0 { snd_una } else { (nginx.handshake >> 32) as u32 - 1 };
     let first = if nginx.old_state == tcp_state::SYN_SENT { isn } else { isn.wrapping_add(1) };
@@ -406,6 +407,14 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     }
     if let Some(dropped) = packet_drop::of_handshake(isn, nginx.connect_ns) {
         nginx.dropped = dropped;
+    }
+}
+
+/// Whether nginx still had something to send.
+#[inline(always)]
+pub fn note_blocked(nginx: &mut NginxEnd, sk: u64) {
+    if kernel::wants_room(sk) {
+        nginx.flags |= nginx_flag::SEND_BLOCKED;
     }
 }
 

@@ -398,6 +398,7 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
     if nginx.unread > 0 && nginx.error == 0 {
         nginx.new_state = tcp_state::CLOSE;
     }
+    nginx_end::note_blocked(nginx, sk);
     take_worker(exchange);
     let (well, now) = nginx_end::ends(exchange);
     if !well {

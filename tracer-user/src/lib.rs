@@ -8,6 +8,8 @@ pub mod live;
 
 pub mod load;
 
+pub mod sample;
+
 pub mod decode;
 
 pub mod ledger;
@@ -19,6 +21,7 @@ pub mod verdict;
 pub mod output;
 
 pub mod clock;
+mod duplicate;
 pub mod facts;
 pub mod failure;
 pub mod words;

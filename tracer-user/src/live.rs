@@ -28,6 +28,7 @@ use crate::{
     ledger::{Joined, Ledger, Whole},
     load::{Scope, Tracer},
     output::{Json, Look, Output, Text},
+    sample::Sampler,
     verdict::Summary,
 };
 
@@ -70,7 +71,10 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
     let mut ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
         .context("the ring buffer cannot be watched")?;
-    let mut run = Run::new(args, tracer.plan().sources.clone());
+    let open = tracer.take_open()?;
+    let sampler = Sampler::start(move |moment_ns| open.served_since(moment_ns))
+        .context("slow workers cannot be looked at")?;
+    let mut run = Run::new(args, sampler, tracer.plan().sources.clone());
     let mut tick = interval(TICK);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut is_over = false;
@@ -168,6 +172,7 @@ async fn at(moment: Option<Instant>) {
 /// What a run has come to so far.
 struct Run {
     ledger: Ledger,
+    sampler: Sampler,
     sources: Sources,
     output: Box<dyn Output>,
     started_ns: u64,
@@ -180,7 +185,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(args: &Live, sources: Sources) -> Self {
+    fn new(args: &Live, sampler: Sampler, sources: Sources) -> Self {
         let stdout = io::BufWriter::new(io::stdout());
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(stdout)),
@@ -188,6 +193,7 @@ impl Run {
         };
         Self {
             ledger: Ledger::default(),
+            sampler,
             sources,
             output,
             started_ns: monotonic_ns(),
@@ -218,7 +224,10 @@ impl Run {
     /// Writes what became whole. Returns whether the run is over.
     fn tell(&mut self, whole: Whole) -> io::Result<bool> {
         match whole {
-            Whole::Exchange(exchange) => self.tell_exchange(&exchange),
+            Whole::Exchange(mut exchange) => {
+                exchange.activity = self.sampler.take(&exchange.nginx);
+                self.tell_exchange(&exchange)
+            }
             Whole::Afterwards(end) => {
                 self.output.after(&afterwards(&end, &SystemClock))?;
                 Ok(false)

@@ -61,6 +61,19 @@ pub struct Worker {
     pub process: Process,
     /// The signal it died of (`SIGKILL`), if it died of one while it had the exchange.
     pub signal: Option<String>,
+    /// What it was found doing, if the exchange was slow enough to be looked at.
+    pub doing: Option<Doing>,
+}
+
+/// What a worker was found doing, in samples taken about once a second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doing {
+    /// How many samples there are.
+    pub samples: u32,
+    /// What it waited on, and in how many samples: the most frequent first.
+    pub waits: Vec<(String, u32)>,
+    /// In how many it ran on a CPU.
+    pub running: u32,
 }
 
 /// Moments of an exchange, in microseconds since connect was called; `None` for what did not happen.

@@ -12,14 +12,18 @@ use anyhow::{Context as _, Result};
 
 use crate::step::{Outcome, Steps};
 
-/// The programs that the rig runs, and the package that brings each (by its name in Debian and Ubuntu). A `*` stands for a version.
-const NEEDS: [(&str, &str); 6] = [
+/// The programs and files that the rig uses, and the package that brings each (by its name in Debian and Ubuntu). A `*` stands
+/// for a version.
+const NEEDS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("php-fpm*", "php-fpm"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sysctl", "procps"),
     ("openssl", "openssl"),
+    ("setpriv", "util-linux"),
+    ("/usr/lib/postgresql/*/bin/postgres", "postgresql"),
+    ("/usr/lib/php/*/pgsql.so", "php-pgsql"),
 ];
 
 /// How long a side step may take, which the set-up can do without.
@@ -40,8 +44,12 @@ pub(crate) fn missing() -> Vec<&'static str> {
     NEEDS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
 }
 
-/// Where a program is, also in the folders that only root's `PATH` has.
+/// Where a program is, also in the folders that only root's `PATH` has; or a file, by its whole path.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    if let Some((before, after)) = name.split_once("/*/") {
+        let versions = fs::read_dir(before).into_iter().flatten().flatten();
+        return versions.map(|version| version.path().join(after)).find(|file| file.is_file());
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
     match name.strip_suffix('*') {
@@ -166,6 +174,8 @@ mod tests {
         assert!(find("s*").is_some());
         assert!(find("why502-no-such-program").is_none());
         assert!(find("why502-no-such-program*").is_none());
+        assert!(find("/proc/*/cmdline").is_some());
+        assert!(find("/proc/*/why502-no-such-file").is_none());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, accept,
     bind, listen, setsockopt, shutdown, socket, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use rig::{Endpoint, Fault};
 
 fn main() -> Result<()> {
@@ -123,6 +124,11 @@ fn misbehave(connection: OwnedFd, fault: Fault) -> Result<()> {
                 stream.write_all(HALF)?;
                 return Ok(linger(&socket)?);
             }
+            Fault::CloseIdle => {
+                stream.write_all(ANSWER)?;
+                let idle = TimeVal::milliseconds(300);
+                setsockopt(&socket, sockopt::ReceiveTimeout, &idle)?;
+            }
             Fault::Answer => stream.write_all(ANSWER)?,
             Fault::NeverRead | Fault::CloseUnread | Fault::ExitUnread | Fault::NeverAccept => {}
         }
@@ -142,6 +148,8 @@ fn request(stream: &mut impl Read) -> Result<bool> {
             Ok(0) => return Ok(false),
             Ok(_) => head.push(byte[0]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Idle for too long.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error).context("reading a request"),
         }
     }

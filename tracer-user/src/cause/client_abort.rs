@@ -3,7 +3,7 @@
 //! nginx closes the upstream first and then the client's socket, whose client has closed or reset it. At one of
 //! its own timeouts it answers the client instead, or tries the next upstream.
 
-use super::{Cause, Finding};
+use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
@@ -16,11 +16,12 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     } else {
         "before the upstream had answered"
     };
-    Some(if exchange.nginx.received == 0 {
+    let finding = if exchange.nginx.received == 0 {
         Finding::proven(
             Cause::ClientAbortBefore,
             format!(
-                "The client went away {after} into the exchange, {phase}, so nginx closed the upstream's connection."
+                "The client went away {after} into the exchange, {phase}, so nginx closed the upstream's connection.{}",
+                doing::the_worker(exchange),
             ),
             "how long the client waits (its own timeout, or the one of a load balancer in front of nginx), \
              and why the upstream took longer.",
@@ -35,5 +36,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             ),
             "the client: it stopped reading before the response was over.",
         )
-    })
+    };
+    // nginx asks the client's socket for its error and logs it.
+    Some(if exchange.client_had_reset() { finding.met("ECONNRESET") } else { finding })
 }

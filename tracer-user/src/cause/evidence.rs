@@ -16,6 +16,10 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
         facts.worker_end(worker);
+        if let Some(activity) = &exchange.activity {
+            let who = signals::worker_in_words(worker);
+            facts.add_from(activity.last_ns(), "/proc sampling", format!("the {who} {}", activity.figures()));
+        }
     }
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);

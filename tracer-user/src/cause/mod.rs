@@ -4,6 +4,7 @@ mod accept_queue_overflow;
 mod afterwards;
 mod client_abort;
 mod connect_timeout;
+mod doing;
 mod errors;
 mod evidence;
 mod finding;
@@ -108,8 +109,11 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         status: cause.status(),
         errno,
         error_log,
-        worker: signals::worker(exchange)
-            .map(|process| Worker { process, signal: worker.and_then(signals::died_of).map(signals::name) }),
+        worker: signals::worker(exchange).map(|process| Worker {
+            process,
+            signal: worker.and_then(signals::died_of).map(signals::name),
+            doing: doing::found(exchange),
+        }),
         killer: worker.and_then(signals::killer),
         moments: Moments {
             connected: exchange.us(nginx.established_ns),

@@ -8,7 +8,10 @@ use crate::{ledger::Joined, words::span};
 const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    let peer_closed_first = exchange.nginx.old_state == tcp_state::CLOSE_WAIT && exchange.nginx.error == 0;
+    // Closing with bytes unread enters CLOSE instead: then nginx did not want them.
+    let peer_closed_first = exchange.nginx.old_state == tcp_state::CLOSE_WAIT
+        && exchange.nginx.new_state == tcp_state::LAST_ACK
+        && exchange.nginx.error == 0;
     if !peer_closed_first {
         return None;
     }

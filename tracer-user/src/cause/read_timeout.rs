@@ -1,8 +1,8 @@
 //! `read_timeout`: nginx stopped waiting for the response.
 
-use tracer_ebpf::WorkerEnd;
+use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, signals};
+use super::{Cause, Finding, doing, signals};
 use crate::{
     ledger::Joined,
     words::{count, span},
@@ -10,6 +10,7 @@ use crate::{
 
 const HEADER: &str =
     "upstream timed out (110: Connection timed out) while reading response header from upstream";
+const SENDING: &str = "upstream timed out (110: Connection timed out) while sending request to upstream";
 const BODY: &str = "upstream timed out (110: Connection timed out) while reading upstream";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
@@ -24,13 +25,27 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let finding = match &exchange.worker {
+        Some(worker) if is_undelivered(exchange, worker) => undelivered(exchange),
         Some(worker) if !exchange.was_accepted() => never_accepted(exchange, worker),
         Some(worker) if worker.arrived == 0 && exchange.nginx.unacked > 0 => unacked(exchange),
         Some(worker) => slow_worker(exchange, worker),
         None if exchange.nginx.unacked > 0 => unacked(exchange),
         None => no_answer(exchange),
     };
-    Some(finding.logged("ETIMEDOUT", HEADER))
+    Some(match (exchange.has(nginx_flag::SEND_BLOCKED), &exchange.path) {
+        (false, _) => finding.logged("ETIMEDOUT", HEADER),
+        (true, None) => finding.logged("ETIMEDOUT", SENDING),
+        // Whether all of the request could be sent later is not seen.
+        (true, Some(_)) => finding.met("ETIMEDOUT"),
+    })
+}
+
+/// Whether what nginx sent did not arrive: the worker's end, which is on this host, has it not, though there is room.
+fn is_undelivered(exchange: &Joined, worker: &WorkerEnd) -> bool {
+    let nginx = &exchange.nginx;
+    let again = nginx.retransmits > nginx.syn_retransmits;
+    let is_short = !exchange.is_on_kept_connection() && worker.arrived < nginx.sent;
+    exchange.path.is_none() && nginx.unacked > 0 && worker.unread == 0 && (again || is_short)
 }
 
 /// How long nginx waited after it last sent.
@@ -76,11 +91,16 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     Finding::proven(
         Cause::TimeoutSlowWorker,
         format!(
-            "nginx stopped waiting {} after it had sent the request, which {name} took up{queued} and did not answer.{served}",
-            waited(exchange)
+            "nginx stopped waiting {} after it had sent the request, which {name} took up{queued} and did not answer.{served}{}",
+            waited(exchange),
+            doing::it(exchange),
         ),
-        "what this worker waited for or computed; request_slowlog_timeout shows it. fastcgi_read_timeout or \
-         proxy_read_timeout is how long nginx waits.",
+        format!(
+            "{}. fastcgi_read_timeout or proxy_read_timeout is how long nginx waits.",
+            doing::advice(exchange).unwrap_or_else(|| {
+                "what this worker waited for or computed; request_slowlog_timeout shows it".to_owned()
+            })
+        ),
     )
 }
 
@@ -98,13 +118,28 @@ fn stalled(exchange: &Joined) -> Option<Finding> {
             Cause::TimeoutStalledResponse,
             format!(
                 "The response stalled: after {} nothing more came for {}, and nginx stopped waiting. The client saw the \
-                 status it had been sent already, and a body cut short.",
+                 status it had been sent already, and a body cut short.{}",
                 count(nginx.received, "byte"),
                 span(nginx.ended_ns.saturating_sub(nginx.last_received_ns)),
+                doing::the_worker(exchange),
             ),
             "what the worker did in the middle of its output; then fastcgi_read_timeout or proxy_read_timeout.",
         )
         .logged("ETIMEDOUT", BODY),
+    )
+}
+
+fn undelivered(exchange: &Joined) -> Finding {
+    Finding::proven(
+        Cause::TimeoutUnacked,
+        format!(
+            "{} that nginx sent to {} never arrived at its socket, though both are on this host: {} in {}.",
+            count(u64::from(exchange.nginx.unacked), "byte"),
+            exchange.upstream(),
+            count(u64::from(exchange.nginx.retransmits - exchange.nginx.syn_retransmits), "retransmission"),
+            waited(exchange),
+        ),
+        "firewall rules between nginx and the upstream that drop packets of established connections: `nft list ruleset`.",
     )
 }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     decode::Record,
     ledger::{Ledger, Whole, samples::*},
+    sample::{Activity, Doing, Peer, Target},
 };
 
 struct Epoch;
@@ -233,6 +234,36 @@ fn a_timeout_is_told_by_whether_a_worker_had_the_request() {
     record.worker.has_socket = 0;
     let queued = verdict(record, ANSWERS);
     assert_eq!((queued.cause, queued.worker), (Cause::TimeoutNeverAccepted, None));
+}
+
+#[test]
+fn a_slow_workers_verdict_says_what_it_was_doing() {
+    let mut ledger = Ledger::default();
+    let record = given_up(60_000);
+    assert!(ledger.take(Record::Exchange(Box::new(record))).is_none());
+    let Some(Whole::Exchange(mut joined)) =
+        ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED))
+    else {
+        panic!("no exchange");
+    };
+    let database = Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap()));
+    let mut activity = Activity::new(at(1_000), Doing::Running, false);
+    activity.add(at(2_000), Doing::Waiting(database.clone()), false);
+    activity.add(at(59_000), Doing::Waiting(database), false);
+    joined.activity = Some(activity);
+    let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
+    assert_eq!(verdict.cause, Cause::TimeoutSlowWorker);
+    let sentence = "In 2 of 3 samples it waited on 10.0.0.5:3306, in 1 it ran on the CPU.";
+    assert!(verdict.explanation.ends_with(sentence), "{}", verdict.explanation);
+    assert!(verdict.advice.starts_with("the server at 10.0.0.5:3306"), "{}", verdict.advice);
+    let evidence = verdict.evidence.iter().find(|evidence| evidence.source == "/proc sampling").unwrap();
+    assert_eq!(
+        (evidence.us, evidence.fact.as_str()),
+        (59_000_000, "the php-fpm8.2 worker 24940 in 3 samples: 2 waited on 10.0.0.5:3306, 1 ran on the CPU")
+    );
+    let doing = verdict.worker.unwrap().doing.unwrap();
+    assert_eq!((doing.samples, doing.running), (3, 1));
+    assert_eq!(doing.waits, [("10.0.0.5:3306".to_owned(), 2)]);
 }
 
 #[test]

@@ -13,7 +13,10 @@ use tracer_ebpf::{
     Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use crate::verdict::{Process, Upstream};
+use crate::{
+    sample::Activity,
+    verdict::{Process, Upstream},
+};
 
 /// What nginx did right after it closed the exchange.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +47,8 @@ pub struct Joined {
     pub aftermath: Aftermaths,
     /// Names the downstream request, where nginx is known to have tried several upstreams for it.
     pub request: Option<u64>,
+    /// What the worker was found doing, if the exchange was slow enough to be looked at.
+    pub activity: Option<Activity>,
 }
 
 impl Joined {
@@ -59,6 +64,7 @@ impl Joined {
             }),
             request: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
+            activity: None,
         }
     }
 
@@ -153,6 +159,12 @@ impl Joined {
     pub fn client_had_left(&self) -> bool {
         matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
             && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
+    }
+
+    /// Whether that client had reset its connection.
+    pub fn client_had_reset(&self) -> bool {
+        self.client_had_left()
+            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.old_state == u32::from(tcp_state::CLOSE))
     }
 
     /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two

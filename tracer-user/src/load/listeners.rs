@@ -5,16 +5,14 @@
 //! EINVAL), and the hook on
 //! receive, which runs in this process then, is handed the socket. The listener itself does not notice.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-};
+use std::{collections::HashSet, fs, os::fd::AsRawFd};
 
 use procfs::{
     net::{TcpState, UnixState},
     process::{FDTarget, Process, all_processes},
 };
+
+use crate::duplicate::duplicate;
 
 /// Shows every listener of this host to the kernel side; returns how many there are.
 ///
@@ -61,22 +59,9 @@ fn listening_inodes(process: &Process) -> Vec<u64> {
 }
 
 fn show_one(pid: i32, fd: i32) -> Option<()> {
-    let process = descriptor(
-        // SAFETY: takes two integers; the result is checked below.
-        unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) },
-    )?;
-    let listener = descriptor(
-        // SAFETY: takes three integers; the result is checked below.
-        unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) },
-    )?;
+    let listener = duplicate(pid, fd)?;
     let mut byte = 0_u8;
     // SAFETY: the buffer is one byte long, and the descriptor is open.
     unsafe { libc::recv(listener.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) };
     Some(())
-}
-
-fn descriptor(result: libc::c_long) -> Option<OwnedFd> {
-    let fd = i32::try_from(result).ok().filter(|&fd| fd >= 0)?;
-    // SAFETY: the kernel made this descriptor just now, for us alone.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }

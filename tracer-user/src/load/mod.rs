@@ -3,6 +3,7 @@
 mod btf;
 mod hooks;
 mod listeners;
+mod open;
 mod privileges;
 mod tracefs;
 
@@ -13,6 +14,7 @@ use aya::{
 use tracer_ebpf::{Attached, Endpoint, Filters, Layout, PATH_LEN, Stats};
 
 pub use hooks::{HookKind, HookPlan};
+pub use open::Open;
 
 use crate::{facts::Fact, failure::Failure};
 
@@ -44,6 +46,7 @@ pub struct Tracer {
     plan: HookPlan,
     stats: Array<MapData, Stats>,
     ring: Option<RingBuf<MapData>>,
+    open: Option<Open>,
     listeners: usize,
 }
 
@@ -76,8 +79,13 @@ impl Tracer {
         let listeners = listeners::show();
         let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
+        let open = Some(Open {
+            exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
+            workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
+            max_open: scope.max_open,
+        });
         let mut tracer =
-            Self { object, traces_system_calls: false, plan, stats, ring: Some(ring), listeners };
+            Self { object, traces_system_calls: false, plan, stats, ring: Some(ring), open, listeners };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
         }
@@ -118,6 +126,16 @@ impl Tracer {
     /// If it was taken before.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, Failure> {
         self.ring.take().ok_or_else(|| Failure::Run(anyhow::anyhow!("the ring buffer has a reader already")))
+    }
+
+    /// The open exchanges; they can be taken once.
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_open(&mut self) -> Result<Open, Failure> {
+        self.open
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
     }
 
     /// The kernel side's counters.

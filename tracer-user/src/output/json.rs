@@ -145,6 +145,20 @@ struct Worker<'a> {
     pid: u32,
     comm: &'a str,
     signal: Option<&'a str>,
+    doing: Option<Doing<'a>>,
+}
+
+#[derive(Serialize)]
+struct Doing<'a> {
+    samples: u32,
+    waits: Vec<Wait<'a>>,
+    running: u32,
+}
+
+#[derive(Serialize)]
+struct Wait<'a> {
+    on: &'a str,
+    samples: u32,
 }
 
 #[derive(Serialize)]
@@ -301,8 +315,15 @@ impl<'a> From<&'a verdict::Process> for Process<'a> {
 
 impl<'a> From<&'a verdict::Worker> for Worker<'a> {
     fn from(worker: &'a verdict::Worker) -> Self {
-        let verdict::Worker { process: verdict::Process { pid, comm }, signal } = worker;
-        Self { pid: *pid, comm, signal: signal.as_deref() }
+        let verdict::Worker { process: verdict::Process { pid, comm }, signal, doing } = worker;
+        Self { pid: *pid, comm, signal: signal.as_deref(), doing: doing.as_ref().map(Doing::from) }
+    }
+}
+
+impl<'a> From<&'a verdict::Doing> for Doing<'a> {
+    fn from(verdict::Doing { samples, waits, running }: &'a verdict::Doing) -> Self {
+        let waits = waits.iter().map(|(on, samples)| Wait { on, samples: *samples });
+        Self { samples: *samples, waits: waits.collect(), running: *running }
     }
 }
 

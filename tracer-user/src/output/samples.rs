@@ -3,7 +3,8 @@
 use crate::{
     cause::Cause,
     verdict::{
-        Bytes, Confidence, Delayed, Evidence, Moments, Process, Queue, Summary, Upstream, Verdict, Worker,
+        Bytes, Confidence, Delayed, Doing, Evidence, Moments, Process, Queue, Summary, Upstream, Verdict,
+        Worker,
     },
 };
 
@@ -33,7 +34,11 @@ pub fn killed() -> Verdict {
         error_log: Some(
             "recv() failed (104: Connection reset by peer) while reading response header from upstream".to_owned(),
         ),
-        worker: Some(Worker { process: process(24940, "php-fpm8.2"), signal: Some("SIGTERM".to_owned()) }),
+        worker: Some(Worker {
+            process: process(24940, "php-fpm8.2"),
+            signal: Some("SIGTERM".to_owned()),
+            doing: None,
+        }),
         killer: Some(process(24938, "php-fpm8.2")),
         moments: Moments {
             connected: Some(45),
@@ -91,6 +96,20 @@ pub fn never_accepted() -> Verdict {
         status: Some(504),
         moments: Moments { ended: Some(60_000_412), ..Moments::default() },
         ..unknown()
+    }
+}
+
+/// A verdict on a worker that waited for a database.
+pub fn slow_worker() -> Verdict {
+    let waits = vec![("10.0.0.5:3306".to_owned(), 58)];
+    Verdict {
+        cause: Cause::TimeoutSlowWorker,
+        worker: Some(Worker {
+            process: process(24940, "php-fpm8.2"),
+            signal: None,
+            doing: Some(Doing { samples: 60, waits, running: 2 }),
+        }),
+        ..never_accepted()
     }
 }
 

@@ -14,7 +14,7 @@ fn a_verdict_is_what_the_contract_says() {
         r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},"#,
         r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"request":null,"status":502,"errno":"ECONNRESET","#,
         r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","#,
-        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM"},"#,
+        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},"#,
         r#""killer":{"pid":24938,"comm":"php-fpm8.2"},"#,
         r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
         r#""bytes":{"sent":552,"received":0,"unread":8},"queue":{"depth":0,"limit":4},"#,
@@ -41,6 +41,16 @@ fn what_is_unknown_is_null_and_present() {
         "\n"
     );
     assert_eq!(lines(|json| json.verdict(&samples::unknown())), golden);
+}
+
+#[test]
+fn what_a_slow_worker_was_doing_is_told_in_samples() {
+    let line = lines(|json| json.verdict(&samples::slow_worker()));
+    let golden = concat!(
+        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":null,"#,
+        r#""doing":{"samples":60,"waits":[{"on":"10.0.0.5:3306","samples":58}],"running":2}}"#
+    );
+    assert!(line.contains(golden), "{line}");
 }
 
 #[test]
