@@ -178,7 +178,7 @@ fn idle_connections_that_either_side_closes_are_no_failures() -> Result<()> {
     };
     let start = Instant::now();
     while established()? || start.elapsed() < Duration::from_millis(1_500) {
-        ensure!(start.elapsed() < wait::BOUND, "kept connections live on");
+        ensure!(start.elapsed() < wait::bound(), "kept connections live on");
         ensure!(client.storm("/busy/", 50, 2)? == [(200, 50)].into());
     }
     // The closing of the last ones is judged a second later at most, or at the end.
@@ -199,7 +199,7 @@ fn a_request_on_a_connection_that_was_closed_just_before_is_stale_and_retried() 
         .start()?;
     let tracer = Tracer::of(nginx.master())?;
     let mut stream = namespace.run(|| Ok(TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 8080)))?))?;
-    stream.set_read_timeout(Some(wait::BOUND))?;
+    stream.set_read_timeout(Some(wait::bound()))?;
     ask_and_keep(&mut stream, "/http/")?;
     // While nginx stands still, a request comes, and then its kept connection is closed: it sees them in this order.
     let worker = nginx.workers()?[0];

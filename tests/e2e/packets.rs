@@ -258,7 +258,7 @@ fn three_for_one_place(namespace: &Namespace, upstream: &Endpoint, status: u16) 
     let Endpoint::Tcp(address) = *upstream else { anyhow::bail!("{upstream}") };
     let mut fillers = Vec::new();
     for _ in 0..BACKLOG {
-        let filler = namespace.run(|| Ok(TcpStream::connect_timeout(&address, wait::BOUND)?))?;
+        let filler = namespace.run(|| Ok(TcpStream::connect_timeout(&address, wait::bound())?))?;
         std::io::Write::write_all(&mut &filler, b"x")?;
         fillers.push(filler);
     }

@@ -308,3 +308,25 @@ fn an_nginx_worker_that_ends_takes_its_exchanges_with_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_reload_that_cuts_an_exchange_off_is_blamed_on_nobody_else() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    let nginx = Nginx::on(&namespace)
+        .main("worker_shutdown_timeout 500ms")
+        .location(Location::fpm("/php/", &fpm))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let asked = nginx.client().ask("/php/sleep.php?s=20&tag=cut")?;
+    let worker = fpm.worker_on("cut")?;
+    nginx.reload()?;
+    ensure!(asked.answer().is_err(), "nginx has answered");
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(fpm.endpoint())?;
+    // The master tells its workers by a pipe, and the old one closes the exchange before it exits: no fact names the reload.
+    ensure!(["unknown", "nginx_exit"].contains(&verdict.cause.as_str()), "{verdict:#?}");
+    verdict.blames(Some(worker), None, None)
+}

@@ -1,7 +1,7 @@
 //! HTTP requests, one connection each.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -66,22 +66,50 @@ impl Client {
 
     /// Makes `count` requests, `concurrency` at a time, and counts the answers by status.
     pub fn storm(&self, path: &str, count: usize, concurrency: usize) -> Result<BTreeMap<u16, usize>> {
+        self.on_threads(concurrency, |next| {
+            let mut statuses = BTreeMap::new();
+            while next.fetch_add(1, Ordering::Relaxed) < count {
+                let stream = connect(self.server)?;
+                request(&stream, path)?;
+                *statuses.entry(Asked(stream).answer()?.status).or_default() += 1;
+            }
+            Ok(statuses)
+        })
+    }
+
+    /// Makes `count` requests on `connections` connections that it keeps for as long as the server does, and counts the
+    /// answers by status. Each must say its length.
+    pub fn storm_kept(&self, path: &str, count: usize, connections: usize) -> Result<BTreeMap<u16, usize>> {
+        self.on_threads(connections, |next| {
+            let mut statuses = BTreeMap::new();
+            let mut kept: Option<BufReader<TcpStream>> = None;
+            while next.fetch_add(1, Ordering::Relaxed) < count {
+                let mut stream = match kept.take() {
+                    Some(stream) => stream,
+                    None => BufReader::new(connect(self.server)?),
+                };
+                let text = format!("GET {path} HTTP/1.1\r\nHost: rig\r\n\r\n");
+                stream.get_mut().write_all(text.as_bytes()).context("sending a request")?;
+                let (status, is_kept) = whole_answer(&mut stream)?;
+                *statuses.entry(status).or_default() += 1;
+                kept = is_kept.then_some(stream);
+            }
+            Ok(statuses)
+        })
+    }
+
+    /// Lets threads inside the namespace work on one count, and adds up what they have counted.
+    fn on_threads(
+        &self,
+        threads: usize,
+        work: impl Fn(&AtomicUsize) -> Result<BTreeMap<u16, usize>> + Sync,
+    ) -> Result<BTreeMap<u16, usize>> {
         let next = AtomicUsize::new(0);
-        let work = || {
-            self.namespace.run(|| {
-                let mut statuses = BTreeMap::new();
-                while next.fetch_add(1, Ordering::Relaxed) < count {
-                    let stream = connect(self.server)?;
-                    request(&stream, path)?;
-                    *statuses.entry(Asked(stream).answer()?.status).or_default() += 1;
-                }
-                Ok(statuses)
-            })
-        };
+        let work = || self.namespace.run(|| work(&next));
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..concurrency).map(|_| scope.spawn(work)).collect();
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let mut total = BTreeMap::new();
-            for thread in threads {
+            for thread in running {
                 let statuses: BTreeMap<u16, usize> =
                     thread.join().map_err(|_| anyhow!("a client panicked"))??;
                 for (status, count) in statuses {
@@ -163,11 +191,35 @@ impl Asked {
 }
 
 fn connect(server: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server, wait::BOUND)
+    let stream = TcpStream::connect_timeout(&server, wait::bound())
         .with_context(|| format!("connecting to {server}"))?;
-    stream.set_read_timeout(Some(wait::BOUND))?;
+    stream.set_read_timeout(Some(wait::bound()))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
     Ok(stream)
+}
+
+/// Reads an answer that says its length; returns its status, and whether the server keeps the connection.
+fn whole_answer(stream: &mut BufReader<TcpStream>) -> Result<(u16, bool)> {
+    let (mut status, mut length, mut is_kept) = (0, 0, true);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        ensure!(
+            stream.read_line(&mut line).context("reading the answer")? > 0,
+            "the answer ends in its header"
+        );
+        let text = line.trim_end().to_ascii_lowercase();
+        match text.split_once(": ") {
+            None if text.is_empty() => break,
+            None => status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0),
+            Some(("content-length", value)) => length = value.parse().context("the answer's length")?,
+            Some(("connection", value)) => is_kept = value != "close",
+            Some(_) => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).context("reading the answer's body")?;
+    Ok((status, is_kept))
 }
 
 /// HTTP/1.0, so that the end of the answer is the end of the connection.

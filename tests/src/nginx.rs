@@ -49,6 +49,11 @@ impl Location {
         Location { scheme: "https", ..Location::http(prefix, upstream) }
     }
 
+    /// Answers `prefix` itself, with no upstream at all.
+    pub fn fixed(prefix: &str) -> Location {
+        Location::new(prefix, "return", String::new())
+    }
+
     fn new(prefix: &str, protocol: &'static str, target: String) -> Location {
         Location {
             prefix: prefix.into(),
@@ -94,6 +99,9 @@ impl Location {
 
     fn configuration(&self) -> String {
         let Location { prefix, protocol, scheme, target, docroot, directives } = self;
+        if *protocol == "return" {
+            return format!("    location {prefix} {{ return 200 \"fine\\n\"; }}\n");
+        }
         let mut text = format!("    location {prefix} {{\n      rewrite ^{prefix}(.*)$ /$1 break;\n");
         let pass = match *protocol {
             "proxy" => {
@@ -126,6 +134,7 @@ pub struct Builder {
     namespace: Namespace,
     workers: usize,
     user: String,
+    main: String,
     groups: Vec<String>,
     locations: Vec<Location>,
 }
@@ -140,6 +149,12 @@ impl Builder {
     /// Whom the workers run as; root if not said, since the scratch folder is root's.
     pub fn user(mut self, user: &str) -> Builder {
         self.user = user.into();
+        self
+    }
+
+    /// Adds a directive outside of any block, without its semicolon.
+    pub fn main(mut self, directive: &str) -> Builder {
+        let _ = writeln!(self.main, "{directive};");
         self
     }
 
@@ -187,12 +202,12 @@ impl Builder {
     }
 
     fn configuration(&self, folder: &Path) -> String {
-        let Builder { workers, user, groups, locations, .. } = self;
+        let Builder { workers, user, main, groups, locations, .. } = self;
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", folder.display()))
             .concat();
         format!(
-            "daemon off;\nuser {user};\nworker_processes {workers};\nworker_rlimit_nofile 10000;\n\
+            "daemon off;\n{main}user {user};\nworker_processes {workers};\nworker_rlimit_nofile 10000;\n\
              pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\n\
              events {{ worker_connections 4000; }}\n\
              http {{\n{log}  access_log {folder}/access.log rig;\n{temp}  client_max_body_size 100m;\n{groups}  \
@@ -218,7 +233,14 @@ impl Nginx {
     /// Begins to set one up.
     pub fn on(namespace: &Namespace) -> Builder {
         let (groups, locations) = (Vec::new(), Vec::new());
-        Builder { namespace: namespace.clone(), workers: 1, user: "root".into(), groups, locations }
+        Builder {
+            namespace: namespace.clone(),
+            workers: 1,
+            user: "root".into(),
+            main: String::new(),
+            groups,
+            locations,
+        }
     }
 
     /// The master's pid.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::TcpStream;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use procfs::FromReadSI;
 use procfs::net::{TcpNetEntries, TcpState};
 
@@ -72,13 +72,20 @@ impl Namespace {
 
     /// Fills an accept queue with connections of nobody in particular, and waits until `count` are in it.
     pub fn fill_queue(&self, listener: &Endpoint, count: u32) -> Result<Vec<TcpStream>> {
+        ensure!(self.accept_queue(listener)? == Some(0), "the queue of {listener} is not empty");
+        self.fill_queue_up_to(listener, count)
+    }
+
+    /// The same for one that has connections in it already.
+    pub fn fill_queue_up_to(&self, listener: &Endpoint, length: u32) -> Result<Vec<TcpStream>> {
+        let count = length - self.accept_queue(listener)?.unwrap_or(0);
         let Endpoint::Tcp(address) = *listener else { bail!("{listener} is not TCP") };
         let fillers = self.run(|| {
             let connect =
-                |_| TcpStream::connect_timeout(&address, wait::BOUND).context("filling an accept queue");
+                |_| TcpStream::connect_timeout(&address, wait::bound()).context("filling an accept queue");
             (0..count).map(connect).collect()
         })?;
-        self.wait_for_queue(listener, count)?;
+        self.wait_for_queue(listener, length)?;
         Ok(fillers)
     }
 

@@ -71,6 +71,8 @@ impl Tracer {
         let ready = scratch.path().join("ready");
         let mut command = process::command(binary()?);
         command.arg("live").args(arguments).arg("--ready-file").arg(&ready);
+        // `cargo xtask vm` lets it use only some kinds of hooks.
+        command.args(env::var("WHY502_EXTRA_ARGS").unwrap_or_default().split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
         let mut process = Process::start(command)?;

@@ -1,13 +1,22 @@
 //! Waiting for a state to come about, with a bound that only a hang reaches.
 
+use std::env;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything may take on a slow, busy machine before it counts as hung.
-pub const BOUND: Duration = Duration::from_secs(30);
+/// How long anything may take on a slow, busy machine before it counts as hung: `RIG_PATIENCE` times 30 seconds, since an
+/// emulated processor is slower than any real one.
+pub fn bound() -> Duration {
+    static BOUND: OnceLock<Duration> = OnceLock::new();
+    *BOUND.get_or_init(|| {
+        let patience = env::var("RIG_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        patience * Duration::from_secs(30)
+    })
+}
 
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -23,8 +32,8 @@ pub(crate) fn check(start: Instant, what: &str) -> Result<()> {
     if GIVEN_UP.load(Ordering::Relaxed) {
         bail!("no longer waiting for {what}");
     }
-    if start.elapsed() > BOUND {
-        bail!("waited {BOUND:?} in vain for {what}");
+    if start.elapsed() > bound() {
+        bail!("waited {:?} in vain for {what}", bound());
     }
     Ok(())
 }

@@ -26,7 +26,12 @@ Examples:
   why502 live                            Explain each failure of nginx until Ctrl-C
   why502 live -u 127.0.0.1:9000 -d 10m   One upstream, for ten minutes
   why502 live -c 1 -v                    The next failure, with every fact under it
-  why502 live -o json | jq .cause        One JSON object per line";
+  why502 live -o json | jq .cause        One JSON object per line
+  why502 doctor                          What this kernel lets it see";
+
+const STATUSES: &str = "\
+Exit status: 0 every cause can be proven here; 1 some can only be inferred or are not seen; 3 tracing is
+impossible here, and the report names what is missing.";
 
 /// Explains, with proof from the kernel, why nginx answered 502, 504 or 499.
 #[derive(Debug, Parser)]
@@ -42,6 +47,21 @@ pub struct Args {
 pub enum Command {
     /// Trace this host and explain each failure as it happens.
     Live(Live),
+    /// Say what this kernel lets why502 see, and what that costs in confidence.
+    Doctor(Doctor),
+}
+
+/// The options of `why502 doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATUSES)]
+pub struct Doctor {
+    /// Write tables for a person, or one JSON object for a program.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+
+    /// Use only these kinds of hooks.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
+    pub hooks_only: Vec<HookKind>,
 }
 
 /// The options of `why502 live`.

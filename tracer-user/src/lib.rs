@@ -4,6 +4,7 @@
 //! joins them into exchanges, each exchange gets its cause, and the verdict goes out.
 
 pub mod args;
+pub mod doctor;
 pub mod live;
 
 pub mod load;

@@ -5,16 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    live,
+    doctor, live,
 };
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.command {
-        Command::Live(args) => live::run(args),
+        Command::Live(args) => live::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("why502: {failure}");
             failure.exit_code()

@@ -13,6 +13,7 @@ mod record;
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 /// The project's own commands. Each sets up first what is missing on this machine, as root.
 #[derive(Parser)]
@@ -28,6 +29,8 @@ enum Verb {
     Demo,
     /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this machine's kernel.
     Test,
+    /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2), in an emulated machine.
+    Vm(vm::Options),
     /// Only installs what is missing to build, run and check: the BPF toolchain, nginx, php-fpm.
     Setup,
 }
@@ -48,12 +51,14 @@ fn run(verb: &Verb) -> Result<ExitCode> {
     let name = match verb {
         Verb::Demo => "demo",
         Verb::Test => "test",
+        Verb::Vm(_) => "vm",
         Verb::Setup => "setup",
     };
     setup::run(name, workspace, &mut steps)?;
     match verb {
         Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
         Verb::Test => test::run(&mut steps),
+        Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Setup => Ok(ExitCode::SUCCESS),
     }
 }

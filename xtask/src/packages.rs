@@ -39,6 +39,11 @@ const POLICY_TEXT: &str =
 /// The services that start at boot. Debian's packages keep these links also where there is no systemd.
 const AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
 
+/// The programs and files that the rig uses, by what [`find`] finds them by.
+pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
+    NEEDS.iter().map(|(program, _)| *program)
+}
+
 /// The packages whose programs are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
     NEEDS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()

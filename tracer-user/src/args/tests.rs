@@ -3,9 +3,10 @@ use clap::CommandFactory;
 use super::*;
 
 fn live(words: &[&str]) -> Result<Live, clap::Error> {
-    let Args { command: Command::Live(live) } =
-        Args::try_parse_from(["why502", "live"].iter().chain(words.iter()))?;
-    Ok(live)
+    match Args::try_parse_from(["why502", "live"].iter().chain(words.iter()))?.command {
+        Command::Live(live) => Ok(live),
+        Command::Doctor(_) => panic!("not live"),
+    }
 }
 
 /// What wrong usage prints; it must exit with 2 and name the word in one line.

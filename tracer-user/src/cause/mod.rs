@@ -46,9 +46,9 @@ const LIST: &[fn(&Joined) -> Option<Finding>] = &[
     connect_timeout::judge,
     kernel_timeout::judge,
     reset::judge,
+    rejected_response::judge,
     premature_close::judge,
     send_timeout::judge,
-    rejected_response::judge,
     read_timeout::judge,
 ];
 
@@ -93,6 +93,12 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
 
+/// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
+/// seen.
+fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
+    exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
+}
+
 fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref();
@@ -106,7 +112,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         local: exchange.local(),
         upstream: exchange.upstream(),
         request: exchange.request,
-        status: cause.status(),
+        status: cause.status().filter(|_| !is_cut_short(exchange, cause)),
         errno,
         error_log,
         worker: signals::worker(exchange).map(|process| Worker {

@@ -20,8 +20,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         None => count(u64::from(nginx.unread), "byte"),
         Some(_) => "more".to_owned(),
     };
-    let answered = exchange.nginx_went_on() || nginx.old_state == tcp_state::CLOSE_WAIT;
-    answered.then(|| Finding {
+    // A client that is too slow for nginx's patience makes it close so, too, but is not answered.
+    exchange.nginx_went_on().then(|| Finding {
         error_log: Some("upstream sent too big header while reading response header from upstream".to_owned()),
         ..Finding::proven(
             Cause::RejectedResponse,

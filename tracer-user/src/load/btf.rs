@@ -7,7 +7,8 @@ use tracer_ebpf::{Layout, MISSING};
 
 use crate::failure::Failure;
 
-const PATH: &str = "/sys/kernel/btf/vmlinux";
+/// Where the kernel shows its types.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The types of a kernel.
 pub(super) struct Kernel {

@@ -3,6 +3,7 @@
 mod btf;
 mod hooks;
 mod listeners;
+mod lockdown;
 mod open;
 mod privileges;
 mod tracefs;
@@ -13,8 +14,12 @@ use aya::{
 };
 use tracer_ebpf::{Attached, Endpoint, Filters, Layout, PATH_LEN, Stats};
 
+pub use btf::PATH as BTF_PATH;
 pub use hooks::{HookKind, HookPlan};
+pub use lockdown::Lockdown;
 pub use open::Open;
+pub use privileges::missing_capabilities;
+pub use tracefs::is_mounted as tracefs_is_mounted;
 
 use crate::{facts::Fact, failure::Failure};
 
@@ -44,6 +49,7 @@ pub struct Tracer {
     object: Ebpf,
     traces_system_calls: bool,
     plan: HookPlan,
+    layout: Layout,
     stats: Array<MapData, Stats>,
     ring: Option<RingBuf<MapData>>,
     open: Option<Open>,
@@ -60,6 +66,7 @@ impl Tracer {
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
     pub fn start(scope: &Scope) -> Result<Self, Failure> {
         privileges::check()?;
+        lockdown::check()?;
         privileges::lift_memory_limit();
         let kernel = btf::Kernel::running()?;
         let layout: Layout = kernel.layout()?;
@@ -84,8 +91,16 @@ impl Tracer {
             workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
         });
-        let mut tracer =
-            Self { object, traces_system_calls: false, plan, stats, ring: Some(ring), open, listeners };
+        let mut tracer = Self {
+            object,
+            traces_system_calls: false,
+            plan,
+            layout,
+            stats,
+            ring: Some(ring),
+            open,
+            listeners,
+        };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
         }
@@ -113,6 +128,11 @@ impl Tracer {
     /// The hooks in use, and the facts that this kernel does not let the program see.
     pub fn plan(&self) -> &HookPlan {
         &self.plan
+    }
+
+    /// What the running kernel's BTF says.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// How many sockets were listening when the tracer started.

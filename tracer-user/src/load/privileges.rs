@@ -24,16 +24,24 @@ fn missing(effective: u64) -> Vec<&'static str> {
     .collect()
 }
 
+/// Names each capability that tracing needs and this process lacks.
+///
+/// # Errors
+/// Where /proc does not tell.
+pub fn missing_capabilities() -> Result<Vec<&'static str>, Failure> {
+    let status =
+        procfs::process::Process::myself().and_then(|process| process.status()).map_err(|error| {
+            Failure::CannotTrace(format!("/proc/self/status cannot be read ({error}): mount /proc"))
+        })?;
+    Ok(missing(status.capeff))
+}
+
 /// Checks that this process may trace.
 ///
 /// # Errors
 /// Names the capabilities that are missing.
 pub(super) fn check() -> Result<(), Failure> {
-    let status =
-        procfs::process::Process::myself().and_then(|process| process.status()).map_err(|error| {
-            Failure::CannotTrace(format!("/proc/self/status cannot be read ({error}): mount /proc"))
-        })?;
-    let missing = missing(status.capeff);
+    let missing = missing_capabilities()?;
     if missing.is_empty() {
         return Ok(());
     }

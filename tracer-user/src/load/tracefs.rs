@@ -11,13 +11,18 @@ use crate::failure::Failure;
 
 const PATH: &str = "/sys/kernel/tracing";
 
+/// Whether the host has mounted it.
+pub fn is_mounted() -> bool {
+    fs::read_dir(PATH).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Runs `work` where tracefs is mounted. Where the host has not mounted it, a thread with a mount namespace of its own
 /// does, so that nothing is left behind.
 ///
 /// # Errors
 /// Those of `work`, or that tracefs cannot be mounted.
 pub(super) fn with<T: Send>(work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    if fs::read_dir(PATH).is_ok_and(|mut entries| entries.next().is_some()) {
+    if is_mounted() {
         return work();
     }
     let mounted = || {

@@ -9,6 +9,7 @@ mod text;
 
 pub use json::Json;
 pub use text::{Look, Text};
+pub(crate) use text::{paragraph, printable};
 
 /// Where verdicts go.
 ///

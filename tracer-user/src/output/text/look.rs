@@ -47,7 +47,7 @@ impl Look {
     }
 
     /// The text in the style, if colour is on, and then blanks up to `columns`.
-    pub(super) fn paint(&self, style: Style, text: &str, columns: usize) -> String {
+    pub(crate) fn paint(&self, style: Style, text: &str, columns: usize) -> String {
         let style = if self.colour { style } else { Style::new() };
         let blanks = columns.saturating_sub(width(text));
         format!("{style}{text}{style:#}{:blanks$}", "")

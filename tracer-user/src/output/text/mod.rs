@@ -18,7 +18,8 @@ mod summary;
 mod units;
 
 pub use look::Look;
-use paragraph::{pad, paragraph, printable, width};
+use paragraph::{pad, width};
+pub(crate) use paragraph::{paragraph, printable};
 
 /// Where the lines under a verdict begin: below its status.
 const INDENT: usize = 14;

@@ -1,0 +1,298 @@
+//! `why502 doctor`: what it says of this kernel, and of hosts that cannot be traced.
+
+use std::env;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use rig::tracer::{Run, binary, run};
+use rig::{Fpm, Location, Namespace, Nginx, process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What doctor wrote, and its exit status.
+struct Told {
+    stdout: String,
+    stderr: String,
+    code: Option<i32>,
+}
+
+fn told(mut command: Command) -> Result<Told> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
+    let told =
+        Told { stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)?, code: status.code() };
+    ensure!(!told.stderr.contains("panicked") && told.stderr.lines().count() < 3, "{}", told.stderr);
+    Ok(told)
+}
+
+fn doctor(arguments: &[&str]) -> Result<Command> {
+    let mut command = process::command(binary()?);
+    command.arg("doctor").args(arguments);
+    Ok(command)
+}
+
+fn json(command: Command) -> Result<(Value, Told)> {
+    let told = told(command)?;
+    ensure!(told.stdout.lines().count() == 1, "{}", told.stdout);
+    let value: Value = serde_json::from_str(&told.stdout)?;
+    ensure!(value["v"] == 1 && value["type"] == "doctor", "{value}");
+    Ok((value, told))
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+    value[name].as_array().with_context(|| format!("{name} in {value}"))
+}
+
+/// The fact of this name.
+fn fact<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
+    list(value, "facts")?.iter().find(|fact| fact["fact"] == name).with_context(|| format!("no fact {name}"))
+}
+
+/// Where this kernel's golden text is kept. Kernels of one release differ in whether functions can be hooked.
+fn golden() -> Result<PathBuf> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let release: Vec<&str> = release.trim().splitn(3, '.').collect();
+    let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
+    let kind = if kprobes { "" } else { "-tracepoints" };
+    let minor = release.get(1).context("a kernel release has two numbers")?;
+    let name = format!("doctor-{}.{minor}{kind}.txt", release[0]);
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name))
+}
+
+/// Without what differs between hosts of one kernel: its build, what is mounted, and which processes run.
+fn normalised(text: &str) -> Result<String> {
+    let (text, _processes) = text.split_once("\nnginx and php-fpm\n").context("the last section")?;
+    let lines = text.lines().map(|line| {
+        let varies =
+            ["  kernel ", "  lockdown ", "  tracefs "].into_iter().find(|head| line.starts_with(head));
+        varies.map_or_else(|| line.to_owned(), |head| format!("{head}..."))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+/// `RENEW=1 cargo test -p rig --test doctor` writes the golden text of the running kernel anew.
+#[test]
+fn what_this_kernel_shows_is_as_recorded() -> Result<()> {
+    // Alone in a network whose settings are known.
+    let namespace = Namespace::new()?;
+    for (name, value) in [
+        ("net.core.somaxconn", "4096"),
+        ("net.ipv4.tcp_abort_on_overflow", "0"),
+        ("net.ipv4.tcp_syn_retries", "6"),
+        ("net.ipv4.tcp_synack_retries", "5"),
+        ("net.ipv4.tcp_syncookies", "1"),
+        ("net.ipv4.tcp_max_syn_backlog", "512"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+    ] {
+        namespace.sysctl(name, value)?;
+    }
+    let mut command = namespace.command(binary()?);
+    command.arg("doctor");
+    let told = told(command)?;
+    ensure!(matches!(told.code, Some(0 | 1)) && told.stderr.is_empty(), "{:?}: {}", told.code, told.stderr);
+    for words in [
+        "Tracing works.",
+        "raw_tp/inet_sock_set_state",
+        "read_timeout/stalled_response",
+        "net.core.somaxconn",
+        "4096",
+    ] {
+        ensure!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
+    ensure!(told.stdout.contains("from the start\n") == (told.code == Some(1)), "{}", told.stdout);
+    ensure!(!told.stdout.contains('\u{1b}'), "colour on a pipe: {}", told.stdout);
+
+    let (path, text) = (golden()?, normalised(&told.stdout)?);
+    if env::var_os("RENEW").is_some() {
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(&path, text)?;
+    } else if let Ok(recorded) = fs::read_to_string(&path) {
+        ensure!(text == recorded, "{}:\n{recorded}\nnow:\n{text}", path.display());
+    } else {
+        eprintln!("no golden text for this kernel: {}", path.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn json_holds_every_fact_and_cause_and_agrees_with_the_exit_status() -> Result<()> {
+    let (value, told) = json(doctor(&["-o", "json"])?)?;
+    ensure!(value["tracing"] == true && value["obstacle"].is_null() && value["btf"] == true, "{value}");
+    ensure!(list(&value, "missing_capabilities")?.is_empty(), "{value}");
+    for fact in list(&value, "facts")? {
+        ensure!(fact["source"].is_null() != fact["reason"].is_null(), "{fact}");
+    }
+    let states = fact(&value, "states")?;
+    ensure!(states["source"] == "raw_tp/inet_sock_set_state" && states["on_demand"] == false, "{states}");
+    let causes = list(&value, "causes")?;
+    ensure!(
+        causes.iter().all(|cause| (cause["standing"] == "proven") == cause["reason"].is_null()),
+        "{value}"
+    );
+    let is_worse = causes.iter().any(|cause| cause["standing"] != "proven" && cause["everywhere"] == false);
+    ensure!(told.code == Some(i32::from(is_worse)), "{:?}: {value}", told.code);
+    ensure!(list(&value, "settings")?.len() == 7, "{value}");
+    Ok(())
+}
+
+#[test]
+fn without_functions_the_tracepoints_stand_in() -> Result<()> {
+    let (value, told) = json(doctor(&["-o", "json", "--hooks-only", "raw_tp,syscall"])?)?;
+    if value["tracing"] == false {
+        // Before 6.3 no tracepoint tells of bytes sent.
+        ensure!(told.code == Some(3), "{:?}: {value}", told.code);
+        return Ok(());
+    }
+    ensure!(told.code == Some(1), "{:?}: {value}", told.code);
+    let accepts = fact(&value, "accepts")?;
+    ensure!(accepts["source"].is_null() && accepts["instead"].is_string(), "{accepts}");
+    let unix = fact(&value, "unix_sockets")?;
+    ensure!(unix["on_demand"] == true, "{unix}");
+    // Without system calls, nothing shows them.
+    let (value, _) = json(doctor(&["-o", "json", "--hooks-only", "raw_tp"])?)?;
+    let unix = fact(&value, "unix_sockets")?;
+    ensure!(unix["source"].is_null(), "{unix}");
+    let missing = list(&value, "causes")?.iter().find(|cause| cause["detail"] == "socket_missing");
+    ensure!(missing.is_some_and(|cause| cause["standing"] == "not_seen"), "{missing:?}");
+    Ok(())
+}
+
+/// Shows the command `folder` in the place of `place`, which others see as it is.
+fn masked(command: &mut Command, folder: &Path, place: &str) -> Result<()> {
+    let (from, to) = (CString::new(folder.as_os_str().as_bytes())?, CString::new(place)?);
+    // SAFETY: both calls are async-signal-safe, and nothing here allocates.
+    unsafe {
+        command.pre_exec(move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, c"/", None::<&str>, private, None::<&str>)?;
+            Ok(mount(Some(from.as_c_str()), to.as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        });
+    }
+    Ok(())
+}
+
+/// Takes a capability from a command of root's.
+fn without_capability(command: &mut Command, capability: libc::c_ulong) {
+    // SAFETY: prctl(2) is async-signal-safe, and nothing here allocates.
+    unsafe {
+        command.pre_exec(move || {
+            Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0))?;
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() -> Result<()> {
+    let folder = TempDir::with_prefix("why502-doctor-")?;
+    let cases = [
+        ("/sys/kernel/btf", None, "without BTF"),
+        ("/sys/kernel/security", Some("none integrity [confidentiality]\n"), "confidentiality"),
+    ];
+    for (place, lockdown, words) in cases {
+        if !Path::new(place).is_dir() {
+            continue;
+        }
+        if let Some(modes) = lockdown {
+            fs::write(folder.path().join("lockdown"), modes)?;
+        }
+        let mut command = doctor(&[])?;
+        masked(&mut command, folder.path(), place)?;
+        impossible(&told(command)?, words)?;
+
+        let mut command = doctor(&["-o", "json"])?;
+        masked(&mut command, folder.path(), place)?;
+        let (value, told) = json(command)?;
+        let obstacle = value["obstacle"].as_str().context("an obstacle")?;
+        ensure!(told.code == Some(3) && obstacle.contains(words) && value["tracing"] == false, "{value}");
+        ensure!(list(&value, "facts")?.is_empty() && list(&value, "causes")?.is_empty(), "{value}");
+        ensure!(list(&value, "settings")?.len() == 7, "{value}");
+    }
+    Ok(())
+}
+
+fn impossible(told: &Told, words: &str) -> Result<()> {
+    ensure!(told.code == Some(3), "{:?}: {}", told.code, told.stdout);
+    // The sentence alone, where errors go; and at the head of the report.
+    ensure!(told.stderr.lines().count() == 1 && told.stderr.contains(words), "{}", told.stderr);
+    ensure!(told.stdout.starts_with("Tracing is impossible here: "), "{}", told.stdout);
+    for words in [words, "Host", "net.core.somaxconn", "nginx and php-fpm"] {
+        ensure!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn missing_privileges_are_named() -> Result<()> {
+    // Where everybody can reach it.
+    let folder = TempDir::with_prefix("why502-doctor-")?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("why502");
+    fs::copy(binary()?, &copy)?;
+    let nobody = 65534;
+    let mut command = process::command(&copy);
+    command.arg("doctor").uid(nobody).gid(nobody);
+    impossible(&told(command)?, "CAP_BPF and CAP_PERFMON and CAP_SYS_PTRACE")
+}
+
+#[test]
+fn without_tracefs_and_the_right_to_mount_it_only_system_calls_are_missing() -> Result<()> {
+    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+    let folder = TempDir::with_prefix("why502-doctor-")?;
+    let mut command = doctor(&["-o", "json"])?;
+    masked(&mut command, folder.path(), "/sys/kernel/tracing")?;
+    without_capability(&mut command, CAP_SYS_ADMIN);
+    let (value, told) = json(command)?;
+    ensure!(value["tracing"] == true && value["tracefs"] == false, "{:?}: {value}", told.code);
+    let unix = fact(&value, "unix_sockets")?;
+    let by_function = unix["source"].as_str().is_some_and(|source| !source.starts_with("tracepoint/"));
+    ensure!(
+        by_function || unix["reason"].as_str().is_some_and(|reason| reason.contains("tracefs")),
+        "{unix}"
+    );
+    Ok(())
+}
+
+#[test]
+fn nginx_and_php_fpm_are_seen_with_their_workers_and_listeners() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    let nginx = Nginx::on(&namespace).location(Location::fpm("/", &fpm)).start()?;
+    let (value, _) = json(doctor(&["-o", "json"])?)?;
+    let processes = list(&value, "processes")?;
+    let of = |pid: i32| {
+        processes.iter().find(|process| process["pid"] == pid).with_context(|| format!("{pid}: {value}"))
+    };
+    for (pid, name) in [(nginx.master(), "nginx"), (fpm.master(), "php-fpm")] {
+        let process = of(pid)?;
+        let comm = process["comm"].as_str().unwrap_or_default();
+        ensure!(comm.starts_with(name) && process["other_network_namespace"] == true, "{process}");
+        ensure!(!list(process, "listeners")?.is_empty(), "{process}");
+    }
+    ensure!(of(fpm.master())?["workers"] == fpm.workers()?.len(), "{value}");
+    ensure!(of(nginx.master())?["workers"] == nginx.workers()?.len(), "{value}");
+    let listeners = &of(fpm.master())?["listeners"];
+    ensure!(listeners == &serde_json::json!([fpm.endpoint().to_string()]), "{listeners}");
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_status_2() -> Result<()> {
+    for word in ["--frobnicate", "extra"] {
+        let Run { stdout, stderr, status } = run(&["doctor", word])?;
+        ensure!(status.code() == Some(2) && stderr.contains(word) && stdout.is_empty(), "{status}: {stderr}");
+    }
+    let Run { stderr, status, .. } = run(&["doctor", "-o", "xml"])?;
+    ensure!(status.code() == Some(2) && stderr.contains("xml"), "{status}: {stderr}");
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! `cargo xtask vm`: the end-to-end tests on other kernels, Debian's, in an emulated machine.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{
+    kernels::{Image, KERNELS, Kernel},
+    suite::{Report, Tally, Tests},
+    tools::Tools,
+};
+use crate::{
+    demo::{build, built},
+    interrupt,
+    step::Steps,
+};
+
+// What is fetched.
+mod debian;
+mod kernels;
+mod tools;
+
+// What is put into the machine.
+mod cpio;
+mod initramfs;
+
+// What it does.
+mod qemu;
+mod suite;
+
+/// What to run, and on what.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Kernels: 5.10, 6.1, 6.12, 7.2; all if none is named. Fetched once, into target/vm.
+    #[arg(value_name = "KERNEL", value_parser = kernels::parse)]
+    kernels: Vec<Kernel>,
+    /// Only the tests with this in their name, such as `reset::`.
+    #[arg(long, value_name = "TEST")]
+    only: Option<String>,
+    /// Lets why502 use only these sources of facts, as its own option of this name.
+    #[arg(long, value_name = "SOURCE,...")]
+    hooks_only: Option<String>,
+}
+
+/// Runs the tests on each kernel, also after one has failed, and says what failed and what was skipped.
+pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<ExitCode> {
+    let vm = Vm { folder: workspace.join("target/vm") };
+    fs::create_dir_all(vm.folder.join("logs"))?;
+    let kernels = if options.kernels.is_empty() { &KERNELS[..] } else { &options.kernels };
+    let mut closing = Vec::new();
+    let (tools, images) = vm.fetch(steps, kernels, &mut closing)?;
+    let skipped = closing.len();
+    let (mut passed, mut failed) = (0, Vec::new());
+    if let Some(tools) = tools.filter(|_| !images.is_empty()) {
+        steps.run("building why502", &mut build("tracer-user", "why502"))?;
+        let tests = Tests::build(steps, options.only.as_deref())?;
+        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, &built("why502")?)?;
+        for image in &images {
+            let started = Instant::now();
+            let mut tally = vm.test(&tools, image, &tests, options.hooks_only.as_deref())?;
+            let seconds = started.elapsed().as_secs();
+            let count = tally.failed.len();
+            closing.push(format!("{}: {} passed, {count} failed in {seconds} s", image.name, tally.passed));
+            passed += tally.passed;
+            failed.append(&mut tally.failed);
+        }
+    }
+    for line in failed.iter().map(|name| format!("failed: {name}")).chain(closing) {
+        println!("{line}");
+    }
+    if !failed.is_empty() {
+        println!("what the guests said is in {}", vm.folder.join("logs").display());
+    }
+    println!("{passed} passed, {} failed, {skipped} kernels skipped", failed.len());
+    // Nothing at all is no success.
+    Ok(if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The project's folder for machines.
+struct Vm {
+    folder: PathBuf,
+}
+
+impl Vm {
+    /// Fetches what is not there yet. What cannot be had is told in `skipped`.
+    fn fetch(
+        &self,
+        steps: &mut Steps,
+        kernels: &[Kernel],
+        skipped: &mut Vec<String>,
+    ) -> Result<(Option<Tools>, Vec<Image>)> {
+        let mut skip = |kernel: &Kernel, error: &anyhow::Error| match interrupt::noted() {
+            Some(signal) => bail!("interrupted by {signal}"),
+            None => {
+                skipped.push(format!("{}: skipped: {error:#}", kernel.name));
+                Ok(())
+            }
+        };
+        let tools = if env::consts::ARCH == "x86_64" {
+            Tools::get(steps, &self.folder)
+        } else {
+            Err(anyhow::anyhow!("only x86-64 is emulated, and with this machine's own programs"))
+        };
+        let tools = match tools {
+            Ok(tools) => tools,
+            Err(error) => {
+                kernels.iter().try_for_each(|kernel| skip(kernel, &error))?;
+                return Ok((None, Vec::new()));
+            }
+        };
+        let mut images = Vec::new();
+        for kernel in kernels {
+            match kernel.get(steps, &self.folder, &tools) {
+                Ok(image) => images.push(image),
+                Err(error) => skip(kernel, &error)?,
+            }
+        }
+        Ok((Some(tools), images))
+    }
+
+    /// Runs the tests on one kernel.
+    fn test(&self, tools: &Tools, image: &Image, tests: &Tests, hooks_only: Option<&str>) -> Result<Tally> {
+        let label = [Some(image.name), hooks_only].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let log = self.folder.join("logs").join(label.replace([' ', ','], "-"));
+        let (said, console) = (log.with_added_extension("tests"), log.with_added_extension("console"));
+        let order = self.folder.join("order.cpio");
+        tests.order(&order, hooks_only)?;
+        let initramfs = self.folder.join("initramfs.cpio");
+        concatenate(&[&self.folder.join("base.cpio"), &image.modules, &order], &initramfs)?;
+        let mut report = Report::begin(tests, &label, &said)?;
+        let failed = qemu::boot(tools, image, &initramfs, &console, tests.limit(), |line| report.line(line))?;
+        Ok(report.end(failed, &console))
+    }
+}
+
+/// Writes files one after the other.
+fn concatenate(files: &[&Path], to: &Path) -> Result<()> {
+    let mut whole = fs::File::create(to).with_context(|| format!("{} cannot be written", to.display()))?;
+    for file in files {
+        let mut part = fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        io::copy(&mut part, &mut whole)?;
+    }
+    Ok(())
+}
+
+/// All files under a folder.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.append(&mut self::files(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}

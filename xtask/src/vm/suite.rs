@@ -1,0 +1,234 @@
+//! The end-to-end tests inside the guest: which there are, and what became of each.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{cpio::Archive, debian::output};
+use crate::{demo::cargo, step::Steps};
+
+/// The rig's program that is no test.
+const SERVER: &str = "faulty-server";
+/// How long one test may take before it is killed.
+const TEST_BOUND: Duration = Duration::from_secs(300);
+/// How much longer than on real hardware the rig waits before it calls something hung.
+const PATIENCE: u32 = 4;
+/// What the kernel says of its own errors; a lockup on an emulated processor is none.
+const COMPLAINTS: [&str; 4] = ["[ cut here ]", "BUG: ", "Oops", "Kernel panic"];
+const NO_COMPLAINT: &str = "soft lockup";
+
+/// The end-to-end tests as cargo built them, and which of them are to run.
+pub(crate) struct Tests {
+    /// Each test target's name and file, and the rig's own server's.
+    programs: Vec<(String, PathBuf)>,
+    /// The target and the name of each test.
+    names: Vec<(String, String)>,
+}
+
+impl Tests {
+    /// Builds them, and asks each program for its tests. Those whose name has `only` in it are to run.
+    pub(crate) fn build(steps: &mut Steps, only: Option<&str>) -> Result<Self> {
+        let build = || {
+            let mut command = cargo();
+            command.args(["test", "--package", "rig", "--no-run"]);
+            command
+        };
+        steps.run("building the end-to-end tests", &mut build())?;
+        let said = output(build().args(["--quiet", "--message-format=json"]))?;
+        let programs: Vec<_> = said.lines().filter_map(built).collect();
+        if !programs.iter().any(|(name, _)| name == SERVER) {
+            bail!("cargo did not say where {SERVER} is");
+        }
+        let mut names = Vec::new();
+        for (name, program) in programs.iter().filter(|(name, _)| name != SERVER) {
+            let listed = output(Command::new(program).args(["--list", "--format", "terse"]))?;
+            let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+            names.extend(tests.map(|test| (name.clone(), test.to_owned())));
+        }
+        names.retain(|name| only.is_none_or(|only| full(name).contains(only)));
+        if names.is_empty() {
+            bail!("no test is called {}", only.unwrap_or_default());
+        }
+        Ok(Self { programs, names })
+    }
+
+    /// The programs, by name.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.programs.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+
+    /// How long a kernel may take for all of them: most take seconds.
+    pub(crate) fn limit(&self) -> Duration {
+        TEST_BOUND + Duration::from_secs(20 * self.names.len() as u64)
+    }
+
+    /// Writes what the guest's first process reads: the tests, and the environment that they run in.
+    pub(crate) fn order(&self, to: &Path, hooks_only: Option<&str>) -> Result<()> {
+        let tests: String = self.names.iter().map(|(target, test)| format!("{target} {test}\n")).collect();
+        let mut environment = format!(
+            "export WHY502_BIN=/tests/why502 RIG_PATIENCE={PATIENCE}\nTEST_BOUND={}\n",
+            TEST_BOUND.as_secs()
+        );
+        if let Some(sources) = hooks_only {
+            environment += &format!("export WHY502_EXTRA_ARGS='--hooks-only {sources}'\n");
+        }
+        if std::env::var_os("WHY502_VERIFIER_LOG").is_some() {
+            environment += "export WHY502_VERIFIER_LOG=1\n";
+        }
+        let mut archive = Archive::create(to)?;
+        archive.content(Path::new("/suite"), tests.as_bytes(), 0o644)?;
+        archive.content(Path::new("/environment"), environment.as_bytes(), 0o644)?;
+        archive.finish()
+    }
+}
+
+/// `reset::a_kill_from_outside_names_the_killer`
+fn full((target, test): &(String, String)) -> String {
+    format!("{target}::{test}")
+}
+
+/// The name and the file of a program that cargo says it has built, if it is one of ours.
+fn built(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    let (kind, name) = (target["kind"][0].as_str()?, target["name"].as_str()?);
+    let ours = kind == "test" || name == SERVER;
+    ours.then_some(())?;
+    Some((name.to_owned(), message["executable"].as_str()?.into()))
+}
+
+/// What became of the tests on one kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// How many tests passed.
+    pub(crate) passed: usize,
+    /// The names of those that did not.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Listens to one run of the guest.
+pub(crate) struct Report<'a> {
+    tests: &'a Tests,
+    /// Stands before each line.
+    label: String,
+    log: fs::File,
+    ended: usize,
+    running: Option<String>,
+    /// The output of the test that runs.
+    said: Vec<String>,
+    tally: Tally,
+}
+
+impl<'a> Report<'a> {
+    /// Begins, with a log of every line.
+    pub(crate) fn begin(tests: &'a Tests, label: &str, log: &Path) -> Result<Self> {
+        let log = fs::File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
+        let (running, said, tally) = (None, Vec::new(), Tally::default());
+        Ok(Self { tests, label: label.to_owned(), log, ended: 0, running, said, tally })
+    }
+
+    /// Takes a line from the guest.
+    pub(crate) fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.log, "{line}")?;
+        match line.strip_prefix('@').map(|said| said.split_once(' ').unwrap_or((said, ""))) {
+            Some(("begin", name)) => self.running = Some(name.to_owned()),
+            Some(("end", status)) => {
+                if let Some(name) = self.running.take() {
+                    self.ended += 1;
+                    let how = if status == "137" { "FAILED: it did not end" } else { "FAILED" };
+                    self.judge(&name, (status != "0").then_some(how));
+                }
+            }
+            Some(("booted", release_and_uptime)) => {
+                eprintln!("step: {}: booted {release_and_uptime} s", self.label)
+            }
+            Some(_) => {}
+            None if self.running.is_some() => self.said.push(line.to_owned()),
+            None => eprintln!("step: {}: {line}", self.label),
+        }
+        Ok(())
+    }
+
+    /// Ends the report. Tests that have not run are failures, and so is what the kernel complained of.
+    pub(crate) fn end(mut self, failed: Option<String>, console: &Path) -> Tally {
+        let why = failed.unwrap_or_else(|| "the guest switched itself off too early".to_owned());
+        for name in &self.tests.names[self.ended..] {
+            self.judge(&full(name), Some(&format!("FAILED: not run to its end, {why}")));
+        }
+        let console = fs::read(console).unwrap_or_default();
+        self.said = complaints(&String::from_utf8_lossy(&console));
+        if !self.said.is_empty() {
+            self.judge("console::the_kernel_complains_of_nothing", Some("FAILED"));
+        }
+        self.tally
+    }
+
+    fn judge(&mut self, name: &str, failure: Option<&str>) {
+        let mut stdout = std::io::stdout().lock();
+        // Whoever reads our output may have gone; the tests go on.
+        let _ = writeln!(stdout, "{}  {name} ... {}", self.label, failure.unwrap_or("ok"));
+        for line in self.said.drain(..).filter(|_| failure.is_some()) {
+            let _ = writeln!(stdout, "{line}");
+        }
+        match failure {
+            None => self.tally.passed += 1,
+            Some(_) => self.tally.failed.push(format!("{}  {name}", self.label)),
+        }
+    }
+}
+
+/// The lines in which the kernel complains of itself, each with a few after it.
+fn complaints(console: &str) -> Vec<String> {
+    const ENOUGH: usize = 40;
+    let complains = |line: &&str| {
+        COMPLAINTS.iter().any(|complaint| line.contains(complaint)) && !line.contains(NO_COMPLAINT)
+    };
+    let lines: Vec<&str> = console.lines().collect();
+    let first = lines.iter().position(complains);
+    let lines = first.map(|first| &lines[first..]).unwrap_or_default();
+    lines.iter().take(ENOUGH).map(|line| format!("    {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_what_cargo_says() {
+        let test = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"reset"},"executable":"/t/reset-1"}"#;
+        assert_eq!(built(test), Some(("reset".to_owned(), "/t/reset-1".into())));
+        let library = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"rig"},"executable":"/t/rig-1"}"#;
+        assert_eq!(built(library), None);
+        assert_eq!(built(r#"{"reason":"build-finished","success":true}"#), None);
+    }
+
+    #[test]
+    fn a_warning_of_the_kernel_is_a_complaint_and_a_lockup_is_none() {
+        assert_eq!(complaints("[ 1.0] x\n[ 2.0] watchdog: BUG: soft lockup - CPU#0\n"), Vec::<String>::new());
+        assert_eq!(complaints("a\n[ 2.0] ------------[ cut here ]------------\nb\n").len(), 2);
+    }
+
+    #[test]
+    fn each_test_is_accounted_for() -> Result<()> {
+        let folder = std::env::temp_dir();
+        let log = folder.join(format!("why502-suite-{}", std::process::id()));
+        let name = |test: &str| ("reset".to_owned(), test.to_owned());
+        let tests = Tests { programs: Vec::new(), names: vec![name("one"), name("two"), name("three")] };
+        let mut report = Report::begin(&tests, "6.12", &log)?;
+        let guest = "@booted 6.12 4.9\n@begin reset::one\n@end 0\n@begin reset::two\n    why\n@end 101\n@begin reset::three\n";
+        guest.lines().try_for_each(|line| report.line(line))?;
+        let Tally { passed, failed } = report.end(Some("no end".to_owned()), &log);
+        fs::remove_file(log)?;
+        assert_eq!(
+            (passed, failed),
+            (1, vec!["6.12  reset::two".to_owned(), "6.12  reset::three".to_owned()])
+        );
+        Ok(())
+    }
+}
