@@ -330,7 +330,8 @@ fn a_database_that_does_not_answer_makes_its_workers_slow_and_the_rest_never_acc
     let slow = account.verdicts.iter().filter(|verdict| verdict.name() == "read_timeout/slow_worker");
     let mut workers: Vec<_> = slow.filter_map(Verdict::worker_pid).collect();
     let mut all = fpm.workers()?;
-    (workers.sort_unstable(), all.sort_unstable());
+    workers.sort_unstable();
+    all.sort_unstable();
     ensure!(workers == all, "{workers:?} of {all:?}");
     let waiting = account.verdicts.iter().filter(|verdict| verdict.name() == "read_timeout/never_accepted");
     ensure!(waiting.count() == 4, "{:#?}", account.verdicts);
