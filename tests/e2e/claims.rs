@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::reconcile::pair_off;
 use rig::tracer::Account;
@@ -92,9 +92,10 @@ fn a_full_backlog_is_502_at_once_on_unix_sockets_and_504_while_connecting_on_tcp
     let account = account(tracer, &nginx, 6)?;
     let full = |fpm: &Fpm| {
         let verdicts = account.about(fpm.endpoint());
-        verdicts.into_iter().find(|verdict| verdict.cause == "accept_queue_overflow").cloned()
+        let full = verdicts.into_iter().find(|verdict| verdict.cause == "accept_queue_overflow");
+        full.cloned().with_context(|| format!("{} was never full", fpm.endpoint()))
     };
-    let (unix, tcp) = (full(&unix).unwrap_or_else(|| panic!()), full(&tcp).unwrap_or_else(|| panic!()));
+    let (unix, tcp) = (full(&unix)?, full(&tcp)?);
     unix.says("accept_queue_overflow/unix_backlog_full", "proven", 502, Some("EAGAIN"))?;
     tcp.says("accept_queue_overflow/syn_dropped", "proven", 504, Some("ETIMEDOUT"))
 }

@@ -60,7 +60,7 @@ layout! {
     /// In a packet of that queue.
     skb_cb: "sk_buff.cb",
     /// In there, a `struct sock_extended_err`, which is part of the kernel's user interface.
-    extended_err: "sock_exterr_skb.ee",
+    extended_err: "?sock_exterr_skb.ee",
     /// The file's side of the socket; NULL until accepted and once orphaned.
     sk_socket: "sock.sk_socket",
     /// Connections waiting to be accepted.
@@ -96,7 +96,7 @@ layout! {
     /// Network namespace's inode number.
     net_inum: "net.ns.inum",
     /// The sysctl net.ipv4.tcp_syncookies, for IPv6 too.
-    net_syncookies: "net.ipv4.sysctl_tcp_syncookies",
+    net_syncookies: "?net.ipv4.sysctl_tcp_syncookies",
     /// Process id.
     task_tgid: "task_struct.tgid",
     /// Parent process.

@@ -1,7 +1,7 @@
 //! Listeners: which socket answers at an address, and how full its accept queue is.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Endpoint, ListenerView};
+use tracer_ebpf::{Endpoint, ListenerView, MISSING};
 
 use crate::{
     kernel::{self, layout, read},
@@ -123,16 +123,14 @@ fn find(sk: u64, net: u64, upstream: &Endpoint) -> Option<(Listener, bool)> {
     at(&key).map(|found| (found, true))
 }
 
-/// A connection of `net` to `upstream` came about, and `worker` is its other end: remembers where that is, unless it
-/// is where one would look anyway.
+/// A connection of `net` to `upstream` came about, whose other end is `local` in namespace `there`: remembers that, unless it is
+/// where one would look anyway.
 #[inline(always)]
-pub fn learn(net: u64, upstream: &Endpoint, worker: u64) {
-    let (there, local) = (kernel::net(worker), kernel::local(worker));
-    if there == net && local.addr == upstream.addr && local.port == upstream.port {
-        return;
+pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
+    if there != net || local.addr != upstream.addr || local.port != upstream.port {
+        let (from, to) = (key(net, upstream.addr, upstream.port), key(there, local.addr, local.port));
+        let _evicts = PEERS.insert(&from, &to, 0);
     }
-    let _evicts =
-        PEERS.insert(&key(net, upstream.addr, upstream.port), &key(there, local.addr, local.port), 0);
 }
 
 /// Reads the state of one listener's accept queue.
@@ -172,5 +170,6 @@ pub fn is_full(view: &ListenerView) -> bool {
 pub fn syn_queue_is_full(view: &ListenerView) -> bool {
     view.sock != 0
         && view.syn_queue > view.limit
+        && layout!(net_syncookies) != MISSING
         && read::<u8>(kernel::net(view.sock), layout!(net_syncookies)) == 0
 }

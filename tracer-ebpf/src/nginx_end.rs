@@ -2,7 +2,8 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
-    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, NginxEnd, PATH_LEN, Task, nginx_flag, tcp_state,
+    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, MISSING, NginxEnd, PATH_LEN, Task, nginx_flag,
+    tcp_state,
 };
 
 use crate::{
@@ -156,7 +157,7 @@ pub fn error_reported(sk: u64) {
     let queue = sk.wrapping_add(u64::from(layout!(sk_error_queue)));
     // The queue is a ring through its head; its second pointer is to the newest entry.
     let newest: u64 = read(queue, 8);
-    if nginx.handshake != 0 || newest == queue {
+    if nginx.handshake != 0 || newest == queue || layout!(extended_err) == MISSING {
         return;
     }
     let error: ExtendedError = read(newest, layout!(skb_cb) + layout!(extended_err));

@@ -41,7 +41,7 @@ pub fn established(sk: u64) {
     worker.local = kernel::local(sk);
     watch_port(worker.local.port);
     nginx.worker_sock = sk;
-    listener::learn(nginx.net, &nginx.upstream, sk);
+    listener::learn(nginx.net, &nginx.upstream, kernel::net(sk), &worker.local);
 }
 
 /// A process accepted the connection that `sk` is an end of.

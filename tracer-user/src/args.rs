@@ -30,8 +30,8 @@ Examples:
   why502 doctor                          What this kernel lets it see";
 
 const STATUSES: &str = "\
-Exit status: 0 every cause can be proven here; 1 some can only be inferred or are not seen; 3 tracing is
-impossible here, and the report names what is missing.";
+Exit status: 0 every cause that a kernel can prove is proven here, from the start; 1 some are not;
+3 tracing is impossible here, and the report names what is missing.";
 
 /// Explains, with proof from the kernel, why nginx answered 502, 504 or 499.
 #[derive(Debug, Parser)]

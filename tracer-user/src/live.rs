@@ -76,6 +76,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
         .context("slow workers cannot be looked at")?;
     let mut run = Run::new(args, sampler, tracer.plan().sources.clone());
     let mut tick = interval(TICK);
+    let mut unix_is_refused = false;
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut is_over = false;
     while !is_over {
@@ -88,7 +89,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
             () = at(patience) => {}
-            _ = tick.tick() => if watch_unix(&mut tracer, args)? {
+            _ = tick.tick() => if watch_unix(&mut tracer, args, &mut unix_is_refused)? {
                 run.sources = tracer.plan().sources.clone();
             },
             () = at(end) => is_over = true,
@@ -131,18 +132,30 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     }
 }
 
-/// Watches unix sockets from when they are seen to be in use. Returns whether that began now.
-fn watch_unix(tracer: &mut Tracer, args: &Live) -> Result<bool, Failure> {
+/// Watches unix sockets from when they are seen to be in use. Returns whether that began now. A kernel that refuses is told of
+/// once, and tracing goes on without.
+fn watch_unix(tracer: &mut Tracer, args: &Live, is_refused: &mut bool) -> Result<bool, Failure> {
     let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));
     let is_wanted = args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix);
-    let begins = is_wanted && tracer.stats()?.unix_seen > 0 && tracer.trace_system_calls()?;
-    if begins && args.verbose {
-        eprintln!(
-            "why502: unix-socket upstreams are in use: watching connect and close, which slows every system call of this \
-             host a little"
-        );
+    if *is_refused || !is_wanted || tracer.stats()?.unix_seen == 0 {
+        return Ok(false);
     }
-    Ok(begins)
+    match tracer.trace_system_calls() {
+        Ok(begins) => {
+            if begins && args.verbose {
+                eprintln!(
+                    "why502: unix-socket upstreams are in use: watching connect and close, which slows every system call of \
+                     this host a little"
+                );
+            }
+            Ok(begins)
+        }
+        Err(failure) => {
+            *is_refused = true;
+            eprintln!("why502: unix-socket upstreams are in use and cannot be watched here: {failure}");
+            Ok(false)
+        }
+    }
 }
 
 /// How writing went.

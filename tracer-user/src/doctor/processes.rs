@@ -31,7 +31,8 @@ pub fn masters() -> Vec<Master> {
     let ours: Vec<(Process, Stat)> = processes
         .flatten()
         .filter_map(|process| process.stat().ok().map(|stat| (process, stat)))
-        .filter(|(_, stat)| stat.comm == "nginx" || stat.comm.starts_with("php-fpm"))
+        // Whoever has ended and waits to be reaped serves nobody.
+        .filter(|(_, stat)| stat.state != 'Z' && (stat.comm == "nginx" || stat.comm.starts_with("php-fpm")))
         .collect();
     let is_ours = |pid: i32, comm: &str| ours.iter().any(|(_, stat)| stat.pid == pid && stat.comm == comm);
     let here = Process::myself().ok().and_then(|me| network(&me));
