@@ -212,10 +212,9 @@ fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result
     let nginx =
         Nginx::on(&namespace).location(Location::fpm("/php/", &fpm).connect_timeout(TWO_SYNS)).start()?;
     let tracer = Tracer::of(nginx.master())?;
-    // Who comes from there never hears the answer.
-    namespace.nft(
-        "table ip rig { chain out { type filter hook output priority 0; ip daddr 127.0.0.2 drop; }; }",
-    )?;
+    // Who comes from there never hears the answer. Where the answer cannot even be sent, the kernel forgets the handshake.
+    namespace
+        .nft("table ip rig { chain in { type filter hook input priority 0; ip daddr 127.0.0.2 drop; }; }")?;
     let _half_open = half_open(&namespace, fpm.endpoint(), 2)?;
     let drops = namespace.tcp_counter("TCPReqQFullDrop")?;
     ensure!(nginx.client().get("/php/ok.php")?.status == 504);

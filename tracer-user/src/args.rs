@@ -27,6 +27,8 @@ Examples:
   why502 live -u 127.0.0.1:9000 -d 10m   One upstream, for ten minutes
   why502 live -c 1 -v                    The next failure, with every fact under it
   why502 live -o json | jq .cause        One JSON object per line
+  why502 live --error-log /var/log/nginx/error.log
+                                         And tell at the end what nginx logged and nothing explains
   why502 doctor                          What this kernel lets it see";
 
 const STATUSES: &str = "\
@@ -97,6 +99,10 @@ pub struct Live {
     /// Write lines for a person, or JSON Lines for a program.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
+
+    /// Audit the verdicts against this error log of nginx's, or these if repeated.
+    #[arg(long = "error-log", value_name = "PATH")]
+    pub error_logs: Vec<PathBuf>,
 
     /// Trace the exchanges of every process, not only nginx's.
     #[arg(long, conflicts_with = "comm")]

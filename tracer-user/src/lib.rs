@@ -1,7 +1,7 @@
 //! why502 names, with proof from the kernel, why an exchange between nginx and an upstream failed.
 //!
 //! The modules stand in the order in which data flows: the kernel side is loaded, its records are decoded, the ledger
-//! joins them into exchanges, each exchange gets its cause, and the verdict goes out.
+//! joins them into exchanges, each exchange gets its cause, the verdict is held against nginx's own log, and goes out.
 
 pub mod args;
 pub mod doctor;
@@ -18,6 +18,8 @@ pub mod ledger;
 pub mod cause;
 
 pub mod verdict;
+
+pub mod audit;
 
 pub mod output;
 

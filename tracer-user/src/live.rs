@@ -10,16 +10,18 @@ use std::{
 };
 
 use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    time::{Instant, interval, sleep_until},
+    time::{Instant, interval, sleep, sleep_until},
 };
 use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
 
 use crate::{
     args::{Format, Live, UpstreamFilter},
+    audit::{self, Audit},
     cause::{Cause, Context, Outcome, afterwards, attribute},
     clock::{SystemClock, monotonic_ns},
     decode::decode,
@@ -58,7 +60,11 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
     let scope = scope(args)?;
+    let mut audit = Audit::open(args)?;
     let mut tracer = Tracer::start(&scope)?;
+    if let Some(audit) = &mut audit {
+        audit.begin();
+    }
     if args.verbose {
         for (fact, reason) in &tracer.plan().missing {
             eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
@@ -74,8 +80,9 @@ async fn trace(args: &Live) -> Result<(), Failure> {
     let open = tracer.take_open()?;
     let sampler = Sampler::start(move |moment_ns| open.served_since(moment_ns))
         .context("slow workers cannot be looked at")?;
-    let mut run = Run::new(args, sampler, tracer.plan().sources.clone());
+    let mut run = Run::new(args, sampler, tracer.plan().sources.clone(), audit);
     let mut tick = interval(TICK);
+    let mut look = interval(audit::PERIOD);
     let mut unix_is_refused = false;
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut is_over = false;
@@ -92,6 +99,7 @@ async fn trace(args: &Live) -> Result<(), Failure> {
             _ = tick.tick() => if watch_unix(&mut tracer, args, &mut unix_is_refused)? {
                 run.sources = tracer.plan().sources.clone();
             },
+            _ = look.tick(), if run.audit.is_some() => run.read_logs(),
             () = at(end) => is_over = true,
             _ = interrupt.recv() => is_over = true,
             _ = terminate.recv() => is_over = true,
@@ -104,13 +112,12 @@ async fn trace(args: &Live) -> Result<(), Failure> {
                 }
             }
             let overdue = if is_over { run.ledger.drain() } else { run.ledger.overdue(monotonic_ns()) };
+            let mut reached = false;
             for whole in overdue {
-                if run.tell(whole)? {
-                    return Ok(true);
-                }
+                reached |= run.tell(whole)?;
             }
             run.output.flush()?;
-            Ok(false)
+            Ok(reached)
         };
         match quietly(batch) {
             Written::Done(reached) => is_over |= reached,
@@ -122,9 +129,17 @@ async fn trace(args: &Live) -> Result<(), Failure> {
             }
         }
     }
+    let report = run.end_audit(&mut ring).await;
     run.notice_losses(&tracer)?;
     let summary = run.summary(&tracer)?;
-    match quietly(|| run.output.summary(&summary).and_then(|()| run.output.flush())) {
+    let last_words = || {
+        if let Some(report) = &report {
+            run.output.audit(report)?;
+        }
+        run.output.summary(&summary)?;
+        run.output.flush()
+    };
+    match quietly(last_words) {
         Written::Done(()) | Written::Closed => Ok(()),
         Written::Failed(error) => {
             Err(Failure::Run(anyhow::Error::from(error).context("standard output cannot be written")))
@@ -195,10 +210,11 @@ struct Run {
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
     limit: Option<u64>,
+    audit: Option<Audit>,
 }
 
 impl Run {
-    fn new(args: &Live, sampler: Sampler, sources: Sources) -> Self {
+    fn new(args: &Live, sampler: Sampler, sources: Sources, audit: Option<Audit>) -> Self {
         let stdout = io::BufWriter::new(io::stdout());
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(stdout)),
@@ -215,6 +231,7 @@ impl Run {
             lost: 0,
             last_loss_ns: 0,
             limit: args.count.map(Into::into),
+            audit,
         }
     }
 
@@ -236,6 +253,10 @@ impl Run {
 
     /// Writes what became whole. Returns whether the run is over.
     fn tell(&mut self, whole: Whole) -> io::Result<bool> {
+        if self.is_full() {
+            self.explain(&whole);
+            return Ok(true);
+        }
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.sampler.take(&exchange.nginx);
@@ -258,6 +279,9 @@ impl Run {
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
                 self.output.verdict(&verdict)?;
+                if let Some(audit) = &mut self.audit {
+                    audit.verdict(&verdict);
+                }
             }
             Outcome::Delayed(delayed) => {
                 self.delayed += 1;
@@ -265,7 +289,48 @@ impl Run {
             }
             Outcome::Well => {}
         }
-        Ok(self.limit.is_some_and(|limit| self.failures.values().sum::<u64>() >= limit))
+        Ok(self.is_full())
+    }
+
+    /// Whether all the failures that were asked for have been told.
+    fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.failures.values().sum::<u64>() >= limit)
+    }
+
+    fn read_logs(&mut self) {
+        if let Some(audit) = &mut self.audit {
+            audit.read();
+        }
+    }
+
+    /// Lets the audit know what is no longer told.
+    fn explain(&mut self, whole: &Whole) {
+        let context = Context { clock: &SystemClock, sources: &self.sources, evidence_lost: false };
+        if let (Some(audit), Whole::Exchange(exchange)) = (&mut self.audit, whole)
+            && let Outcome::Failed(verdict) = attribute(exchange, &context)
+        {
+            audit.untold(&verdict);
+        }
+    }
+
+    /// Ends the audit, with a little time for what is only half there: a line, or a verdict.
+    async fn end_audit(&mut self, ring: &mut AsyncFd<RingBuf<MapData>>) -> Option<audit::Report> {
+        self.audit.as_mut()?.end();
+        let deadline = Instant::now() + audit::GRACE;
+        while Instant::now() < deadline && !self.audit.as_ref()?.is_complete() {
+            sleep(audit::PERIOD / 10).await;
+            while let Some(record) = ring.get_mut().next() {
+                let record = Bytes::copy_from_slice(&record);
+                if let Some(whole) = decode(&record).ok().and_then(|record| self.ledger.take(record)) {
+                    self.explain(&whole);
+                }
+            }
+            self.read_logs();
+        }
+        for whole in self.ledger.drain() {
+            self.explain(&whole);
+        }
+        self.audit.take().map(Audit::finish)
     }
 
     fn notice_losses(&mut self, tracer: &Tracer) -> Result<(), Failure> {

@@ -28,18 +28,19 @@ fn every_option_has_its_default() {
     assert_eq!(live.comm(), Some("nginx"));
     assert_eq!((live.pid, live.duration, live.count), (None, None, None));
     assert_eq!((live.output, live.all, live.verbose), (Format::Text, false, false));
-    assert!(live.upstreams.is_empty() && live.ready_file.is_none());
+    assert!(live.upstreams.is_empty() && live.ready_file.is_none() && live.error_logs.is_empty());
 }
 
 #[test]
 fn every_option_is_read() {
-    let words = "-p 7 --comm openresty -u :9000 -u /run/a.sock -d 10m -c 3 -o json -v --ready-file /tmp/r";
+    let words = "-p 7 --comm openresty -u :9000 -u /run/a.sock -d 10m -c 3 -o json -v --ready-file /tmp/r --error-log a.log --error-log /b.log";
     let live = live(&words.split(' ').collect::<Vec<_>>()).unwrap();
     assert_eq!((live.pid, live.comm()), (Some(7), Some("openresty")));
     assert_eq!(live.upstreams, [UpstreamFilter::Port(9000), UpstreamFilter::Unix("/run/a.sock".into())]);
     assert_eq!((live.duration, live.count), (Some(Duration::from_secs(600)), NonZeroU64::new(3)));
     assert_eq!((live.output, live.verbose), (Format::Json, true));
     assert_eq!(live.ready_file.as_deref(), Some(Path::new("/tmp/r")));
+    assert_eq!(live.error_logs, [Path::new("a.log"), Path::new("/b.log")]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::Output;
-use crate::{cause, verdict};
+use crate::{audit, cause, verdict};
 
 /// The version of the contract.
 const VERSION: u32 = 1;
@@ -46,6 +46,10 @@ impl<W: Write> Output for Json<W> {
 
     fn after(&mut self, after: &verdict::After) -> io::Result<()> {
         self.line(&After::from(after))
+    }
+
+    fn audit(&mut self, report: &audit::Report) -> io::Result<()> {
+        self.line(&Audit::from(report))
     }
 
     fn summary(&mut self, summary: &verdict::Summary) -> io::Result<()> {
@@ -111,6 +115,36 @@ struct After<'a> {
 struct AfterNginx {
     pid: u32,
     local: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Audit<'a> {
+    v: u32,
+    r#type: &'static str,
+    logged: u64,
+    explained: u64,
+    unexplained: Vec<Unexplained<'a>>,
+    unlogged: Vec<Unlogged>,
+    truncated: bool,
+    early: u64,
+    unaudited: u64,
+}
+
+#[derive(Serialize)]
+struct Unexplained<'a> {
+    time: String,
+    pid: u32,
+    upstream: Option<&'a str>,
+    line: &'a str,
+}
+
+#[derive(Serialize)]
+struct Unlogged {
+    time: String,
+    cause: &'static str,
+    detail: &'static str,
+    pid: u32,
+    upstream: String,
 }
 
 #[derive(Serialize)]
@@ -287,6 +321,36 @@ impl<'a> From<&'a verdict::After> for After<'a> {
             accepted_late: *accepted_late,
             explanation,
         }
+    }
+}
+
+impl<'a> From<&'a audit::Report> for Audit<'a> {
+    fn from(report: &'a audit::Report) -> Self {
+        let audit::Report { logged, explained, unexplained, unlogged, early, unaudited } = report;
+        Self {
+            v: VERSION,
+            r#type: "audit",
+            logged: *logged,
+            explained: *explained,
+            truncated: unexplained.is_cut() || unlogged.is_cut(),
+            unexplained: unexplained.shown.iter().map(Unexplained::from).collect(),
+            unlogged: unlogged.shown.iter().map(Unlogged::from).collect(),
+            early: *early,
+            unaudited: *unaudited,
+        }
+    }
+}
+
+impl<'a> From<&'a audit::Unexplained> for Unexplained<'a> {
+    fn from(audit::Unexplained { unix_ns, pid, upstream, line }: &'a audit::Unexplained) -> Self {
+        Self { time: time(*unix_ns), pid: *pid, upstream: upstream.as_deref(), line }
+    }
+}
+
+impl From<&audit::Unlogged> for Unlogged {
+    fn from(audit::Unlogged { unix_ns, cause, pid, upstream }: &audit::Unlogged) -> Self {
+        let (cause, detail) = (cause.cause(), cause.detail());
+        Self { time: time(*unix_ns), cause, detail, pid: *pid, upstream: upstream.to_string() }
     }
 }
 

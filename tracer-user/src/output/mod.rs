@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::verdict::{After, Delayed, Summary, Verdict};
+use crate::{
+    audit::Report,
+    verdict::{After, Delayed, Summary, Verdict},
+};
 
 mod json;
 mod text;
@@ -24,6 +27,9 @@ pub trait Output {
 
     /// Writes what a worker did after nginx gave its exchange up.
     fn after(&mut self, after: &After) -> io::Result<()>;
+
+    /// Writes what nginx's error log says of the verdicts.
+    fn audit(&mut self, report: &Report) -> io::Result<()>;
 
     /// Writes what the whole run amounts to; nothing follows it.
     fn summary(&mut self, summary: &Summary) -> io::Result<()>;

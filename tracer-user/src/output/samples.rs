@@ -1,6 +1,7 @@
 //! Small verdicts made by hand, for the tests of each output.
 
 use crate::{
+    audit::{Report, Unexplained, Unlogged},
     cause::Cause,
     verdict::{
         Bytes, Confidence, Delayed, Doing, Evidence, Moments, Process, Queue, Summary, Upstream, Verdict,
@@ -134,6 +135,32 @@ pub fn delayed() -> Delayed {
         syn_retransmits: 1,
         queue: Some(Queue { depth: 5, limit: 4 }),
         explanation: "The accept queue was full.".to_owned(),
+    }
+}
+
+/// An audit that found something of everything.
+pub fn audit() -> Report {
+    let line = "2026/11/20 11:39:26 [error] 24945#24945: *7 upstream timed out (110: Connection timed out) while connecting to \
+                upstream, client: 127.0.0.1, server: , request: \"GET /\u{1b}[2J HTTP/1.0\", upstream: \"http://10.0.0.1:80/\"";
+    let unexplained = Unexplained {
+        unix_ns: SECOND,
+        pid: 24945,
+        upstream: Some("10.0.0.1:80".to_owned()),
+        line: line.to_owned(),
+    };
+    let unlogged = Unlogged {
+        unix_ns: SECOND + 500_000_000,
+        cause: Cause::ResetWorkerKilled,
+        pid: 24946,
+        upstream: Upstream::Unix("/run/php/php8.2-fpm.sock".into()),
+    };
+    Report {
+        logged: 12,
+        explained: 11,
+        unexplained: [unexplained].into_iter().collect(),
+        unlogged: [unlogged].into_iter().collect(),
+        early: 1,
+        unaudited: 2,
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::output::samples;
+use crate::{audit::Report, output::samples};
 
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -87,4 +87,28 @@ fn a_summary_counts_by_cause_in_the_order_given() {
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
+}
+
+#[test]
+fn an_audit_is_what_the_contract_says() {
+    let golden = concat!(
+        r#"{"v":1,"type":"audit","logged":12,"explained":11,"unexplained":[{"time":"2026-11-20T11:39:26.000000Z","#,
+        r#""pid":24945,"upstream":"10.0.0.1:80","line":"2026/11/20 11:39:26 [error] 24945#24945: *7 upstream timed out "#,
+        r#"(110: Connection timed out) while connecting to upstream, client: 127.0.0.1, server: , "#,
+        r#"request: \"GET /\u001b[2J HTTP/1.0\", upstream: \"http://10.0.0.1:80/\""}],"#,
+        r#""unlogged":[{"time":"2026-11-20T11:39:26.500000Z","cause":"reset","detail":"worker_killed","pid":24946,"#,
+        r#""upstream":"/run/php/php8.2-fpm.sock"}],"truncated":false,"early":1,"unaudited":2}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.audit(&samples::audit())), golden);
+}
+
+#[test]
+fn an_audit_that_leaves_some_out_says_so() {
+    let one = samples::audit().unexplained.shown.remove(0);
+    let many = Report { unexplained: std::iter::repeat_n(one, 1_001).collect(), ..samples::audit() };
+    let line = lines(|json| json.audit(&many));
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["truncated"], true);
+    assert_eq!(value["unexplained"].as_array().unwrap().len(), 1_000);
 }

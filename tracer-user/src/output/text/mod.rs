@@ -7,11 +7,13 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::Output;
 use crate::{
+    audit::Report,
     cause::Cause,
     verdict::{After, Delayed, Summary, Upstream, Verdict},
     words::span,
 };
 
+mod audit;
 mod look;
 mod paragraph;
 mod summary;
@@ -172,6 +174,10 @@ impl<W: Write> Output for Text<W> {
             text += &self.under(&after.explanation);
         }
         self.out.write_all(text.as_bytes())
+    }
+
+    fn audit(&mut self, report: &Report) -> io::Result<()> {
+        self.out.write_all(audit::render(report, &self.look, &self.time_zone).as_bytes())
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {

@@ -80,6 +80,6 @@ fn table(Summary { failures, .. }: &Summary, look: &Look) -> String {
 }
 
 /// `1 record`, `2 records`.
-fn counted(count: u64, thing: &str) -> String {
+pub(super) fn counted(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", units::grouped(count), if count == 1 { "" } else { "s" })
 }

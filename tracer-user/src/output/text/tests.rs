@@ -173,6 +173,43 @@ fn a_summary_tells_each_loss_and_what_it_means() {
 }
 
 #[test]
+fn an_audit_without_findings_is_one_sentence() {
+    for (logged, sentence) in [
+        (0, "nginx logged no upstream failure."),
+        (1, "nginx logged 1 upstream failure; it has its verdict."),
+        (6_000, "nginx logged 6,000 upstream failures; each has its verdict."),
+    ] {
+        let report = Report { logged, explained: logged, ..Report::default() };
+        assert_eq!(text(Look::PLAIN, |text| text.audit(&report)), format!("\n{sentence}\n"));
+    }
+}
+
+#[test]
+fn an_audit_lists_what_it_found() {
+    let golden = r#"
+nginx logged 12 upstream failures; 11 have their verdict, 1 has none:
+  2026/11/20 11:39:26 [error] 24945#24945: *7 upstream timed out (110: Connection timed out) while connecting to upstream, client: 127.0.0.1, server: , request: "GET /\u{1b}[2J HTTP/1.0", upstream: "http://10.0.0.1:80/"
+1 verdict is missing in nginx's error log:
+  11:39:26.500  reset/worker_killed  /run/php/php8.2-fpm.sock  nginx 24946
+1 failure on connections that were open before the tracing began is left out.
+2 verdicts could not be audited: nginx logs clients that go away at level info, and this log shows none of it.
+"#;
+    assert_eq!(text(Look::PLAIN, |text| text.audit(&samples::audit())), golden);
+
+    let unlogged = samples::audit().unlogged.shown.remove(0);
+    let many = Report {
+        logged: 1,
+        explained: 0,
+        unlogged: std::iter::repeat_n(unlogged, 1_002).collect(),
+        ..samples::audit()
+    };
+    let written = text(Look::PLAIN, |text| text.audit(&many));
+    assert!(written.contains("\nnginx logged 1 upstream failure; it has no verdict:\n"), "{written}");
+    assert!(written.contains("\n1,002 verdicts are missing in nginx's error log:\n"), "{written}");
+    assert!(written.contains("\n  ... and 2 more\n"), "{written}");
+}
+
+#[test]
 fn a_broken_pipe_comes_back_as_it_is() {
     struct Closed;
     impl Write for Closed {

@@ -1,0 +1,172 @@
+//! One line of nginx's error log.
+
+use std::{fmt, net::SocketAddr};
+
+use jiff::civil::DateTime;
+use nix::errno::Errno;
+
+use super::kind::Kind;
+use crate::{args::UpstreamFilter, verdict::Upstream};
+
+/// `2026/11/20 22:18:16`.
+const TIME_LENGTH: usize = 19;
+
+/// nginx cuts its lines here, the line break included (`NGX_MAX_ERROR_STR`), and a long URI stands before the upstream.
+const CUT_LENGTH: usize = 2048 - 1;
+
+/// A line, as far as the audit needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Whether it is of level info or below, so that this log shows all of that level.
+    pub is_info: bool,
+    /// The failed exchange it tells of, if it tells of one.
+    pub failure: Option<Failure>,
+}
+
+/// A failed exchange as nginx tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When, by nginx's local time.
+    pub time: DateTime,
+    /// The nginx worker, as its own pid namespace counts.
+    pub pid: u32,
+    /// What kind of failure.
+    pub kind: Kind,
+    /// Whether it surely is one.
+    pub certain: bool,
+    /// The errno by name, if one is given.
+    pub errno: Option<String>,
+    /// The message, up to the client's address.
+    pub text: String,
+    /// The upstream.
+    pub upstream: Named,
+}
+
+/// An upstream as the log names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// An address.
+    Inet(SocketAddr),
+    /// A unix socket's path; after a timeout the URI follows it without a seam.
+    Unix(String),
+    /// The line was cut before its end.
+    CutOff,
+}
+
+impl Line {
+    /// Reads a line; none if nginx's error log has no such lines.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (time, rest) = line.split_at_checked(TIME_LENGTH)?;
+        let (level, rest) = rest.strip_prefix(" [")?.split_once("] ")?;
+        let is_info = matches!(level, "info" | "debug");
+        Some(Self { is_info, failure: failure(line, time, level, rest) })
+    }
+}
+
+/// `17425#17425: *7 connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: ,
+/// request: "GET / HTTP/1.0", upstream: "fastcgi://127.0.0.1:9009", host: "x"`
+fn failure(line: &str, time: &str, level: &str, rest: &str) -> Option<Failure> {
+    let (text, context) = rest.split_once(", client: ")?;
+    let (pid, text) = text.split_once('#')?;
+    let (_, text) = text.split_once(": ")?;
+    let text = match text.strip_prefix('*') {
+        Some(numbered) => numbered.split_once(' ')?.1,
+        None => text,
+    };
+    let errno = errno(text);
+    let (kind, certain) = match level {
+        "error" | "crit" | "alert" | "emerg" => (Kind::of_error(text, errno.as_deref())?, true),
+        "info" => Kind::of_info(text)?,
+        _ => return None,
+    };
+    Some(Failure {
+        time: DateTime::strptime("%Y/%m/%d %H:%M:%S", time).ok()?,
+        pid: pid.parse().ok()?,
+        kind,
+        certain,
+        errno,
+        text: text.to_owned(),
+        upstream: upstream(context, line.len() >= CUT_LENGTH)?,
+    })
+}
+
+/// The number in `failed (111: Connection refused)`, by name.
+pub(super) fn errno(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once(" (")?;
+    let number = rest.split_once(':')?.0.parse().ok()?;
+    Some(format!("{:?}", Errno::from_raw(number)))
+}
+
+/// From `upstream: "fastcgi://127.0.0.1:9000"`, which a stream proxy writes without the scheme. The first one counts: what
+/// the client may choose freely, its referrer, stands behind it.
+fn upstream(context: &str, is_cut: bool) -> Option<Named> {
+    let named = context.split_once(", upstream: \"").map(|(_, named)| named);
+    let (named, is_whole) = match named.map(|named| named.split_once('"').ok_or(named)) {
+        Some(Ok((named, _))) => (named, true),
+        Some(Err(named)) if is_cut => (named, false),
+        None if is_cut => return Some(Named::CutOff),
+        _ => return None,
+    };
+    let named = named.split_once("://").map_or(named, |(_, named)| named);
+    if let Some(path) = named.strip_prefix("unix:") {
+        // nginx allows no colon in the path; behind one, a URI follows.
+        return Some(match path.split_once(':') {
+            Some((path, _)) => Named::Unix(path.to_owned()),
+            None if is_whole => Named::Unix(path.to_owned()),
+            None => Named::CutOff,
+        });
+    }
+    let end = named.find(['/', '?']);
+    Some(match end {
+        None if !is_whole => Named::CutOff,
+        _ => Named::Inet(named[..end.unwrap_or(named.len())].parse().ok()?),
+    })
+}
+
+impl Named {
+    /// Whether this may be the upstream.
+    pub fn may_be(&self, upstream: &Upstream) -> bool {
+        match (self, upstream) {
+            (Self::Inet(named), Upstream::Inet(_)) => UpstreamFilter::Address(*named).matches(upstream),
+            (Self::Unix(named), Upstream::Unix(path)) => begins_with_path(named, &path.to_string_lossy()),
+            (Self::CutOff, _) => true,
+            (Self::Inet(_), Upstream::Unix(_)) | (Self::Unix(_), Upstream::Inet(_)) => false,
+        }
+    }
+
+    /// Whether it is among the filters, if that can be said.
+    pub fn is_among(&self, filters: &[UpstreamFilter]) -> Option<bool> {
+        let matches = |filter: &UpstreamFilter| match (self, filter) {
+            (Self::Inet(named), _) => filter.matches(&Upstream::Inet(*named)),
+            (Self::Unix(_), UpstreamFilter::Unix(path)) => self.may_be(&Upstream::Unix(path.clone())),
+            (Self::Unix(_) | Self::CutOff, _) => false,
+        };
+        match self {
+            _ if filters.is_empty() => Some(true),
+            Self::CutOff => None,
+            _ => Some(filters.iter().any(matches)),
+        }
+    }
+
+    /// As it is shown, if it is known.
+    pub fn shown(&self) -> Option<String> {
+        (*self != Self::CutOff).then(|| self.to_string())
+    }
+}
+
+fn begins_with_path(named: &str, path: &str) -> bool {
+    named.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => f.write_str(path),
+            Self::CutOff => f.write_str("?"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

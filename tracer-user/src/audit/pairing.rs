@@ -1,0 +1,171 @@
+//! Logged failures and verdicts that wait for each other, by nginx worker. Pure: the caller tells the time.
+
+use std::collections::HashMap;
+
+use super::{
+    kind::logged_as,
+    line::Failure,
+    matching::{END, Pairs, SECOND, pairs},
+};
+use crate::{cause::Cause, verdict::Upstream};
+
+/// What has found no match for this long finds none.
+const PATIENCE: i64 = 10 * SECOND;
+
+/// What may wait at a time, of either kind, for one nginx worker; the oldest beyond are given up.
+const MOST_WAITING: usize = 100_000;
+
+/// A failure that nginx logged.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The beginning of the second it was logged in (ns since 1970).
+    pub at: i64,
+    /// When it was read.
+    pub since: i64,
+    /// What it says.
+    pub failure: Failure,
+    /// The whole line.
+    pub line: String,
+    /// Whether it needs an explanation; if not, it only counts once it has one.
+    pub counts: bool,
+}
+
+/// A verdict.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// When nginx's end ended (ns since 1970).
+    pub at: i64,
+    /// When it was given.
+    pub since: i64,
+    /// The nginx worker, as its own pid namespace counts.
+    pub logged_pid: u32,
+    /// The nginx worker.
+    pub pid: u32,
+    /// Where the exchange went.
+    pub upstream: Upstream,
+    /// Why it failed.
+    pub cause: Cause,
+    /// The error nginx met, by name.
+    pub errno: Option<String>,
+    /// What nginx should have written.
+    pub error_log: Option<String>,
+    /// Whether it was given to the user; if not, it only takes its line out of the way.
+    pub counts: bool,
+}
+
+/// What came of some of those that waited.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Failures that have a verdict.
+    pub explained: u64,
+    /// Failures that count and have none.
+    pub unexplained: Vec<Logged>,
+    /// Verdicts that count and have no line.
+    pub unlogged: Vec<Told>,
+}
+
+/// Those that wait for their match, by nginx worker.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    workers: HashMap<u32, Waiting>,
+}
+
+/// One worker's, each in the order of time.
+#[derive(Debug, Default)]
+struct Waiting {
+    logged: Vec<Logged>,
+    told: Vec<Told>,
+}
+
+impl Pairing {
+    /// Takes in a line.
+    pub fn line(&mut self, logged: Logged) {
+        let waiting = &mut self.workers.entry(logged.failure.pid).or_default().logged;
+        let place = waiting.partition_point(|other| other.at <= logged.at);
+        waiting.insert(place, logged);
+    }
+
+    /// Takes in a verdict. One that nginx never writes about is passed over.
+    pub fn verdict(&mut self, told: Told) {
+        if logged_as(told.cause).is_empty() {
+            return;
+        }
+        let waiting = &mut self.workers.entry(told.logged_pid).or_default().told;
+        let place = waiting.partition_point(|other| other.at <= told.at);
+        waiting.insert(place, told);
+    }
+
+    /// Pairs off what is old enough at `now`, and gives up what has waited too long.
+    pub fn settle(&mut self, now: i64) -> Settled {
+        let mut settled = Settled::default();
+        for waiting in self.workers.values_mut() {
+            settled.explained += waiting.pair_off(now);
+            let is_late = |since: i64| since < now - PATIENCE;
+            settled.unexplained.extend(give_up(&mut waiting.logged, |logged| is_late(logged.since)));
+            settled.unlogged.extend(give_up(&mut waiting.told, |told| is_late(told.since)));
+        }
+        self.workers.retain(|_, waiting| !waiting.logged.is_empty() || !waiting.told.is_empty());
+        settled.without_those_that_do_not_count()
+    }
+
+    /// Whether everything that counts would find its match now.
+    pub fn is_complete(&self) -> bool {
+        self.workers.values().all(Waiting::is_complete)
+    }
+
+    /// Pairs off all that can be, and gives up the rest.
+    pub fn finish(&mut self) -> Settled {
+        let mut settled = Settled::default();
+        for mut waiting in std::mem::take(&mut self.workers).into_values() {
+            settled.explained += waiting.pair_off(END);
+            settled.unexplained.extend(waiting.logged);
+            settled.unlogged.extend(waiting.told);
+        }
+        settled.without_those_that_do_not_count()
+    }
+}
+
+impl Settled {
+    fn without_those_that_do_not_count(mut self) -> Self {
+        self.unexplained.retain(|logged| logged.counts);
+        self.unlogged.retain(|told| told.counts);
+        self.unexplained.sort_by_key(|logged| logged.at);
+        self.unlogged.sort_by_key(|told| told.at);
+        self
+    }
+}
+
+impl Waiting {
+    /// Takes out the pairs that are certain at `now`; returns how many of them count.
+    fn pair_off(&mut self, now: i64) -> u64 {
+        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.told, now);
+        let explained =
+            self.told.iter().zip(&verdicts).filter(|(told, paired)| **paired && told.counts).count();
+        let mut paired = lines.into_iter();
+        self.logged.retain(|_| !paired.next().unwrap_or(false));
+        let mut paired = verdicts.into_iter();
+        self.told.retain(|_| !paired.next().unwrap_or(false));
+        explained as u64
+    }
+
+    fn is_complete(&self) -> bool {
+        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.told, END);
+        self.logged.iter().zip(lines).all(|(logged, paired)| paired || !logged.counts)
+            && self.told.iter().zip(verdicts).all(|(told, paired)| paired || !told.counts)
+    }
+}
+
+/// Takes out what is late, and the oldest of what is too many.
+fn give_up<T>(waiting: &mut Vec<T>, is_late: impl Fn(&T) -> bool) -> Vec<T> {
+    let surplus = waiting.len().saturating_sub(MOST_WAITING);
+    let mut given_up: Vec<T> = waiting.drain(..surplus).collect();
+    if waiting.iter().any(&is_late) {
+        let (late, kept): (Vec<T>, _) = waiting.drain(..).partition(is_late);
+        given_up.extend(late);
+        *waiting = kept;
+    }
+    given_up
+}
+
+#[cfg(test)]
+mod tests;

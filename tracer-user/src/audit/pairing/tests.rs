@@ -1,0 +1,263 @@
+use super::*;
+use crate::audit::{
+    line::Line,
+    matching::{FAR, ORDERED, fit},
+};
+
+/// 2026-11-20T11:39:26 UTC, in s.
+const START: i64 = 1_795_174_766;
+
+const REFUSED: &str = "connect() failed (111: Connection refused) while connecting to upstream";
+const RESET: &str =
+    "recv() failed (104: Connection reset by peer) while reading response header from upstream";
+const TIMED_OUT: &str =
+    "upstream timed out (110: Connection timed out) while reading response header from upstream";
+const TOO_BIG: &str = "upstream sent too big header while reading response header from upstream";
+
+/// A line of worker 7, `ms` after the start.
+fn logged(ms: i64, text: &str, upstream: &str) -> Logged {
+    let line = format!(
+        "2026/11/20 11:39:26 [error] 7#7: *1 {text}, client: 127.0.0.1, server: , upstream: \"http://{upstream}/\""
+    );
+    let failure = Line::parse(&line).unwrap().failure.unwrap();
+    let at = (START + ms.div_euclid(1_000)) * SECOND;
+    Logged { at, since: START * SECOND + ms * 1_000_000, failure, line, counts: true }
+}
+
+/// A verdict on worker 7.
+fn told(ms: i64, cause: Cause, upstream: &str) -> Told {
+    let at = START * SECOND + ms * 1_000_000;
+    let upstream = match upstream.strip_prefix("unix:") {
+        Some(path) => Upstream::Unix(path.trim_end_matches(':').into()),
+        None => Upstream::Inet(upstream.parse().unwrap()),
+    };
+    Told { at, since: at, logged_pid: 7, pid: 7, upstream, cause, errno: None, error_log: None, counts: true }
+}
+
+const A: &str = "127.0.0.1:80";
+const B: &str = "[::1]:80";
+const UNIX: &str = "unix:/run/x.sock:";
+
+/// Counts of explained, unexplained, unlogged.
+fn outcome(lines: Vec<Logged>, verdicts: Vec<Told>) -> (u64, usize, usize) {
+    let mut pairing = Pairing::default();
+    lines.into_iter().for_each(|line| pairing.line(line));
+    verdicts.into_iter().for_each(|verdict| pairing.verdict(verdict));
+    let complete = pairing.is_complete();
+    let settled = pairing.finish();
+    assert_eq!(complete, settled.unexplained.is_empty() && settled.unlogged.is_empty());
+    (settled.explained, settled.unexplained.len(), settled.unlogged.len())
+}
+
+#[test]
+fn each_line_finds_the_verdict_of_its_worker_upstream_kind_and_moment() {
+    let refused = || told(500, Cause::RefusedNoListener, A);
+    assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![refused()]), (1, 0, 0));
+    assert_eq!(outcome(vec![logged(500, REFUSED, B)], vec![refused()]), (0, 1, 1));
+    assert_eq!(outcome(vec![logged(500, RESET, A)], vec![refused()]), (0, 1, 1));
+    assert_eq!(outcome(vec![logged(4_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
+    assert_eq!(outcome(vec![logged(-3_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
+    let elsewhere = Told { logged_pid: 8, ..refused() };
+    assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![elsewhere]), (0, 1, 1));
+}
+
+#[test]
+fn a_verdict_is_nobodys_twice() {
+    let refused = || told(500, Cause::RefusedNoListener, A);
+    assert_eq!(outcome(vec![logged(500, REFUSED, A); 2], vec![refused()]), (1, 1, 0));
+    assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![refused(), refused()]), (1, 0, 1));
+}
+
+#[test]
+fn a_verdict_may_lie_two_seconds_before_its_line_and_three_behind() {
+    for (ms, fits) in [(-2_001, false), (-2_000, true), (0, true), (999, true), (3_000, true), (3_001, false)]
+    {
+        let outcome = outcome(vec![logged(0, REFUSED, A)], vec![told(ms, Cause::RefusedNoListener, A)]);
+        assert_eq!(outcome, if fits { (1, 0, 0) } else { (0, 1, 1) }, "{ms}");
+    }
+}
+
+#[test]
+fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
+    let met = |errno: &str| Told { errno: Some(errno.to_owned()), ..told(0, Cause::ResetWorkerKilled, A) };
+    assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ECONNRESET")]), (1, 0, 0));
+    assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("EPIPE")]), (1, 0, 0));
+    assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ETIMEDOUT")]), (0, 1, 1));
+}
+
+#[test]
+fn a_foretold_text_finds_its_line_first() {
+    let other = RESET.replace("reading response header from upstream", "sending request to upstream");
+    let foretold = Told { error_log: Some(RESET.to_owned()), ..told(900, Cause::ResetByRemote, A) };
+    let mut pairing = Pairing::default();
+    pairing.line(logged(0, RESET, A));
+    pairing.line(logged(0, &other, A));
+    pairing.verdict(told(100, Cause::ResetByRemote, A));
+    pairing.verdict(foretold);
+    let waiting = &pairing.workers[&7];
+    assert_eq!(pairs(&waiting.logged, &waiting.told, END).count, 2);
+    // The older verdict alone would take the older line.
+    let pairs = pairs(&waiting.logged, &waiting.told, START * SECOND + 500_000_000 + ORDERED);
+    assert_eq!(pairs.lines, [true, false]);
+}
+
+#[test]
+fn the_unknown_takes_what_nobody_else_explains() {
+    let lines = vec![logged(0, REFUSED, A), logged(0, TIMED_OUT, A), logged(0, TOO_BIG, A)];
+    let verdicts = vec![
+        told(0, Cause::NotEnoughFacts, A),
+        told(10, Cause::RefusedNoListener, A),
+        told(20, Cause::TimeoutSlowWorker, A),
+    ];
+    assert_eq!(outcome(lines, verdicts), (3, 0, 0));
+}
+
+#[test]
+fn a_line_that_was_cut_takes_what_is_left_of_its_worker() {
+    let mut cut = logged(0, RESET, A);
+    cut.failure.upstream = crate::audit::line::Named::CutOff;
+    let verdicts = vec![told(0, Cause::ResetByRemote, B), told(10, Cause::ResetByRemote, A)];
+    assert_eq!(outcome(vec![cut, logged(0, RESET, B)], verdicts), (2, 0, 0));
+}
+
+#[test]
+fn a_unix_socket_is_recognised_on_every_path() {
+    let lines = vec![logged(0, TIMED_OUT, "unix:/run/x.sock"), logged(0, RESET, UNIX)];
+    let verdicts = vec![told(0, Cause::ResetWorkerKilled, UNIX), told(0, Cause::TimeoutNeverAccepted, UNIX)];
+    assert_eq!(outcome(lines, verdicts), (2, 0, 0));
+}
+
+#[test]
+fn what_nginx_never_writes_about_is_not_missed() {
+    assert_eq!(
+        outcome(vec![], vec![told(0, Cause::NginxExited, A), told(0, Cause::NginxKilled, A)]),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn what_does_not_count_is_no_gap_and_still_explains() {
+    let line = || Logged { counts: false, ..logged(0, REFUSED, A) };
+    let verdict = || Told { counts: false, ..told(0, Cause::RefusedNoListener, A) };
+    assert_eq!(outcome(vec![line()], vec![]), (0, 0, 0));
+    assert_eq!(outcome(vec![], vec![verdict()]), (0, 0, 0));
+    assert_eq!(outcome(vec![line()], vec![told(0, Cause::RefusedNoListener, A)]), (1, 0, 0));
+    assert_eq!(outcome(vec![logged(0, REFUSED, A)], vec![verdict()]), (0, 0, 0));
+}
+
+#[test]
+fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
+    let mut pairing = Pairing::default();
+    pairing.line(logged(0, REFUSED, A));
+    pairing.line(logged(0, RESET, A));
+    pairing.verdict(told(10, Cause::RefusedNoListener, A));
+    pairing.verdict(told(10, Cause::RejectedResponse, A));
+    let now = |ms: i64| START * SECOND + ms * 1_000_000;
+    let settled = pairing.settle(now(1_000));
+    assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 0, 0));
+    let settled = pairing.settle(now(4_000));
+    assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (1, 0, 0));
+    assert_eq!(pairing.workers[&7].logged.len() + pairing.workers[&7].told.len(), 2);
+    let settled = pairing.settle(now(10_020));
+    assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 1, 1));
+    assert!(pairing.workers.is_empty());
+}
+
+#[test]
+fn a_flood_without_verdicts_stays_bounded() {
+    let mut pairing = Pairing::default();
+    for ms in 0..MOST_WAITING + 10 {
+        pairing.line(logged(ms as i64 / 1_000, REFUSED, A));
+    }
+    let settled = pairing.settle(START * SECOND);
+    assert_eq!((settled.unexplained.len(), pairing.workers[&7].logged.len()), (10, MOST_WAITING));
+}
+
+/// A small generator of numbers, so that a failing case can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: i64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as i64).rem_euclid(below)
+    }
+}
+
+/// The largest number of pairs there can be, by augmenting paths.
+fn most_pairs(lines: &[Logged], verdicts: &[Told]) -> usize {
+    fn augment(told: usize, edges: &[Vec<usize>], seen: &mut [bool], holder: &mut [Option<usize>]) -> bool {
+        for &line in &edges[told] {
+            if !std::mem::replace(&mut seen[line], true)
+                && holder[line].is_none_or(|other| augment(other, edges, seen, holder))
+            {
+                holder[line] = Some(told);
+                return true;
+            }
+        }
+        false
+    }
+    let edges: Vec<Vec<usize>> = verdicts
+        .iter()
+        .map(|told| {
+            let near = |line: &Logged| line.at >= told.at - FAR.behind && line.at <= told.at + FAR.before;
+            (0..lines.len()).filter(|at| near(&lines[*at]) && fit(&lines[*at], told).is_some()).collect()
+        })
+        .collect();
+    let mut holder = vec![None; lines.len()];
+    (0..verdicts.len())
+        .filter(|told| augment(*told, &edges, &mut vec![false; lines.len()], &mut holder))
+        .count()
+}
+
+#[test]
+fn no_other_way_pairs_off_more_of_equal_failures() {
+    for seed in 0..2_000 {
+        let mut dice = Dice(seed);
+        let (lines, verdicts) = (1 + dice.roll(12), 1 + dice.roll(12));
+        let span = [3_000, 8_000, 20_000][dice.roll(3) as usize];
+        let lines: Vec<_> = (0..lines).map(|_| logged(dice.roll(span), REFUSED, A)).collect();
+        let verdicts: Vec<_> =
+            (0..verdicts).map(|_| told(dice.roll(span), Cause::RefusedNoListener, A)).collect();
+        let most = most_pairs(&lines, &verdicts) as u64;
+        assert_eq!(outcome(lines, verdicts).0, most, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_storm_of_all_kinds_pairs_off_without_a_rest_in_whatever_order_it_comes() {
+    const KINDS: [(&str, Cause); 4] = [
+        (REFUSED, Cause::RefusedNoListener),
+        (RESET, Cause::ResetWorkerKilled),
+        (TIMED_OUT, Cause::TimeoutSlowWorker),
+        (TOO_BIG, Cause::RejectedResponse),
+    ];
+    for seed in 0..100 {
+        let mut dice = Dice(seed);
+        let mut events = Vec::new();
+        for _ in 0..400 {
+            let ms = dice.roll(30_000);
+            let (text, cause) = KINDS[dice.roll(4) as usize];
+            let upstream = [A, B, UNIX][dice.roll(3) as usize];
+            // The line is read within a while; the verdict, now and then one that knows nothing, comes as it may.
+            let cause = if dice.roll(10) == 0 { Cause::NotEnoughFacts } else { cause };
+            let line = Logged { since: (START * 1_000 + ms + 200) * 1_000_000, ..logged(ms, text, upstream) };
+            events.push((ms + dice.roll(250), Err(line)));
+            let end = ms + dice.roll(3) - 1;
+            events.push((ms + dice.roll(1_500), Ok(told(end, cause, upstream))));
+        }
+        events.sort_by_key(|(ms, _)| *ms);
+        let mut pairing = Pairing::default();
+        let mut explained = 0;
+        for (ms, event) in events {
+            match event {
+                Ok(verdict) => pairing.verdict(verdict),
+                Err(line) => pairing.line(line),
+            }
+            let settled = pairing.settle((START * 1_000 + ms) * 1_000_000);
+            assert!(settled.unexplained.is_empty() && settled.unlogged.is_empty(), "seed {seed}");
+            explained += settled.explained;
+        }
+        assert!(pairing.is_complete(), "seed {seed}");
+        assert_eq!(explained + pairing.finish().explained, 400, "seed {seed}");
+    }
+}
