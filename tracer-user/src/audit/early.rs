@@ -174,7 +174,7 @@ mod tests {
 
     fn stock() -> Early {
         let words = ["why502", "live", "--all", "-p", &id().to_string()];
-        let Args { command: Command::Live(live), .. } = Args::parse_from(words);
+        let Args { command: Command::Live(live), .. } = Args::parse_from(words) else { panic!("not live") };
         Early::take_stock(&Workers::new(&live), NOW)
     }
 

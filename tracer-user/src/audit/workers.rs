@@ -134,7 +134,10 @@ mod tests {
     use crate::args::{Args, Command as Verb};
 
     fn live(words: &[&str]) -> Live {
-        let Args { command: Verb::Live(live), .. } = Args::parse_from([&["why502", "live"], words].concat());
+        let Args { command: Verb::Live(live), .. } = Args::parse_from([&["why502", "live"], words].concat())
+        else {
+            panic!("not live")
+        };
         live
     }
 
