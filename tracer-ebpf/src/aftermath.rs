@@ -115,6 +115,8 @@ pub fn sent(sk: u64, bytes: u32, state: u8) {
         // On an end of ours it is the next upstream's turn, on a connection that was kept.
         match nginx_end::just_began(sk) {
             Some(began_ns) => connected(sk, began_ns),
+            // Any other request that goes out belongs to a client whose turn has come.
+            None if nginx_end::is_ours(sk) => received(sk),
             None => act(Action::Sent, sk, bytes, state, now()),
         }
     }

@@ -208,6 +208,13 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
     true
 }
 
+/// Whether `sk` is nginx's end of an open exchange.
+#[inline(always)]
+pub fn is_ours(sk: u64) -> bool {
+    // SAFETY: only tested for presence.
+    unsafe { EXCHANGES.get(sk) }.is_some()
+}
+
 /// When the exchange began whose first bytes were sent on `sk` just now; none if they were not its first.
 #[inline(always)]
 pub fn just_began(sk: u64) -> Option<u64> {

@@ -108,8 +108,7 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 /// client, and a server of this host closes in turn.
 fn stalled(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
-    let is_seen_here = exchange.worker.is_some() && exchange.path.is_none();
-    let acted = exchange.nginx_acted_at_once() && !(is_seen_here && exchange.worker_closed_in_turn());
+    let acted = exchange.nginx_acted_at_once() && !exchange.worker_closed_in_turn();
     if !acted || !exchange.may_have_stalled() {
         return exchange.may_have_stalled().then(Finding::well);
     }

@@ -140,10 +140,13 @@ impl Joined {
     /// server does.
     pub fn worker_closed_in_turn(&self) -> bool {
         self.worker.is_some_and(|worker| {
-            worker.ended_ns > self.nginx.ended_ns
-                && worker.error == 0
-                && worker.old_state == tcp_state::CLOSE_WAIT
-                && worker.new_state == tcp_state::LAST_ACK
+            let by_choice = worker.ended_ns > self.nginx.ended_ns && worker.error == 0 && worker.exiting == 0;
+            let had_read_all = if self.path.is_some() {
+                worker.unread == 0
+            } else {
+                worker.old_state == tcp_state::CLOSE_WAIT && worker.new_state == tcp_state::LAST_ACK
+            };
+            by_choice && had_read_all
         })
     }
 
