@@ -55,6 +55,6 @@ fn attaching_takes_under_two_seconds_and_detaching_leaves_nothing() -> Result<()
     }
     ensure!(pinned() == before, "pinned: {:?}", pinned());
     // The best of three: this machine may be busy.
-    ensure!(fastest < Duration::from_secs(2), "attaching took {fastest:?} at best");
+    ensure!(fastest < wait::patience() * Duration::from_secs(2), "attaching took {fastest:?} at best");
     Ok(())
 }

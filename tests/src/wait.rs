@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything may take on a slow, busy machine before it counts as hung: `RIG_PATIENCE` times 30 seconds, since an
-/// emulated processor is slower than any real one.
+/// How many times slower than real hardware this machine may be: `RIG_PATIENCE`, which is set where the processor is
+/// emulated.
+pub fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| env::var("RIG_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1))
+}
+
+/// How long anything may take on a slow, busy machine before it counts as hung.
 pub fn bound() -> Duration {
-    static BOUND: OnceLock<Duration> = OnceLock::new();
-    *BOUND.get_or_init(|| {
-        let patience = env::var("RIG_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-        patience * Duration::from_secs(30)
-    })
+    patience() * Duration::from_secs(30)
 }
 
 const PAUSE: Duration = Duration::from_millis(5);

@@ -120,6 +120,11 @@ impl Vm {
                 Err(error) => skip(kernel, &error)?,
             }
         }
+        // Hundreds of megabytes, of which the next to be fetched would need new ones anyway.
+        let lists = self.folder.join("apt");
+        if lists.exists() {
+            fs::remove_dir_all(&lists).with_context(|| format!("removing {}", lists.display()))?;
+        }
         Ok((Some(tools), images))
     }
 

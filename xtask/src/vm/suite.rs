@@ -17,8 +17,8 @@ use crate::{demo::cargo, step::Steps};
 const SERVER: &str = "faulty-server";
 /// How long one test may take before it is killed.
 const TEST_BOUND: Duration = Duration::from_secs(300);
-/// How much longer than on real hardware the rig waits before it calls something hung.
-const PATIENCE: u32 = 4;
+/// How many times slower than real hardware the rig takes the guest to be.
+const PATIENCE: u32 = 8;
 /// What the kernel says of its own errors; a lockup on an emulated processor is none.
 const COMPLAINTS: [&str; 4] = ["[ cut here ]", "BUG: ", "Oops", "Kernel panic"];
 const NO_COMPLAINT: &str = "soft lockup";
