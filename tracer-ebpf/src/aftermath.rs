@@ -144,9 +144,13 @@ pub fn remember_closed(sk: u64) {
 }
 
 /// A socket is destroyed. One that was reset earlier changes no state any more when its process closes it, so
-/// this is where its closing shows.
+/// this is where its closing shows. `__tcp_close` keeps the socket locked until that is done; where it is not, the network
+/// destroys what some process had closed before, and whoever runs now has no part in it.
 #[inline(always)]
 pub fn destroyed(sk: u64) {
+    if !kernel::is_owned(sk) {
+        return;
+    }
     // SAFETY: copied out at once.
     if let Some(connect_ns) = unsafe { BROKEN.get(sk) }.copied() {
         if BROKEN.remove(sk).is_ok() {

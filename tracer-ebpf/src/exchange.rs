@@ -144,7 +144,7 @@ pub struct Reset {
 )]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Icmp {
-    /// When it came; zero for none.
+    /// When it came; zero for none, also where only the errno is seen.
     pub ns: u64,
     /// The errno the kernel makes of it.
     pub errno: u32,
@@ -181,6 +181,8 @@ pub mod nginx_flag {
     /// nginx still wanted to send: its last send found the socket's buffer full, and no room had come about since
     /// (`SOCK_NOSPACE`). On a unix socket the kernel does not take that back when everything could be sent later.
     pub const SEND_BLOCKED: u32 = 1 << 10;
+    /// Each reset that this host's TCP sends is seen: where none is known, it sent none.
+    pub const OWN_RESETS_SEEN: u32 = 1 << 11;
     /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
     /// cookies were off.
     pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;

@@ -1,9 +1,12 @@
 //! Reading the running kernel's structures, at the offsets that userspace found in its BTF.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
+    bpf_get_current_pid_tgid, bpf_get_current_task,
+    generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use tracer_ebpf::{Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
+use tracer_ebpf::{COMM_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
 #[unsafe(no_mangle)]
@@ -11,7 +14,8 @@ pub static LAYOUT: Layout = Layout::EMPTY;
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
 #[unsafe(no_mangle)]
-pub static FILTERS: Filters = Filters { comm: [0; 16], pid: 0, upstreams: 0, own_pid: 0, settle_ms: 0 };
+pub static FILTERS: Filters =
+    Filters { comm: [0; 16], pid: 0, upstreams: 0, own_pid: 0, settle_ms: 0, listeners: 0, netns: 0 };
 
 /// `PF_EXITING`, include/linux/sched.h.
 const PF_EXITING: u32 = 4;
@@ -34,11 +38,84 @@ macro_rules! filter {
 }
 pub(crate) use filter;
 
-/// Reads a value at `base + offset`; all zeroes where the kernel refuses.
+/// Types that are plain memory: every value of every byte is one of theirs.
+pub trait Plain: Copy {}
+
+impl Plain for u8 {}
+impl Plain for u16 {}
+impl Plain for u32 {}
+impl Plain for i32 {}
+impl Plain for u64 {}
+impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// Reads a value at `base + offset`; all zeroes where the kernel refuses: the helper clears what it cannot fill.
 #[inline(always)]
-pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
-    // SAFETY: bpf_probe_read_kernel checks the address itself.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(u64::from(offset)) as *const T) }.unwrap_or_default()
+pub fn read<T: Plain>(base: u64, offset: u32) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: bpf_probe_read_kernel checks the address itself and writes the whole value, whatever comes of it.
+    unsafe {
+        fill(value.as_mut_ptr(), base.wrapping_add(u64::from(offset)) as *const T);
+        value.assume_init()
+    }
+}
+
+/// Copies a value in one call. For what is larger than a few words the compiler would call its own copying loop, which takes a
+/// byte at a time, in the kernel and before that in the verifier.
+///
+/// # Safety
+/// `to` is a value's memory: the map's, the ring buffer's or the stack's.
+#[inline(always)]
+pub unsafe fn fill<T>(to: *mut T, from: *const T) {
+    // SAFETY: the helper checks where it reads; the caller answers for where it writes.
+    let _cleared = unsafe { bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, from.cast()) };
+}
+
+/// Clears a value in one call, for the same reason: there is nothing to read at address zero.
+///
+/// # Safety
+/// As [`fill`]'s; all zeroes must be a value of the type.
+#[inline(always)]
+pub unsafe fn clear<T>(to: *mut T) {
+    // SAFETY: the same.
+    unsafe { fill(to, core::ptr::null()) }
+}
+
+/// Clears an address, word by word: written as one, the compiler calls its loop.
+#[inline(always)]
+pub fn unspecify(addr: &mut [u32; 4]) {
+    for word in addr {
+        // SAFETY: a reference.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
+}
+
+/// An index whose bounds every verifier knows: it has no other bits than `MASK`. To those before 7.0 a byte swap, of whatever width,
+/// yields any number; and the compiler knows better than they do and would leave a mask or a comparison out.
+#[inline(always)]
+pub fn bounded<const MASK: u64>(mut index: u64) -> usize {
+    // SAFETY: a mask, and nothing else.
+    unsafe {
+        core::arch::asm!("{index} &= {mask}", index = inout(reg) index, mask = const MASK, options(pure, nomem, nostack));
+    }
+    index as usize
+}
+
+/// Adds to a counter in a map, atomically.
+///
+/// # Safety
+/// The counter is in a map's memory and aligned.
+#[inline(always)]
+pub unsafe fn add(counter: *mut u64, by: u64) {
+    // SAFETY: as the caller says. Inline because core has no atomic addition for this target; this is the instruction every
+    // kernel with BPF knows (BPF_ATOMIC | BPF_ADD).
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({counter} + 0) += {by}",
+            counter = in(reg) counter,
+            by = in(reg) by,
+            options(nostack),
+        );
+    }
 }
 
 /// The remote and the local port, host order. The local one is 0 once the port was given back.
@@ -56,7 +133,7 @@ pub fn lasting_local_port(sk: u64) -> u16 {
 
 /// An IPv4 address in network order, mapped into IPv6.
 #[inline(always)]
-fn mapped(addr: u32) -> [u32; 4] {
+pub fn mapped(addr: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), addr]
 }
 
@@ -91,10 +168,23 @@ pub fn net(sk: u64) -> u64 {
     read(sk, layout!(net))
 }
 
+/// Whether the socket counts as one of this host.
+#[inline(always)]
+pub fn is_here(sk: u64) -> bool {
+    let netns = filter!(netns);
+    netns == 0 || read::<u32>(net(sk), layout!(net_inum)) == netns
+}
+
 /// Whether `sk_socket` is set: a process holds the socket.
 #[inline(always)]
 pub fn has_socket(sk: u64) -> bool {
     read::<u64>(sk, layout!(sk_socket)) != 0
+}
+
+/// Whether a process is inside a call on the socket; false while the network works on it.
+#[inline(always)]
+pub fn is_owned(sk: u64) -> bool {
+    read::<u32>(sk, layout!(sk_owned)) != 0
 }
 
 /// Whether the last send found no room in the socket's buffer (`SOCK_NOSPACE`, include/linux/net.h).
@@ -121,11 +211,26 @@ pub fn unread(sk: u64) -> u32 {
 #[inline(always)]
 pub fn current() -> Task {
     let pid_tgid = bpf_get_current_pid_tgid();
-    Task {
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-    }
+    Task { tgid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, comm: current_comm() }
+}
+
+/// The running thread's name.
+#[inline(always)]
+fn current_comm() -> [u8; COMM_LEN] {
+    const WORDS: usize = COMM_LEN / size_of::<u64>();
+    let mut name = MaybeUninit::<[u64; WORDS]>::uninit();
+    let words = name.as_mut_ptr().cast::<u64>();
+    // SAFETY: all of the array is written here. Cleared word by word, for the compiler's loop takes a byte at a time; and cleared
+    // first, for from 5.19 to 6.1 the helper leaves what follows a short name as it was (strscpy).
+    let name = unsafe {
+        for word in 0..WORDS {
+            words.add(word).write_volatile(0);
+        }
+        bpf_get_current_comm(words.cast(), COMM_LEN as u32);
+        name.assume_init()
+    };
+    // SAFETY: as many bytes, and any are a name.
+    unsafe { core::mem::transmute::<[u64; WORDS], [u8; COMM_LEN]>(name) }
 }
 
 /// The exit code of the running task, if it is exiting (`do_exit` sets both before it closes files).

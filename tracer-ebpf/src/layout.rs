@@ -53,6 +53,18 @@ layout! {
     v6_saddr: "sock_common.skc_v6_rcv_saddr",
     /// Pending error.
     sk_err: "sock.sk_err",
+    /// A function's first argument on x86-64, where a kprobe finds it.
+    register_0: "?pt_regs.di",
+    /// The second.
+    register_1: "?pt_regs.si",
+    /// The third.
+    register_2: "?pt_regs.dx",
+    /// The fourth.
+    register_3: "?pt_regs.cx",
+    /// The fifth.
+    register_4: "?pt_regs.r8",
+    /// Whether a process has the socket locked (`sock_owned_by_user`).
+    sk_owned: "sock.sk_lock.owned",
     /// An error that does not end the connection by itself.
     sk_err_soft: "sock.sk_err_soft",
     /// Errors with their ICMP messages, the newest one.
@@ -155,6 +167,32 @@ layout! {
     syn_recv_sock_args: "args:tcp_v4_syn_recv_sock",
     /// Whether `tcp_send_reset` names its reason (since 6.10).
     reset_reason_arg: "arg:tcp_send_reset.2",
+    /// The newest request in a listener's accept queue.
+    accept_tail: "?inet_connection_sock.icsk_accept_queue.rskq_accept_tail",
+    /// The socket that waits behind a request.
+    request_child: "?request_sock.sk",
+    /// A socket's inode.
+    socket_inode: "?socket_alloc.vfs_inode",
+    /// An inode's number.
+    inode_number: "?inode.i_ino",
+    /// The socket a packet belongs to.
+    skb_sk: "sk_buff.sk",
+    /// A packet's route, with two flags in its lowest bits.
+    skb_route: "?sk_buff._skb_refdst",
+    /// A route's device.
+    route_device: "?dst_entry.dev",
+    /// A device's network namespace.
+    device_net: "?net_device.nd_net.net",
+    /// The sysctl net.ipv4.tcp_abort_on_overflow, for IPv6 too.
+    net_abort_on_overflow: "?net.ipv4.sysctl_tcp_abort_on_overflow",
+    /// A network namespace's counters, one copy for each processor.
+    net_statistics: "?net.mib.net_statistics",
+    /// Where an array map for each processor has its entries.
+    array_pptrs: "?bpf_array.pptrs",
+    /// Whether `consume_skb` names its caller (since 6.3).
+    consume_caller_arg: "arg:consume_skb.1",
+    /// Whether `kfree_skb` names the socket that would have received the packet (since 6.11).
+    drop_socket_arg: "arg:kfree_skb.3",
 }
 
 /// Which exchanges are ours.
@@ -175,6 +213,10 @@ pub struct Filters {
     pub own_pid: u32,
     /// How long after its last read a closed end still counts as plainly finished, in ms.
     pub settle_ms: u32,
+    /// One where connections to the listeners in the `SERVED` map are told though nginx is on another host.
+    pub listeners: u32,
+    /// The inode number of the only network namespace whose sockets are of this host, or zero for all.
+    pub netns: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.
@@ -189,4 +231,21 @@ pub struct Attached {
     pub unix_release: u32,
     /// One where the functions that end handshakes are hooked: packet drops of the same reason would count twice.
     pub handshake_drops: u32,
+    /// One where each reset that this host's TCP sends is seen, also those that no socket sends.
+    pub own_resets: u32,
+    /// One where the further copies of programs are attached ([`copy`]).
+    pub copies: u32,
 }
+
+/// The copies of a program that must see everything.
+pub mod copy {
+    /// The one that is always there.
+    pub const FIRST: u32 = 0;
+    /// One that sees what others missed.
+    pub const SECOND: u32 = 1;
+    /// Another one.
+    pub const LAST: u32 = 2;
+}
+
+/// Events that can be between their copies at a time; a power of two.
+pub const SEEN_LEN: u32 = 4_096;

@@ -6,6 +6,7 @@
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 
+pub mod accept_queue;
 mod exchange;
 mod layout;
 mod record;
@@ -15,8 +16,8 @@ pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
     PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
-pub use layout::{Attached, Filters, Layout, MISSING};
-pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, WorkerGone};
+pub use layout::{Attached, Filters, Layout, MISSING, SEEN_LEN, copy};
+pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, Served, WorkerGone};
 pub use stats::Stats;
 
 /// `TASK_COMM_LEN`: a task's name with its closing zero, in bytes.
@@ -51,6 +52,9 @@ const _: () = {
     assert!(size_of::<Signal>() == 48);
     assert!(size_of::<WorkerEnd>().is_multiple_of(8));
     assert!(size_of::<NginxEnd>().is_multiple_of(8));
+    assert!(size_of::<accept_queue::Key>() == 24);
+    assert!(size_of::<accept_queue::Listener>().is_multiple_of(8));
+    assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
     assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + PATH_LEN + 4);
 };
 
@@ -58,6 +62,18 @@ const _: () = {
 mod pod {
     // SAFETY: each is repr(C), made of integers only, and without padding, as IntoBytes proves.
     unsafe impl aya::Pod for crate::Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Attached {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Places {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Key {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Listener {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Stats {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::accept_queue::Victim {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Attached {}
     // SAFETY: as above.

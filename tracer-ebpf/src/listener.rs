@@ -4,29 +4,13 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Endpoint, ListenerView, MISSING};
 
 use crate::{
-    kernel::{self, layout, read},
+    address::{ANY4, is_global, key},
+    kernel::{self, filter, layout, read},
     maps::{LISTENERS, Listener, ListenerKey, PEERS},
 };
 
-/// The unspecified IPv4 address, mapped; the IPv6 one is all zeroes.
-const ANY4: [u32; 4] = [0, 0, 0xffff_u32.to_be(), 0];
-
 /// `::1`.
 const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
-
-#[inline(always)]
-fn key(net: u64, addr: [u32; 4], port: u16) -> ListenerKey {
-    ListenerKey { net, addr, port: u32::from(port), reserved: 0 }
-}
-
-/// Whether an address means the same in every network namespace, so that one can look for it in all.
-#[inline(always)]
-fn is_global(addr: &[u32; 4]) -> bool {
-    let is_mapped = addr[0] == 0 && addr[1] == 0 && addr[2] == 0xffff_u32.to_be();
-    let first_octet = u32::from_be(addr[3]) >> 24;
-    let is_loopback_or_any6 = addr[0] == 0 && addr[1] == 0 && addr[2] == 0;
-    !(is_loopback_or_any6 || is_mapped && (first_octet == 127 || first_octet == 0))
-}
 
 #[inline(always)]
 fn add_under(key: &ListenerKey, sock: u64) {
@@ -98,7 +82,7 @@ fn at_or_on_all(key: &mut ListenerKey) -> Option<Listener> {
             at(key)
         })
         .or_else(|| {
-            key.addr = [0; 4];
+            kernel::unspecify(&mut key.addr);
             at(key)
         })
 }
@@ -114,9 +98,12 @@ fn find(sk: u64, net: u64, upstream: &Endpoint) -> Option<(Listener, bool)> {
     if let Some(found) = at(&key) {
         return Some((found, false));
     }
-    // SAFETY: copied out at once.
-    if let Some(peer) = unsafe { PEERS.get(&key) }.copied() {
-        key = peer;
+    if filter!(netns) != 0 {
+        return None;
+    }
+    // SAFETY: copied out at once, over a value of the type.
+    if let Some(peer) = unsafe { PEERS.get(&key) } {
+        unsafe { kernel::fill(&raw mut key, peer) };
         return at_or_on_all(&mut key).map(|found| (found, true));
     }
     key.net = 0;

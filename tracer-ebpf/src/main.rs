@@ -2,9 +2,17 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod address;
+#[cfg(target_arch = "bpf")]
 mod aftermath;
 #[cfg(target_arch = "bpf")]
+mod copies;
+#[cfg(target_arch = "bpf")]
 mod death;
+#[cfg(target_arch = "bpf")]
+mod freestanding;
+#[cfg(target_arch = "bpf")]
+mod function;
 #[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
@@ -18,9 +26,15 @@ mod nginx_end;
 #[cfg(target_arch = "bpf")]
 mod packet_drop;
 #[cfg(target_arch = "bpf")]
+mod ports;
+#[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
+mod served;
+#[cfg(target_arch = "bpf")]
 mod signal;
+#[cfg(target_arch = "bpf")]
+mod tcp_header;
 #[cfg(target_arch = "bpf")]
 mod transfer;
 #[cfg(target_arch = "bpf")]
@@ -31,15 +45,3 @@ mod worker_end;
 /// This binary runs in the kernel only; on the host it exists so that the workspace builds as a whole.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
-
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The kernel gives its helpers to GPL-compatible programs only; this side is licensed MIT or GPL-2.0.
-#[cfg(target_arch = "bpf")]
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -4,10 +4,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{
-    Attached, Endpoint, PATH_LEN, PORTS_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd,
-};
+use tracer_ebpf::{Attached, Endpoint, PATH_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd};
 
+pub use crate::{
+    address::ListenerKey,
+    ports::{port_is_watched, watch_port},
+};
 pub use tracer_ebpf::OpenExchange;
 
 /// Names a connection: a socket's address is used again, its time of connecting is not.
@@ -27,22 +29,21 @@ pub struct Awaited {
     pub turned_to: u64,
 }
 
-/// An upstream's address as seen from one network namespace; namespace zero stands for any.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct ListenerKey {
-    pub net: u64,
-    pub addr: [u32; 4],
-    pub port: u32,
-    pub reserved: u32,
-}
-
 /// The newest listener on an address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Listener {
     pub sock: u64,
     pub shared: u64,
+}
+
+/// The other end of a connection whose nginx is on another host.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Visitor {
+    pub handshake: u64,
+    pub peer: Endpoint,
+    pub reserved: u32,
 }
 
 /// A connect call that has not returned.
@@ -96,6 +97,22 @@ pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
 /// The unix upstreams the user asked for.
 #[map]
 pub static WANTED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
+
+/// The listeners whose connections are told though nginx is on another host; a port alone has the unspecified address.
+#[map]
+pub static SERVED: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
+
+/// Who connected to them, by the worker's socket.
+#[map]
+pub static VISITORS: LruHashMap<u64, Visitor> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Exchanges that have ended, by upstream.
+#[map]
+pub static UPSTREAMS: LruHashMap<Endpoint, u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// The same by unix socket.
+#[map]
+pub static UNIX_UPSTREAMS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(256, 0);
 
 /// First senders of fatal signals, by `tgid << 32 | signal`.
 #[map]
@@ -154,17 +171,9 @@ pub static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0
 #[map]
 pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Ports that an upstream of ours uses, on either end: the first and cheapest test of a socket.
-#[map]
-pub static PORTS: Array<[u8; PORTS_LEN]> = Array::with_max_entries(1, 0);
-
 /// What userspace attached.
 #[map]
 pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
-
-/// The arguments of functions that kprobes are inside of, by `thread << 32 | function`.
-#[map]
-pub static CALLS: LruHashMap<u64, [u64; 3]> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Counters.
 #[map]
@@ -178,44 +187,28 @@ pub static EMPTY_EXCHANGE: Array<OpenExchange> = Array::with_max_entries(1, 0);
 macro_rules! count {
     ($field:ident, $by:expr) => {
         if let Some(stats) = $crate::maps::STATS.get_ptr_mut(0) {
-            let by: u64 = $by;
-            // SAFETY: the entry lives as long as the map. Inline because core has no atomic addition for this
-            // target; this is the instruction every kernel with BPF knows (BPF_ATOMIC | BPF_ADD).
-            unsafe {
-                core::arch::asm!(
-                    "lock *(u64 *)({counter} + 0) += {by}",
-                    counter = in(reg) &raw mut (*stats).$field,
-                    by = in(reg) by,
-                    options(nostack),
-                );
-            }
+            // SAFETY: the entry lives as long as the map.
+            unsafe { $crate::kernel::add(&raw mut (*stats).$field, $by) };
         }
     };
 }
 pub(crate) use count;
 
-/// Whether any socket of an upstream of ours has this port (host order).
+/// Adds to one entry of a map of counters.
 #[inline(always)]
-pub fn port_is_watched(port: u16) -> bool {
-    // SAFETY: the array has an entry for each value of a u16.
-    PORTS.get(0).is_some_and(|ports| unsafe { *ports.get_unchecked(index(port)) } != 0)
-}
-
-/// A port as an index whose bounds every verifier knows. To those before 7.0 a byte swap, of whatever width, yields any number; and the
-/// compiler knows better and would leave a mask out.
-#[inline(always)]
-fn index(port: u16) -> usize {
-    let mut index = u64::from(port);
-    // SAFETY: a mask, and nothing else.
-    unsafe { core::arch::asm!("{index} &= 65535", index = inout(reg) index, options(pure, nomem, nostack)) };
-    index as usize
-}
-
-/// Marks a port (host order) as one of ours.
-#[inline(always)]
-pub fn watch_port(port: u16) {
-    if let Some(ports) = PORTS.get_ptr_mut(0) {
-        // SAFETY: the array has an entry for each value of a u16, and nobody ever writes anything but one.
-        unsafe { (*ports.cast::<u8>().add(index(port))) = 1 };
+pub fn add<K>(counters: &LruHashMap<K, u64>, key: &K, by: u64) {
+    match counters.get_ptr_mut(key) {
+        // SAFETY: preallocated map memory; the instruction is that of `count`.
+        Some(counter) => unsafe {
+            core::arch::asm!(
+                "lock *(u64 *)({counter} + 0) += {by}",
+                counter = in(reg) counter,
+                by = in(reg) by,
+                options(nostack),
+            );
+        },
+        None => {
+            let _evicts = counters.insert(key, &by, 0);
+        }
     }
 }

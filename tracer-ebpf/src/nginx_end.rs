@@ -2,17 +2,16 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
-    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, MISSING, NginxEnd, PATH_LEN, Task, nginx_flag,
-    tcp_state,
+    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, MISSING, NginxEnd, Task, nginx_flag, tcp_state,
 };
 
 use crate::{
     aftermath,
-    kernel::{self, filter, layout, read},
+    kernel::{self, Plain, filter, layout, read},
     listener,
     maps::{
-        ConnectionId, EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, OpenExchange, PATHS, RING, WANTED, count,
-        port_is_watched, watch_port,
+        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, OpenExchange, PATHS, RING,
+        UNIX_UPSTREAMS, UPSTREAMS, WANTED, add, count, port_is_watched, watch_port,
     },
     packet_drop, reset, unix_end, worker_end,
 };
@@ -32,7 +31,7 @@ pub fn is_wanted(upstream: &Endpoint) -> bool {
         if WANTED.get(key).is_some() {
             return true;
         }
-        key.addr = [0; 4];
+        kernel::unspecify(&mut key.addr);
         WANTED.get(key).is_some()
     }
 }
@@ -80,14 +79,29 @@ pub fn connects(sk: u64) {
     nginx.exchange = 1;
     nginx.nginx = task;
     nginx.upstream = upstream;
-    nginx.listener_first = listener::view(sk, nginx.net, &upstream);
+    look_first(nginx, sk);
+    watch_port(upstream.port);
+}
+
+/// Looks at the listener's queues before the first SYN.
+#[inline(always)]
+fn look_first(nginx: &mut NginxEnd, sk: u64) {
+    nginx.listener_first = listener::view(sk, nginx.net, &nginx.upstream);
+    nginx.flags &= !(nginx_flag::QUEUE_FULL_AT_CONNECT | nginx_flag::SYN_QUEUE_FULL_AT_CONNECT);
     if listener::is_full(&nginx.listener_first) {
         nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
     if listener::syn_queue_is_full(&nginx.listener_first) {
         nginx.flags |= nginx_flag::SYN_QUEUE_FULL_AT_CONNECT;
     }
-    watch_port(upstream.port);
+}
+
+/// The SYN is about to be made (`tcp_connect`): the look at the queues when connect was called is a moment old by now.
+#[inline(always)]
+pub fn syn_goes_out(sk: u64) {
+    if let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) {
+        look_first(nginx, sk);
+    }
 }
 
 #[inline(always)]
@@ -138,7 +152,7 @@ pub fn reset_received(sk: u64) {
 
 /// Of `struct sock_extended_err`: the errno and where it is from.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct ExtendedError {
     errno: u32,
     origin: u8,
@@ -146,6 +160,8 @@ struct ExtendedError {
     code: u8,
     pad: u8,
 }
+
+impl Plain for ExtendedError {}
 
 /// An error was queued on `sk`: an ICMP message that answers its SYN is, with its type and code (since 5.19), before it ends
 /// the connection or, while connect still holds the socket, becomes a soft error that nginx asks for.
@@ -170,6 +186,22 @@ pub fn error_reported(sk: u64) {
             kind: error.kind,
             code: error.code,
         };
+    }
+}
+
+/// connect returns, and an ICMP message may have answered the SYN already: it could not end the connection while connect held the
+/// socket, and left an error for nginx to ask for (`sk_err_soft`). All that kernels before 5.19 tell of it.
+#[inline(always)]
+pub fn may_be_answered(sk: u64) {
+    let error: u32 = read(sk, layout!(sk_err_soft));
+    if error == 0 {
+        return;
+    }
+    // SAFETY: preallocated map memory.
+    if let Some(exchange) = EXCHANGES.get_ptr_mut(sk).map(|exchange| unsafe { &mut *exchange })
+        && exchange.nginx.icmp.ns == 0
+    {
+        exchange.nginx.icmp.errno = error;
     }
 }
 
@@ -302,7 +334,7 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     // Taken by whoever asked for it, and nginx gives up then.
     if nginx.error == 0
         && old_state == tcp_state::SYN_SENT
-        && nginx.icmp.ns != 0
+        && nginx.icmp.errno != 0
         && read::<u32>(sk, layout!(sk_err_soft)) == 0
     {
         nginx.error = nginx.icmp.errno;
@@ -366,7 +398,7 @@ pub fn closes_broken(id: ConnectionId) {
 fn look_at_worker(exchange: &mut OpenExchange) {
     if let Some(worker) = worker_end::look(&exchange.nginx, exchange.nginx.ended_ns) {
         note_worker(&mut exchange.nginx, worker.has_socket != 0);
-        exchange.worker = worker;
+        worker_end::copy(&mut exchange.worker, worker);
     }
 }
 
@@ -392,7 +424,19 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
         nginx.exit_code = exit_code;
     }
     count!(exchanges, u64::from(nginx.exchange));
+    count_upstream(nginx);
     (ended_well(exchange, now), now)
+}
+
+#[inline(always)]
+fn count_upstream(nginx: &NginxEnd) {
+    let by = u64::from(nginx.exchange);
+    if nginx.upstream.family != FAMILY_UNIX {
+        add(&UPSTREAMS, &nginx.upstream, by);
+    } else if let Some(path) = PATHS.get_ptr(nginx.sock) {
+        // SAFETY: preallocated map memory; an entry that is used again meanwhile counts for the other.
+        add(&UNIX_UPSTREAMS, unsafe { &*path }, by);
+    }
 }
 
 /// Reads what the kernel itself keeps of a TCP end.
@@ -407,6 +451,9 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
     nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
     note_blocked(nginx, sk);
+    if ATTACHED.get(0).is_some_and(|attached| attached.own_resets != 0) {
+        nginx.flags |= nginx_flag::OWN_RESETS_SEEN;
+    }
     // In SYN_SENT the first unacknowledged byte is the SYN itself.
     let isn = if nginx.handshake == 0 { snd_una } else { (nginx.handshake >> 32) as u32 - 1 };
     let first = if nginx.old_state == tcp_state::SYN_SENT { isn } else { isn.wrapping_add(1) };
@@ -457,13 +504,14 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
             // SAFETY: the entry is exactly one record; every byte of it is written here.
             unsafe {
                 (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
-                (*record).nginx = exchange.nginx;
-                (*record).worker = exchange.worker;
+                kernel::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
+                kernel::fill(&raw mut (*record).worker, &raw const exchange.worker);
                 (*record).reserved = 0;
-                match PATHS.get(id.sock) {
-                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => (*record).path = *path,
-                    _ => (*record).path = [0; PATH_LEN],
-                }
+                let path = match PATHS.get(id.sock) {
+                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => &raw const *path,
+                    _ => core::ptr::null(),
+                };
+                kernel::fill(&raw mut (*record).path, path);
             }
             entry.submit(0);
         }

@@ -6,23 +6,8 @@ use tracer_ebpf::{DropReason, PacketDrop};
 use crate::{
     kernel::{layout, read},
     maps::{ATTACHED, DROPS, DROPS_BESIDE, port_is_watched},
+    tcp_header::{ACK, SYN, TcpHeader, header, tcp_header},
 };
-
-/// Of `struct tcphdr`: ports, sequence numbers, header length, flags.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct TcpHeader {
-    source: u16,
-    dest: u16,
-    seq: u32,
-    ack_seq: u32,
-    length: u8,
-    flags: u8,
-}
-
-const SYN: u8 = 2;
-const ACK: u8 = 16;
-const IPPROTO_TCP: u8 = 6;
 
 /// The reasons that explain a failed exchange; the others are none of our business.
 #[inline(always)]
@@ -38,26 +23,6 @@ fn known(reason: u32) -> Option<DropReason> {
     } else {
         None
     }
-}
-
-/// Where a TCP packet's TCP header begins, from its IP header: the packet's own note of it is not set yet where
-/// netfilter sees it first. IPv6 extension headers are not looked through; no handshake has any.
-#[inline(always)]
-fn tcp_header(head: u64, skb: u64) -> Option<u32> {
-    let network = u32::from(read::<u16>(skb, layout!(skb_network_header)));
-    let first: u8 = read(head, network);
-    let (protocol, length): (u8, u32) = match first >> 4 {
-        4 => (read(head, network + 9), u32::from(first & 15) * 4),
-        6 => (read(head, network + 6), 40),
-        _ => return None,
-    };
-    (protocol == IPPROTO_TCP).then_some(network + length)
-}
-
-#[inline(always)]
-fn header(head: u64, skb: u64) -> TcpHeader {
-    let transport: u16 = read(skb, layout!(skb_transport_header));
-    read(head, u32::from(transport))
 }
 
 /// A packet is dropped.

@@ -18,6 +18,8 @@ pub enum Kind {
     Aftermath = 2,
     /// [`WorkerGone`].
     WorkerGone = 3,
+    /// [`Served`].
+    Served = 4,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             1 => Some(Self::Exchange),
             2 => Some(Self::Aftermath),
             3 => Some(Self::WorkerGone),
+            4 => Some(Self::Served),
             _ => None,
         }
     }
@@ -138,5 +141,26 @@ pub struct WorkerGone {
     /// [`Kind::WorkerGone`].
     pub header: Header,
     /// The worker's end, whole.
+    pub worker: WorkerEnd,
+}
+
+/// The end of a connection that a listener of this host took up and that did not end plainly well. nginx is on another host, which
+/// knows the same handshake.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// [`Kind::Served`].
+    pub header: Header,
+    /// The handshake's sequence numbers, as in [`NginxEnd::handshake`].
+    pub handshake: u64,
+    /// Who connected.
+    pub peer: Endpoint,
+    /// Always zero.
+    pub reserved: u32,
+    /// The worker's end; it names no socket of nginx's.
     pub worker: WorkerEnd,
 }

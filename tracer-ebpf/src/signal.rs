@@ -86,9 +86,13 @@ pub fn out_of_memory(victim: u64) {
     }
 }
 
-/// The signal that process `tgid`, exiting with `exit_code`, dies of.
+/// Writes down the signal that process `tgid`, exiting with `exit_code`, dies of, if it was seen.
 #[inline(always)]
-pub fn of_death(tgid: u32, exit_code: u32) -> Option<Signal> {
-    // SAFETY: the entry is copied out at once.
-    unsafe { SIGNALS.get(key(tgid, exit_code & 0x7f)) }.copied()
+pub fn of_death(tgid: u32, exit_code: u32, signal: &mut Signal) {
+    // SAFETY: the entry is copied out at once, over a value of the type.
+    unsafe {
+        if let Some(seen) = SIGNALS.get(key(tgid, exit_code & 0x7f)) {
+            kernel::fill(signal, seen);
+        }
+    }
 }

@@ -22,4 +22,6 @@ pub struct Stats {
     pub unix_seen: u64,
     /// Closed exchanges whose aftermath is still awaited: while zero, sends need no look.
     pub awaiting: u64,
+    /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
+    pub stood_in: u64,
 }

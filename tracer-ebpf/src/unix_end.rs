@@ -5,10 +5,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
-    generated::bpf_for_each_map_elem,
+    generated::{self, bpf_for_each_map_elem},
 };
 use tracer_ebpf::{
-    Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, MISSING, PATH_LEN, nginx_flag, tcp_state,
+    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, MISSING, PATH_LEN, nginx_flag, tcp_state,
 };
 
 use crate::{
@@ -50,6 +50,17 @@ pub fn notice(sk: u64) {
     }
 }
 
+/// Makes room for a connect to an address of this family.
+#[inline(always)]
+fn forget(call: &mut Connecting, family: u16) {
+    // SAFETY: all zeroes are an address and a path.
+    unsafe {
+        kernel::clear(&raw mut call.upstream);
+        kernel::clear(&raw mut call.path);
+    }
+    call.upstream.family = family;
+}
+
 /// connect is called with an address of `len` bytes in user memory.
 #[inline(always)]
 pub fn connect_called(fd: u64, address: u64, len: u64) {
@@ -62,8 +73,7 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
     // SAFETY: the helper checks the address; a system call's argument is a user address.
     let family = unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0);
     call.fd = fd;
-    call.upstream = Endpoint { addr: [0; 4], port: 0, family };
-    call.path = [0; PATH_LEN];
+    forget(call, family);
     match family {
         FAMILY_UNIX if len > 3 => {
             // SAFETY: as above. A name in the abstract namespace begins with a zero and is read as empty.
@@ -86,8 +96,8 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
             unsafe {
                 call.upstream.port =
                     u16::from_be(bpf_probe_read_user((address + 2) as *const u16).unwrap_or(0));
-                call.upstream.addr =
-                    bpf_probe_read_user((address + 8) as *const [u32; 4]).unwrap_or_default();
+                let addr = (&raw mut call.upstream.addr).cast();
+                generated::bpf_probe_read_user(addr, size_of::<[u32; 4]>() as u32, (address + 8) as *const _);
             }
         }
         _ => return,
@@ -125,14 +135,16 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     let ret = i64::from(ret);
     let family: u16 = read(address, 0);
     let is_unix = family == FAMILY_UNIX;
+    if ret == -EINPROGRESS {
+        nginx_end::may_be_answered(sk);
+    }
     if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
         return;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own entry.
     let call = unsafe { &mut *scratch };
-    call.upstream = Endpoint { addr: [0; 4], port: 0, family };
-    call.path = [0; PATH_LEN];
+    forget(call, family);
     match family {
         FAMILY_UNIX if len > 3 => {
             // SAFETY: the helper checks the address.
@@ -195,7 +207,8 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
     nginx.nginx = kernel::current();
-    nginx.upstream = call.upstream;
+    // SAFETY: map memory that is already a value of the type.
+    unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {
         let _evicts = PATHS.insert(sk, call.path, 0);
         nginx.listener_first = look(&call.path);
@@ -205,7 +218,8 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         nginx.old_state = tcp_state::SYN_SENT;
         nginx.new_state = tcp_state::CLOSE;
         // A unix queue is looked at just after the refusal.
-        nginx.listener_last = nginx.listener_first;
+        // SAFETY: map memory that is already a value of the type.
+        unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
         nginx_end::ends(exchange);
         nginx_end::tell(exchange, false);
         let _gone = EXCHANGES.remove(sk);
@@ -246,13 +260,14 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
     worker.created_ns = nginx.established_ns;
 }
 
-/// A listening unix socket was shown to us by userspace.
+/// A unix socket began to listen, or was shown to us by userspace while it listens.
 #[inline(always)]
 pub fn listens(sk: u64) {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own entry.
     let path = unsafe { &mut (*scratch).path };
-    *path = [0; PATH_LEN];
+    // SAFETY: all zeroes are an empty path.
+    unsafe { kernel::clear(path) };
     let address: u64 = read(sk, layout!(unix_addr));
     let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
     // SAFETY: the helper checks the address.
@@ -442,9 +457,9 @@ fn is_release_seen() -> bool {
     ATTACHED.get(0).is_some_and(|attached| attached.unix_release != 0)
 }
 
-/// A unix socket ends: its process closed it, or died.
+/// A unix socket ends: its process closed it, or died; or its listener did, before anyone had accepted it.
 #[inline(always)]
-pub fn released(sk: u64) {
+pub fn released(sk: u64, was_queued: bool) {
     if !port_is_watched(NO_PORT) {
         return;
     }
@@ -458,6 +473,7 @@ pub fn released(sk: u64) {
     // SAFETY: preallocated map memory.
     let worker = unsafe { &mut *worker };
     worker_end::closes(worker);
+    worker.has_socket = u32::from(!was_queued);
     // A queue that is not empty makes the release a reset (unix_release_sock).
     worker.unread = read(sk, layout!(receive_qlen));
     worker.old_state = tcp_state::ESTABLISHED;
@@ -478,12 +494,12 @@ fn take_worker(exchange: &mut OpenExchange) {
     if worker.nginx_sock != nginx.sock || worker.connect_ns != nginx.connect_ns {
         return;
     }
-    exchange.worker = *worker;
+    worker_end::copy(&mut exchange.worker, worker);
     let worker = &mut exchange.worker;
-    worker.has_socket = u32::from(worker.accepted_ns != 0 || was_accepted(nginx.worker_sock));
     if worker.ended_ns != 0 {
         return;
     }
+    worker.has_socket = u32::from(worker.accepted_ns != 0 || was_accepted(nginx.worker_sock));
     // unix_release_sock gives the peer ECONNRESET or an end of file when the worker's end goes.
     if nginx.error == 0 && nginx.flags & nginx_flag::END_READ == 0 {
         nginx_end::note_worker(nginx, worker.has_socket != 0);
@@ -502,8 +518,6 @@ fn take_worker(exchange: &mut OpenExchange) {
         worker.ended_ns = death.ns;
         worker.exiting = 1;
         worker.exit_code = death.exit_code;
-        if let Some(signal) = signal::of_death(worker.worker.tgid, death.exit_code) {
-            worker.signal = signal;
-        }
+        signal::of_death(worker.worker.tgid, death.exit_code, &mut worker.signal);
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     kernel::{self, layout, read},
     listener,
     maps::{EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, RING, WORKERS, count, port_is_watched, watch_port},
-    signal, unix_end,
+    served, signal, unix_end,
 };
 
 /// A listener's new socket is ready to be accepted: joins it to nginx's end by the handshake's sequence numbers.
@@ -16,8 +16,14 @@ pub fn established(sk: u64) {
     let nginx_isn: u32 = read(sk, layout!(rcv_nxt));
     let worker_isn: u32 = read(sk, layout!(snd_nxt));
     let handshake = u64::from(nginx_isn) << 32 | u64::from(worker_isn);
+    if !kernel::is_here(sk) {
+        return;
+    }
     // SAFETY: copied out at once.
-    let Some(id) = (unsafe { HANDSHAKES.get(handshake) }).copied() else { return };
+    let Some(id) = (unsafe { HANDSHAKES.get(handshake) }).copied() else {
+        served::begins(sk, handshake);
+        return;
+    };
     let _gone = HANDSHAKES.remove(handshake);
     let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
     // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
@@ -52,6 +58,13 @@ pub fn accepted(sk: u64) {
     }
 }
 
+/// Copies the whole end.
+#[inline(always)]
+pub fn copy(to: &mut WorkerEnd, from: &WorkerEnd) {
+    // SAFETY: map memory that is already a value of the type.
+    unsafe { kernel::fill(to, from) }
+}
+
 /// A process called receive on `sk`: it has accepted the connection.
 #[inline(always)]
 pub fn read_from(sk: u64, local_port: u16) {
@@ -84,7 +97,7 @@ fn take_account(worker: &mut WorkerEnd, sk: u64) {
 
 /// The worker's end of a TCP exchange as it is while nginx's end ends; from then on its own end is told.
 #[inline(always)]
-pub fn look(nginx: &NginxEnd, now: u64) -> Option<WorkerEnd> {
+pub fn look<'a>(nginx: &NginxEnd, now: u64) -> Option<&'a WorkerEnd> {
     if nginx.worker_sock == 0 {
         return None;
     }
@@ -95,7 +108,7 @@ pub fn look(nginx: &NginxEnd, now: u64) -> Option<WorkerEnd> {
     }
     take_account(worker, nginx.worker_sock);
     worker.abandoned_ns = now;
-    Some(*worker)
+    Some(worker)
 }
 
 /// This end ended. Returns whether it was a worker's end of ours.
@@ -110,13 +123,15 @@ pub fn ended(sk: u64, old_state: u8, new_state: u8) -> bool {
     // tcp_reset and the retransmission timers set sk_err before they change the state; a closing process does not.
     worker.error = read(sk, layout!(sk_err));
     closes(worker);
-    if worker.abandoned_ns != 0 {
+    if worker.nginx_sock == 0 {
+        served::ends(worker);
+    } else if worker.abandoned_ns != 0 {
         tell(worker);
     } else if let Some(exchange) = EXCHANGES.get_ptr_mut(worker.nginx_sock) {
         // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
         let exchange = unsafe { &mut *exchange };
         if exchange.nginx.connect_ns == worker.connect_ns {
-            exchange.worker = *worker;
+            copy(&mut exchange.worker, worker);
         }
     }
     let _gone = WORKERS.remove(sk);
@@ -136,9 +151,7 @@ pub fn closes(worker: &mut WorkerEnd) {
     if let Some(exit_code) = kernel::current_exit() {
         worker.exiting = 1;
         worker.exit_code = exit_code;
-        if let Some(signal) = signal::of_death(worker.closer.tgid, exit_code) {
-            worker.signal = signal;
-        }
+        signal::of_death(worker.closer.tgid, exit_code, &mut worker.signal);
     }
 }
 
@@ -153,7 +166,7 @@ pub fn tell(worker: &WorkerEnd) {
     // SAFETY: the entry is exactly one record; every byte of it is written here.
     unsafe {
         (*record).header = Header { kind: Kind::WorkerGone as u32, len: size_of::<WorkerGone>() as u32 };
-        (*record).worker = *worker;
+        kernel::fill(&raw mut (*record).worker, worker);
     }
     entry.submit(0);
 }

@@ -2,39 +2,11 @@
 //!
 //! Argument positions are those of the running kernel's BTF where they have changed.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
-    macros::{fentry, fexit, kprobe, kretprobe},
-    programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
-};
-
 use crate::{
+    function::{on_entry, on_return},
     kernel::{layout, read},
-    maps::CALLS,
-    packet_drop, reset, transfer, unix_end, worker_end,
+    nginx_end, packet_drop, reset, transfer, unix_end, worker_end,
 };
-
-/// An argument, or after the last one the returned value. Read as memory: the verifier then takes it for a plain number, and
-/// its position need not be constant.
-#[inline(always)]
-fn argument(ctx: &impl EbpfContext, position: u32) -> u64 {
-    let arguments = ctx.as_ptr() as u64;
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel((arguments + 8 * u64::from(position)) as *const u64) }.unwrap_or(0)
-}
-
-/// The same for a kprobe, whose arguments are in registers.
-#[inline(always)]
-fn probed(ctx: &ProbeContext, position: u32) -> u64 {
-    ctx.arg(position as usize).unwrap_or(0)
-}
-
-/// Names the running thread's call of a function.
-#[inline(always)]
-fn call(function: u32) -> u64 {
-    u64::from(bpf_get_current_pid_tgid() as u32) << 32 | u64::from(function)
-}
 
 /// The sock of a `struct socket`.
 #[inline(always)]
@@ -42,121 +14,82 @@ fn sock(socket: u64) -> u64 {
     read(socket, layout!(socket_sk))
 }
 
-/// Hooks that need a function's arguments and what it returns: `|three arguments, returned| body`.
-macro_rules! on_return {
-    ($($(#[$meta:meta])* $number:literal $function:literal: $fexit:ident, $kprobe:ident, $kretprobe:ident;
-        [$($kept:expr),*] returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
-        $(#[$meta])*
-        #[fexit(function = $function)]
-        pub fn $fexit(ctx: FExitContext) -> i32 {
-            let $arguments = [$(argument(&ctx, $kept)),*];
-            let $returned = argument(&ctx, $returns);
-            $body;
-            0
-        }
-
-        #[kprobe]
-        pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            let arguments = [$(probed(&ctx, $kept)),*];
-            let _evicts = CALLS.insert(call($number), arguments, 0);
-            0
-        }
-
-        #[kretprobe]
-        pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            // SAFETY: copied out at once.
-            if let Some($arguments) = unsafe { CALLS.get(call($number)) }.copied() {
-                let _gone = CALLS.remove(call($number));
-                let $returned = ctx.ret::<u64>();
-                $body;
-            }
-            0
-        }
-    )*};
-}
-
 on_return! {
     /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`.
     0 "tcp_sendmsg": fexit_tcp_sendmsg, kprobe_tcp_sendmsg, kretprobe_tcp_sendmsg;
-    [0, 0, 0] returns at 3 => |[sk, _, _], returned| transfer::sent(sk, returned as i32);
+    [0, 0, 0], returns at 3 => |[sk, _, _], returned| transfer::sent(sk, returned as i32);
 
     /// `int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)`.
     1 "unix_stream_sendmsg": fexit_unix_stream_sendmsg, kprobe_unix_stream_sendmsg, kretprobe_unix_stream_sendmsg;
-    [0, 0, 0] returns at 3 => |[socket, _, _], returned| transfer::sent(sock(socket), returned as i32);
+    [0, 0, 0], returns at 3 => |[socket, _, _], returned| transfer::sent(sock(socket), returned as i32);
 
     /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`.
     2 "tcp_recvmsg": fexit_tcp_recvmsg, kprobe_tcp_recvmsg, kretprobe_tcp_recvmsg;
-    [0, layout!(tcp_recvmsg_args) - 2, 0] returns at layout!(tcp_recvmsg_args) => |[sk, flags, _], returned| {
+    [0, layout!(tcp_recvmsg_args) - 2, 0], returns at layout!(tcp_recvmsg_args) => |[sk, flags, _], returned| {
         transfer::received(sk, returned as i32, flags)
     };
 
     /// `int unix_stream_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
     3 "unix_stream_recvmsg": fexit_unix_stream_recvmsg, kprobe_unix_stream_recvmsg, kretprobe_unix_stream_recvmsg;
-    [0, 3, 0] returns at 4 => |[socket, flags, _], returned| transfer::received(sock(socket), returned as i32, flags);
+    [0, 3, 0], returns at 4 => |[socket, flags, _], returned| transfer::received(sock(socket), returned as i32, flags);
 
     /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
-    4 "inet_csk_accept": fexit_inet_csk_accept, kprobe_inet_csk_accept, kretprobe_inet_csk_accept;
-    [0, 0, 0] returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| worker_end::accepted(returned);
+    4 "inet_csk_accept": fexit_inet_csk_accept, kprobe_inet_csk_accept, kretprobe_inet_csk_accept,
+    copies fexit_inet_csk_accept_2 fexit_inet_csk_accept_3;
+    [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| worker_end::accepted(returned);
 
     /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
-    5 "unix_accept": fexit_unix_accept, kprobe_unix_accept, kretprobe_unix_accept;
-    [1, 0, 0] returns at 3 => |[newsock, _, _], _returned| worker_end::accepted(sock(newsock));
+    5 "unix_accept": fexit_unix_accept, kprobe_unix_accept, kretprobe_unix_accept,
+    copies fexit_unix_accept_2 fexit_unix_accept_3;
+    [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| worker_end::accepted(sock(newsock));
 
     /// `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, ...)`: NULL where the accept queue is full.
     6 "tcp_v4_syn_recv_sock": fexit_tcp_v4_syn_recv_sock, kprobe_tcp_v4_syn_recv_sock, kretprobe_tcp_v4_syn_recv_sock;
-    [0, 1, 0] returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
+    [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
         packet_drop::handshake_ended(listener, skb, returned)
     };
 
     /// The same for IPv6, which calls the other one for mapped addresses.
     7 "tcp_v6_syn_recv_sock": fexit_tcp_v6_syn_recv_sock, kprobe_tcp_v6_syn_recv_sock, kretprobe_tcp_v6_syn_recv_sock;
-    [0, 1, 0] returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
+    [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
         packet_drop::handshake_ended(listener, skb, returned)
     };
 
     /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
-    8 "unix_stream_connect": fexit_unix_stream_connect, kprobe_unix_stream_connect, kretprobe_unix_stream_connect;
-    [0, 1, 2] returns at 4 => |[socket, address, len], returned| {
+    8 "unix_stream_connect": fexit_unix_stream_connect, kprobe_unix_stream_connect, kretprobe_unix_stream_connect,
+    copies fexit_unix_stream_connect_2 fexit_unix_stream_connect_3;
+    [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
         unix_end::connected(sock(socket), address, len, returned as i32)
+    };
+
+    /// `int unix_listen(struct socket *sock, int backlog)`.
+    10 "unix_listen": fexit_unix_listen, kprobe_unix_listen, kretprobe_unix_listen;
+    [0, 0, 0], returns at 2 => |[socket, _, _], returned| if returned as i32 == 0 {
+        unix_end::listens(sock(socket));
     };
 
     /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
-    9 "inet_stream_connect": fexit_inet_stream_connect, kprobe_inet_stream_connect, kretprobe_inet_stream_connect;
-    [0, 1, 2] returns at 4 => |[socket, address, len], returned| {
+    9 "inet_stream_connect": fexit_inet_stream_connect, kprobe_inet_stream_connect, kretprobe_inet_stream_connect,
+    copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
+    [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
         unix_end::connected(sock(socket), address, len, returned as i32)
     };
 }
 
-/// Hooks that need a function's arguments only: `|arguments| body`.
-macro_rules! on_entry {
-    ($($(#[$meta:meta])* $function:literal: $fentry:ident, $kprobe:ident;
-        [$($kept:literal),*] => |$arguments:pat_param| $body:expr;)*) => {$(
-        $(#[$meta])*
-        #[fentry(function = $function)]
-        pub fn $fentry(ctx: FEntryContext) -> i32 {
-            let $arguments = [$(argument(&ctx, $kept)),*];
-            $body;
-            0
-        }
-
-        #[kprobe]
-        pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            let $arguments = [$(probed(&ctx, $kept)),*];
-            $body;
-            0
-        }
-    )*};
-}
-
 on_entry! {
+    /// `int tcp_connect(struct sock *sk)`: the SYN is about to be made; both addresses and both ports are set.
+    "tcp_connect": fentry_tcp_connect, kprobe_tcp_connect;
+    [0] => |[sk]| nginx_end::syn_goes_out(sk);
+
     /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
     /// sk_buff *skb)`: a SYN has come to a listener.
     "tcp_conn_request": fentry_tcp_conn_request, kprobe_tcp_conn_request;
     [2, 3] => |[listener, skb]| packet_drop::syn_came(listener, skb);
 
     /// `void unix_release_sock(struct sock *sk, int embrion)`: a unix socket ends.
-    "unix_release_sock": fentry_unix_release_sock, kprobe_unix_release_sock;
-    [0] => |[sk]| unix_end::released(sk);
+    "unix_release_sock": fentry_unix_release_sock, kprobe_unix_release_sock,
+    copies fentry_unix_release_sock_2 fentry_unix_release_sock_3;
+    [0, 1] => |[sk, embrion]| unix_end::released(sk, embrion as u32 != 0);
 
     /// `void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb, ...)`: before 6.12 the tracepoint is silent where no socket
     /// took the packet.

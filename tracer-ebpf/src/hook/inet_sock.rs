@@ -7,19 +7,25 @@ use tracer_ebpf::tcp_state::{
 
 use crate::{
     aftermath,
+    copies::in_copies,
     kernel::{self, layout, read},
     listener,
     maps::port_is_watched,
     nginx_end, worker_end,
 };
 
-/// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
-/// before the state is stored.
-#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    let sk: u64 = ctx.arg(0);
-    let old_state = ctx.arg::<u64>(1) as u8;
-    let new_state = ctx.arg::<u64>(2) as u8;
+in_copies! {
+    /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
+    /// before the state is stored.
+    "inet_sock_set_state": inet_sock_set_state, inet_sock_set_state_2, inet_sock_set_state_3;
+    |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 8 | ctx.arg::<u64>(2)) => {
+        changes(ctx.arg(0), ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8)
+    }
+}
+
+/// A socket goes from one state to the next.
+#[inline(always)]
+fn changes(sk: u64, old_state: u8, new_state: u8) {
     match (old_state, new_state) {
         (CLOSE, SYN_SENT) => nginx_end::connects(sk),
         (SYN_SENT, ESTABLISHED) => nginx_end::established(sk),
@@ -32,7 +38,6 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
         (_, CLOSE) if aftermath::is_awaited() => aftermath::remember_closed(sk),
         _ => {}
     }
-    0
 }
 
 /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.

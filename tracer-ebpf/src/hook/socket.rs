@@ -2,18 +2,16 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::transfer;
+use crate::{copies::in_copies, transfer};
 
-/// `sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3; called after each send on any socket.
-#[raw_tracepoint(tracepoint = "sock_send_length")]
-pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
-    transfer::sent(ctx.arg(0), ctx.arg::<u64>(1) as i32);
-    0
-}
+in_copies! {
+    /// `sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3; called after each send on any socket.
+    "sock_send_length": sock_send_length, sock_send_length_2, sock_send_length_3;
+    |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 1) => transfer::sent(ctx.arg(0), ctx.arg::<u64>(1) as i32)
 
-/// `sock_recv_length(struct sock *sk, int ret, int flags)`, since 6.3; called after each receive on any socket.
-#[raw_tracepoint(tracepoint = "sock_recv_length")]
-pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {
-    transfer::received(ctx.arg(0), ctx.arg::<u64>(1) as i32, ctx.arg(2));
-    0
+    /// `sock_recv_length(struct sock *sk, int ret, int flags)`, since 6.3; called after each receive on any socket.
+    "sock_recv_length": sock_recv_length, sock_recv_length_2, sock_recv_length_3;
+    |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 1 | 1) => {
+        transfer::received(ctx.arg(0), ctx.arg::<u64>(1) as i32, ctx.arg(2))
+    }
 }

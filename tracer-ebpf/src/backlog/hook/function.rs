@@ -1,0 +1,75 @@
+//! Hooks on the kernel's functions: fentry and fexit (since 5.5, where the kernel allows them), or kprobes.
+//!
+//! Argument positions are those of the running kernel's BTF where they have changed.
+
+use aya_ebpf::{
+    macros::{fexit, kretprobe},
+    programs::{FExitContext, RetProbeContext},
+};
+
+use crate::{
+    function::{argument, on_entry, on_return},
+    kernel::{layout, read},
+    listener, packet, unix,
+};
+
+/// The sock of a `struct socket`.
+#[inline(always)]
+fn sock(socket: u64) -> u64 {
+    read(socket, layout!(socket_sk))
+}
+
+on_return! {
+    /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
+    0 "inet_csk_accept": fexit_inet_csk_accept, kprobe_inet_csk_accept, kretprobe_inet_csk_accept;
+    [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| listener::accepted(returned);
+
+    /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
+    1 "unix_accept": fexit_unix_accept, kprobe_unix_accept, kretprobe_unix_accept;
+    [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| listener::accepted(sock(newsock));
+
+    /// `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, ...)`: NULL where the accept queue is full.
+    2 "tcp_v4_syn_recv_sock": fexit_tcp_v4_syn_recv_sock, kprobe_tcp_v4_syn_recv_sock, kretprobe_tcp_v4_syn_recv_sock;
+    [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
+        packet::handshake_ended(listener, skb, returned)
+    };
+
+    /// The same for IPv6, which calls the other one for mapped addresses.
+    3 "tcp_v6_syn_recv_sock": fexit_tcp_v6_syn_recv_sock, kprobe_tcp_v6_syn_recv_sock, kretprobe_tcp_v6_syn_recv_sock;
+    [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
+        packet::handshake_ended_v6(listener, skb, returned)
+    };
+
+    /// `int tcp_recvmsg(struct sock *sk, ...)`: attached only while userspace shows the listeners that are older than it.
+    4 "tcp_recvmsg": fexit_tcp_recvmsg, kprobe_tcp_recvmsg, kretprobe_tcp_recvmsg;
+    [0, 0, 0], returns at layout!(tcp_recvmsg_args) => |[sk, _, _], _returned| listener::shown(sk);
+
+    /// `int unix_stream_recvmsg(struct socket *sock, ...)`: as above.
+    5 "unix_stream_recvmsg": fexit_unix_stream_recvmsg, kprobe_unix_stream_recvmsg, kretprobe_unix_stream_recvmsg;
+    [0, 0, 0], returns at 4 => |[socket, _, _], _returned| listener::shown(sock(socket));
+
+    /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
+    /// sk_buff *skb)`: a listener has dealt with a SYN.
+    6 "tcp_conn_request": fexit_tcp_conn_request, kprobe_tcp_conn_request, kretprobe_tcp_conn_request;
+    [2, 3, 0], returns at 4 => |[listener, skb, _], _returned| packet::syn_came(listener, skb);
+}
+
+/// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)` returns.
+#[fexit(function = "unix_stream_connect")]
+pub fn fexit_unix_stream_connect(ctx: FExitContext) -> i32 {
+    unix::connect_returned(i64::from(argument(&ctx, 4) as i32));
+    0
+}
+
+/// The same.
+#[kretprobe]
+pub fn kretprobe_unix_stream_connect(ctx: RetProbeContext) -> u32 {
+    unix::connect_returned(i64::from(ctx.ret::<u64>() as i32));
+    0
+}
+
+on_entry! {
+    /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
+    "unix_stream_connect": fentry_unix_stream_connect, kprobe_unix_stream_connect;
+    [0, 1, 2] => |[socket, address, len]| unix::connect_begins(sock(socket), address, len);
+}

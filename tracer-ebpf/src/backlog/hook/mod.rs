@@ -1,0 +1,10 @@
+//! The hooks, one file for each kernel subsystem. They are thin: what they learn is written down elsewhere, once,
+//! whatever kind of hook it came from.
+
+mod function;
+mod inet_sock;
+mod skb;
+mod sock;
+mod socket;
+mod syscall;
+mod tcp;

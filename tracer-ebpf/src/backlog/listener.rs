@@ -1,0 +1,329 @@
+//! Listeners and their accept queues.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use tracer_ebpf::{
+    COMM_LEN, Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING,
+    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, bucket},
+    tcp_state,
+};
+
+use crate::{
+    address::{ANY4, ListenerKey, is_global, key},
+    kernel::{self, filter, layout, read},
+    maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, WAITING, Waiting, count},
+    ports::watch_port,
+    unix, victim,
+};
+
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The listener with this socket.
+#[inline(always)]
+pub fn find<'a>(sock: u64) -> Option<&'a mut Listener> {
+    // SAFETY: preallocated map memory.
+    LISTENERS.get_ptr_mut(sock).map(|listener| unsafe { &mut *listener })
+}
+
+#[inline(always)]
+fn depth(sock: u64, family: u16) -> u32 {
+    if family == FAMILY_UNIX {
+        read(sock, layout!(receive_qlen))
+    } else {
+        read(sock, layout!(sk_ack_backlog))
+    }
+}
+
+/// Whether no further connection fits (`sk_acceptq_is_full`, `unix_recvq_full`): one more than the backlog do.
+#[inline(always)]
+pub fn is_full(listener: &Listener) -> bool {
+    depth(listener.sock, listener.local.family) > read::<u32>(listener.sock, layout!(sk_max_ack_backlog))
+}
+
+/// Reads the queue as it is now. Twice, for another CPU may write down what it read before this one did.
+#[inline(always)]
+pub fn look(listener: &mut Listener, now: u64) {
+    for _ in 0..2 {
+        let depth = depth(listener.sock, listener.local.family);
+        let limit = read(listener.sock, layout!(sk_max_ack_backlog));
+        listener.depth = depth;
+        listener.limit = limit;
+        if depth > listener.max_depth {
+            listener.max_depth = depth;
+        }
+        if depth > limit {
+            if listener.full_since_ns == 0 {
+                listener.full_since_ns = now;
+            }
+        } else if listener.full_since_ns != 0 {
+            // Another CPU may have looked a moment later and ended it already.
+            listener.full_ns += now.saturating_sub(listener.full_since_ns);
+            listener.full_since_ns = 0;
+        }
+    }
+}
+
+#[inline(always)]
+fn inode(sk: u64) -> u64 {
+    if layout!(socket_inode) == MISSING || layout!(inode_number) == MISSING {
+        return 0;
+    }
+    let socket: u64 = read(sk, layout!(sk_socket));
+    if socket == 0 { 0 } else { read(socket, layout!(socket_inode) + layout!(inode_number)) }
+}
+
+/// What names a unix socket for as long as it lives: its inode's number where the kernel shows it.
+#[inline(always)]
+pub fn lasting_name(sk: u64) -> u64 {
+    match inode(sk) {
+        0 => sk,
+        inode => inode,
+    }
+}
+
+#[inline(always)]
+fn add_under(key: &ListenerKey, sock: u64) {
+    if GROUPS.get_ptr(key).is_none() {
+        let Some(empty) = EMPTY_GROUP.get(0) else { return };
+        let _full = GROUPS.insert(key, empty, 0);
+    }
+    let Some(group) = GROUPS.get_ptr_mut(key) else {
+        count!(listeners_untracked, 1);
+        return;
+    };
+    // SAFETY: preallocated map memory.
+    let group = unsafe { &mut *group };
+    for slot in 0..GROUP {
+        if group.socks[slot] == 0 || group.socks[slot] == sock {
+            group.socks[slot] = sock;
+            if group.used <= slot as u64 {
+                group.used = slot as u64 + 1;
+            }
+            return;
+        }
+    }
+    count!(listeners_untracked, 1);
+}
+
+#[inline(always)]
+fn remove_under(key: &ListenerKey, sock: u64) {
+    let Some(group) = GROUPS.get_ptr_mut(key) else { return };
+    // SAFETY: preallocated map memory.
+    let group = unsafe { &mut *group };
+    let mut left = 0;
+    for slot in 0..GROUP {
+        if slot as u64 >= group.used {
+            break;
+        }
+        if group.socks[slot] == sock {
+            group.socks[slot] = 0;
+        }
+        left |= group.socks[slot];
+    }
+    if left == 0 {
+        let _gone = GROUPS.remove(key);
+    }
+}
+
+/// A socket began to listen, called by its owner, or was shown to us by userspace while it listens.
+#[inline(always)]
+pub fn add(sk: u64, family: u16, by_owner: bool) {
+    let Some(empty) = EMPTY_LISTENER.get(0) else { return };
+    if LISTENERS.insert(sk, empty, 0).is_err() {
+        count!(listeners_untracked, 1);
+        return;
+    }
+    let Some(listener) = find(sk) else { return };
+    listener.sock = sk;
+    listener.net = kernel::net(sk);
+    listener.since_ns = now();
+    listener.inode = inode(sk);
+    listener.netns = read(listener.net, layout!(net_inum));
+    if by_owner {
+        let task = kernel::current();
+        listener.tgid = task.tgid;
+        listener.comm = task.comm;
+    }
+    listener.drops_told = u64::from(read::<u32>(sk, layout!(sk_drops)));
+    if family == FAMILY_UNIX {
+        listener.local.family = FAMILY_UNIX;
+        unix::read_path(sk, &mut listener.path);
+        unix::learn_path(listener);
+    } else {
+        listener.local = kernel::local(sk);
+        watch_port(listener.local.port);
+        add_under(&key(listener.net, listener.local.addr, listener.local.port), sk);
+        if is_global(&listener.local.addr) {
+            add_under(&key(0, listener.local.addr, listener.local.port), sk);
+        }
+    }
+    listener.first_depth = depth(sk, family);
+    look(listener, listener.since_ns);
+}
+
+/// The tracer itself calls receive on listeners that are older than it, which fails and hands over their address.
+#[inline(always)]
+pub fn shown(sk: u64) {
+    if (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
+        && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
+        && find(sk).is_none()
+    {
+        add(sk, if kernel::is_inet(sk) { FAMILY_INET } else { FAMILY_UNIX }, false);
+    }
+}
+
+/// A TCP listener was closed: tells what it came to.
+#[inline(always)]
+pub fn remove(sk: u64) {
+    let Some(listener) = find(sk) else { return };
+    let (addr, port) = (listener.local.addr, listener.local.port);
+    remove_under(&key(listener.net, addr, port), sk);
+    if is_global(&addr) {
+        remove_under(&key(0, addr, port), sk);
+    }
+    tell_closed(listener);
+    let _gone = LISTENERS.remove(sk);
+}
+
+#[inline(always)]
+pub fn tell_closed(listener: &Listener) {
+    let Some(mut entry) = RING.reserve::<ListenerClosed>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header =
+            Header { kind: Kind::ListenerClosed as u32, len: size_of::<ListenerClosed>() as u32 };
+        (*record).listener = *listener;
+    }
+    entry.submit(0);
+}
+
+/// The listeners on an address, or in its namespace on all addresses.
+#[inline(always)]
+pub fn group<'a>(net: u64, local: &Endpoint) -> Option<&'a Group> {
+    let mut key = key(net, local.addr, local.port);
+    let found = GROUPS
+        .get_ptr(key)
+        .or_else(|| {
+            key.addr = ANY4;
+            GROUPS.get_ptr(key)
+        })
+        .or_else(|| {
+            key.addr = [0; 4];
+            GROUPS.get_ptr(key)
+        });
+    // SAFETY: preallocated map memory.
+    found.map(|group| unsafe { &*group })
+}
+
+/// The first listener of a group for which `is_it` holds.
+#[inline(always)]
+pub fn first<'a>(group: &Group, mut is_it: impl FnMut(&mut Listener) -> bool) -> Option<&'a mut Listener> {
+    for slot in 0..GROUP {
+        if slot as u64 >= group.used {
+            break;
+        }
+        let sock = group.socks[slot];
+        if sock != 0
+            && let Some(listener) = find(sock)
+            && is_it(listener)
+        {
+            return Some(listener);
+        }
+    }
+    None
+}
+
+/// Whether the newest connection in the queue is this one (`inet_csk_reqsk_queue_add` puts it at the tail).
+#[inline(always)]
+fn has_newest(listener: &Listener, child: u64) -> bool {
+    if layout!(accept_tail) == MISSING || layout!(request_child) == MISSING {
+        return false;
+    }
+    read::<u64>(read(listener.sock, layout!(accept_tail)), layout!(request_child)) == child
+}
+
+/// The handshake is over, and `child` has entered an accept queue just before: `tcp_child_process` comes after
+/// `inet_csk_complete_hashdance`.
+#[inline(always)]
+pub fn tcp_arrives(child: u64) {
+    let local = kernel::local(child);
+    let Some(group) = group(kernel::net(child), &local) else { return };
+    let listener = if group.used == 1 {
+        first(group, |_| true)
+    } else {
+        first(group, |listener| has_newest(listener, child)).or_else(|| {
+            // Another one came in since.
+            first(group, |listener| depth(listener.sock, listener.local.family) > listener.depth)
+        })
+    };
+    let Some(listener) = listener else { return };
+    arrives(listener, child);
+    victim::tcp_got_in(listener, child);
+}
+
+/// `child` has entered a queue.
+#[inline(always)]
+pub fn arrives(listener: &mut Listener, child: u64) {
+    let now = now();
+    // SAFETY: a counter in a map.
+    unsafe { kernel::add(&raw mut listener.arrivals, 1) };
+    let _evicts = WAITING.insert(child, Waiting { listener: listener.sock, queued_ns: now }, 0);
+    look(listener, now);
+    // With room to spare no SYN is being dropped at this moment: the count of drops can be set anew.
+    if listener.depth.saturating_mul(2) <= listener.limit {
+        listener.drops_told = u64::from(read::<u32>(listener.sock, layout!(sk_drops)));
+    }
+}
+
+/// A process has accepted `child`.
+#[inline(always)]
+pub fn accepted(child: u64) {
+    if child == 0 {
+        return;
+    }
+    // SAFETY: copied out at once.
+    let Some(waiting) = unsafe { WAITING.get(child) }.copied() else {
+        older_accepted(child);
+        return;
+    };
+    let _gone = WAITING.remove(child);
+    let Some(listener) = find(waiting.listener) else { return };
+    let now = now();
+    let wait = now.saturating_sub(waiting.queued_ns);
+    let bucket = kernel::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
+    // SAFETY: a counter in a map, within the array.
+    unsafe { kernel::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
+    if wait > listener.longest_wait_ns {
+        listener.longest_wait_ns = wait;
+    }
+    look(listener, now);
+}
+
+/// It was in the queue before the tracer was: only the depth changes.
+#[inline(always)]
+fn older_accepted(child: u64) {
+    if kernel::is_inet(child) {
+        if let Some(group) = group(kernel::net(child), &kernel::local(child)) {
+            let now = now();
+            let _all = first(group, |listener| {
+                look(listener, now);
+                false
+            });
+        }
+    } else if let Some(listener) = unix::listener_of(child) {
+        look(listener, now());
+    }
+}
+
+/// Whether this is the name of the processes whose upstreams matter.
+#[inline(always)]
+pub fn is_nginx(comm: &[u8; COMM_LEN]) -> bool {
+    filter!(comm) == *comm
+}

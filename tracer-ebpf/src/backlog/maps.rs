@@ -1,0 +1,128 @@
+//! The maps. All are bounded; what does not fit is counted in [`Stats`].
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tracer_ebpf::{
+    PATH_LEN, Task,
+    accept_queue::{Attached, Key, Listener, MAX_LISTENERS, MAX_VICTIMS, RING_BYTES, Stats, Victim},
+};
+
+use crate::address::ListenerKey;
+
+/// Listeners that share an address (SO_REUSEPORT) and can be told apart.
+pub const GROUP: usize = 64;
+
+/// The listeners on one address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Group {
+    /// How many slots were ever in use.
+    pub used: u64,
+    /// The listeners; zero in a free slot.
+    pub socks: [u64; GROUP],
+}
+
+/// A connection that waits to be accepted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Waiting {
+    pub listener: u64,
+    pub queued_ns: u64,
+}
+
+/// A unix connect that has not returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connecting {
+    pub start_ns: u64,
+    pub sock: u64,
+    /// The listener, or zero if it is not known.
+    pub listener: u64,
+    /// One if the queue was full at the start.
+    pub met_full: u64,
+}
+
+/// One processor's counters of one network namespace.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CounterKey {
+    pub net: u64,
+    pub cpu: u64,
+}
+
+/// Only tells where each processor's own data are.
+#[map]
+pub static ANCHOR: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// What such a counter of ListenOverflows was when the last packet was done with.
+#[map]
+pub static COUNTED: LruHashMap<CounterKey, u64> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Records for userspace.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Listeners by socket.
+#[map]
+pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// TCP listeners by address.
+#[map]
+pub static GROUPS: HashMap<ListenerKey, Group> = HashMap::with_max_entries(2 * MAX_LISTENERS, 0);
+
+/// Unix listeners by path.
+#[map]
+pub static PATHS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// Connections in accept queues, by their socket. One that leaves unseen is pushed out in time.
+#[map]
+pub static WAITING: LruHashMap<u64, Waiting> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Connections that met a full queue and whose fate is open.
+#[map]
+pub static VICTIMS: HashMap<Key, Victim> = HashMap::with_max_entries(MAX_VICTIMS, 0);
+
+/// Who connects to a port that somebody listens on, by socket, until the handshake is over on the client's side.
+#[map]
+pub static CONNECTING: LruHashMap<u64, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Who has connected to such a port lately.
+#[map]
+pub static CLIENTS: LruHashMap<Key, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Unix connects under way, by thread.
+#[map]
+pub static UNIX_CALLS: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Room for a path, for each CPU; only used in process context with preemption off.
+#[map]
+pub static PATH: PerCpuArray<[u8; PATH_LEN]> = PerCpuArray::with_max_entries(1, 0);
+
+/// What userspace attached.
+#[map]
+pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
+
+/// Counters.
+#[map]
+pub static STATS: Array<Stats> = Array::with_max_entries(1, 0);
+
+/// Never written: what new entries are made from, for they are too large for the stack.
+#[map]
+pub static EMPTY_LISTENER: Array<Listener> = Array::with_max_entries(1, 0);
+
+/// The same for groups.
+#[map]
+pub static EMPTY_GROUP: Array<Group> = Array::with_max_entries(1, 0);
+
+/// Adds to one counter.
+macro_rules! count {
+    ($field:ident, $by:expr) => {
+        if let Some(stats) = $crate::maps::STATS.get_ptr_mut(0) {
+            // SAFETY: the entry lives as long as the map.
+            unsafe { $crate::kernel::add(&raw mut (*stats).$field, $by) };
+        }
+    };
+}
+pub(crate) use count;

@@ -1,0 +1,231 @@
+//! Unix stream sockets: no counter of the kernel and no tracepoint of their own tells of a full queue, so connect is watched.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+    bpf_probe_read_user_str_bytes,
+};
+use tracer_ebpf::{
+    Endpoint, FAMILY_UNIX, MISSING, PATH_LEN,
+    accept_queue::{Fate, Key, Listener},
+    tcp_state,
+};
+
+use crate::{
+    kernel::{self, layout, read},
+    listener,
+    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATHS, UNIX_CALLS},
+    victim::{self, Stage},
+};
+
+const EAGAIN: i64 = 11;
+const EINPROGRESS: i64 = 115;
+
+/// A connect that met a full queue and succeeded no later than this did not wait: there was room by the time it looked.
+const AT_ONCE_NS: u64 = 1_000_000;
+
+/// Reads the path that a socket is bound to; empty if it is bound to none.
+#[inline(always)]
+pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
+    let address: u64 = read(sk, layout!(unix_addr));
+    if address != 0 {
+        let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
+        // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
+        let _unreadable = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
+    }
+}
+
+/// From now on this listener is found by its path.
+#[inline(always)]
+pub fn learn_path(listener: &Listener) {
+    if listener.path[0] != 0 {
+        let _evicts = PATHS.insert(listener.path, listener.sock, 0);
+    }
+}
+
+/// The listener at an address. It is not believed once another socket has taken the address.
+#[inline(always)]
+fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
+    let found = listener::find(sock)?;
+    if found.inode != 0 && listener::lasting_name(sock) != found.inode {
+        listener::tell_closed(found);
+        let _gone = LISTENERS.remove(sock);
+        return None;
+    }
+    Some(found)
+}
+
+#[inline(always)]
+fn is_listener(sk: u64) -> bool {
+    read::<u8>(sk, layout!(state)) == tcp_state::LISTEN && read::<u16>(sk, layout!(family)) == FAMILY_UNIX
+}
+
+/// The listener at an address, learned now if it is new.
+#[inline(always)]
+fn known_or_new<'a>(sock: u64) -> Option<&'a mut Listener> {
+    if known(sock).is_none() {
+        listener::add(sock, FAMILY_UNIX, false);
+        // What entered its queue just now is told as an arrival.
+        let new = listener::find(sock)?;
+        new.first_depth = new.first_depth.saturating_sub(1);
+    }
+    listener::find(sock)
+}
+
+/// The listener whose queue `child` waits in, or has left.
+#[inline(always)]
+pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
+    if layout!(unix_listener) != MISSING {
+        let listener: u64 = read(child, layout!(unix_listener));
+        if listener != 0 {
+            return listener::find(listener);
+        }
+    }
+    // It shares its listener's address.
+    let path = PATH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own entry.
+    let path = unsafe { &mut *path };
+    *path = [0; PATH_LEN];
+    read_path(child, path);
+    at_path(path)
+}
+
+#[inline(always)]
+fn at_path<'a>(path: &[u8; PATH_LEN]) -> Option<&'a mut Listener> {
+    // SAFETY: copied out at once.
+    let sock = unsafe { PATHS.get(path) }.copied()?;
+    if is_listener(sock) { known(sock) } else { None }
+}
+
+/// Data, or on a listener a connection, has become ready on `sk`.
+#[inline(always)]
+pub fn ready(sk: u64) {
+    if !is_listener(sk) {
+        return;
+    }
+    // The newest packet of its queue; the queue's pointers stand before its length.
+    let newest: u64 = read(sk, layout!(receive_qlen) - 8);
+    let child: u64 = read(newest, layout!(skb_sk));
+    if let Some(listener) = known_or_new(sk) {
+        listener::arrives(listener, child);
+        note_nginx(listener);
+    }
+}
+
+#[inline(always)]
+fn note_nginx(listener: &mut Listener) {
+    if listener.by_nginx == 0 && listener::is_nginx(&kernel::current().comm) {
+        listener.by_nginx = 1;
+    }
+}
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// connect is called on `sk`, which is a unix stream socket, with a path.
+#[inline(always)]
+fn begins(sk: u64, path: &[u8; PATH_LEN]) {
+    let mut call = Connecting { start_ns: listener::now(), sock: sk, listener: 0, met_full: 0 };
+    if let Some(listener) = at_path(path) {
+        call.listener = listener.sock;
+        call.met_full = u64::from(listener::is_full(listener));
+        note_nginx(listener);
+        if call.met_full != 0 {
+            // It may have to wait, for ever maybe: it is known from now on.
+            meets(listener, sk);
+        }
+    }
+    let _evicts = UNIX_CALLS.insert(thread(), call, 0);
+}
+
+#[inline(always)]
+fn key(sk: u64) -> Key {
+    let name = listener::lasting_name(sk);
+    Key { addr: [name as u32, (name >> 32) as u32, 0, 0], port: Key::UNIX, listener_port: 0 }
+}
+
+#[inline(always)]
+fn meets(listener: &Listener, sk: u64) {
+    let client = Endpoint { addr: [0; 4], port: 0, family: FAMILY_UNIX };
+    if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First) {
+        victim.task = kernel::current();
+    }
+}
+
+/// The system call connect begins, with an address of `len` bytes in user memory.
+#[inline(always)]
+pub fn connect_called(fd: u64, address: u64, len: u64) {
+    // SAFETY: the helper checks the address; a system call's argument is a user address.
+    if len <= 3 || unsafe { bpf_probe_read_user(address as *const u16) } != Ok(FAMILY_UNIX) {
+        return;
+    }
+    let Some(path) = PATH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry, and nothing interrupts this program that uses it, too.
+    let path = unsafe { &mut *path };
+    *path = [0; PATH_LEN];
+    // SAFETY: as above.
+    let read = unsafe { bpf_probe_read_user_str_bytes((address + 2) as *const u8, path) };
+    if read.is_ok_and(|path| !path.is_empty()) {
+        begins(kernel::sock_of(fd), path);
+    }
+}
+
+/// The kernel's own connect begins, with an address of `len` bytes in kernel memory.
+#[inline(always)]
+pub fn connect_begins(sk: u64, address: u64, len: u64) {
+    if len <= 3 || read::<u16>(address, 0) != FAMILY_UNIX {
+        return;
+    }
+    let Some(path) = PATH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry.
+    let path = unsafe { &mut *path };
+    *path = [0; PATH_LEN];
+    // SAFETY: the helper checks the address.
+    let read = unsafe { bpf_probe_read_kernel_str_bytes((address + 2) as *const u8, path) };
+    if read.is_ok_and(|path| !path.is_empty()) {
+        begins(sk, path);
+    }
+}
+
+/// connect returned `ret`.
+#[inline(always)]
+pub fn connect_returned(ret: i64) {
+    let thread = thread();
+    // SAFETY: copied out at once.
+    let Some(call) = unsafe { UNIX_CALLS.get(thread) }.copied() else { return };
+    let _gone = UNIX_CALLS.remove(thread);
+    let key = key(call.sock);
+    if ret == 0 && ATTACHED.get(0).is_some_and(|attached| attached.unix_arrivals == 0) {
+        let child: u64 = read(call.sock, layout!(unix_peer));
+        if let Some(listener) = listener_of(child) {
+            listener::arrives(listener, child);
+        }
+    }
+    let Some(listener) = listener::find(call.listener) else { return };
+    let waited = listener::now().saturating_sub(call.start_ns);
+    match ret {
+        0 if call.met_full != 0 && waited <= AT_ONCE_NS => victim::forgotten(&key),
+        0 if call.met_full != 0 => {
+            // SAFETY: a counter in a map.
+            unsafe { kernel::add(&raw mut listener.unix_waited, 1) };
+            victim::ended(&key, Fate::GotIn, 0);
+        }
+        // It was refused before, and tried again.
+        0 if victim::any() => victim::ended(&key, Fate::GotIn, 0),
+        _ if ret == -EAGAIN => {
+            // SAFETY: a counter in a map.
+            unsafe { kernel::add(&raw mut listener.unix_refused, 1) };
+            listener::look(listener, listener::now());
+            if call.met_full == 0 {
+                meets(listener, call.sock);
+            }
+            if let Some(victim) = victim::find(&key) {
+                victim.fate = Fate::Refused as u32;
+                victim.errno = EAGAIN as u32;
+            }
+        }
+        _ if call.met_full != 0 && ret != -EINPROGRESS => victim::ended(&key, Fate::Failed, -ret as u32),
+        _ => {}
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections that met a full accept queue.
+
+use tracer_ebpf::{
+    Endpoint, Header, Task,
+    accept_queue::{Fate, Key, Kind, Listener, Victim, VictimEnded},
+};
+
+use crate::{
+    address::is_global,
+    kernel::{self, layout, read},
+    listener,
+    maps::{CLIENTS, RING, STATS, VICTIMS, count},
+};
+
+/// Names the attempt of `client` to connect to a port, in a network namespace.
+#[inline(always)]
+pub fn key(net: u64, client: &Endpoint, listener_port: u16) -> Key {
+    let mut addr = client.addr;
+    if !is_global(&addr) {
+        addr[0] = read(net, layout!(net_inum));
+    }
+    Key { addr, port: u32::from(client.port), listener_port: u32::from(listener_port) }
+}
+
+/// Whether any victim's fate is open.
+#[inline(always)]
+pub fn any() -> bool {
+    STATS.get(0).is_some_and(|stats| stats.open != 0)
+}
+
+/// Where a connection met the full queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// At its SYN, or at a unix connect.
+    First,
+    /// At the end of the handshake.
+    FinalAck,
+}
+
+/// An attempt met a full queue. `isn` is the SYN's sequence number.
+#[inline(always)]
+pub fn met_full<'a>(
+    listener: &Listener,
+    key: &Key,
+    client: &Endpoint,
+    isn: u32,
+    stage: Stage,
+) -> Option<&'a mut Victim> {
+    let now = listener::now();
+    let known = VICTIMS.get_ptr_mut(key).is_some_and(|victim| {
+        // SAFETY: preallocated map memory.
+        let victim = unsafe { &*victim };
+        victim.listener == listener.sock && (stage == Stage::FinalAck || victim.isn == isn)
+    });
+    if !known {
+        // A client that uses its port again has given up what it had begun with it.
+        ended(key, Fate::ClosedByClient, 0);
+        let new = Victim {
+            listener: listener.sock,
+            listener_since_ns: listener.since_ns,
+            first_ns: now,
+            client: *client,
+            isn,
+            // SAFETY: copied out at once.
+            task: unsafe { CLIENTS.get(key) }.copied().unwrap_or_default(),
+            ..Victim::default()
+        };
+        if VICTIMS.insert(key, new, 0).is_err() {
+            count!(victims_untracked, 1);
+            return None;
+        }
+        count!(open, 1);
+    }
+    // SAFETY: preallocated map memory.
+    let victim = unsafe { &mut *VICTIMS.get_ptr_mut(key)? };
+    victim.last_ns = now;
+    match stage {
+        Stage::First => victim.syn_drops += 1,
+        Stage::FinalAck => victim.ack_drops += 1,
+    }
+    Some(victim)
+}
+
+/// The open victim of this name.
+#[inline(always)]
+pub fn find<'a>(key: &Key) -> Option<&'a mut Victim> {
+    // SAFETY: preallocated map memory.
+    VICTIMS.get_ptr_mut(key).map(|victim| unsafe { &mut *victim })
+}
+
+/// Names the process behind a victim, unless that is known.
+#[inline(always)]
+pub fn name(victim: &mut Victim, task: &Task) {
+    if victim.task.tgid == 0 {
+        victim.task = *task;
+    }
+}
+
+/// A victim's fate is known: tells it.
+#[inline(always)]
+pub fn ended(key: &Key, fate: Fate, errno: u32) {
+    let Some(victim) = find(key) else { return };
+    victim.fate = fate as u32;
+    victim.errno = errno;
+    victim.ended_ns = listener::now();
+    match RING.reserve::<VictimEnded>(0) {
+        Some(mut entry) => {
+            let record = entry.as_mut_ptr();
+            // SAFETY: the entry is exactly one record; every byte of it is written here.
+            unsafe {
+                (*record).header =
+                    Header { kind: Kind::VictimEnded as u32, len: size_of::<VictimEnded>() as u32 };
+                (*record).victim = *victim;
+            }
+            entry.submit(0);
+        }
+        None => count!(lost, 1),
+    }
+    let _gone = VICTIMS.remove(key);
+    count!(open, u64::MAX);
+}
+
+/// It did not meet a full queue after all.
+#[inline(always)]
+pub fn forgotten(key: &Key) {
+    if VICTIMS.remove(key).is_ok() {
+        count!(open, u64::MAX);
+    }
+}
+
+/// A connection has entered the queue, maybe after it had met it full. Also learns that nginx uses this listener.
+#[inline(always)]
+pub fn tcp_got_in(listener: &mut Listener, child: u64) {
+    if listener.by_nginx != 0 && !any() {
+        return;
+    }
+    let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
+    // SAFETY: only looked at.
+    if let Some(task) = unsafe { CLIENTS.get(key) }
+        && listener::is_nginx(&task.comm)
+    {
+        listener.by_nginx = 1;
+    }
+    if let Some(victim) = find(&key) {
+        let isn = read::<u32>(child, layout!(rcv_nxt)).wrapping_sub(1);
+        let is_it = victim.ack_drops != 0 || victim.isn == isn;
+        ended(&key, if is_it { Fate::GotIn } else { Fate::ClosedByClient }, 0);
+    }
+}

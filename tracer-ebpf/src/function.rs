@@ -1,0 +1,130 @@
+//! Programs on the kernel's functions: from one body each an fentry or fexit program, and kprobes.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
+    macros::map,
+    maps::LruHashMap,
+    programs::ProbeContext,
+};
+use tracer_ebpf::MISSING;
+
+use crate::kernel::layout;
+
+/// The arguments of functions that kprobes are inside of, by `thread << 32 | function`.
+#[map]
+pub static CALLS: LruHashMap<u64, [u64; 3]> = LruHashMap::with_max_entries(4_096, 0);
+
+/// An argument, or after the last one the returned value. Read as memory: the verifier then takes it for a plain number, and
+/// its position need not be constant.
+#[inline(always)]
+pub fn argument(ctx: &impl EbpfContext, position: u32) -> u64 {
+    let arguments = ctx.as_ptr() as u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((arguments + 8 * u64::from(position)) as *const u64) }.unwrap_or(0)
+}
+
+/// Several of them.
+#[inline(always)]
+pub fn keep<const N: usize>(ctx: &impl EbpfContext, positions: [u32; N]) -> [u64; N] {
+    positions.map(|position| argument(ctx, position))
+}
+
+/// The same for a kprobe, whose arguments are in registers (`struct pt_regs`).
+#[inline(always)]
+pub fn probed(ctx: &ProbeContext, position: u32) -> u64 {
+    let registers = ctx.as_ptr() as u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel((registers + register(position)) as *const u64) }.unwrap_or(0)
+}
+
+/// Where an argument's register lies; on other processors than x86 they lie one after the other.
+#[inline(always)]
+fn register(position: u32) -> u64 {
+    let offset = match position {
+        0 => layout!(register_0),
+        1 => layout!(register_1),
+        2 => layout!(register_2),
+        3 => layout!(register_3),
+        _ => layout!(register_4),
+    };
+    u64::from(if offset == MISSING { 8 * position } else { offset })
+}
+
+/// Names the running thread's call of a function.
+#[inline(always)]
+pub fn call(function: u32) -> u64 {
+    u64::from(bpf_get_current_pid_tgid() as u32) << 32 | u64::from(function)
+}
+
+/// Hooks that need a function's arguments and what it returns: `|three arguments, returned| body`.
+macro_rules! on_return {
+    ($($(#[$meta:meta])* $number:literal $function:literal: $fexit:ident, $kprobe:ident, $kretprobe:ident
+        $(, copies $second:ident $last:ident)?;
+        $kept:expr, returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
+        $(#[$meta])*
+        #[aya_ebpf::macros::fexit(function = $function)]
+        pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> i32 {
+            let arguments = $crate::function::keep(&ctx, $kept);
+            let $returned = $crate::function::argument(&ctx, $returns);
+            $($crate::copies::first!($second, arguments, $returned);)?
+            let $arguments = arguments;
+            $body;
+            0
+        }
+
+        $($crate::copies::further! {
+            fexit $function FExitContext $second $last:
+            |ctx| $crate::function::keep(&ctx, $kept), $crate::function::argument(&ctx, $returns) =>
+            |$arguments, $returned| $body;
+        })?
+
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let arguments = $kept.map(|position: u32| $crate::function::probed(&ctx, position));
+            let _evicts = $crate::function::CALLS.insert($crate::function::call($number), arguments, 0);
+            0
+        }
+
+        #[aya_ebpf::macros::kretprobe]
+        pub fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
+            // SAFETY: copied out at once.
+            if let Some($arguments) = unsafe { $crate::function::CALLS.get($crate::function::call($number)) }.copied() {
+                let _gone = $crate::function::CALLS.remove($crate::function::call($number));
+                let $returned = ctx.ret::<u64>();
+                $body;
+            }
+            0
+        }
+    )*};
+}
+pub(crate) use on_return;
+
+/// Hooks that need a function's arguments only: `|arguments| body`.
+macro_rules! on_entry {
+    ($($(#[$meta:meta])* $function:literal: $fentry:ident, $kprobe:ident $(, copies $second:ident $last:ident)?;
+        $kept:expr => |$arguments:pat_param| $body:expr;)*) => {$(
+        $(#[$meta])*
+        #[aya_ebpf::macros::fentry(function = $function)]
+        pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
+            let arguments = $crate::function::keep(&ctx, $kept);
+            $($crate::copies::first!($second, arguments, 0);)?
+            let $arguments = arguments;
+            $body;
+            0
+        }
+
+        $($crate::copies::further! {
+            fentry $function FEntryContext $second $last: |ctx| $crate::function::keep(&ctx, $kept), 0_u64 =>
+            |$arguments, _returned| $body;
+        })?
+
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let $arguments = $kept.map(|position: u32| $crate::function::probed(&ctx, position));
+            $body;
+            0
+        }
+    )*};
+}
+pub(crate) use on_entry;
