@@ -15,6 +15,14 @@ use jiff::SignedDuration;
 
 use crate::{load::HookKind, verdict::Upstream};
 
+mod backlog;
+mod record;
+mod report;
+
+pub use backlog::Backlog;
+pub use record::{Record, Trigger};
+pub use report::{Report, ReportFormat};
+
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
 const COMM_MAX: usize = 15;
 
@@ -29,6 +37,9 @@ Examples:
   why502 live -o json | jq .cause        One JSON object per line
   why502 live --error-log /var/log/nginx/error.log
                                          And tell at the end what nginx logged and nothing explains
+  why502 backlog                         The accept queues of nginx's upstreams, as the kernel has them
+  why502 record -o incident.zst          Write the evidence to a file, to be read later or elsewhere
+  why502 report incident.zst             Read it: no root needed
   why502 doctor                          What this kernel lets it see";
 
 const STATUSES: &str = "\
@@ -49,6 +60,12 @@ pub struct Args {
 pub enum Command {
     /// Trace this host and explain each failure as it happens.
     Live(Live),
+    /// Watch accept queues from the kernel's side, name who meets a full one, and check what is claimed about backlogs.
+    Backlog(Backlog),
+    /// Trace this host and write the evidence to a file, to be read later or elsewhere.
+    Record(Record),
+    /// Read evidence, without root, and explain each failure in it.
+    Report(Report),
     /// Say what this kernel lets why502 see, and what that costs in confidence.
     Doctor(Doctor),
 }
@@ -70,6 +87,30 @@ pub struct Doctor {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Live {
+    /// What to trace, and for how long.
+    #[command(flatten)]
+    pub trace: Trace,
+
+    /// Write lines for a person, or JSON Lines for a program.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+
+    /// Audit the verdicts against this error log of nginx's, or these if repeated.
+    #[arg(long = "error-log", value_name = "PATH")]
+    pub error_logs: Vec<PathBuf>,
+
+    /// Print the facts under each verdict.
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Write the evidence to this file, too.
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub evidence: Option<PathBuf>,
+}
+
+/// What to trace, and for how long: the options of every command that traces.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Trace {
     /// Trace this nginx worker, or this nginx master with its workers.
     #[arg(short, long, value_name = "PID", allow_negative_numbers = true, value_parser = pid)]
     pub pid: Option<u32>,
@@ -96,14 +137,6 @@ pub struct Live {
     #[arg(short, long, value_name = "COUNT", allow_negative_numbers = true, value_parser = count)]
     pub count: Option<NonZeroU64>,
 
-    /// Write lines for a person, or JSON Lines for a program.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
-
-    /// Audit the verdicts against this error log of nginx's, or these if repeated.
-    #[arg(long = "error-log", value_name = "PATH")]
-    pub error_logs: Vec<PathBuf>,
-
     /// Trace the exchanges of every process, not only nginx's.
     #[arg(long, conflicts_with = "comm")]
     pub all: bool,
@@ -112,20 +145,24 @@ pub struct Live {
     #[arg(long)]
     pub connect_errors: bool,
 
-    /// Print the facts under each verdict.
-    #[arg(short, long)]
-    pub verbose: bool,
+    /// Take the sockets of all network namespaces but this one (its inode number) for those of other hosts.
+    #[arg(long, value_name = "INODE", hide = true)]
+    pub only_netns: Option<u32>,
 
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,
+
+    /// Attach the further copies of programs from the start.
+    #[arg(long, hide = true)]
+    pub copies: bool,
 
     /// Create this file once every hook is attached.
     #[arg(long, value_name = "PATH", hide = true)]
     pub ready_file: Option<PathBuf>,
 }
 
-impl Live {
+impl Trace {
     /// The name a process must have to be traced; `None` with `--all`.
     pub fn comm(&self) -> Option<&str> {
         (!self.all).then_some(self.comm.as_str())

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub enum Fact {
     /// Connections come and go.
     States,
+    /// nginx's SYN is about to be sent.
+    Connects,
     /// Bytes go out, and what nginx does after it closed.
     Sends,
     /// Bytes are read.
@@ -42,10 +44,57 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// Every fact.
+    pub const ALL: &'static [Self] = &[
+        Self::States,
+        Self::Connects,
+        Self::Sends,
+        Self::Receives,
+        Self::Accepts,
+        Self::SynDrops,
+        Self::HandshakeDrops,
+        Self::ResetsSent,
+        Self::ResetsReceived,
+        Self::Icmp,
+        Self::Retransmits,
+        Self::Destroys,
+        Self::Signals,
+        Self::Deaths,
+        Self::OomVictims,
+        Self::PacketDrops,
+        Self::UnixSockets,
+        Self::ConnectErrors,
+    ];
+
+    /// The fact's name in evidence.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::States => "states",
+            Self::Connects => "connects",
+            Self::Sends => "sends",
+            Self::Receives => "receives",
+            Self::Accepts => "accepts",
+            Self::SynDrops => "syn_drops",
+            Self::HandshakeDrops => "handshake_drops",
+            Self::ResetsSent => "resets_sent",
+            Self::ResetsReceived => "resets_received",
+            Self::Icmp => "icmp",
+            Self::Retransmits => "retransmits",
+            Self::Destroys => "destroys",
+            Self::Signals => "signals",
+            Self::Deaths => "deaths",
+            Self::OomVictims => "oom_victims",
+            Self::PacketDrops => "packet_drops",
+            Self::UnixSockets => "unix_sockets",
+            Self::ConnectErrors => "connect_errors",
+        }
+    }
+
     /// The fact in words, as in "who sent a signal to whom".
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::States => "connections come and go",
+            Self::Connects => "nginx's SYN is made",
             Self::Sends => "bytes sent, and what nginx does next",
             Self::Receives => "bytes read",
             Self::Accepts => "who accepts a connection",

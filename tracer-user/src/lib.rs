@@ -4,14 +4,28 @@
 //! joins them into exchanges, each exchange gets its cause, the verdict is held against nginx's own log, and goes out.
 
 pub mod args;
+pub mod backlog;
 pub mod doctor;
 pub mod live;
+pub mod record;
+pub mod report;
+
+pub mod scope;
 
 pub mod load;
+
+pub mod source;
+pub mod trace;
 
 pub mod sample;
 
 pub mod decode;
+
+pub mod stream;
+
+pub mod evidence;
+
+pub mod pipeline;
 
 pub mod ledger;
 

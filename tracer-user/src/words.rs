@@ -1,5 +1,13 @@
 //! Figures and names as a person reads them.
 
+use jiff::Timestamp;
+
+/// RFC 3339 in UTC, to the microsecond, of nanoseconds since 1970.
+pub fn time(unix_ns: i64) -> String {
+    let time = Timestamp::from_nanosecond(unix_ns.into()).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{time:.6}")
+}
+
 /// A span of time with its unit, in three digits that count: `412 us`, `45.2 ms`, `3.26 s`.
 pub fn span(ns: u64) -> String {
     let us = ns / 1_000;

@@ -5,7 +5,7 @@ use super::*;
 fn live(words: &[&str]) -> Result<Live, clap::Error> {
     match Args::try_parse_from(["why502", "live"].iter().chain(words.iter()))?.command {
         Command::Live(live) => Ok(live),
-        Command::Doctor(_) => panic!("not live"),
+        _ => panic!("not live"),
     }
 }
 
@@ -25,27 +25,30 @@ fn the_command_line_is_consistent() {
 #[test]
 fn every_option_has_its_default() {
     let live = live(&[]).unwrap();
-    assert_eq!(live.comm(), Some("nginx"));
-    assert_eq!((live.pid, live.duration, live.count), (None, None, None));
-    assert_eq!((live.output, live.all, live.verbose), (Format::Text, false, false));
-    assert!(live.upstreams.is_empty() && live.ready_file.is_none() && live.error_logs.is_empty());
+    assert_eq!(live.trace.comm(), Some("nginx"));
+    assert_eq!((live.trace.pid, live.trace.duration, live.trace.count), (None, None, None));
+    assert_eq!((live.output, live.trace.all, live.verbose), (Format::Text, false, false));
+    assert!(live.trace.upstreams.is_empty() && live.trace.ready_file.is_none() && live.error_logs.is_empty());
 }
 
 #[test]
 fn every_option_is_read() {
     let words = "-p 7 --comm openresty -u :9000 -u /run/a.sock -d 10m -c 3 -o json -v --ready-file /tmp/r --error-log a.log --error-log /b.log";
     let live = live(&words.split(' ').collect::<Vec<_>>()).unwrap();
-    assert_eq!((live.pid, live.comm()), (Some(7), Some("openresty")));
-    assert_eq!(live.upstreams, [UpstreamFilter::Port(9000), UpstreamFilter::Unix("/run/a.sock".into())]);
-    assert_eq!((live.duration, live.count), (Some(Duration::from_secs(600)), NonZeroU64::new(3)));
+    assert_eq!((live.trace.pid, live.trace.comm()), (Some(7), Some("openresty")));
+    assert_eq!(
+        live.trace.upstreams,
+        [UpstreamFilter::Port(9000), UpstreamFilter::Unix("/run/a.sock".into())]
+    );
+    assert_eq!((live.trace.duration, live.trace.count), (Some(Duration::from_secs(600)), NonZeroU64::new(3)));
     assert_eq!((live.output, live.verbose), (Format::Json, true));
-    assert_eq!(live.ready_file.as_deref(), Some(Path::new("/tmp/r")));
+    assert_eq!(live.trace.ready_file.as_deref(), Some(Path::new("/tmp/r")));
     assert_eq!(live.error_logs, [Path::new("a.log"), Path::new("/b.log")]);
 }
 
 #[test]
 fn all_means_no_name_and_excludes_one() {
-    assert_eq!(live(&["--all"]).unwrap().comm(), None);
+    assert_eq!(live(&["--all"]).unwrap().trace.comm(), None);
     assert!(refusal(&["--all", "--comm", "nginx"]).contains("--comm"));
 }
 
@@ -105,7 +108,7 @@ fn durations_are_humane() {
     for (word, seconds) in
         [("30s", 30.0), ("10m", 600.0), ("1h30m", 5400.0), ("90", 90.0), ("500ms", 0.5), ("1.5h", 5400.0)]
     {
-        assert_eq!(live(&["-d", word]).unwrap().duration.unwrap().as_secs_f64(), seconds, "{word}");
+        assert_eq!(live(&["-d", word]).unwrap().trace.duration.unwrap().as_secs_f64(), seconds, "{word}");
     }
 }
 

@@ -175,7 +175,7 @@ mod tests {
     fn stock() -> Early {
         let words = ["why502", "live", "--all", "-p", &id().to_string()];
         let Args { command: Command::Live(live), .. } = Args::parse_from(words) else { panic!("not live") };
-        Early::take_stock(&Workers::new(&live), NOW)
+        Early::take_stock(&Workers::new(&live.trace), NOW)
     }
 
     fn logged(upstream: &str, at: i64) -> Logged {

@@ -91,9 +91,9 @@ impl Audit {
         }
         let logs = args.error_logs.iter().map(|path| Log::open(path)).collect::<Result<Vec<_>, _>>()?;
         let ground = Ground {
-            upstreams: args.upstreams.clone(),
+            upstreams: args.trace.upstreams.clone(),
             zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
-            workers: Workers::new(args),
+            workers: Workers::new(&args.trace),
             early: Early::default(),
             once: Once::new(logs.len()),
             pairing: Pairing::default(),

@@ -7,7 +7,7 @@ use std::{
 
 use procfs::process::{Process, Status, all_processes};
 
-use crate::args::Live;
+use crate::args::Trace;
 
 /// How long what was found out about a pid holds; it may become another's.
 const VALID: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ struct Known {
 
 impl Workers {
     /// Takes stock of the processes, by the filters of the run.
-    pub fn new(args: &Live) -> Self {
+    pub fn new(args: &Trace) -> Self {
         let comm = args.comm().map(str::to_owned);
         let mut workers = Self { comm, pid: args.pid, known: HashMap::new(), written: HashMap::new() };
         workers.take_stock();
@@ -133,12 +133,12 @@ mod tests {
     use super::*;
     use crate::args::{Args, Command as Verb};
 
-    fn live(words: &[&str]) -> Live {
+    fn traced_by(words: &[&str]) -> Trace {
         let Args { command: Verb::Live(live), .. } = Args::parse_from([&["why502", "live"], words].concat())
         else {
             panic!("not live")
         };
-        live
+        live.trace
     }
 
     struct Sleeper(Child);
@@ -165,7 +165,7 @@ mod tests {
     fn the_filters_apply_to_those_who_write() {
         let sleeper = Sleeper::start();
         let (pid, me) = (sleeper.0.id(), id().to_string());
-        let traced = |words: &[&str]| Workers::new(&live(words)).are_traced(pid);
+        let traced = |words: &[&str]| Workers::new(&traced_by(words)).are_traced(pid);
         assert!(traced(&["--comm", "sleep"]));
         assert!(!traced(&[]));
         assert!(traced(&["--all"]));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn who_starts_later_is_found_and_who_has_ended_is_remembered() {
-        let mut workers = Workers::new(&live(&["--comm", "sleep"]));
+        let mut workers = Workers::new(&traced_by(&["--comm", "sleep"]));
         let (late, other) = (Sleeper::start(), Sleeper::start());
         let pid = late.0.id();
         assert!(workers.are_traced(pid) && workers.running().any(|running| running == (pid, pid)));
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_nobody_has_is_not_left_out() {
-        let mut workers = Workers::new(&live(&["-p", &id().to_string()]));
+        let mut workers = Workers::new(&traced_by(&["-p", &id().to_string()]));
         assert!(workers.are_traced(u32::MAX >> 1));
         assert_eq!(workers.written_by(u32::MAX >> 1), u32::MAX >> 1);
         assert!(workers.running().all(|(pid, _)| pid != u32::MAX >> 1));

@@ -45,14 +45,14 @@ impl Facts<'_> {
     }
 
     /// What sees this exchange's sockets come and go.
-    fn connects(&self) -> Fact {
+    fn changes(&self) -> Fact {
         if self.exchange.path.is_some() { Fact::UnixSockets } else { Fact::States }
     }
 
     fn nginx_end(&mut self, nginx: &NginxEnd) {
         let upstream = self.exchange.upstream();
         let who = format!("{} {}", comm(&nginx.nginx), nginx.nginx.tgid);
-        self.add(nginx.connect_ns, self.connects(), format!("{who} connects to {upstream}"));
+        self.add(nginx.connect_ns, self.changes(), format!("{who} connects to {upstream}"));
         for view in [&nginx.listener_first, &nginx.listener_last] {
             if view.sock != 0 {
                 let full = if view.depth > view.limit { ", full" } else { "" };
@@ -81,7 +81,7 @@ impl Facts<'_> {
                 format!("the SYN was sent again {}", times(u64::from(nginx.syn_retransmits))),
             );
         }
-        self.add(nginx.established_ns, self.connects(), "the handshake is over on nginx's side".to_owned());
+        self.add(nginx.established_ns, self.changes(), "the handshake is over on nginx's side".to_owned());
         self.add(nginx.first_sent_ns, Fact::Sends, "nginx begins to send the request".to_owned());
         self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
         if nginx.reset.ns != 0 {
@@ -133,7 +133,7 @@ impl Facts<'_> {
                 ),
             );
         }
-        self.add(nginx.ended_ns, self.connects(), self.ending(nginx));
+        self.add(nginx.ended_ns, self.changes(), self.ending(nginx));
     }
 
     fn ending(&self, nginx: &NginxEnd) -> String {
@@ -151,7 +151,7 @@ impl Facts<'_> {
     fn worker_end(&mut self, worker: &WorkerEnd) {
         self.add(
             worker.created_ns,
-            self.connects(),
+            self.changes(),
             "the listener's kernel queues the connection for accept".to_owned(),
         );
         if worker.accepted_ns != 0 {
@@ -184,7 +184,7 @@ impl Facts<'_> {
             }
             error => format!("the worker's end ends with {}", errors::name(error)),
         };
-        self.add(worker.ended_ns, self.connects(), fact);
+        self.add(worker.ended_ns, self.changes(), fact);
     }
 
     fn aftermath(&mut self) {

@@ -73,12 +73,15 @@ fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {
             ),
             LISTENER,
         ),
-        ECONNREFUSED if was_reset && exchange.is_to_own_address() && exchange.listener().is_some() => {
+        ECONNREFUSED
+            if was_reset
+                && exchange.is_to_own_address()
+                && (exchange.listener().is_some() || exchange.has(nginx_flag::OWN_RESETS_SEEN)) =>
+        {
             Finding::inferred(
                 Cause::RefusedByFirewall,
                 format!(
-                    "A reset answered nginx's SYN to {upstream}, which is on this host and has a listener, yet no socket of \
-                     this host's TCP is known to have sent it."
+                    "A reset answered nginx's SYN to {upstream}, which is on this host, yet this host's TCP did not send it."
                 ),
                 "firewall rules of this host that REJECT this port with a TCP reset.",
             )

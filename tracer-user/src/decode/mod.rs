@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{Action, Aftermath, Exchange, Header, Kind, WorkerGone};
+use tracer_ebpf::{Action, Aftermath, Exchange, Header, Kind, Served, WorkerGone};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// One record of the kernel side.
@@ -14,6 +14,8 @@ pub enum Record {
     Aftermath(Box<Aftermath>, Action),
     /// The worker's end of a failed exchange has ended, after nginx's.
     WorkerGone(Box<WorkerGone>),
+    /// A connection that a listener of this host took up has ended, and nginx is on another host.
+    Served(Box<Served>),
 }
 
 /// Why bytes are no record.
@@ -49,6 +51,7 @@ pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
     match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::Exchange => Ok(Record::Exchange(whole(bytes, header.kind)?)),
         Kind::WorkerGone => Ok(Record::WorkerGone(whole(bytes, header.kind)?)),
+        Kind::Served => Ok(Record::Served(whole(bytes, header.kind)?)),
         Kind::Aftermath => {
             let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;
             let action = Action::from_u32(aftermath.action).ok_or(DecodeError::Action(aftermath.action))?;
@@ -57,7 +60,10 @@ pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
     }
 }
 
-fn whole<T: FromBytes + KnownLayout + Immutable>(bytes: &Bytes, kind: u32) -> Result<Box<T>, DecodeError> {
+pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
+    bytes: &Bytes,
+    kind: u32,
+) -> Result<Box<T>, DecodeError> {
     T::read_from_bytes(bytes).map(Box::new).map_err(|_| DecodeError::Length {
         kind,
         actual: bytes.len(),

@@ -23,7 +23,7 @@ impl Host {
     /// This one.
     pub fn now() -> Self {
         Self {
-            kernel: super::settings::read("kernel.osrelease").unwrap_or_else(|| "unknown".to_owned()),
+            kernel: super::settings::kernel(),
             has_btf: Path::new(BTF_PATH).exists(),
             lockdown: Lockdown::now(),
             missing_capabilities: missing_capabilities().ok(),

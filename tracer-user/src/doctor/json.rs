@@ -165,6 +165,7 @@ impl<'a> From<&'a Master> for Process<'a> {
 fn name(fact: Fact) -> &'static str {
     match fact {
         Fact::States => "states",
+        Fact::Connects => "connects",
         Fact::Sends => "sends",
         Fact::Receives => "receives",
         Fact::Accepts => "accepts",

@@ -3,8 +3,8 @@
 mod confidence;
 mod host;
 mod json;
-mod processes;
-mod settings;
+pub(crate) mod processes;
+pub(crate) mod settings;
 mod sight;
 mod text;
 

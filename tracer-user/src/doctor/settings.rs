@@ -16,6 +16,11 @@ pub struct Setting {
 /// No wait between two packets of a handshake is longer (`TCP_RTO_MAX`), in s.
 const LONGEST_WAIT: u64 = 120;
 
+/// `uname -r`.
+pub fn kernel() -> String {
+    read("kernel.osrelease").unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// A value of /proc/sys, without its line's end.
 pub(super) fn read(name: &str) -> Option<String> {
     let value = fs::read_to_string(Path::new("/proc/sys").join(name.replace('.', "/"))).ok()?;

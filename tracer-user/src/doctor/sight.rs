@@ -103,6 +103,7 @@ impl Sight {
             return None;
         }
         match fact {
+            Fact::Connects => Some("the listener's queue is read a moment before, when connect is called"),
             Fact::Accepts => Some("a worker's first read stands for its accept"),
             Fact::SynDrops => Some("the listener's queue is read each time nginx sends a SYN"),
             Fact::HandshakeDrops if self.of(Proof::OverflowDrop) == Seen::Always => {
@@ -139,6 +140,7 @@ fn nothing(only: &[HookKind]) -> Scope {
         filters,
         upstreams: Vec::new(),
         paths: Vec::new(),
+        listeners: Vec::new(),
         connect_errors: false,
         only: only.to_vec(),
         max_open: 1,
@@ -166,8 +168,9 @@ pub(super) mod samples {
     use super::*;
     use crate::facts::Sources;
 
-    const ALL: [Fact; 17] = [
+    const ALL: [Fact; 18] = [
         Fact::States,
+        Fact::Connects,
         Fact::Sends,
         Fact::Receives,
         Fact::Accepts,

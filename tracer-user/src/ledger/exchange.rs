@@ -10,7 +10,7 @@ use std::{
 
 use tracer_ebpf::{
     Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, ListenerView, NginxEnd,
-    Task, WorkerEnd, nginx_flag, tcp_state,
+    PATH_LEN, Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
 use crate::{
@@ -58,10 +58,7 @@ impl Joined {
         Self {
             nginx,
             worker: (worker.sock != 0).then_some(worker),
-            path: (nginx.upstream.family == FAMILY_UNIX).then(|| {
-                let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-                PathBuf::from(OsStr::from_bytes(&path[..end]))
-            }),
+            path: (nginx.upstream.family == FAMILY_UNIX).then(|| path_of(&path)),
             request: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
@@ -258,6 +255,12 @@ fn is_same_turn(aftermath: &Aftermath) -> bool {
 /// Microseconds from `start` to `end`, both in ns.
 fn since(start: u64, end: u64) -> i64 {
     (end as i64 - start as i64) / 1_000
+}
+
+/// A path that a zero closes.
+pub(crate) fn path_of(path: &[u8; PATH_LEN]) -> PathBuf {
+    let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+    PathBuf::from(OsStr::from_bytes(&path[..end]))
 }
 
 /// A socket address as userspace writes it; IPv4 is unmapped.

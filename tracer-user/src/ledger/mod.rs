@@ -7,12 +7,12 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tracer_ebpf::{Action, Aftermath, Exchange, WorkerEnd, nginx_flag};
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, process};
+pub(crate) use exchange::{address, comm, path_of, process};
 
 use crate::{decode::Record, verdict::Upstream};
 
@@ -22,6 +22,9 @@ pub const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// How many exchanges are remembered whose worker may go on, and how many retries are foreseen.
 const REMEMBERED: usize = 16_384;
+
+/// How many exchanges wait at most: more than the kernel side's maps let wait. The oldest then waits no longer.
+const MOST_WAITING: usize = 32_768;
 
 /// Names a connection: nginx's socket and when it connected.
 pub type Name = (u64, u64);
@@ -51,10 +54,19 @@ pub struct Afterwards {
 /// Exchanges that are not complete yet, and what is remembered of others.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    waiting: HashMap<Name, Joined>,
-    by_deadline: BTreeSet<(u64, Name)>,
+    waiting: HashMap<Name, Waiting>,
+    /// By deadline, and at the same one in the order in which they came: a replay has other names for sockets.
+    by_deadline: BTreeMap<(u64, u64), Name>,
+    came: u64,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Its place in `by_deadline`.
+    place: (u64, u64),
+    joined: Joined,
 }
 
 #[derive(Debug)]
@@ -78,6 +90,8 @@ impl Ledger {
             Record::Exchange(exchange) => self.exchange(&exchange),
             Record::Aftermath(aftermath, action) => self.aftermath(&aftermath, action),
             Record::WorkerGone(gone) => self.worker_gone(&gone.worker),
+            // Only together with evidence of nginx's host is it part of an exchange.
+            Record::Served(_) => None,
         }
     }
 
@@ -88,8 +102,17 @@ impl Ledger {
             return Some(self.complete(joined));
         }
         let name = joined.name();
-        self.by_deadline.insert((joined.nginx.ended_ns + PATIENCE_NS, name));
-        self.waiting.insert(name, joined);
+        self.came += 1;
+        let place = (joined.nginx.ended_ns.saturating_add(PATIENCE_NS), self.came);
+        self.by_deadline.insert(place, name);
+        if let Some(same) = self.waiting.insert(name, Waiting { place, joined }) {
+            self.by_deadline.remove(&same.place);
+        }
+        if self.waiting.len() > MOST_WAITING {
+            let (_, oldest) = self.by_deadline.pop_first()?;
+            let Waiting { joined, .. } = self.waiting.remove(&oldest)?;
+            return Some(self.complete(joined));
+        }
         None
     }
 
@@ -102,7 +125,7 @@ impl Ledger {
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
-        let joined = self.waiting.get_mut(&name)?;
+        let Waiting { joined, .. } = self.waiting.get_mut(&name)?;
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
         if action == Action::Connected && aftermath.turned_to == 0 {
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
@@ -117,7 +140,7 @@ impl Ledger {
 
     fn worker_gone(&mut self, worker: &WorkerEnd) -> Option<Whole> {
         let name = (worker.nginx_sock, worker.connect_ns);
-        if let Some(joined) = self.waiting.get_mut(&name) {
+        if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name) {
             joined.worker = Some(*worker);
             if !joined.may_have_stalled() || matches!(joined.aftermath, Aftermaths::NotSeen) {
                 return None;
@@ -130,8 +153,8 @@ impl Ledger {
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let joined = self.waiting.remove(&name)?;
-        self.by_deadline.remove(&(joined.nginx.ended_ns + PATIENCE_NS, name));
+        let Waiting { place, joined } = self.waiting.remove(&name)?;
+        self.by_deadline.remove(&place);
         Some(joined)
     }
 
@@ -150,12 +173,12 @@ impl Ledger {
 
     /// Gives up waiting for what has not come by `now` (ns, monotonic): the oldest first.
     pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
-        let still_waiting = self.by_deadline.split_off(&(now, (0, 0)));
+        let still_waiting = self.by_deadline.split_off(&(now, 0));
         let overdue = std::mem::replace(&mut self.by_deadline, still_waiting);
         overdue
-            .into_iter()
-            .filter_map(|(_, name)| {
-                let joined = self.waiting.remove(&name)?;
+            .into_values()
+            .filter_map(|name| {
+                let Waiting { joined, .. } = self.waiting.remove(&name)?;
                 Some(self.complete(joined))
             })
             .collect()
@@ -168,7 +191,7 @@ impl Ledger {
 
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
-        self.by_deadline.first().map(|(deadline, _)| *deadline)
+        self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline)
     }
 }
 

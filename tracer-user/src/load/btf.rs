@@ -58,13 +58,15 @@ impl Kernel {
         if let Some(enumerator) = name.strip_prefix("enum:") {
             return Ok(self.enumerator(enumerator).unwrap_or(MISSING));
         }
-        if let Some(optional) = name.strip_prefix('?') {
-            return Ok(self.value(optional).unwrap_or(MISSING));
-        }
+        let (name, is_optional) = name.strip_prefix('?').map_or((name, false), |name| (name, true));
         let mut path = name.split('.');
         let structure = path.next().unwrap_or_default();
         let members: Vec<&str> = path.collect();
-        self.offset(structure, &members)
+        match self.offset(structure, &members)? {
+            Some(offset) => Ok(offset),
+            None if is_optional => Ok(MISSING),
+            None => Err(Failure::CannotTrace(format!("this kernel's BTF has no {name}, which why502 needs"))),
+        }
     }
 
     /// The position of a raw tracepoint's argument, as in `tcp_send_reset.2`, if the tracepoint has it.
@@ -78,6 +80,18 @@ impl Kernel {
     fn enumerator(&self, name: &str) -> Option<u32> {
         let (enumeration, name) = name.split_once('.')?;
         self.btf.resolve_types_by_name(enumeration).ok()?.iter().find_map(|candidate| match candidate {
+            Type::Enum(candidate) => candidate
+                .members
+                .iter()
+                .find(|member| self.btf.resolve_name(*member).is_ok_and(|found| found == name))
+                .map(btf_rs::EnumMember::val),
+            _ => None,
+        })
+    }
+
+    /// The number of an enumerator whose type has no name, if the kernel has it. Looks at every type there is.
+    pub(super) fn unnamed_enumerator(&self, name: &str) -> Option<u32> {
+        (1..).map_while(|id| self.btf.resolve_type_by_id(id).ok()).find_map(|candidate| match candidate {
             Type::Enum(candidate) => candidate
                 .members
                 .iter()
@@ -108,11 +122,12 @@ impl Kernel {
         u32::try_from(function.parameters.len()).ok()?.checked_sub(1)
     }
 
-    /// The offset in bytes of `structure.member.member`, looking through unnamed structs and unions.
-    fn offset(&self, structure: &str, members: &[&str]) -> Result<u32, Failure> {
-        let full_name = || format!("{structure}.{}", members.join("."));
-        let missing =
-            || Failure::CannotTrace(format!("this kernel's BTF has no {}, which why502 needs", full_name()));
+    /// The offset in bytes of `structure.member.member`, looking through unnamed structs and unions; none if no struct of this
+    /// name has it.
+    ///
+    /// # Errors
+    /// If there are several, of which nobody could say which one a pointer in the kernel means.
+    fn offset(&self, structure: &str, members: &[&str]) -> Result<Option<u32>, Failure> {
         let mut found = self
             .btf
             .resolve_types_by_name(structure)
@@ -121,13 +136,15 @@ impl Kernel {
             .filter(|candidate| matches!(candidate, Type::Struct(_)))
             .filter_map(|candidate| self.path_bits(&candidate, members))
             .collect::<Vec<u32>>();
+        found.sort_unstable();
         found.dedup();
         match found[..] {
-            [] => Err(missing()),
-            [bits] => Ok(bits / 8),
+            [] => Ok(None),
+            [bits] => Ok(Some(bits / 8)),
             _ => Err(Failure::CannotTrace(format!(
-                "this kernel's BTF has several structs {structure} that disagree about {}",
-                full_name()
+                "this kernel's BTF has several structs {structure} that disagree about {}, so why502 cannot tell where to read: \
+                 please report this kernel's version",
+                members.join(".")
             ))),
         }
     }
@@ -173,8 +190,41 @@ mod tests {
     #[test]
     fn a_missing_member_is_named() {
         let kernel = Kernel::running().unwrap();
-        let error = kernel.offset("sock", &["sk_nonsense"]).unwrap_err().to_string();
+        let error = kernel.value("sock.sk_nonsense").unwrap_err().to_string();
         assert!(error.contains("sock.sk_nonsense"), "{error}");
+        assert_eq!(kernel.value("?sock.sk_nonsense").unwrap(), MISSING);
+    }
+
+    /// The types of a kernel with two structs `pair`, whose member `value` lies at these bits.
+    fn two_pairs(first_bits: u32, second_bits: u32) -> Kernel {
+        const INT: u32 = 1 << 24;
+        const STRUCT_OF_ONE: u32 = 4 << 24 | 1;
+        let strings = b"\0int\0pair\0value\0";
+        let (int, pair, value) = (1_u32, 5_u32, 10_u32);
+        let integer = [int, INT, 4, 32];
+        let structure = |bits: u32| [pair, STRUCT_OF_ONE, 16, value, 1, bits];
+        let types: Vec<u8> = [&integer[..], &structure(first_bits), &structure(second_bits)]
+            .concat()
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        let length = u32::try_from(types.len()).unwrap();
+        for field in [24, 0, length, length, u32::try_from(strings.len()).unwrap()] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(types);
+        bytes.extend(strings);
+        Kernel { btf: Btf::from_bytes(&bytes).unwrap() }
+    }
+
+    #[test]
+    fn structs_of_one_name_that_disagree_are_rejected_also_where_one_could_do_without() {
+        for name in ["pair.value", "?pair.value"] {
+            let error = two_pairs(0, 64).value(name).unwrap_err().to_string();
+            assert!(error.contains("several structs pair") && error.contains("value"), "{error}");
+            assert_eq!(two_pairs(64, 64).value(name).unwrap(), 8);
+        }
     }
 
     #[test]
@@ -192,6 +242,8 @@ mod tests {
                 .is_some_and(|number| number > 2)
         );
         assert_eq!(kernel.enumerator("skb_drop_reason.SKB_DROP_REASON_NONSENSE"), None);
+        assert!(kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS").is_some_and(|number| number > 2));
+        assert_eq!(kernel.unnamed_enumerator("LINUX_MIB_NONSENSE"), None);
     }
 
     #[test]

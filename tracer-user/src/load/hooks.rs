@@ -1,6 +1,6 @@
 //! The hook plan: each fact has an ordered list of sources, and the first that loads and attaches wins.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io, path::Path};
 
 use aya::{
     Btf, Ebpf,
@@ -8,7 +8,7 @@ use aya::{
 };
 use tracer_ebpf::{Attached, Layout, MISSING};
 
-use super::{refused, tracefs};
+use super::{errno, refused, tracefs};
 use crate::{
     facts::{Fact, Sources},
     failure::Failure,
@@ -37,9 +37,12 @@ impl HookKind {
     ];
 }
 
+/// Exists where the kernel was built with kprobes (`CONFIG_KPROBE_EVENTS`).
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
 /// What a source hooks.
 #[derive(Clone, Copy, Debug)]
-enum Point {
+pub(super) enum Point {
     /// A tracepoint.
     Tracepoint(&'static str),
     /// A function's return.
@@ -52,20 +55,20 @@ use Point::{Entry, Return, Tracepoint};
 
 /// One way to see a fact: all its points, by one kind of hook.
 #[derive(Clone, Copy, Debug)]
-struct Source {
-    kind: HookKind,
-    points: &'static [Point],
+pub(super) struct Source {
+    pub(super) kind: HookKind,
+    pub(super) points: &'static [Point],
 }
 
-const fn raw(points: &'static [Point]) -> Source {
+pub(super) const fn raw(points: &'static [Point]) -> Source {
     Source { kind: HookKind::RawTracepoint, points }
 }
 
-const fn function(points: &'static [Point]) -> Source {
+pub(super) const fn function(points: &'static [Point]) -> Source {
     Source { kind: HookKind::Function, points }
 }
 
-const fn kprobe(points: &'static [Point]) -> Source {
+pub(super) const fn kprobe(points: &'static [Point]) -> Source {
     Source { kind: HookKind::Kprobe, points }
 }
 
@@ -74,20 +77,23 @@ const SYSTEM_CALLS: Source = Source {
     points: &[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect"), Tracepoint("sys_enter_close")],
 };
 
+const STATES: &[Point] = &[Tracepoint("inet_sock_set_state")];
+const CONNECTS: &[Point] = &[Entry("tcp_connect")];
 const SENDS: &[Point] = &[Return("tcp_sendmsg"), Return("unix_stream_sendmsg")];
 const RECEIVES: &[Point] = &[Return("tcp_recvmsg"), Return("unix_stream_recvmsg")];
 const ACCEPTS: &[Point] = &[Return("inet_csk_accept"), Return("unix_accept")];
 const SYN_DROPS: &[Point] = &[Entry("tcp_conn_request")];
 const HANDSHAKE_DROPS: &[Point] = &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
 const RESETS_SENT: &[Point] = &[Entry("tcp_v4_send_reset"), Entry("tcp_v6_send_reset")];
-const UNIX_SOCKETS: &[Point] = &[Return("unix_stream_connect"), Entry("unix_release_sock")];
+const UNIX_SOCKETS: &[Point] =
+    &[Return("unix_stream_connect"), Entry("unix_release_sock"), Return("unix_listen")];
 const CONNECT_ERRORS: &[Point] = &[Return("inet_stream_connect")];
 
 /// A fact, whether the program can do without, and its sources: the best first.
-struct Plan {
-    fact: Fact,
-    is_required: bool,
-    sources: Vec<Source>,
+pub(super) struct Plan {
+    pub(super) fact: Fact,
+    pub(super) is_required: bool,
+    pub(super) sources: Vec<Source>,
 }
 
 /// The plan for a kernel of this layout.
@@ -103,7 +109,8 @@ fn plan(layout: &Layout) -> Vec<Plan> {
     let packet_drops: &[Source] =
         if layout.drop_reason_arg == MISSING { &[] } else { &[raw(&[Tracepoint("kfree_skb")])] };
     vec![
-        needed(Fact::States, &[raw(&[Tracepoint("inet_sock_set_state")])]),
+        needed(Fact::States, &[raw(STATES)]),
+        wanted(Fact::Connects, &[function(CONNECTS), kprobe(CONNECTS)]),
         needed(Fact::Sends, &[raw(&[Tracepoint("sock_send_length")]), function(SENDS), kprobe(SENDS)]),
         needed(
             Fact::Receives,
@@ -137,28 +144,39 @@ pub struct HookPlan {
     pub may_trace_system_calls: bool,
 }
 
-/// Attaches the best source of each fact. An optional one that the kernel refuses is noted and left out. `only` restricts the
-/// kinds of hooks; empty allows all.
+/// Attaches the best source of each fact.
 ///
 /// # Errors
 /// Names the first required fact that has no source.
 pub(super) fn attach(object: &mut Ebpf, layout: &Layout, only: &[HookKind]) -> Result<HookPlan, Failure> {
+    follow(object, plan(layout), only)
+}
+
+/// Attaches the best source of each fact of a plan. An optional one that the kernel refuses is noted and left out. `only` restricts
+/// the kinds of hooks; empty allows all.
+///
+/// # Errors
+/// Names the first required fact that has no source.
+pub(super) fn follow(object: &mut Ebpf, plans: Vec<Plan>, only: &[HookKind]) -> Result<HookPlan, Failure> {
     let allowed = |kind: HookKind| only.is_empty() || only.contains(&kind);
-    let mut attacher = Attacher { object, btf: None, refused: HashSet::new() };
+    let mut attacher = Attacher::new(object);
     let mut result =
         HookPlan { may_trace_system_calls: allowed(HookKind::SystemCall), ..HookPlan::default() };
-    for Plan { fact, is_required, sources } in plan(layout) {
-        let mut reason = "this kernel has no hook for it".to_owned();
+    for Plan { fact, is_required, sources } in plans {
+        let mut reasons = Vec::new();
         let mut source_in_use = None;
         for source in sources.iter().filter(|source| allowed(source.kind)) {
-            match attacher.attach(source) {
+            match attacher.attach_mounted(source) {
                 Ok(name) => {
                     source_in_use = Some(name);
                     break;
                 }
-                Err(why) => reason = why,
+                Err(why) => reasons.push(why),
             }
         }
+        reasons.dedup();
+        let reason =
+            if reasons.is_empty() { "this kernel has no hook for it".to_owned() } else { reasons.join("; ") };
         match source_in_use {
             Some(name) => result.sources.set(fact, name),
             None if is_required => {
@@ -173,12 +191,57 @@ pub(super) fn attach(object: &mut Ebpf, layout: &Layout, only: &[HookKind]) -> R
     Ok(result)
 }
 
+/// The tracepoint is silent where no socket took the packet, until it has a reason as well (since 6.10).
+fn is_each_reset_seen(plan: &HookPlan, layout: &Layout) -> bool {
+    let source = plan.sources.name(Fact::ResetsSent);
+    plan.sources.has(Fact::ResetsSent)
+        && (layout.reset_reason_arg != MISSING || !source.starts_with(kind_name(HookKind::RawTracepoint)))
+}
+
 /// What the kernel side must know of the plan.
-pub(super) fn attached(plan: &HookPlan) -> Attached {
+pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
     Attached {
         unix_release: u32::from(plan.sources.has(Fact::UnixSockets)),
         handshake_drops: u32::from(plan.sources.has(Fact::HandshakeDrops)),
+        own_resets: u32::from(is_each_reset_seen(plan, layout)),
+        copies: 0,
     }
+}
+
+/// The programs that must see everything, with what they are attached to; each has two further copies.
+const COPIED: [(&str, &str); 8] = [
+    ("inet_sock_set_state", "inet_sock_set_state"),
+    ("sock_send_length", "sock_send_length"),
+    ("sock_recv_length", "sock_recv_length"),
+    ("fexit_inet_csk_accept", "inet_csk_accept"),
+    ("fexit_unix_accept", "unix_accept"),
+    ("fexit_unix_stream_connect", "unix_stream_connect"),
+    ("fexit_inet_stream_connect", "inet_stream_connect"),
+    ("fentry_unix_release_sock", "unix_release_sock"),
+];
+const FURTHER: [&str; 2] = ["2", "3"];
+
+/// Whether this is a further copy of a program: what it misses, another has seen.
+pub(super) fn is_copy(program: &str) -> bool {
+    let first =
+        program.rsplit_once('_').and_then(|(first, number)| FURTHER.contains(&number).then_some(first));
+    COPIED.iter().any(|(copied, _target)| first == Some(copied))
+}
+
+/// Attaches the further copies of the programs that are attached, in their order.
+///
+/// # Errors
+/// If the kernel refuses one.
+pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), ProgramError> {
+    let is_loaded = |first: &str| object.program(first).is_some_and(|program| program.fd().is_ok());
+    let loaded: Vec<_> = COPIED.into_iter().filter(|(first, _target)| is_loaded(first)).collect();
+    let mut attacher = Attacher::new(object);
+    for (first, target) in loaded {
+        for number in FURTHER {
+            attacher.attach_one(&format!("{first}_{number}"), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Attaches the hooks on system calls.
@@ -187,7 +250,7 @@ pub(super) fn attached(plan: &HookPlan) -> Attached {
 /// If the kernel refuses one, or its tracefs cannot be had.
 pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
     tracefs::with(|| {
-        let mut attacher = Attacher { object, btf: None, refused: HashSet::new() };
+        let mut attacher = Attacher::new(object);
         let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
         if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
             eprintln!(
@@ -199,32 +262,60 @@ pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> 
     })
 }
 
-struct Attacher<'a> {
+pub(super) struct Attacher<'a> {
     object: &'a mut Ebpf,
     btf: Option<Btf>,
     /// Kinds that this kernel refuses as such: trying each of their programs would only take time.
     refused: HashSet<HookKind>,
+    /// Programs that some fact has already.
+    attached: HashSet<String>,
 }
 
-impl Attacher<'_> {
-    /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
-    fn attach(&mut self, source: &Source) -> Result<String, String> {
-        if self.refused.contains(&source.kind) {
-            return Err(format!("this kernel refuses {}", kind_name(source.kind)));
+impl<'a> Attacher<'a> {
+    pub(super) fn new(object: &'a mut Ebpf) -> Self {
+        Self { object, btf: None, refused: HashSet::new(), attached: HashSet::new() }
+    }
+
+    /// Detaches all programs of a source.
+    pub(super) fn detach_all(&mut self, source: &Source) {
+        for (program, _) in source.points.iter().flat_map(|point| programs(source.kind, *point)) {
+            self.detach(&program);
         }
-        let programs: Vec<_> = source.points.iter().flat_map(|point| programs(source.kind, *point)).collect();
+    }
+
+    /// The same as `attach`, with tracefs at hand for what needs it.
+    fn attach_mounted(&mut self, source: &Source) -> Result<String, String> {
+        if source.kind != HookKind::SystemCall {
+            return self.attach(source);
+        }
+        tracefs::with(|| self.attach(source).map_err(Failure::CannotTrace)).map_err(|error| error.to_string())
+    }
+
+    /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
+    pub(super) fn attach(&mut self, source: &Source) -> Result<String, String> {
+        if self.refused.contains(&source.kind) {
+            return Err(refusal(source.kind));
+        }
+        let programs = source.points.iter().flat_map(|point| programs(source.kind, *point));
+        let programs: Vec<_> = programs.filter(|(program, _)| !self.attached.contains(program)).collect();
         for (attached, (program, target)) in programs.iter().enumerate() {
             if let Err(error) = self.attach_one(program, target) {
                 for (program, _) in &programs[..=attached] {
                     self.detach(program);
                 }
-                return Err(format!("{}/{target}: {}", kind_name(source.kind), refused(&error)));
+                self.note_refusal(source.kind, &error);
+                return Err(if self.refused.contains(&source.kind) {
+                    refusal(source.kind)
+                } else {
+                    format!("{}/{target}: {}", kind_name(source.kind), refused(&error))
+                });
             }
         }
+        self.attached.extend(programs.into_iter().map(|(program, _)| program));
         Ok(source_name(source))
     }
 
-    fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+    pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let missing = || ProgramError::InvalidName { name: name.to_owned() };
         if name.starts_with('f') && self.btf.is_none() {
             self.btf = Btf::from_sys_fs().ok();
@@ -246,29 +337,27 @@ impl Attacher<'_> {
             }
             _ => Err(missing()),
         };
-        if let Err(error) = &result {
-            if std::env::var_os("WHY502_VERIFIER_LOG").is_some() {
-                eprintln!("{name}: {error:?}");
-            }
-            self.note_refusal(name, error);
+        if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
+            eprintln!("{name}: {error:?}");
         }
         result
     }
 
     /// A kernel that does not allow a kind of hook refuses each with the same errno.
-    fn note_refusal(&mut self, program: &str, error: &ProgramError) {
-        let is_permission = refused(error).contains("Operation not permitted");
-        if is_permission && (program.starts_with("fentry_") || program.starts_with("fexit_")) {
-            self.refused.insert(HookKind::Function);
-        }
-        if program.starts_with("kprobe_")
-            && !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists()
-        {
-            self.refused.insert(HookKind::Kprobe);
+    fn note_refusal(&mut self, kind: HookKind, error: &ProgramError) {
+        let as_such = match kind {
+            HookKind::Function => {
+                errno(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            }
+            HookKind::Kprobe => !Path::new(KPROBES).exists(),
+            HookKind::RawTracepoint | HookKind::SystemCall => false,
+        };
+        if as_such {
+            self.refused.insert(kind);
         }
     }
 
-    fn detach(&mut self, name: &str) {
+    pub(super) fn detach(&mut self, name: &str) {
         // A program that was never loaded has nothing to detach.
         let _not_loaded = match self.object.program_mut(name) {
             Some(Program::RawTracePoint(program)) => program.unload(),
@@ -291,6 +380,14 @@ fn programs(kind: HookKind, point: Point) -> Vec<(String, &'static str)> {
         }
         (HookKind::Kprobe, Entry(function)) => vec![(format!("kprobe_{function}"), function)],
         (_, Tracepoint(name) | Return(name) | Entry(name)) => vec![(name.to_owned(), name)],
+    }
+}
+
+/// Why no hook of a kind is to be had.
+fn refusal(kind: HookKind) -> String {
+    match kind {
+        HookKind::Function => "this kernel refuses fentry".to_owned(),
+        _ => format!("this kernel has no {}", kind_name(kind)),
     }
 }
 
@@ -333,6 +430,14 @@ mod tests {
         let new = plan(&Layout { reset_reason_arg: 2, ..Layout::EMPTY });
         let resets = new.iter().find(|plan| plan.fact == Fact::ResetsSent).unwrap();
         assert_eq!(resets.sources[0].kind, HookKind::RawTracepoint);
+    }
+
+    #[test]
+    fn copies_are_told_from_what_they_copy() {
+        assert!(is_copy("sock_send_length_2") && is_copy("fexit_unix_accept_3"));
+        for name in ["sock_send_length", "fexit_unix_accept", "sock_send_length_4", "kfree_skb_2"] {
+            assert!(!is_copy(name), "{name}");
+        }
     }
 
     #[test]

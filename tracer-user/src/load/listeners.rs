@@ -14,12 +14,22 @@ use procfs::{
 
 use crate::duplicate::duplicate;
 
-/// Shows every listener of this host to the kernel side; returns how many there are.
+/// A listener that was shown to the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The first process that holds it.
+    pub pid: i32,
+    /// The number of its inode.
+    pub inode: u64,
+}
+
+/// Shows every listener of this host to the kernel side.
 ///
 /// Processes that end meanwhile, or that may not be looked at, are passed over: their listeners stay unknown, and
 /// verdicts that would need them are less sure.
-pub(super) fn show() -> usize {
-    let Ok(processes) = all_processes() else { return 0 };
+pub(super) fn show() -> Vec<Shown> {
+    let Ok(processes) = all_processes() else { return Vec::new() };
+    let mut result = Vec::new();
     let mut namespaces = HashSet::new();
     let mut listening = HashSet::new();
     let mut shown = HashSet::new();
@@ -37,10 +47,11 @@ pub(super) fn show() -> usize {
                 && show_one(process.pid, descriptor.fd).is_some()
             {
                 shown.insert(inode);
+                result.push(Shown { pid: process.pid, inode });
             }
         }
     }
-    shown.len()
+    result
 }
 
 fn listening_inodes(process: &Process) -> Vec<u64> {

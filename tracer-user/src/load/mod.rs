@@ -1,27 +1,37 @@
 //! Getting the kernel side to run: privileges, the kernel's layout, the hooks, the listeners that exist already.
 
+mod backlog;
 mod btf;
 mod hooks;
 mod listeners;
 mod lockdown;
+mod misses;
 mod open;
 mod privileges;
 mod tracefs;
 
+use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, Filters, Layout, PATH_LEN, Stats};
+use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, Stats};
 
+pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
 pub use hooks::{HookKind, HookPlan};
+pub use listeners::Shown;
 pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
 
-use crate::{facts::Fact, failure::Failure};
+use crate::{
+    facts::Fact,
+    failure::Failure,
+    ledger::{address, path_of},
+    verdict::Upstream,
+};
 
 /// The BPF object that the build script made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
@@ -35,6 +45,8 @@ pub struct Scope {
     pub upstreams: Vec<Endpoint>,
     /// The unix sockets asked for, closed by a zero.
     pub paths: Vec<[u8; PATH_LEN]>,
+    /// The listeners whose connections are told though nginx is on another host. A port alone has the unspecified address.
+    pub listeners: Vec<Endpoint>,
     /// Whether to see connects that fail before TCP's own hooks do.
     pub connect_errors: bool,
     /// The kinds of hooks to use; empty for any.
@@ -50,11 +62,19 @@ pub struct Tracer {
     traces_system_calls: bool,
     plan: HookPlan,
     layout: Layout,
+    attached: Array<MapData, Attached>,
+    has_copies: bool,
     stats: Array<MapData, Stats>,
+    upstreams: HashMap<MapData, Endpoint, u64>,
+    unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
     ring: Option<RingBuf<MapData>>,
     open: Option<Open>,
     listeners: usize,
 }
+
+/// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
+/// the walk must end nonetheless.
+const MOST_UPSTREAMS: usize = 2_048;
 
 /// The size of a map that is to hold one entry for each open exchange.
 const PER_EXCHANGE: [&str; 3] = ["EXCHANGES", "WORKERS", "HANDSHAKES"];
@@ -65,12 +85,10 @@ impl Tracer {
     /// # Errors
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
     pub fn start(scope: &Scope) -> Result<Self, Failure> {
-        privileges::check()?;
-        lockdown::check()?;
-        privileges::lift_memory_limit();
-        let kernel = btf::Kernel::running()?;
-        let layout: Layout = kernel.layout()?;
+        let (_, layout) = prepare()?;
         let mut loader = EbpfLoader::new();
+        // The object asks for no relocations, and reading all of the kernel's types takes its time.
+        loader.btf(None);
         loader.override_global("LAYOUT", &layout, true).override_global("FILTERS", &scope.filters, true);
         for map in PER_EXCHANGE {
             loader.map_max_entries(map, scope.max_open);
@@ -81,10 +99,13 @@ impl Tracer {
         want(&mut object, scope)?;
         let plan = hooks::attach(&mut object, &layout, &scope.only)?;
         let mut attached: Array<_, Attached> =
-            Array::try_from(map(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
-        attached.set(0, hooks::attached(&plan), 0).map_err(anyhow::Error::from)?;
-        let listeners = listeners::show();
+            Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
+        attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
+        let listeners = listeners::show().len();
         let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
+        let upstreams = HashMap::try_from(take(&mut object, "UPSTREAMS")?).map_err(anyhow::Error::from)?;
+        let unix_upstreams =
+            HashMap::try_from(take(&mut object, "UNIX_UPSTREAMS")?).map_err(anyhow::Error::from)?;
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
         let open = Some(Open {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
@@ -96,7 +117,11 @@ impl Tracer {
             traces_system_calls: false,
             plan,
             layout,
+            attached,
+            has_copies: false,
             stats,
+            upstreams,
+            unix_upstreams,
             ring: Some(ring),
             open,
             listeners,
@@ -158,6 +183,43 @@ impl Tracer {
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
     }
 
+    /// How many events the kernel did not show to a program because they interrupted the same program; by program, without the
+    /// further copies. Those that a further copy saw instead ([`Stats::stood_in`]) are among them.
+    ///
+    /// # Errors
+    /// If /proc does not show this process's own descriptors.
+    pub fn missed(&self) -> Result<Vec<(&str, u64)>, Failure> {
+        let mut missed = misses::count(&self.object).context("the programs' own counters cannot be read")?;
+        missed.retain(|(program, _)| !hooks::is_copy(program));
+        Ok(missed)
+    }
+
+    /// Lets further copies of the programs stand in where the first ones miss events, if it is not done already. It makes each event
+    /// a little dearer. Returns whether it was done now.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn attach_copies(&mut self) -> Result<bool, Failure> {
+        if std::mem::replace(&mut self.has_copies, true) {
+            return Ok(false);
+        }
+        // First: a copy that finds no note takes the event for missed.
+        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
+        self.attached.set(0, Attached { copies: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
+        hooks::attach_copies(&mut self.object).map_err(anyhow::Error::from)?;
+        Ok(true)
+    }
+
+    /// How many exchanges with each upstream have ended. What comes or goes while the maps are walked may be missed until they are
+    /// walked again.
+    pub fn upstreams(&self) -> Vec<(Upstream, u64)> {
+        let inet = self.upstreams.iter().flatten().filter(|(upstream, _)| upstream.family != FAMILY_UNIX);
+        let inet = inet.map(|(upstream, count)| (Upstream::Inet(address(&upstream)), count));
+        let unix = self.unix_upstreams.iter().flatten();
+        let unix = unix.map(|(path, count)| (Upstream::Unix(path_of(&path)), count));
+        inet.take(MOST_UPSTREAMS).chain(unix.take(MOST_UPSTREAMS)).collect()
+    }
+
     /// The kernel side's counters.
     ///
     /// # Errors
@@ -165,6 +227,16 @@ impl Tracer {
     pub fn stats(&self) -> Result<Stats, Failure> {
         Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
     }
+}
+
+/// Sees to what every kernel side needs: privileges, room, and the running kernel's layout.
+fn prepare() -> Result<(btf::Kernel, Layout), Failure> {
+    privileges::check()?;
+    lockdown::check()?;
+    privileges::lift_memory_limit();
+    let kernel = btf::Kernel::running()?;
+    let layout = kernel.layout()?;
+    Ok((kernel, layout))
 }
 
 fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Failure> {
@@ -182,6 +254,11 @@ fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
     for path in &scope.paths {
         wanted.insert(path, 1, 0).map_err(anyhow::Error::from)?;
     }
+    let mut served: HashMap<_, Endpoint, u32> =
+        HashMap::try_from(map(object, "SERVED")?).map_err(anyhow::Error::from)?;
+    for listener in &scope.listeners {
+        served.insert(listener, 1, 0).map_err(anyhow::Error::from)?;
+    }
     Ok(())
 }
 
@@ -189,15 +266,15 @@ fn map<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map, F
     object.map_mut(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
 }
 
-/// Why the kernel refused something: its errno, never the verifier's log.
+/// The errno with which the kernel refused something.
+fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
+}
+
+/// Why the kernel refused something: its errno in words, never the verifier's log.
 fn refused(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut source = Some(error);
-    let mut errno = None;
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            errno = Some(io.to_string());
-        }
-        source = error.source();
+    match errno(error).and_then(std::io::Error::raw_os_error) {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string().lines().next().unwrap_or_default().to_owned(),
     }
-    errno.unwrap_or_else(|| error.to_string().lines().next().unwrap_or_default().to_owned())
 }

@@ -5,11 +5,10 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::Output;
-use crate::{audit, cause, verdict};
+use crate::{audit, cause, verdict, words::time};
 
 /// The version of the contract.
 const VERSION: u32 = 1;
@@ -431,12 +430,6 @@ impl<'a> From<&'a verdict::Evidence> for Evidence<'a> {
 /// An object of `cause/detail` to its count, in the order given.
 fn by_cause<S: Serializer>(counts: &&[(cause::Cause, u64)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.iter().map(|(cause, count)| (cause.to_string(), count)))
-}
-
-/// RFC 3339 in UTC, to the microsecond.
-fn time(unix_ns: i64) -> String {
-    let time = Timestamp::from_nanosecond(unix_ns.into()).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{time:.6}")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a thread was found doing.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{borrow::Cow, fmt, net::SocketAddr, path::PathBuf};
 
 /// What one look at a thread found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +48,11 @@ pub enum Target {
     /// A child process, by name if it is known.
     Child(Option<String>),
     /// Time to pass, in this system call.
-    Sleep(&'static str),
+    Sleep(Cow<'static, str>),
     /// A signal.
     Signal,
     /// Any one of several descriptors.
-    Events(&'static str),
+    Events(Cow<'static, str>),
     /// What no signal interrupts, a disk most often; by the name of the kernel's function.
     Disk(String),
     /// A CPU: others ran.

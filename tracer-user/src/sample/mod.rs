@@ -1,30 +1,23 @@
 //! What slow workers are doing: while an exchange is open for longer than a second, its worker is looked at once a
 //! second, through /proc, without stopping it.
 
+mod activities;
 mod activity;
 mod doing;
+mod glimpse;
 mod sockets;
 mod syscall;
-mod thread;
 mod wait;
 mod words;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread as std_thread,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, thread, time::Duration};
 
+pub use activities::Activities;
 pub use activity::Activity;
 pub use doing::{Doing, Peer, Target};
+use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;
-use thread::{Look, Used, look};
-use tracer_ebpf::NginxEnd;
+use tokio::sync::mpsc::{self, Receiver};
 
 use crate::clock::monotonic_ns;
 
@@ -40,10 +33,6 @@ const MOST_THREADS: usize = 64;
 
 /// The same, with those that cannot be looked at.
 const MOST_TRIED: usize = 4 * MOST_THREADS;
-
-/// Rounds for which the looks at an exchange that is no longer open are kept: longer than the ledger waits for what
-/// nginx does next.
-const KEPT_ROUNDS: u64 = 4;
 
 /// Names a connection: nginx's socket and when it connected.
 type Name = (u64, u64);
@@ -67,106 +56,93 @@ pub struct Served {
     pub local: Option<SocketAddr>,
 }
 
-/// Looks at slow workers, in a thread of its own: whatever keeps a look waiting, tracing goes on. The thread ends some
-/// time after this is dropped.
-#[derive(Debug)]
-pub struct Sampler {
-    kept: Arc<Mutex<HashMap<Name, Kept>>>,
-    _end: mpsc::Sender<()>,
+/// What one look at a thread found, for all the exchanges that it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When it was (ns, monotonic).
+    pub ns: u64,
+    /// The process.
+    pub pid: i32,
+    /// The thread.
+    pub tid: i32,
+    /// What it did.
+    pub doing: Doing,
+    /// Whether the thread is not all of its process.
+    pub has_other_threads: bool,
+    /// The exchanges: their connections, and which exchange on it.
+    pub exchanges: Vec<(Name, u32)>,
 }
 
-/// What was learnt of one exchange.
-#[derive(Clone, Debug)]
-struct Kept {
-    exchange: u32,
-    activity: Activity,
-    /// The last round in which the exchange was open.
-    round: u64,
-}
+/// Rounds of looks that may wait to be taken in; the sampler then waits, too.
+const MOST_ROUNDS: usize = 4;
 
-impl Sampler {
-    /// Begins to look. `open` lists the exchanges that began before a moment (ns, monotonic) and are still open.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub fn start(mut open: impl FnMut(u64) -> Vec<Served> + Send + 'static) -> std::io::Result<Self> {
-        let kept = Arc::new(Mutex::new(HashMap::new()));
-        let (end, ended) = mpsc::channel();
-        let mut rounds = Rounds { kept: Arc::clone(&kept), ..Rounds::default() };
-        std_thread::Builder::new().name("sampler".to_owned()).spawn(move || {
-            while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-                rounds.round(&open(monotonic_ns().saturating_sub(SLOW_NS)));
+/// Looks at slow workers, in a thread of its own: whatever keeps a look waiting, tracing goes on. `open` lists the exchanges
+/// that began before a moment (ns, monotonic) and are still open. What each round finds comes out of the receiver; the thread
+/// ends some time after that is dropped.
+///
+/// # Errors
+/// If no thread can be started.
+pub fn start(
+    mut open: impl FnMut(u64) -> Vec<Served> + Send + 'static,
+) -> std::io::Result<Receiver<Vec<Look>>> {
+    let (send, found) = mpsc::channel(MOST_ROUNDS);
+    let mut rounds = Rounds::default();
+    thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+        loop {
+            thread::sleep(PERIOD);
+            if send.is_closed() {
+                break;
             }
-        })?;
-        Ok(Self { kept, _end: end })
-    }
-
-    /// Hands over what was learnt of an exchange that has ended. None if it was not slow.
-    pub fn take(&self, nginx: &NginxEnd) -> Option<Activity> {
-        let kept = lock(&self.kept).remove(&(nginx.sock, nginx.connect_ns))?;
-        (kept.exchange == nginx.exchange).then_some(kept.activity)
-    }
+            let looks = rounds.round(&open(monotonic_ns().saturating_sub(SLOW_NS)));
+            if !looks.is_empty() && send.blocking_send(looks).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(found)
 }
 
 /// The state between two rounds.
 #[derive(Debug, Default)]
 struct Rounds {
-    kept: Arc<Mutex<HashMap<Name, Kept>>>,
     /// What each thread had used at the last look.
     used: HashMap<i32, Used>,
     sockets: Sockets,
-    round: u64,
 }
 
 impl Rounds {
-    /// Looks at the workers of these exchanges once.
-    fn round(&mut self, served: &[Served]) {
-        self.round += 1;
-        let looks = self.look_at(served);
-        let mut kept = lock(&self.kept);
-        for exchange in served {
-            let look = looks.get(&exchange.tid);
-            self.keep(&mut kept, exchange, look);
-        }
-        kept.retain(|_, kept| kept.round + KEPT_ROUNDS > self.round);
-    }
-
-    /// One look at each thread.
-    fn look_at(&mut self, served: &[Served]) -> HashMap<i32, Look> {
-        let (mut looks, mut used, mut tried) = (HashMap::new(), HashMap::new(), HashSet::new());
+    /// Looks at the workers of these exchanges once: one look at each thread.
+    fn round(&mut self, served: &[Served]) -> Vec<Look> {
+        let (mut looks, mut used, mut tried) = (Vec::new(), HashMap::new(), HashMap::new());
         self.sockets.begin_round();
         for served in in_order(served) {
-            if looks.len() == MOST_THREADS || tried.len() == MOST_TRIED {
-                break;
+            let exchange = (served.name, served.exchange);
+            if let Some(found) = tried.get(&served.tid) {
+                if let Some(number) = found {
+                    let look: &mut Look = &mut looks[*number];
+                    look.exchanges.push(exchange);
+                }
+                continue;
             }
-            if tried.insert(served.tid)
-                && let Some(look) =
-                    look(served, self.used.get(&served.tid), &mut self.sockets, monotonic_ns())
-            {
-                used.insert(served.tid, look.used);
-                looks.insert(served.tid, look);
+            if looks.len() == MOST_THREADS || tried.len() == MOST_TRIED {
+                continue;
+            }
+            let found = look(served, self.used.get(&served.tid), &mut self.sockets, monotonic_ns());
+            tried.insert(served.tid, found.is_some().then_some(looks.len()));
+            if let Some(Glimpse { doing, used: now, has_other_threads }) = found {
+                used.insert(served.tid, now);
+                looks.push(Look {
+                    ns: now.at_ns,
+                    pid: served.pid,
+                    tid: served.tid,
+                    doing,
+                    has_other_threads,
+                    exchanges: vec![exchange],
+                });
             }
         }
         self.used = used;
         looks
-    }
-
-    fn keep(&self, kept: &mut HashMap<Name, Kept>, served: &Served, look: Option<&Look>) {
-        let known = kept.get_mut(&served.name).filter(|known| known.exchange == served.exchange);
-        match (known, look) {
-            (Some(known), look) => {
-                known.round = self.round;
-                if let Some(Look { doing, used, has_other_threads }) = look {
-                    known.activity.add(used.at_ns, doing.clone(), *has_other_threads);
-                }
-            }
-            (None, Some(Look { doing, used, has_other_threads })) => {
-                let activity = Activity::new(used.at_ns, doing.clone(), *has_other_threads);
-                let new = Kept { exchange: served.exchange, activity, round: self.round };
-                kept.insert(served.name, new);
-            }
-            (None, None) => {}
-        }
     }
 }
 
@@ -175,11 +151,6 @@ fn in_order(served: &[Served]) -> Vec<&Served> {
     let mut order: Vec<_> = served.iter().collect();
     order.sort_by_key(|served| (served.is_answered, served.since_ns));
     order
-}
-
-/// A round that panicked has left nothing half done that matters.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -61,9 +61,9 @@ impl Waiter<'_> {
             }
             Call::Epoll { name, fd } => match self.epoll_set(fd).as_deref() {
                 Some([(fd, way)]) => self.behind(*fd, *way, name)?,
-                _ => Target::Events(name),
+                _ => Target::Events(name.into()),
             },
-            Call::Sleep { name } => Target::Sleep(name),
+            Call::Sleep { name } => Target::Sleep(name.into()),
             Call::Futex => Target::Lock,
             Call::FileLock { fd } => match self.behind(fd, Way::In, "flock")? {
                 Target::File(path) => Target::FileLock(path),
@@ -78,10 +78,10 @@ impl Waiter<'_> {
 
     /// What a call that waits for any of these waits for.
     fn any_of(&mut self, name: &'static str, watched: Option<Watched>) -> Option<Target> {
-        let Some(mut watched) = watched else { return Some(Target::Events(name)) };
+        let Some(mut watched) = watched else { return Some(Target::Events(name.into())) };
         // poll and select with nothing to watch only let time pass.
         if watched.is_empty() {
-            return Some(Target::Sleep(name));
+            return Some(Target::Sleep(name.into()));
         }
         if watched.len() > 1 && self.is_only_thread {
             // With no other thread to wake it, such as libcurl keeps beside its sockets, they are watched for nothing.
@@ -92,7 +92,7 @@ impl Waiter<'_> {
             targets.push(self.behind(fd, way, name)?);
         }
         targets.dedup();
-        Some(if targets.len() == 1 { targets.swap_remove(0) } else { Target::Events(name) })
+        Some(if targets.len() == 1 { targets.swap_remove(0) } else { Target::Events(name.into()) })
     }
 
     /// Whether this descriptor is one by which a process wakes itself: an eventfd, or one end of a pair or of a pipe

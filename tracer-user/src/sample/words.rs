@@ -185,7 +185,7 @@ mod tests {
             (waiting_on("10.0.0.5:3306"), "In all 5 samples it waited on 10.0.0.5:3306."),
             (Doing::Running, "It ran on the CPU throughout (5 samples)."),
             (
-                Doing::Waiting(Target::Sleep("clock_nanosleep")),
+                Doing::Waiting(Target::Sleep("clock_nanosleep".into())),
                 "It slept (clock_nanosleep) in all 5 samples.",
             ),
             (

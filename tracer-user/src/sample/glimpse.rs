@@ -55,20 +55,25 @@ impl Used {
 
 /// What one look found.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
+pub(super) struct Glimpse {
     pub(super) doing: Doing,
     pub(super) used: Used,
     pub(super) has_other_threads: bool,
 }
 
 /// Looks at the thread that serves `served`, at `now` (ns, monotonic). None if it has gone, or may not be looked at.
-pub(super) fn look(served: &Served, before: Option<&Used>, sockets: &mut Sockets, now: u64) -> Option<Look> {
+pub(super) fn look(
+    served: &Served,
+    before: Option<&Used>,
+    sockets: &mut Sockets,
+    now: u64,
+) -> Option<Glimpse> {
     let process = Process::new(served.pid).ok()?;
     let task = process.task_from_tid(served.tid).ok()?;
     let stat = task.stat().ok()?;
     let used = Used::of(&stat, task.schedstat().ok().as_ref(), now);
     let has_other_threads = stat.num_threads > 1;
-    let found = |doing| Some(Look { doing, used, has_other_threads });
+    let found = |doing| Some(Glimpse { doing, used, has_other_threads });
     if let Some(doing) = before.and_then(|before| used.mostly(before)) {
         return found(doing);
     }

@@ -1,0 +1,65 @@
+//! The options of `why502 backlog`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
+
+use super::{Format, UpstreamFilter, comm, duration, hook_kind};
+use crate::load::HookKind;
+
+const EXAMPLES: &str = "\
+Examples:
+  why502 backlog                         The listeners that nginx connects to, in a table that is kept up to date
+  why502 backlog :9000 -d 1m             Whoever listens on port 9000, for a minute
+  why502 backlog --all -o json           Every listener of this host, as JSON Lines
+  why502 backlog --verify --fpm-pool /etc/php/8.2/fpm/pool.d/www.conf
+                                         Whether what is configured is what the kernel enforces
+  why502 backlog --experiment            What a full accept queue does, measured on this kernel
+
+Exit status: 0 ended as asked; 1 failed at run time; 2 wrong usage; 3 this host or these privileges cannot trace.";
+
+/// The options of `why502 backlog`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Backlog {
+    /// Watch only these listeners: IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path.
+    #[arg(value_name = "LISTENER", conflicts_with_all = ["all", "experiment"])]
+    pub listeners: Vec<UpstreamFilter>,
+
+    /// Watch every listener of this host, not only those that nginx connects to.
+    #[arg(long, conflicts_with = "experiment")]
+    pub all: bool,
+
+    /// The processes whose upstreams are watched, by name.
+    #[arg(long, value_name = "NAME", default_value = "nginx",
+          value_parser = NonEmptyStringValueParser::new().try_map(comm))]
+    pub comm: String,
+
+    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Write a table and lines for a person, or JSON Lines for a program.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+
+    /// Check what is claimed about this host's backlogs while watching (for 10 s unless -d says otherwise).
+    #[arg(long, conflicts_with = "experiment")]
+    pub verify: bool,
+
+    /// With --verify, also check this pool file of php-fpm's, or these if repeated.
+    #[arg(long = "fpm-pool", value_name = "PATH", requires = "verify")]
+    pub fpm_pools: Vec<PathBuf>,
+
+    /// In a network namespace of its own, measure what a full accept queue does on this kernel (a minute at most).
+    #[arg(long, conflicts_with = "duration")]
+    pub experiment: bool,
+
+    /// Use only these kinds of hooks.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
+    pub hooks_only: Vec<HookKind>,
+
+    /// Create this file once every hook is attached.
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub ready_file: Option<PathBuf>,
+}

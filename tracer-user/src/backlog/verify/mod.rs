@@ -1,0 +1,188 @@
+//! `--verify`: what is claimed about this host's backlogs, held against what the kernel enforces and has counted.
+
+mod fpm;
+mod nginx;
+mod settings;
+mod status;
+
+use std::path::PathBuf;
+
+use super::{Asked, Queue, reconcile::Books};
+use crate::verdict::Upstream;
+
+/// A claim, and whether it holds on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The claim.
+    pub claim: String,
+    /// Whether it holds; none where that cannot be told.
+    pub holds: Option<bool>,
+    /// The figures, or why there are none.
+    pub figures: String,
+}
+
+/// What a configuration asks listen for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Configured {
+    /// Whose configuration: `nginx 812`, `the pool www`.
+    by: String,
+    /// Where it listens; a port alone has the unspecified address.
+    addr: Upstream,
+    /// The backlog; negative for as many as the kernel allows.
+    backlog: i64,
+}
+
+/// What is there to check.
+pub(super) struct Scene<'a> {
+    /// Every listener of this host.
+    pub queues: &'a [Queue],
+    /// Those that are told.
+    pub told: &'a [Queue],
+    /// The network namespaces.
+    pub books: &'a Books,
+    /// The processes whose upstreams matter.
+    pub comm: &'a str,
+    /// Pool files of php-fpm's.
+    pub fpm_pools: &'a [PathBuf],
+}
+
+/// Checks everything. `depth_of` reads a listener's depth as it is at that moment.
+pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Option<u32>) -> Vec<Check> {
+    let mut checks: Vec<Check> = scene.told.iter().map(overflowed).collect();
+    let mut known = Vec::new();
+    match nginx::configured(scene) {
+        Ok(listens) => {
+            checks.extend(listens.iter().flat_map(|configured| enforced(configured, scene)));
+            known.extend(listens);
+        }
+        Err(check) => checks.push(check),
+    }
+    for path in scene.fpm_pools {
+        match fpm::read(path) {
+            Err(reason) => checks.push(Check {
+                claim: format!("{} configures a pool", path.display()),
+                holds: None,
+                figures: reason,
+            }),
+            Ok(pools) => {
+                for pool in pools {
+                    checks.extend(enforced(&pool.configured, scene));
+                    checks.extend(status::check(&pool, scene, depth_of));
+                    known.push(pool.configured);
+                }
+            }
+        }
+    }
+    let is_known = |queue: &&Queue| known.iter().any(|configured| is_same(&configured.addr, &queue.addr));
+    checks.extend(scene.told.iter().filter(|queue| !is_known(queue)).map(asked));
+    checks.extend(settings::checks(scene));
+    checks
+}
+
+fn overflowed(queue: &Queue) -> Check {
+    Check {
+        claim: format!("nothing overflowed at {} while watching", queue.addr),
+        holds: Some(queue.overflows() == 0),
+        figures: format!(
+            "{} overflows; at most {} of {} waited",
+            queue.overflows(),
+            queue.max_depth,
+            queue.fits()
+        ),
+    }
+}
+
+/// A listener whose configuration is not known: what it asked for shows as far as somaxconn lets it.
+fn asked(queue: &Queue) -> Check {
+    let Queue { addr, limit, .. } = queue;
+    let fits = format!("the kernel enforces {limit}, so {} connections fit", queue.fits());
+    let (holds, figures) = match queue.asked {
+        Asked::Exactly(asked) => (Some(true), format!("it asked for {asked}; {fits}")),
+        Asked::AtLeast(_) => {
+            (None, format!("it asked for {limit} or more, which is net.core.somaxconn; {fits}"))
+        }
+        Asked::Unknown => (None, format!("net.core.somaxconn cannot be read there; {fits}")),
+    };
+    Check { claim: format!("whoever listens on {addr} has the backlog that it asked for"), holds, figures }
+}
+
+/// Whether the kernel enforces what a configuration asks for, for each listener there is.
+fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
+    let Configured { by, addr, backlog } = configured;
+    let asked = if *backlog < 0 { "as long as possible".to_owned() } else { format!("of {backlog}") };
+    let claim = format!("{by} has a backlog {asked} on {addr}, as configured");
+    let found = listeners(addr, scene.queues);
+    if found.is_empty() {
+        return vec![Check { claim, holds: None, figures: "nobody listens there".to_owned() }];
+    }
+    let judge = |queue: &Queue| {
+        let somaxconn = scene.books.somaxconn(queue.netns);
+        let cap = somaxconn.map_or_else(String::new, |cap| format!("; net.core.somaxconn is {cap}"));
+        let holds = match u32::try_from(*backlog) {
+            Ok(backlog) => queue.limit == backlog,
+            // A negative one is the largest there is to the kernel.
+            Err(_) => somaxconn.is_none_or(|cap| queue.limit == cap),
+        };
+        let why = match somaxconn {
+            _ if holds => "",
+            Some(cap) if queue.limit == cap => ", which cuts it",
+            _ => "; it was configured otherwise when listen was called",
+        };
+        Check {
+            claim: claim.clone(),
+            holds: Some(holds),
+            figures: format!(
+                "the kernel enforces {}, so {} connections fit{cap}{why}",
+                queue.limit,
+                queue.fits()
+            ),
+        }
+    };
+    found.into_iter().map(judge).collect()
+}
+
+/// The listeners at an address. Of several network namespaces' all are taken.
+fn listeners<'a>(addr: &Upstream, queues: &'a [Queue]) -> Vec<&'a Queue> {
+    queues.iter().filter(|queue| is_same(addr, &queue.addr)).collect()
+}
+
+fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
+    match (configured, listener) {
+        (Upstream::Inet(a), Upstream::Inet(b)) => {
+            // Whether a port alone means all IPv4 or all IPv6 addresses is the program's to say.
+            a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
+        }
+        _ => configured == listener,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::accept_queue::Listener;
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn queue(limit: u32) -> Queue {
+        let mut listener = Listener::new_zeroed();
+        listener.limit = limit;
+        let queue = Queue::of(&listener, 0, None, None);
+        Queue { addr: Upstream::Unix("/run/a.sock".into()), ..queue }
+    }
+
+    #[test]
+    fn a_backlog_that_is_not_enforced_is_a_false_claim() {
+        let queues = [queue(128)];
+        let books = Books::default();
+        let scene = Scene { queues: &queues, told: &[], books: &books, comm: "nginx", fpm_pools: &[] };
+        let configured = |backlog| Configured {
+            by: "the pool www".to_owned(),
+            addr: Upstream::Unix("/run/a.sock".into()),
+            backlog,
+        };
+        assert_eq!(enforced(&configured(128), &scene)[0].holds, Some(true));
+        assert_eq!(enforced(&configured(511), &scene)[0].holds, Some(false));
+        let elsewhere = Configured { addr: Upstream::Unix("/run/b.sock".into()), ..configured(1) };
+        assert_eq!(enforced(&elsewhere, &scene)[0].holds, None);
+    }
+}

@@ -1,0 +1,382 @@
+//! The run: reads what the kernel side says, and hands on what it amounts to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, interval, sleep_until},
+};
+use tracer_ebpf::{
+    COMM_LEN, FAMILY_UNIX,
+    accept_queue::{Listener, Stats, Victim},
+};
+
+use super::{
+    Balance, Outcome, Overflow, Queue,
+    choice::Choice,
+    decode::{Record, decode},
+    output::{Json, Moment, Output, Summary, Text},
+    owners::Owners,
+    queue::addr,
+    reconcile::Books,
+    verify::{Check, Scene, checks},
+    victim::{at_the_end, judged},
+};
+use crate::{
+    args::{Backlog as Args, Format},
+    clock::monotonic_ns,
+    facts::Fact,
+    failure::Failure,
+    load::Backlog,
+    output::Look,
+    verdict::Upstream,
+};
+
+/// How often the listeners are told.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long claims are verified, unless the command line says otherwise.
+const VERIFIED: Duration = Duration::from_secs(10);
+
+/// Watches until the duration is over, or SIGINT or SIGTERM comes.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the event loop cannot be started")?;
+    runtime.block_on(watch(args))
+}
+
+async fn watch(args: &Args) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    let mut run = Run::start(args)?;
+    run.greet();
+    if let Some(path) = &args.ready_file {
+        fs::write(path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
+    let mut ring = unsafe { AsyncFd::register_with_interest(run.backlog.take_ring()?, Interest::READABLE) }
+        .context("the ring buffer cannot be watched")?;
+    let mut tick = interval(TICK);
+    let end = args.duration.or(args.verify.then_some(VERIFIED)).map(|duration| Instant::now() + duration);
+    let mut is_over = false;
+    while !is_over {
+        let mut is_time = false;
+        tokio::select! {
+            guard = ring.readable_mut() => guard.context("the ring buffer cannot be read")?.clear_ready(),
+            _ = tick.tick() => is_time = true,
+            () = at(end) => is_over = true,
+            _ = interrupt.recv() => is_over = true,
+            _ = terminate.recv() => is_over = true,
+        }
+        let mut batch = || -> io::Result<()> {
+            while let Some(record) = ring.get_mut().next() {
+                run.take(&Bytes::copy_from_slice(&record))?;
+            }
+            if is_over {
+                run.end()?;
+            } else if is_time {
+                run.tick()?;
+            }
+            run.output.flush()
+        };
+        match batch() {
+            Ok(()) => {}
+            // The reader has gone: `| head` has what it wanted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => {
+                return Err(Failure::Run(
+                    anyhow::Error::from(error).context("standard output cannot be written"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a moment, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A listener's name: its address in the kernel is used again, the moment it was seen first is not.
+type Name = (u64, u64);
+
+/// What a run has come to so far.
+struct Run<'a> {
+    args: &'a Args,
+    backlog: Backlog,
+    owners: Owners,
+    books: Books,
+    choice: Choice,
+    output: Box<dyn Output>,
+    started_ns: u64,
+    /// The listeners as they were looked at last.
+    queues: Vec<Queue>,
+    /// Those that were closed.
+    closed: Vec<Queue>,
+    /// Where each listener listens or listened, and its network namespace.
+    addresses: HashMap<Name, (Upstream, u32)>,
+    victims: u64,
+    passed_over: u64,
+}
+
+impl<'a> Run<'a> {
+    fn start(args: &'a Args) -> Result<Self, Failure> {
+        let mut comm = [0; COMM_LEN];
+        comm[..args.comm.len()].copy_from_slice(args.comm.as_bytes());
+        let choice = Choice::new(args);
+        let backlog = Backlog::start(comm, &args.hooks_only)?;
+        let stdout = io::BufWriter::new(io::stdout());
+        let output: Box<dyn Output> = match args.output {
+            Format::Json => Box::new(Json::new(stdout)),
+            Format::Text => {
+                let look = Look::of_stdout(false);
+                Box::new(Text::new(stdout, look, look.details && args.duration.is_none()))
+            }
+        };
+        let mut run = Self {
+            args,
+            backlog,
+            owners: Owners::default(),
+            books: Books::default(),
+            choice,
+            output,
+            started_ns: monotonic_ns(),
+            queues: Vec::new(),
+            closed: Vec::new(),
+            addresses: HashMap::new(),
+            victims: 0,
+            passed_over: 0,
+        };
+        run.look();
+        Ok(run)
+    }
+
+    /// Tells on standard error what is watched, and what this kernel does not show.
+    fn greet(&self) {
+        let which = match &self.choice {
+            Choice::All => "every listener".to_owned(),
+            Choice::These(filters) => {
+                let names: Vec<String> = filters.iter().map(ToString::to_string).collect();
+                names.join(", ")
+            }
+            Choice::Nginx(_) => {
+                format!("the listeners that {} connects to (--all for every one)", self.args.comm)
+            }
+        };
+        eprintln!("why502: watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
+        for (fact, reason) in &self.backlog.plan().missing {
+            let instead = match fact {
+                Fact::SynDrops => {
+                    "who meets a full queue at its SYN has no name here, and is not counted per listener"
+                }
+                Fact::HandshakeDrops => "who meets a full queue at the end of its handshake is not seen here",
+                Fact::Accepts => "how long connections wait to be accepted is not seen here",
+                Fact::UnixSockets => "who meets a unix socket's full queue is not seen here",
+                _ => "some victims on this host have no process's name",
+            };
+            eprintln!("why502: {instead}: {reason}");
+        }
+        if let Err(reason) = self.backlog.unix_arrivals()
+            && self.backlog.plan().missing.iter().any(|(fact, _)| *fact == Fact::UnixSockets)
+        {
+            eprintln!("why502: the queues of unix sockets are not seen here: {reason}");
+        }
+    }
+
+    /// Looks at every listener, and learns what is new about them.
+    fn look(&mut self) {
+        let listeners = self.backlog.listeners();
+        let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
+        self.owners.look_for(listened, self.backlog.shown());
+        for listener in &listeners {
+            let holder = self.owners.of(listener.inode);
+            let netns = listener.netns;
+            self.books.open(netns, holder, || seen_in(netns, &self.backlog.listeners()));
+        }
+        let now = monotonic_ns();
+        let mut queues: Vec<Queue> = listeners.iter().map(|listener| self.queue(listener, now)).collect();
+        queues.sort_by(|a, b| (&a.addr, a.netns, a.since_ns).cmp(&(&b.addr, b.netns, b.since_ns)));
+        for queue in &queues {
+            self.addresses.insert((queue.sock, queue.since_ns), (queue.addr.clone(), queue.netns));
+        }
+        self.queues = queues;
+    }
+
+    fn queue(&self, listener: &Listener, now_ns: u64) -> Queue {
+        let owner = self.owners.of(listener.inode).map(|holder| holder.process.clone());
+        Queue::of(listener, now_ns, owner, self.books.somaxconn(listener.netns))
+    }
+
+    /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
+    fn bury_unix_listeners(&mut self) {
+        for listener in self.backlog.listeners() {
+            if listener.local.family == FAMILY_UNIX
+                && listener.inode != 0
+                && self.owners.is_abandoned(listener.inode)
+            {
+                self.backlog.bury(listener.sock);
+                let queue = self.queue(&listener, monotonic_ns());
+                self.close(queue);
+            }
+        }
+    }
+
+    fn close(&mut self, mut queue: Queue) {
+        let same = |known: &&Queue| (known.sock, known.since_ns) == (queue.sock, queue.since_ns);
+        if let Some(known) = self.queues.iter().find(same) {
+            // Whoever owned it may be gone by now.
+            queue.owner = queue.owner.or_else(|| known.owner.clone());
+        }
+        self.addresses.insert((queue.sock, queue.since_ns), (queue.addr.clone(), queue.netns));
+        self.closed.push(queue);
+    }
+
+    /// Takes in one record of the ring buffer.
+    fn take(&mut self, bytes: &Bytes) -> io::Result<()> {
+        match decode(bytes) {
+            Ok(Record::Ended(victim)) => self.tell(&victim, None),
+            Ok(Record::Closed(listener)) => {
+                let queue = self.queue(&listener, monotonic_ns());
+                self.close(queue);
+                Ok(())
+            }
+            Err(error) => {
+                eprintln!("why502: a record was passed over: {error}");
+                self.passed_over += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells a victim, if its listener is one that is told.
+    fn tell(&mut self, victim: &Victim, outcome: Option<Outcome>) -> io::Result<()> {
+        let name = (victim.listener, victim.listener_since_ns);
+        if !self.addresses.contains_key(&name) {
+            self.look();
+        }
+        let Some((listener, netns)) = self.addresses.get(&name).cloned() else {
+            eprintln!("why502: a connection met the full queue of a listener that is gone");
+            self.passed_over += 1;
+            return Ok(());
+        };
+        let is_it = |queue: &&Queue| (queue.sock, queue.since_ns) == name;
+        let queue = self.queues.iter().find(is_it).or_else(|| self.closed.iter().find(is_it));
+        let overflow = Overflow::of(victim, &listener, netns, outcome, &self.args.comm);
+        // nginx may have connected since the listener was looked at.
+        if !overflow.is_nginx && !queue.is_some_and(|queue| self.choice.has(queue)) {
+            return Ok(());
+        }
+        self.victims += 1;
+        self.output.overflow(&overflow)
+    }
+
+    fn told(&self) -> Vec<Queue> {
+        self.queues.iter().filter(|queue| self.choice.has(queue)).cloned().collect()
+    }
+
+    /// A second has passed.
+    fn tick(&mut self) -> io::Result<()> {
+        self.bury_unix_listeners();
+        self.look();
+        self.output.queues(&self.told(), Moment::Running)?;
+        let now = monotonic_ns();
+        for (key, victim) in self.backlog.victims() {
+            if let Some(outcome) = judged(&victim, now) {
+                self.backlog.forget(&key);
+                self.tell(&victim, Some(outcome))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
+    fn end(&mut self) -> io::Result<()> {
+        let balances = self.balance();
+        for (key, victim) in self.backlog.victims() {
+            self.backlog.forget(&key);
+            self.tell(&victim, Some(at_the_end(&victim)))?;
+        }
+        let mut last = self.told();
+        let gone = self.closed.iter().filter(|queue| self.choice.has(queue)).cloned();
+        last.extend(gone);
+        self.output.queues(&last, Moment::Last)?;
+        self.output.balance(&balances)?;
+        if self.args.verify {
+            let checks = self.verify(&last);
+            self.output.checks(&checks)?;
+        }
+        let stats = self.backlog.stats().unwrap_or_else(|error| {
+            eprintln!("why502: {error}");
+            Stats::default()
+        });
+        self.output.summary(&Summary {
+            elapsed_ns: monotonic_ns() - self.started_ns,
+            listeners: last.len(),
+            victims: self.victims,
+            unnamed: stats.victims_untracked,
+            lost: stats.lost + self.passed_over,
+            unattributed: stats.unattributed,
+            unwatched: stats.listeners_untracked,
+        })
+    }
+
+    fn verify(&self, told: &[Queue]) -> Vec<Check> {
+        let scene = Scene {
+            queues: &self.queues,
+            told,
+            books: &self.books,
+            comm: &self.args.comm,
+            fpm_pools: &self.args.fpm_pools,
+        };
+        let mut depth_of = |queue: &Queue| {
+            let now = self.backlog.listeners();
+            now.iter()
+                .find(|now| (now.sock, now.since_ns) == (queue.sock, queue.since_ns))
+                .map(|now| now.depth)
+        };
+        checks(&scene, &mut depth_of)
+    }
+
+    /// Holds the sums against the kernel's, at a moment when nothing was counted meanwhile if there is one.
+    fn balance(&mut self) -> Vec<Balance> {
+        const TRIES: usize = 5;
+        let mut balances = Vec::new();
+        for _ in 0..TRIES {
+            self.look();
+            let before: u64 = self.queues.iter().map(Queue::overflows).sum();
+            let all = self.queues.iter().chain(&self.closed);
+            let choice = &self.choice;
+            balances = self.books.close(all.map(|queue| (queue, choice.has(queue))));
+            self.look();
+            if self.queues.iter().map(Queue::overflows).sum::<u64>() == before {
+                break;
+            }
+        }
+        balances
+    }
+}
+
+/// How many packets were seen to meet a full queue in a network namespace.
+fn seen_in(netns: u32, listeners: &[Listener]) -> u64 {
+    let there: HashSet<u64> =
+        listeners.iter().filter(|listener| listener.netns == netns).map(|listener| listener.sock).collect();
+    let of_tcp = listeners.iter().filter(|listener| there.contains(&listener.sock) && !is_unix(listener));
+    of_tcp.map(|listener| listener.syn_drops + listener.ack_drops).sum()
+}
+
+fn is_unix(listener: &Listener) -> bool {
+    matches!(addr(listener), Upstream::Unix(_))
+}

@@ -1,0 +1,262 @@
+//! From the stream's entries to lines, and back.
+
+use tracer_ebpf::{Aftermath, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, WorkerGone};
+
+use super::{
+    Header, Line, Names,
+    codec::{Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, bad},
+    ends::{NginxEnd, WorkerEnd},
+    header::{number, of_sources, to_sources},
+    line::Action,
+    look::Look,
+};
+use crate::{
+    decode::Record,
+    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, UpstreamCounts, What},
+    verdict::Upstream,
+};
+
+/// Turns entries into lines.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    base: Base,
+    names: Names,
+}
+
+impl Encoder {
+    /// For a recording that began at `started_ns` (monotonic).
+    pub fn new(started_ns: u64, names: Names) -> Self {
+        Self { base: Base { started_ns }, names }
+    }
+
+    /// The line of an entry.
+    pub fn line(&self, entry: &Entry) -> Line {
+        let context = Context { base: self.base, names: &self.names };
+        let at = entry.at_ns.cast_signed().wrapping_sub(self.base.started_ns.cast_signed());
+        match &entry.what {
+            What::Record(Record::Exchange(exchange)) => {
+                let Exchange { header: _, nginx, worker, path, reserved: _ } = exchange.as_ref();
+                Line::Exchange {
+                    at,
+                    nginx: Box::new(NginxEnd::encode(nginx, context)),
+                    worker: (worker.sock != 0).then(|| Box::new(WorkerEnd::encode(worker, context))),
+                    path: SocketPath::encode(path, context),
+                }
+            }
+            What::Record(Record::Aftermath(aftermath, action)) => {
+                let Aftermath {
+                    header: _,
+                    sock,
+                    connect_ns,
+                    ns,
+                    closed_ns,
+                    turned_to,
+                    other_sock,
+                    action: _,
+                    bytes,
+                    old_state,
+                    reserved: _,
+                    peer,
+                    reserved2: _,
+                } = aftermath.as_ref();
+                Line::Aftermath {
+                    at,
+                    sock: Id::encode(sock, context),
+                    connect_ns: Moment::encode(connect_ns, context),
+                    ns: Moment::encode(ns, context),
+                    closed_ns: Moment::encode(closed_ns, context),
+                    turned_to: Id::encode(turned_to, context),
+                    other_sock: Id::encode(other_sock, context),
+                    action: match action {
+                        tracer_ebpf::Action::Sent => Action::Sent,
+                        tracer_ebpf::Action::Closed => Action::Closed,
+                        tracer_ebpf::Action::Connected => Action::Connected,
+                    },
+                    bytes: *bytes,
+                    old_state: State::encode(old_state, context),
+                    peer: Address::encode(peer, context),
+                }
+            }
+            What::Record(Record::WorkerGone(gone)) => {
+                let WorkerGone { header: _, worker } = gone.as_ref();
+                Line::WorkerGone { at, worker: Box::new(WorkerEnd::encode(worker, context)) }
+            }
+            What::Record(Record::Served(served)) => {
+                let Served { header: _, handshake, peer, reserved: _, worker } = served.as_ref();
+                Line::Served {
+                    at,
+                    handshake: Handshake::encode(handshake, context),
+                    peer: Address::encode(peer, context),
+                    worker: Box::new(WorkerEnd::encode(worker, context)),
+                }
+            }
+            What::Look(look) => Line::Look { at, look: Look::encode(look, context) },
+            What::Depth(Depth { ns, listener, depth, limit }) => Line::Depth {
+                at,
+                ns: Moment::encode(ns, context),
+                listener: self.upstream(listener),
+                depth: *depth,
+                limit: *limit,
+            },
+            What::Loss(Loss { ns, reason, count }) => Line::Loss {
+                at,
+                ns: Moment::encode(ns, context),
+                reason: reason.name().to_owned(),
+                count: *count,
+            },
+            What::Counts(Counts { exchanges, connections, untracked }) => {
+                Line::Counts { at, exchanges: *exchanges, connections: *connections, untracked: *untracked }
+            }
+            What::Upstream(UpstreamCounts { ns, upstream, exchanges }) => Line::Upstream {
+                at,
+                ns: Moment::encode(ns, context),
+                upstream: self.upstream(upstream),
+                exchanges: *exchanges,
+            },
+            What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
+            What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
+            What::End => Line::End { at },
+        }
+    }
+
+    fn upstream(&self, upstream: &Upstream) -> String {
+        match upstream {
+            Upstream::Inet(address) => self.names.address(*address).to_string(),
+            Upstream::Unix(path) => self.names.path(&path.to_string_lossy()).into_owned(),
+        }
+    }
+}
+
+/// Turns lines into entries.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    base: Base,
+    /// The recording's time never goes back.
+    last_ns: u64,
+}
+
+impl Decoder {
+    /// For the lines after this one.
+    ///
+    /// # Errors
+    /// If a value in it cannot be.
+    pub fn after(header: &Header) -> Result<Self, Bad> {
+        let base = header.base()?;
+        Ok(Self { base, last_ns: base.started_ns })
+    }
+
+    /// The entry of a line; none of a header, which begins a further file of the same recording.
+    ///
+    /// # Errors
+    /// If a value in it cannot be.
+    pub fn entry(&mut self, line: Line) -> Result<Option<Entry>, Bad> {
+        let base = self.base;
+        let (at, what) = match line {
+            Line::Header(_) => return Ok(None),
+            Line::Exchange { at, nginx, worker, path } => {
+                let worker = worker.map(|worker| WorkerEnd::decode(*worker, base)).transpose()?;
+                let exchange = Exchange {
+                    header: header::<Exchange>(Kind::Exchange),
+                    nginx: NginxEnd::decode(*nginx, base)?,
+                    worker: worker.unwrap_or_default(),
+                    path: SocketPath::decode(path, base)?,
+                    reserved: 0,
+                };
+                (at, What::Record(Record::Exchange(Box::new(exchange))))
+            }
+            Line::Aftermath {
+                at,
+                sock,
+                connect_ns,
+                ns,
+                closed_ns,
+                turned_to,
+                other_sock,
+                action,
+                bytes,
+                old_state,
+                peer,
+            } => {
+                let action = match action {
+                    Action::Sent => tracer_ebpf::Action::Sent,
+                    Action::Closed => tracer_ebpf::Action::Closed,
+                    Action::Connected => tracer_ebpf::Action::Connected,
+                };
+                let aftermath = Aftermath {
+                    header: header::<Aftermath>(Kind::Aftermath),
+                    sock: Id::decode(sock, base)?,
+                    connect_ns: Moment::decode(connect_ns, base)?,
+                    ns: Moment::decode(ns, base)?,
+                    closed_ns: Moment::decode(closed_ns, base)?,
+                    turned_to: Id::decode(turned_to, base)?,
+                    other_sock: Id::decode(other_sock, base)?,
+                    action: action as u32,
+                    bytes,
+                    old_state: State::decode(old_state, base)?,
+                    reserved: 0,
+                    peer: Address::decode(peer, base)?,
+                    reserved2: 0,
+                };
+                (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
+            }
+            Line::WorkerGone { at, worker } => {
+                let worker = WorkerEnd::decode(*worker, base)?;
+                let gone = WorkerGone { header: header::<WorkerGone>(Kind::WorkerGone), worker };
+                (at, What::Record(Record::WorkerGone(Box::new(gone))))
+            }
+            Line::Served { at, handshake, peer, worker } => {
+                let served = Served {
+                    header: header::<Served>(Kind::Served),
+                    handshake: Handshake::decode(handshake, base)?,
+                    peer: Address::decode(peer, base)?,
+                    reserved: 0,
+                    worker: WorkerEnd::decode(*worker, base)?,
+                };
+                (at, What::Record(Record::Served(Box::new(served))))
+            }
+            Line::Look { at, look } => (at, What::Look(Look::decode(look, base)?)),
+            Line::Depth { at, ns, listener, depth, limit } => {
+                let ns = Moment::decode(ns, base)?;
+                (at, What::Depth(Depth { ns, listener: upstream(&listener)?, depth, limit }))
+            }
+            Line::Loss { at, ns, reason, count } => {
+                let reason = LossReason::ALL.iter().find(|(name, _)| *name == reason);
+                let (_, reason) = *reason.ok_or_else(|| bad("nothing is lost for such a reason"))?;
+                let (ns, count) = (Moment::decode(ns, base)?, Number::decode(count, base)?);
+                (at, What::Loss(Loss { ns, reason, count }))
+            }
+            Line::Counts { at, exchanges, connections, untracked } => {
+                let number = |json| Number::decode(json, base);
+                let (exchanges, connections) = (number(exchanges)?, number(connections)?);
+                (at, What::Counts(Counts { exchanges, connections, untracked: number(untracked)? }))
+            }
+            Line::Upstream { at, ns, upstream: name, exchanges } => {
+                let exchanges = Number::decode(exchanges, base)?;
+                let (ns, upstream) = (Moment::decode(ns, base)?, upstream(&name)?);
+                (at, What::Upstream(UpstreamCounts { ns, upstream, exchanges }))
+            }
+            Line::Sources { at, sources } => (at, What::Sources(to_sources(&sources)?)),
+            Line::Clock { at, distance_ns } => {
+                let distance =
+                    number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
+                (at, What::Clock(Distance(distance)))
+            }
+            Line::End { at } => (at, What::End),
+        };
+        // Null stands for what did not happen, and the recording's own time always is.
+        self.last_ns = self.last_ns.max(Moment::decode(Some(at), base)?);
+        Ok(Some(Entry { at_ns: self.last_ns, what }))
+    }
+}
+
+fn header<T>(kind: Kind) -> RecordHeader {
+    RecordHeader { kind: kind as u32, len: size_of::<T>() as u32 }
+}
+
+/// An address and port, or a path, which is no longer than any escaped one of a unix socket is.
+fn upstream(name: &str) -> Result<Upstream, Bad> {
+    if name.len() > 4 * PATH_LEN {
+        return Err(bad("an upstream's name is longer than any is"));
+    }
+    Ok(name.parse().map_or_else(|_| Upstream::Unix(name.into()), Upstream::Inet))
+}

@@ -1,0 +1,229 @@
+//! The first line: what was recorded, where and how.
+
+use std::{collections::BTreeMap, fs, hash::BuildHasher as _, io};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Names, VERSION,
+    codec::{Bad, Base, Codec, Moment, Number, bad},
+    line::Process,
+};
+use crate::{
+    args::Trace,
+    doctor::{processes, settings},
+    facts::{Fact, Sources},
+    load::BTF_PATH,
+    stream::{Counts, Distance, Start},
+};
+
+/// What was recorded, where and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Header {
+    /// The version of the format.
+    pub v: u32,
+    /// The program that wrote it, and its version.
+    pub program: String,
+    /// Names the recording: equal in all files that a rotation made of it.
+    pub recording: String,
+    /// Which file of the recording it is, from 1.
+    pub part: u64,
+    /// When the file begins, in nanoseconds since the recording did.
+    pub begins: i64,
+    /// What was counted until then.
+    pub counts: Counted,
+    /// `uname -r`.
+    pub kernel: String,
+    /// SHA-256 of the kernel's BTF; null where it could not be read.
+    pub btf_sha256: Option<String>,
+    /// The clocks when the recording began.
+    pub clocks: Clocks,
+    /// The hook that sees each fact.
+    pub sources: BTreeMap<String, String>,
+    /// What was asked for.
+    pub filters: Filters,
+    /// Settings of the kernel that matter here; null where it has none such.
+    pub sysctls: BTreeMap<String, Option<u64>>,
+    /// nginx and php-fpm at the start.
+    pub processes: Vec<Process>,
+    /// Whether addresses and paths were replaced.
+    pub anonymized: bool,
+}
+
+/// Both clocks at one moment. Strings, for they are larger than a double holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Clocks {
+    /// CLOCK_MONOTONIC in ns: all other moments are relative to it.
+    pub monotonic_ns: String,
+    /// How far CLOCK_REALTIME is ahead of it, in ns.
+    pub distance_ns: String,
+    /// The moment in words, UTC.
+    pub wall: String,
+}
+
+/// What was counted before a file begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Counted {
+    /// Exchanges that ended.
+    pub exchanges: u64,
+    /// Connections.
+    pub connections: u64,
+    /// Connections that were not watched.
+    pub untracked: u64,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Filters {
+    /// The name of the processes; null for any.
+    pub comm: Option<String>,
+    /// The process.
+    pub pid: Option<u32>,
+    /// The upstreams; empty for all.
+    pub upstreams: Vec<String>,
+    /// The listeners whose connections are recorded though nginx is elsewhere.
+    #[serde(default)]
+    pub listeners: Vec<String>,
+    /// After how many failures nothing more is told.
+    pub count: Option<u64>,
+    /// Whether connects that fail at once are seen.
+    pub connect_errors: bool,
+}
+
+impl Header {
+    /// Of a recording that begins now.
+    pub fn now(args: &Trace, listeners: &[String], start: &Start, names: &Names) -> Self {
+        let Start { started_ns, distance, sources, limit, .. } = start;
+        let wall = distance.0.saturating_add_unsigned(*started_ns);
+        let shown = |address: &str| names.named(address);
+        let masters = processes::masters().into_iter().map(|master| Process {
+            pid: master.pid,
+            comm: master.comm,
+            workers: master.workers,
+            listeners: master.listeners.map(|all| all.iter().map(|one| shown(one)).collect()),
+        });
+        Self {
+            v: VERSION,
+            program: concat!("why502 ", env!("CARGO_PKG_VERSION")).to_owned(),
+            recording: format!("{:016x}", std::collections::hash_map::RandomState::new().hash_one(wall)),
+            part: 1,
+            begins: 0,
+            counts: Counted::default(),
+            kernel: settings::kernel(),
+            btf_sha256: btf_sha256().ok(),
+            clocks: Clocks {
+                monotonic_ns: started_ns.to_string(),
+                distance_ns: distance.0.to_string(),
+                wall: crate::words::time(wall),
+            },
+            sources: of_sources(sources),
+            filters: Filters {
+                comm: args.comm().map(str::to_owned),
+                pid: args.pid,
+                upstreams: args.upstreams.iter().map(|upstream| shown(&upstream.to_string())).collect(),
+                listeners: listeners.iter().map(|listener| shown(listener)).collect(),
+                count: *limit,
+                connect_errors: args.connect_errors,
+            },
+            sysctls: settings::now()
+                .into_iter()
+                .map(|setting| (setting.name.to_owned(), setting.value))
+                .collect(),
+            processes: masters.collect(),
+            anonymized: names.is_anonymous(),
+        }
+    }
+
+    /// Where a replay begins.
+    ///
+    /// # Errors
+    /// If a value cannot be.
+    pub fn start(&self) -> Result<Start, Bad> {
+        let base = self.base()?;
+        let Counted { exchanges, connections, untracked } = self.counts;
+        let count = |json| <Number as Codec<u64>>::decode(json, base);
+        Ok(Start {
+            started_ns: base.started_ns,
+            begins_ns: Moment::decode(Some(self.begins), base)?,
+            counts: Counts {
+                exchanges: count(exchanges)?,
+                connections: count(connections)?,
+                untracked: count(untracked)?,
+            },
+            distance: Distance(
+                number(&self.clocks.distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?,
+            ),
+            sources: to_sources(&self.sources)?,
+            limit: self.filters.count,
+        })
+    }
+
+    /// As this version of the program writes it, in one file, and anonymous if the names are.
+    pub fn renewed(&self, names: &Names) -> Self {
+        let mut header = self.clone();
+        let shown = |all: &[String]| all.iter().map(|one| names.named(one)).collect::<Vec<_>>();
+        header.v = VERSION;
+        header.part = 1;
+        header.filters.upstreams = shown(&self.filters.upstreams);
+        header.filters.listeners = shown(&self.filters.listeners);
+        for process in &mut header.processes {
+            process.listeners = process.listeners.as_deref().map(shown);
+        }
+        header.anonymized |= names.is_anonymous();
+        header
+    }
+
+    /// That of a later file, which begins at `at_ns` (monotonic), when so much was counted and the clocks were so far apart.
+    pub fn of_part(&self, part: u64, at_ns: u64, counts: Counts, distance: Distance) -> Self {
+        let Counts { exchanges, connections, untracked } = counts;
+        let started = self.base().map_or(at_ns, |base| base.started_ns);
+        let begins = at_ns.cast_signed().saturating_sub(started.cast_signed()).max(0);
+        let clocks = Clocks { distance_ns: distance.0.to_string(), ..self.clocks.clone() };
+        Self { part, begins, clocks, counts: Counted { exchanges, connections, untracked }, ..self.clone() }
+    }
+
+    /// Notes that facts have these sources from now on.
+    pub fn set_sources(&mut self, sources: &Sources) {
+        self.sources = of_sources(sources);
+    }
+
+    pub(super) fn base(&self) -> Result<Base, Bad> {
+        let started = number(&self.clocks.monotonic_ns).and_then(|ns| u64::try_from(ns).ok());
+        Ok(Base { started_ns: started.ok_or_else(|| bad("the monotonic clock is no number"))? })
+    }
+}
+
+/// A number that no sum of two overflows with.
+pub(super) fn number(text: &str) -> Option<i64> {
+    text.parse::<i64>().ok().filter(|number| number.unsigned_abs() < 1 << 61)
+}
+
+/// The longest name of a source, in bytes: each fact under each verdict bears one.
+const MOST_SOURCE: usize = 128;
+
+/// The sources by the facts' names.
+pub(super) fn of_sources(sources: &Sources) -> BTreeMap<String, String> {
+    sources.iter().map(|(fact, source)| (fact.name().to_owned(), source.to_owned())).collect()
+}
+
+pub(super) fn to_sources(named: &BTreeMap<String, String>) -> Result<Sources, Bad> {
+    let mut sources = Sources::default();
+    for (name, source) in named {
+        if source.len() > MOST_SOURCE {
+            return Err(bad("a source's name is longer than any is"));
+        }
+        let fact = Fact::ALL.iter().find(|fact| fact.name() == name);
+        sources.set(*fact.ok_or_else(|| bad("no fact has such a name"))?, source.clone());
+    }
+    Ok(sources)
+}
+
+fn btf_sha256() -> io::Result<String> {
+    let hash = Sha256::digest(fs::read(BTF_PATH)?);
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+}

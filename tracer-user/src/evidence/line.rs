@@ -1,0 +1,176 @@
+//! The lines.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Header,
+    ends::{NginxEnd, WorkerEnd},
+    look::Look,
+};
+
+/// One line. `at` is the recording's own time in nanoseconds since it began: at that moment all was known that came before the
+/// line. It never goes back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Line {
+    /// What was recorded, where and how: the first line of each file.
+    Header(Box<Header>),
+    /// nginx's end of an exchange that did not end plainly well, with the worker's end as it was then.
+    Exchange {
+        /// The recording's time.
+        at: i64,
+        /// nginx's end.
+        nginx: Box<NginxEnd>,
+        /// The worker's end, if it is on this host.
+        worker: Option<Box<WorkerEnd>>,
+        /// The unix socket's path.
+        path: Option<String>,
+    },
+    /// What nginx did right after such an end.
+    Aftermath {
+        /// The recording's time.
+        at: i64,
+        /// nginx's socket of the exchange.
+        sock: Option<u64>,
+        /// The exchange's connect.
+        connect_ns: Option<i64>,
+        /// When nginx acted.
+        ns: Option<i64>,
+        /// When nginx closed the exchange's socket.
+        closed_ns: Option<i64>,
+        /// The first socket from which nginx received in between.
+        turned_to: Option<u64>,
+        /// The socket it acted on.
+        other_sock: Option<u64>,
+        /// What it did.
+        action: Action,
+        /// Bytes sent.
+        bytes: u32,
+        /// The state in which the other socket was before.
+        old_state: Option<String>,
+        /// The other socket's peer.
+        peer: Option<String>,
+    },
+    /// The worker's end of such an exchange, when it ended after nginx's.
+    WorkerGone {
+        /// The recording's time.
+        at: i64,
+        /// The worker's end.
+        worker: Box<WorkerEnd>,
+    },
+    /// The end of a connection that a listener of this host took up, while nginx is on another one.
+    Served {
+        /// The recording's time.
+        at: i64,
+        /// The first data bytes' sequence numbers, nginx's and the worker's: both hosts know both.
+        handshake: Option<[u32; 2]>,
+        /// Who connected.
+        peer: Option<String>,
+        /// The worker's end.
+        worker: Box<WorkerEnd>,
+    },
+    /// What a slow worker was found doing.
+    Look {
+        /// The recording's time.
+        at: i64,
+        /// The look.
+        #[serde(flatten)]
+        look: Look,
+    },
+    /// How full a listener's accept queue was.
+    Depth {
+        /// The recording's time.
+        at: i64,
+        /// When it was looked at.
+        ns: Option<i64>,
+        /// Where it listens: an address and port, or a path.
+        listener: String,
+        /// Connections that waited to be accepted.
+        depth: u32,
+        /// The effective backlog; one more than this fits.
+        limit: u32,
+    },
+    /// Something was lost.
+    Loss {
+        /// The recording's time.
+        at: i64,
+        /// When it was noticed.
+        ns: Option<i64>,
+        /// Why.
+        reason: String,
+        /// How much, since the line before with this reason.
+        count: u64,
+    },
+    /// What is only counted, since the recording began.
+    Counts {
+        /// The recording's time.
+        at: i64,
+        /// Exchanges that ended.
+        exchanges: u64,
+        /// Connections.
+        connections: u64,
+        /// Connections that were not watched because too many were open at once.
+        untracked: u64,
+    },
+    /// The same for one upstream, whenever it has changed within a second.
+    Upstream {
+        /// The recording's time.
+        at: i64,
+        /// When it was read.
+        ns: Option<i64>,
+        /// The upstream: an address and port, or a path.
+        upstream: String,
+        /// Exchanges that ended.
+        exchanges: u64,
+    },
+    /// Facts have these sources from now on.
+    Sources {
+        /// The recording's time.
+        at: i64,
+        /// The source of each fact.
+        sources: BTreeMap<String, String>,
+    },
+    /// The wall clock was set.
+    Clock {
+        /// The recording's time.
+        at: i64,
+        /// How far it is ahead of the monotonic one, in ns; a string, for it is larger than a double holds.
+        distance_ns: String,
+    },
+    /// The recording is over.
+    End {
+        /// The recording's time.
+        at: i64,
+    },
+}
+
+/// What nginx did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It sent bytes on another socket.
+    Sent,
+    /// It closed another socket.
+    Closed,
+    /// It connected elsewhere.
+    Connected,
+}
+
+/// A process at the recording's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Its pid.
+    pub pid: i32,
+    /// Its name.
+    pub comm: String,
+    /// How many workers it has.
+    pub workers: usize,
+    /// Where it listens; null where that could not be seen.
+    pub listeners: Option<Vec<String>>,
+}

@@ -1,0 +1,27 @@
+//! Evidence: the stream on disk, as JSON Lines in zstd frames, which `zstdcat | jq`, DuckDB and others read as they are.
+//!
+//! The types here stand apart from the program's own, so that a rename inside never makes a file unreadable. `schema.json`
+//! describes every line; [`VERSION`] rises when a reader of the version before would misread a line.
+
+mod codec;
+mod ends;
+mod entry;
+mod frames;
+mod header;
+mod line;
+mod look;
+mod names;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use codec::Bad;
+pub use entry::{Decoder, Encoder};
+pub use frames::{Frame, Frames};
+pub use header::Header;
+pub use line::Line;
+pub use names::Names;
+pub use read::{MAX_LINE, Reader, Unreadable};
+
+/// The version of the format.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,200 @@
+use std::{env, fs, io::Read as _, path::PathBuf};
+
+use tracer_ebpf::{Action, Endpoint, FAMILY_UNIX, Kind, PATH_LEN, Served, tcp_state};
+use zerocopy::FromZeros as _;
+
+use super::*;
+use crate::{
+    decode::Record,
+    facts::{Fact, Sources},
+    ledger::samples::*,
+    sample::{Doing, Look, Peer, Target},
+    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Start, UpstreamCounts, What},
+    verdict::Upstream,
+};
+
+fn header() -> Header {
+    let mut sources = Sources::default();
+    sources.set(Fact::Signals, "raw_tp/signal_generate".to_owned());
+    let start = Start {
+        started_ns: CONNECT,
+        begins_ns: CONNECT,
+        counts: Counts::default(),
+        distance: Distance(1_795_000_000_000_000_000),
+        sources,
+        limit: Some(7),
+    };
+    let args = <crate::args::Args as clap::Parser>::parse_from(["why502", "record", "-o", "x"]);
+    let crate::args::Command::Record(args) = args.command else { panic!("not record") };
+    Header::now(&args.trace, &["10.0.0.5:9000".to_owned()], &start, &Names::new(false))
+}
+
+/// One entry of every kind, with everything in it that can be.
+fn entries() -> Vec<Entry> {
+    let mut unix = killed(2_000, 9);
+    unix.nginx.upstream = Endpoint { family: FAMILY_UNIX, ..Endpoint::default() };
+    unix.path[..4].copy_from_slice(b"/a\\\xff");
+    let exchange = killed(3_000, 15);
+    let gone = gone(&exchange, 5_000);
+    let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
+    let mut served = Served::new_zeroed();
+    (served.handshake, served.peer, served.worker) = (1 << 40 | 7, endpoint(9, 40_000), worker());
+    served.header.kind = Kind::Served as u32;
+    let look = |doing| {
+        What::Look(Look {
+            ns: at(1_000),
+            pid: 7,
+            tid: 8,
+            doing,
+            has_other_threads: true,
+            exchanges: vec![((exchange.nginx.sock, CONNECT), 1)],
+        })
+    };
+    let mut sources = Sources::default();
+    sources.set(Fact::UnixSockets, "tracepoint/syscalls/sys_enter_connect".to_owned());
+    let upstream = Upstream::Inet("10.0.0.5:80".parse().unwrap());
+    let whats = vec![
+        What::Record(Record::Exchange(Box::new(exchange))),
+        What::Record(Record::Exchange(Box::new(unix))),
+        What::Record(next),
+        What::Record(gone),
+        What::Record(Record::Served(Box::new(served))),
+        look(Doing::Running),
+        look(Doing::Waiting(Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap())))),
+        look(Doing::Waiting(Target::FileLock("/var/lib/x".into()))),
+        look(Doing::Waiting(Target::Sleep("nanosleep".into()))),
+        What::Loss(Loss { ns: at(5), reason: LossReason::RingFull, count: 3 }),
+        What::Counts(Counts { exchanges: 3, connections: 2, untracked: 1 }),
+        What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),
+        What::Depth(Depth { ns: at(5), listener: upstream, depth: 5, limit: 4 }),
+        What::Sources(sources),
+        What::Clock(Distance(-5)),
+        What::End,
+    ];
+    whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()
+}
+
+fn file(header: &Header, entries: &[Entry], names: Names) -> Vec<u8> {
+    let encoder = Encoder::new(CONNECT, names);
+    let mut frames = Frames::default();
+    frames.add(&Line::Header(Box::new(header.clone()))).unwrap();
+    let mut bytes = frames.complete().unwrap().unwrap().bytes;
+    for entry in entries {
+        frames.add(&encoder.line(entry)).unwrap();
+        bytes.extend(frames.complete().unwrap().unwrap().bytes);
+    }
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Result<(Vec<Entry>, Option<String>), Unreadable> {
+    let mut reader = Reader::new(bytes)?;
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        entries.push(entry);
+    }
+    Ok((entries, reader.cut().map(str::to_owned)))
+}
+
+#[test]
+fn every_kind_of_entry_comes_back_as_it_was() {
+    let before = entries();
+    let (after, cut) = read(&file(&header(), &before, Names::kept(false))).unwrap();
+    assert_eq!(cut, None);
+    // Lengths of records are not evidence.
+    let shown = |entry: &Entry| {
+        let text = format!("{entry:?}");
+        let (before, after) = text.split_once("Header {").unwrap_or((&text, ""));
+        format!("{before}{}", after.split_once('}').map_or("", |(_, after)| after))
+    };
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(shown(before), shown(after));
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_read_up_to_the_cut() {
+    let entries = entries();
+    let bytes = file(&header(), &entries, Names::new(false));
+    for length in 0..bytes.len() {
+        match read(&bytes[..length]) {
+            // Without its last byte a checksum is not whole, and all the rest is.
+            Ok((read, cut)) => assert!(read.len() < entries.len() || cut.is_some()),
+            Err(error) => assert!(matches!(error, Unreadable::NotEvidence(_)), "{length}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn no_address_of_the_kernels_is_written() {
+    let bytes = file(&header(), &entries(), Names::new(false));
+    let mut text = String::new();
+    zstd::stream::read::Decoder::new(&bytes[..]).unwrap().read_to_string(&mut text).unwrap();
+    // Those of the samples begin with 0xffff8880.
+    assert!(!text.contains("184466"), "{text}");
+    for digits in text.split(|letter: char| !letter.is_ascii_digit()).filter(|digits| digits.len() > 16) {
+        assert!(text.contains(&format!("\"{digits}\"")), "{digits} is larger than a double holds");
+    }
+}
+
+#[test]
+fn newer_versions_and_other_files_are_refused_with_a_sentence() {
+    let mut header = header();
+    header.v = VERSION + 1;
+    let error = read(&file(&header, &[], Names::new(false))).err().unwrap();
+    assert!(error.to_string().contains("use a newer why502"), "{error}");
+    for bytes in [&b""[..], b"dear diary", &zstd::encode_all(&b"{}\n"[..], 1).unwrap()] {
+        assert!(matches!(read(bytes), Err(Unreadable::NotEvidence(_))));
+    }
+}
+
+#[test]
+fn what_is_made_to_be_large_is_refused() {
+    let start = file(&header(), &[], Names::new(false));
+    let zeroes = std::io::repeat(b'0').take(256 << 20);
+    let bomb = [start.clone(), zstd::encode_all(zeroes, 1).unwrap()].concat();
+    assert!(matches!(read(&bomb), Err(Unreadable::LongLine(2))));
+    let mut line = serde_json::to_string(&Line::End { at: 5 }).unwrap();
+    line.push('\n');
+    let lines = zstd::encode_all(line.repeat((32 << 20) / line.len()).as_bytes(), 1).unwrap();
+    assert!(matches!(read(&[start, lines].concat()), Err(Unreadable::Bomb)));
+}
+
+fn beside(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/evidence").join(name)
+}
+
+/// `RENEW=1 cargo test -p tracer-user schema` writes it anew.
+#[test]
+fn the_schema_is_that_of_the_lines() {
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(Line)).unwrap() + "\n";
+    if env::var_os("RENEW").is_some() {
+        fs::write(beside("schema.json"), schema).unwrap();
+    } else {
+        assert_eq!(fs::read_to_string(beside("schema.json")).unwrap(), schema);
+    }
+}
+
+#[test]
+fn every_line_fits_the_schema() {
+    let schema = serde_json::from_str(&fs::read_to_string(beside("schema.json")).unwrap()).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let encoder = Encoder::new(CONNECT, Names::new(true));
+    let lines = entries().into_iter().map(|entry| encoder.line(&entry));
+    for line in lines.chain([Line::Header(Box::new(header()))]) {
+        let json = serde_json::to_value(&line).unwrap();
+        let errors: Vec<_> = schema.iter_errors(&json).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{json}: {errors:?}");
+    }
+    assert!(!schema.is_valid(&serde_json::json!({ "type": "dance", "at": 1 })));
+}
+
+#[test]
+fn paths_are_as_long_as_they_may_be() {
+    let mut exchange = killed(1, 9);
+    exchange.nginx.upstream.family = FAMILY_UNIX;
+    exchange.path = [b'/'; PATH_LEN];
+    let what = What::Record(Record::Exchange(Box::new(exchange)));
+    let entry = Entry { at_ns: at(1), what };
+    assert_eq!(read(&file(&header(), &[entry], Names::new(false))).unwrap().0.len(), 1);
+}

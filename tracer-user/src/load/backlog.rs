@@ -1,0 +1,251 @@
+//! The kernel side of `why502 backlog`: an object of its own, so that `live` does not carry its hooks.
+
+use std::fs;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, RingBuf},
+};
+use tracer_ebpf::{
+    COMM_LEN, Filters, Layout, MISSING,
+    accept_queue::{Attached, Key, Listener, Places, Stats, Victim},
+};
+
+use super::{
+    HookKind, HookPlan,
+    hooks::{
+        self, Attacher, Plan,
+        Point::{Entry, Return, Tracepoint},
+        Source as Hooks, function, kprobe, raw,
+    },
+    listeners::{self, Shown},
+    map, prepare, refused, take,
+};
+use crate::{facts::Fact, failure::Failure};
+
+/// The BPF object that the build script made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-backlog-bpf"));
+
+/// The function that consumes a SYN once a listener has dealt with it.
+const SYN_CONSUMER: &str = "tcp_rcv_state_process";
+
+/// How a fact about accept queues is seen, or why it is not.
+pub type Source = Result<String, String>;
+
+/// The running kernel side. Dropping it detaches every program and frees every map; so does the end of the process.
+pub struct Backlog {
+    /// Holds the programs.
+    _object: Ebpf,
+    plan: HookPlan,
+    unix_arrivals: Source,
+    shown: Vec<Shown>,
+    stats: Array<MapData, Stats>,
+    listeners: HashMap<MapData, u64, Listener>,
+    victims: HashMap<MapData, Key, Victim>,
+    ring: Option<RingBuf<MapData>>,
+}
+
+fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
+    let needed = |fact, sources: &[Hooks]| Plan { fact, is_required: true, sources: sources.to_vec() };
+    let wanted = |fact, sources: &[Hooks]| Plan { fact, is_required: false, sources: sources.to_vec() };
+    let syscalls = |points| Hooks { kind: HookKind::SystemCall, points };
+    const ACCEPTS: &[hooks::Point] = &[Return("inet_csk_accept"), Return("unix_accept")];
+    const SYN_DROPS: &[hooks::Point] = &[Return("tcp_conn_request")];
+    const HANDSHAKE_DROPS: &[hooks::Point] =
+        &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
+    let mut syn_drops = vec![function(SYN_DROPS), kprobe(SYN_DROPS)];
+    if layout.consume_caller_arg != MISSING && places.consumer_start != 0 {
+        syn_drops.push(raw(&[Tracepoint("consume_skb")]));
+    }
+    let mut handshake_drops = vec![function(HANDSHAKE_DROPS), kprobe(HANDSHAKE_DROPS)];
+    let has_reason = layout.drop_reason_arg != MISSING && layout.drop_listen_overflow != MISSING;
+    let has_counter =
+        places.listen_overflows != 0 && layout.net_statistics != MISSING && layout.array_pptrs != MISSING;
+    if has_reason || has_counter {
+        handshake_drops.push(raw(&[Tracepoint("kfree_skb")]));
+    }
+    vec![
+        needed(Fact::States, &[raw(&[Tracepoint("inet_sock_set_state")])]),
+        wanted(
+            Fact::Accepts,
+            &[
+                function(ACCEPTS),
+                kprobe(ACCEPTS),
+                syscalls(&[Tracepoint("sys_exit_accept"), Tracepoint("sys_exit_accept4")]),
+            ],
+        ),
+        wanted(Fact::SynDrops, &syn_drops),
+        wanted(Fact::HandshakeDrops, &handshake_drops),
+        wanted(Fact::Retransmits, &[raw(&[Tracepoint("tcp_retransmit_skb")])]),
+        wanted(
+            Fact::UnixSockets,
+            &[
+                function(&[Entry("unix_stream_connect"), Return("unix_stream_connect")]),
+                kprobe(&[Return("unix_stream_connect")]),
+                syscalls(&[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect")]),
+            ],
+        ),
+    ]
+}
+
+/// What hands over the listeners that exist already; detached once they are known.
+const RECEIVES: &[hooks::Point] = &[Return("tcp_recvmsg"), Return("unix_stream_recvmsg")];
+
+impl Backlog {
+    /// Loads and attaches everything, and shows the kernel side the listeners that exist already. `comm` names the processes
+    /// whose upstreams matter.
+    ///
+    /// # Errors
+    /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
+    pub fn start(comm: [u8; COMM_LEN], only: &[HookKind]) -> Result<Self, Failure> {
+        let (kernel, layout) = prepare()?;
+        let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
+        let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..places(&symbols) };
+        let filters = Filters { comm, own_pid: std::process::id(), ..Filters::default() };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("LAYOUT", &layout, true)
+            .override_global("FILTERS", &filters, true)
+            .override_global("PLACES", &places, true);
+        let mut object = loader.load(OBJECT).map_err(|error| {
+            Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
+        })?;
+        let plan = hooks::follow(&mut object, plan(&layout, &places), only)?;
+        let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
+            let attached = Attacher::new(&mut object).attach_one("sk_data_ready", "sk_data_ready");
+            attached.map(|()| "raw_tp/sk_data_ready".to_owned()).map_err(|error| refused(&error))
+        } else {
+            Err("this kind of hook was not asked for".to_owned())
+        };
+        let mut attached: Array<_, Attached> =
+            Array::try_from(map(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
+        let now = Attached {
+            unix_arrivals: u32::from(unix_arrivals.is_ok()),
+            handshake_drops: u32::from(!plan.sources.name(Fact::HandshakeDrops).starts_with("raw_tp")),
+        };
+        attached.set(0, now, 0).map_err(anyhow::Error::from)?;
+        let shown = show(&mut object, only)?;
+        Ok(Self {
+            stats: Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?,
+            listeners: HashMap::try_from(take(&mut object, "LISTENERS")?).map_err(anyhow::Error::from)?,
+            victims: HashMap::try_from(take(&mut object, "VICTIMS")?).map_err(anyhow::Error::from)?,
+            ring: Some(RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?),
+            _object: object,
+            plan,
+            unix_arrivals,
+            shown,
+        })
+    }
+
+    /// The hooks in use, and the facts that this kernel does not let the program see.
+    pub fn plan(&self) -> &HookPlan {
+        &self.plan
+    }
+
+    /// What tells that a connection entered a unix socket's queue, or why only connect does.
+    pub fn unix_arrivals(&self) -> &Source {
+        &self.unix_arrivals
+    }
+
+    /// The listeners that were there when it started.
+    pub fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// The ring buffer; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, Failure> {
+        self.ring.take().ok_or_else(|| Failure::Run(anyhow::anyhow!("the ring buffer has a reader already")))
+    }
+
+    /// The kernel side's counters.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read the map.
+    pub fn stats(&self) -> Result<Stats, Failure> {
+        Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
+    }
+
+    /// Every listener as it is now.
+    pub fn listeners(&self) -> Vec<Listener> {
+        entries(&self.listeners).into_iter().map(|(_, listener)| listener).collect()
+    }
+
+    /// Forgets a listener that is no more.
+    pub fn bury(&mut self, sock: u64) {
+        // The kernel side may have told its end meanwhile.
+        let _gone = self.listeners.remove(&sock);
+    }
+
+    /// Every connection that met a full queue and whose fate is open.
+    pub fn victims(&self) -> Vec<(Key, Victim)> {
+        entries(&self.victims)
+    }
+
+    /// Forgets a victim that has been told.
+    pub fn forget(&mut self, key: &Key) {
+        // The kernel side may have ended and told it meanwhile.
+        let _gone = self.victims.remove(key);
+    }
+}
+
+/// A map's entries. When one goes while the walk stands on it, the kernel begins anew: the walk must end nonetheless.
+fn entries<K: aya::Pod + std::hash::Hash + Eq, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Vec<(K, V)> {
+    const MOST: usize = 1 << 17;
+    let found: std::collections::HashMap<K, V> = map.iter().take(MOST).flatten().collect();
+    found.into_iter().collect()
+}
+
+fn show(object: &mut Ebpf, only: &[HookKind]) -> Result<Vec<Shown>, Failure> {
+    let sources = [raw(&[Tracepoint("sock_recv_length")]), function(RECEIVES), kprobe(RECEIVES)];
+    let mut attacher = Attacher::new(object);
+    let mut reason = String::new();
+    for source in sources.iter().filter(|source| only.is_empty() || only.contains(&source.kind)) {
+        match attacher.attach(source) {
+            Ok(_) => {
+                let shown = listeners::show();
+                attacher.detach_all(source);
+                return Ok(shown);
+            }
+            Err(why) => reason = why,
+        }
+    }
+    Err(Failure::CannotTrace(format!("the listeners that exist already cannot be found here: {reason}")))
+}
+
+/// What the kernel's symbols tell; nothing where it does not show their addresses (/proc/kallsyms, kernel.kptr_restrict).
+fn places(symbols: &str) -> Places {
+    let all = symbols.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        (address != 0).then_some((address, words.next()?, words.next()?))
+    });
+    let at = |wanted: &str| all.clone().find(|(.., name)| *name == wanted).map(|(address, ..)| address);
+    let start = at(SYN_CONSUMER).unwrap_or(0);
+    let code = all.clone().filter(|(address, kind, _)| matches!(*kind, "t" | "T") && *address > start);
+    Places {
+        consumer_start: start,
+        consumer_end: code.map(|(address, ..)| address).min().unwrap_or(0),
+        listen_overflows: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_functions_code_ends_where_the_next_one_begins() {
+        let symbols = "ff30 T later\nff10 T tcp_rcv_state_process\nff18 d data\nff20 t next\n";
+        let places = places(symbols);
+        assert_eq!((places.consumer_start, places.consumer_end), (0xff10, 0xff20));
+    }
+
+    #[test]
+    fn hidden_addresses_are_no_addresses() {
+        assert_eq!(places("0 T tcp_rcv_state_process\n0 t next\n"), Places::NONE);
+    }
+}

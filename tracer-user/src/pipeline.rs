@@ -1,0 +1,175 @@
+//! From the stream to what is told: joins what belongs together, names causes, and counts. Pure: the same stream gives the
+//! same, in the same order, wherever and however often it is taken in.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute},
+    facts::Sources,
+    ledger::{Joined, Ledger, Whole},
+    sample::Activities,
+    stream::{Counts, Distance, Entry, Loss, Start, What},
+    verdict::{After, Delayed, Summary, Verdict},
+};
+
+/// Something to be told.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// A failed exchange.
+    Verdict(Box<Verdict>),
+    /// An exchange that succeeded late.
+    Delayed(Box<Delayed>),
+    /// What a worker did after nginx gave its exchange up.
+    After(Box<After>),
+    /// A failed exchange that is not told any more: the limit was reached before, or the stream had ended.
+    Beyond(Box<Verdict>),
+}
+
+/// What a stream has come to so far.
+#[derive(Debug)]
+pub struct Pipeline {
+    ledger: Ledger,
+    activities: Activities,
+    sources: Sources,
+    distance: Distance,
+    begins_ns: u64,
+    now_ns: u64,
+    counts_before: Counts,
+    counts: Counts,
+    failures: BTreeMap<Cause, u64>,
+    delayed: u64,
+    lost: u64,
+    /// Exchanges that began before this moment (ns, monotonic) may lack facts.
+    last_loss_ns: u64,
+    limit: Option<u64>,
+    /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
+    ended_ns: Option<u64>,
+}
+
+impl WallClock for Distance {
+    fn unix_ns(&self, monotonic_ns: u64) -> i64 {
+        self.0.saturating_add_unsigned(monotonic_ns)
+    }
+}
+
+impl Pipeline {
+    /// Begins where the stream does.
+    pub fn new(start: Start) -> Self {
+        let Start { started_ns: _, begins_ns, counts, distance, sources, limit } = start;
+        Self {
+            ledger: Ledger::default(),
+            activities: Activities::default(),
+            sources,
+            distance,
+            begins_ns,
+            now_ns: begins_ns,
+            counts_before: counts,
+            counts,
+            failures: BTreeMap::new(),
+            delayed: 0,
+            lost: 0,
+            last_loss_ns: 0,
+            limit,
+            ended_ns: None,
+        }
+    }
+
+    /// Takes in one entry; gives back what is to be told because of it. What was overdue before it comes first.
+    pub fn take(&mut self, entry: Entry) -> Vec<Told> {
+        let mut told = self.advance(entry.at_ns);
+        match entry.what {
+            What::Record(record) => {
+                let whole = self.ledger.take(record);
+                told.extend(whole.and_then(|whole| self.tell(whole)));
+            }
+            What::Look(look) => self.activities.add(&look),
+            What::Loss(Loss { ns, reason: _, count }) => {
+                self.lost = self.lost.saturating_add(count);
+                self.last_loss_ns = self.last_loss_ns.max(ns);
+            }
+            What::Counts(counts) => self.counts = counts,
+            What::Sources(sources) => self.sources = sources,
+            What::Clock(distance) => self.distance = distance,
+            What::Upstream(_) | What::Depth(_) => {}
+            What::End => {
+                let waiting = self.ledger.drain();
+                told.extend(waiting.into_iter().filter_map(|whole| self.tell(whole)));
+                self.ended_ns = Some(self.now_ns);
+            }
+        }
+        told
+    }
+
+    /// Lets time pass until `at_ns` of the stream's own time; gives back what has waited for long enough.
+    pub fn advance(&mut self, at_ns: u64) -> Vec<Told> {
+        self.now_ns = self.now_ns.max(at_ns);
+        let overdue = self.ledger.overdue(at_ns);
+        overdue.into_iter().filter_map(|whole| self.tell(whole)).collect()
+    }
+
+    fn tell(&mut self, whole: Whole) -> Option<Told> {
+        match whole {
+            Whole::Exchange(mut exchange) => {
+                exchange.activity = self.activities.take(&exchange.nginx);
+                self.tell_exchange(&exchange)
+            }
+            Whole::Afterwards(_) if self.is_over() => None,
+            Whole::Afterwards(end) => Some(Told::After(Box::new(afterwards(&end, &self.distance)))),
+        }
+    }
+
+    fn tell_exchange(&mut self, exchange: &Joined) -> Option<Told> {
+        let context = Context {
+            clock: &self.distance,
+            sources: &self.sources,
+            evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
+        };
+        match attribute(exchange, &context) {
+            Outcome::Failed(verdict) if self.is_over() => Some(Told::Beyond(verdict)),
+            Outcome::Failed(verdict) => {
+                *self.failures.entry(verdict.cause).or_default() += 1;
+                Some(Told::Verdict(verdict))
+            }
+            Outcome::Delayed(delayed) if !self.is_over() => {
+                self.delayed += 1;
+                Some(Told::Delayed(Box::new(delayed)))
+            }
+            Outcome::Delayed(_) | Outcome::Well => None,
+        }
+    }
+
+    /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.
+    pub fn is_over(&self) -> bool {
+        self.ended_ns.is_some() || self.limit.is_some_and(|limit| self.failures() >= limit)
+    }
+
+    /// The failures that were told so far.
+    pub fn failures(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// The stream's own time (ns, monotonic).
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// When [`Pipeline::advance`] next has something (ns, monotonic).
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.ledger.next_deadline()
+    }
+
+    /// What it all amounts to so far.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            elapsed_ns: self.ended_ns.unwrap_or(self.now_ns).saturating_sub(self.begins_ns),
+            exchanges: self.counts.exchanges.saturating_sub(self.counts_before.exchanges),
+            failures: self.failures.iter().map(|(cause, count)| (*cause, *count)).collect(),
+            delayed: self.delayed,
+            lost: self.lost,
+            untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

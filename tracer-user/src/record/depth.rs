@@ -1,0 +1,221 @@
+//! How full the accept queues of the upstreams are, once a second, by sock_diag(7): incidents show in them before they fail.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    },
+};
+
+use crate::{clock::monotonic_ns, stream::Depth, verdict::Upstream};
+
+/// The time between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The time between two looks for network namespaces: there is one in each container.
+const NAMESPACES: Duration = Duration::from_secs(10);
+
+/// Looks that may wait to be taken in; what comes on top is left out.
+const MOST: usize = 4_096;
+
+/// Looks at the listeners at the upstreams' addresses, in a thread of its own. It ends some time after this is dropped.
+#[derive(Debug)]
+pub struct Depths {
+    watched: Arc<Mutex<HashSet<SocketAddr>>>,
+    found: Receiver<Depth>,
+}
+
+impl Depths {
+    /// Begins to look.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start() -> io::Result<Self> {
+        let watched = Arc::new(Mutex::new(HashSet::new()));
+        let (send, found) = sync_channel(MOST);
+        let theirs = Arc::clone(&watched);
+        thread::Builder::new().name("depths".to_owned()).spawn(move || look(theirs, send))?;
+        Ok(Self { watched, found })
+    }
+
+    /// Looks at the listeners of these upstreams from now on. Over a unix socket nobody tells.
+    pub fn watch<'a>(&self, upstreams: impl Iterator<Item = &'a Upstream>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.extend(upstreams.filter_map(|upstream| match upstream {
+            Upstream::Inet(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Upstream::Unix(_) => None,
+        }));
+    }
+
+    /// What was found since.
+    pub fn found(&self) -> impl Iterator<Item = Depth> {
+        self.found.try_iter()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
+fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
+    let (mut namespaces, mut known_at) = (HashMap::new(), None::<Instant>);
+    // Nobody else has it any more once the other side is dropped.
+    while Arc::strong_count(&watched) > 1 {
+        thread::sleep(PERIOD);
+        let upstreams = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if upstreams.is_empty() {
+            continue;
+        }
+        if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
+            (namespaces, known_at) = (self::namespaces(), Some(Instant::now()));
+        }
+        for namespace in namespaces.values() {
+            // A namespace that cannot be entered has listeners that are not seen.
+            let Ok(listeners) = listeners(namespace) else { continue };
+            for Listener { address, depth, limit } in listeners {
+                if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
+                    continue;
+                }
+                let depth = Depth { ns: monotonic_ns(), listener: Upstream::Inet(address), depth, limit };
+                if let Err(TrySendError::Disconnected(_)) = found.try_send(depth) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a connection to `upstream` may end up at a listener. The unspecified address stands for any.
+fn is_at(listener: SocketAddr, upstream: SocketAddr) -> bool {
+    let is_any = listener.ip().is_unspecified() || upstream.ip().is_unspecified();
+    listener.port() == upstream.port() && (listener.ip() == upstream.ip() || is_any)
+}
+
+/// Every network namespace that a process lives in, by its inode.
+fn namespaces() -> HashMap<u64, File> {
+    let mut namespaces = HashMap::new();
+    let Ok(processes) = procfs::process::all_processes() else { return namespaces };
+    for process in processes.flatten() {
+        let path = format!("/proc/{}/ns/net", process.pid);
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+        if let std::collections::hash_map::Entry::Vacant(entry) = namespaces.entry(inode)
+            && let Ok(file) = File::open(&path)
+        {
+            entry.insert(file);
+        }
+    }
+    namespaces
+}
+
+/// What the kernel says of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listener {
+    address: SocketAddr,
+    depth: u32,
+    limit: u32,
+}
+
+/// `SOCK_DIAG_BY_FAMILY`, include/uapi/linux/sock_diag.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `NLMSG_ERROR` and `NLMSG_DONE`, include/uapi/linux/netlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// A netlink message's header, and `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
+const HEADER: usize = 16;
+const MESSAGE: usize = 72;
+
+/// The listeners of a network namespace, which this thread enters.
+fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let netlink =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    let mut listeners = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        ask(&netlink, family as u8, &mut listeners)?;
+    }
+    Ok(listeners)
+}
+
+fn ask(netlink: &OwnedFd, family: u8, listeners: &mut Vec<Listener>) -> io::Result<()> {
+    let mut request = [0_u8; HEADER + 56];
+    let len = request.len() as u32;
+    request[..4].copy_from_slice(&len.to_ne_bytes());
+    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    // struct inet_diag_req_v2: family, protocol, two bytes, the states, and an address that a dump passes over.
+    request[HEADER] = family;
+    request[HEADER + 1] = libc::IPPROTO_TCP as u8;
+    request[HEADER + 4..HEADER + 8].copy_from_slice(&(1_u32 << tracer_ebpf::tcp_state::LISTEN).to_ne_bytes());
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let received = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = buffer.get(..received).unwrap_or_default();
+        while let Some((len, kind)) = header(rest) {
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
+                _ => listeners.extend(rest.get(HEADER..len).and_then(listener)),
+            }
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The length and the kind of the first message.
+fn header(bytes: &[u8]) -> Option<(usize, u16)> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    let len = usize::try_from(u32::from_ne_bytes(*len)).ok()?;
+    let kind = u16::from_ne_bytes(*rest.first_chunk::<2>()?);
+    (len >= HEADER && len <= bytes.len()).then_some((len, kind))
+}
+
+/// Of `struct inet_diag_msg`: family, state, timer, retransmits; ports, addresses, interface, cookie; expiry, receive queue,
+/// write queue, user, inode. For a listener the queues are connections that wait, and the backlog (tcp_diag_get_info).
+fn listener(message: &[u8]) -> Option<Listener> {
+    let message = message.first_chunk::<MESSAGE>()?;
+    let word = |at: usize| message.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let port = u16::from_be_bytes([message[4], message[5]]);
+    let octets: [u8; 16] = message[8..24].try_into().ok()?;
+    let ip = match i32::from(message[0]) {
+        libc::AF_INET => IpAddr::from([octets[0], octets[1], octets[2], octets[3]]),
+        _ => IpAddr::from(octets),
+    };
+    Some(Listener { address: SocketAddr::new(ip, port), depth: word(56)?, limit: word(60)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_listeners_queue_is_what_waits_in_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // SAFETY: takes two integers.
+        unsafe { libc::listen(listener.as_raw_fd(), 7) };
+        let _waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let here = File::open("/proc/self/ns/net").unwrap();
+        let found = thread::spawn(move || listeners(&here)).join().unwrap();
+        match found {
+            Ok(found) => assert!(found.contains(&Listener { address, depth: 2, limit: 7 }), "{found:?}"),
+            // Without CAP_SYS_ADMIN no namespace is entered, not even this one.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+    }
+}

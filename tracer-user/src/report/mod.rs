@@ -1,0 +1,156 @@
+//! `why502 report`: reads evidence, and tells what live tracing would have told.
+
+mod digest;
+mod html;
+mod join;
+mod replay;
+mod roots;
+mod text;
+
+use std::{
+    fs,
+    io::{self, Write},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    args::{Report, ReportFormat},
+    evidence::{Encoder, Frames, Line, Names},
+    failure::Failure,
+    output::{Json, Look, Output},
+    pipeline::Told,
+    words::count,
+};
+use digest::Digest;
+use replay::Replay;
+
+/// Reads the files, and writes what they amount to.
+///
+/// # Errors
+/// If a file cannot be read, or the result not be written.
+pub fn run(args: &Report) -> Result<(), Failure> {
+    let mut replay = Replay::open(&args.files)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = match args.output {
+        ReportFormat::Evidence => evidence(replay, out, args.anonymize),
+        ReportFormat::Json => {
+            let mut output = Json::new(&mut out);
+            follow(&mut replay, |told| tell(&mut output, told)).and_then(|digest| {
+                output.summary(&digest.summary).context(OUT)?;
+                output.flush().context(OUT)?;
+                page(args, &digest, &replay)
+            })
+        }
+        ReportFormat::Text => follow(&mut replay, |_| Ok(())).and_then(|digest| {
+            // The page first: whoever reads the text may go away.
+            page(args, &digest, &replay)?;
+            Ok(text::write(&digest, Look { details: true, ..Look::of_stdout(args.verbose) }, out)
+                .context(OUT)?)
+        }),
+    };
+    match written {
+        // `| head` has what it wanted.
+        Err(Failure::Run(error)) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+const OUT: &str = "standard output cannot be written";
+
+/// Takes everything in; hands on what is told, and returns what it amounts to.
+fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) -> Result<Digest, Failure> {
+    let mut digest = Digest::default();
+    while let Some((number, entry)) = replay.next()? {
+        digest.entry(&entry, replay.distance(number));
+        for told in replay.take(number, entry) {
+            tell(&told).context(OUT)?;
+            digest.told(told);
+        }
+    }
+    for sentence in replay.joined() {
+        eprintln!("why502: {sentence}");
+    }
+    digest.complete(replay.summary());
+    Ok(digest)
+}
+
+/// Makes everything of evidence that can be made of one file: the text, the page, the lines, and evidence again.
+#[cfg(test)]
+fn everything(evidence: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut replay = Replay::of(evidence.to_vec())?;
+    let mut out = Vec::new();
+    let mut output = Json::new(&mut out);
+    let digest = follow(&mut replay, |told| tell(&mut output, told))?;
+    output.summary(&digest.summary).context(OUT)?;
+    let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
+    let page = html::page(&digest, &headers).context("the page cannot be made")?;
+    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, &mut out).context(OUT)?;
+    out.extend(page.into_bytes());
+    self::evidence(Replay::of(evidence.to_vec())?, &mut out, true)?;
+    Ok(out)
+}
+
+/// A line that live tracing wrote.
+fn tell(output: &mut impl Output, told: &Told) -> io::Result<()> {
+    match told {
+        Told::Verdict(verdict) => output.verdict(verdict),
+        Told::Delayed(delayed) => output.delayed(delayed),
+        Told::After(after) => output.after(after),
+        Told::Beyond(_) => Ok(()),
+    }
+}
+
+/// The page, if it is asked for.
+fn page(args: &Report, digest: &Digest, replay: &Replay) -> Result<(), Failure> {
+    let Some(path) = &args.html else { return Ok(()) };
+    let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
+    let page = html::page(digest, &headers).context("the page cannot be made")?;
+    Ok(fs::write(path, page).with_context(|| format!("{} cannot be written", path.display()))?)
+}
+
+/// The evidence again.
+fn evidence(mut replay: Replay, mut out: impl Write, is_anonymous: bool) -> Result<(), Failure> {
+    let own: Vec<_> = replay.recordings().iter().filter(|recording| !recording.is_of_listeners()).collect();
+    let own = match own.is_empty() {
+        true => replay.recordings().iter().collect(),
+        false => own,
+    };
+    let [recording] = own[..] else {
+        let recordings = count(own.len() as u64, "recording");
+        return Err(Failure::Run(anyhow::anyhow!(
+            "evidence is of one recording, and these files are of {recordings}"
+        )));
+    };
+    let own = replay.recordings().iter().position(|one| std::ptr::eq(one, recording)).unwrap_or(0);
+    let names = Names::kept(is_anonymous);
+    let header = recording.header.renewed(&names);
+    let start = header.start().context("the first line cannot be understood")?;
+    let encoder = Encoder::new(start.started_ns, names);
+    let mut frames = Frames::default();
+    frames.add(&Line::Header(Box::new(header))).context(OUT)?;
+    loop {
+        let entry = replay.next()?;
+        if let Some((number, entry)) = &entry
+            && *number == own
+        {
+            frames.add(&encoder.line(entry)).context(OUT)?;
+        }
+        if (frames.is_full() || entry.is_none())
+            && let Some(frame) = frames.complete().context(OUT)?
+        {
+            out.write_all(&frame.bytes).context(OUT)?;
+        }
+        if entry.is_none() {
+            return Ok(out.flush().context(OUT)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

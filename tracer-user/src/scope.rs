@@ -1,0 +1,111 @@
+//! What the user asked to trace, as the kernel side takes it.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
+
+use crate::{
+    args::{Trace, UpstreamFilter},
+    failure::Failure,
+    load::Scope,
+};
+
+/// Open exchanges that are watched at a time; the kernel side's maps take about 1 KiB for each.
+const MAX_OPEN: u32 = 16_384;
+
+/// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
+/// exchange in the very turn of its loop that read the end, and its own timeouts are seconds long.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// What the user asked for, as the kernel side takes it.
+///
+/// # Errors
+/// If it asks for a process that does not exist.
+pub fn of(args: &Trace, listeners: &[UpstreamFilter]) -> Result<Scope, Failure> {
+    if let Some(pid) = args.pid
+        && !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    {
+        return Err(Failure::Run(anyhow::anyhow!("no process has pid {pid}")));
+    }
+    let mut comm = [0; COMM_LEN];
+    if let Some(name) = args.comm() {
+        comm[..name.len()].copy_from_slice(name.as_bytes());
+    }
+    let (mut upstreams, mut paths) = (Vec::new(), Vec::new());
+    for filter in &args.upstreams {
+        match filter {
+            UpstreamFilter::Address(address) => upstreams.push(endpoint(*address)),
+            UpstreamFilter::Port(port) => upstreams.push(Endpoint { addr: [0; 4], port: *port, family: 0 }),
+            UpstreamFilter::Unix(path) => paths.push(sun_path(path)),
+        }
+    }
+    let port = |port: u16| Endpoint { addr: [0; 4], port, family: 0 };
+    let listeners: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| match listener {
+            UpstreamFilter::Address(address) => Some(endpoint(*address)),
+            UpstreamFilter::Port(number) => Some(port(*number)),
+            UpstreamFilter::Unix(_) => None,
+        })
+        .collect();
+    let filters = Filters {
+        comm,
+        pid: args.pid.unwrap_or(0),
+        upstreams: u32::from(!args.upstreams.is_empty()),
+        own_pid: std::process::id(),
+        settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
+        listeners: u32::from(!listeners.is_empty()),
+        netns: args.only_netns.unwrap_or(0),
+    };
+    let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
+    Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: MAX_OPEN })
+}
+
+/// An address as the kernel side takes it; IPv4 is mapped into IPv6.
+fn endpoint(address: SocketAddr) -> Endpoint {
+    let octets = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let mut addr = [0; 4];
+    for (word, bytes) in addr.iter_mut().zip(octets.chunks_exact(4)) {
+        *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    Endpoint { addr, port: address.port(), family: 0 }
+}
+
+/// A path as `struct sockaddr_un` has it. The command line has checked its length.
+fn sun_path(path: &Path) -> [u8; PATH_LEN] {
+    let mut sun_path = [0; PATH_LEN];
+    for (byte, from) in sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
+        *byte = *from;
+    }
+    sun_path
+}
+
+/// Tells on standard error what is being traced.
+pub fn greet(args: &Trace, listeners: usize) {
+    let who = match (args.pid, args.comm()) {
+        (Some(pid), _) => format!("process {pid} and its children"),
+        (None, Some(name)) => {
+            if !is_running(name) {
+                eprintln!("why502: no process named {name} runs so far; tracing anyway, for when one does");
+            }
+            format!("processes named {name}")
+        }
+        (None, None) => "every process".to_owned(),
+    };
+    eprintln!("why502: tracing {who}; {listeners} listening sockets known; Ctrl-C ends");
+}
+
+fn is_running(name: &str) -> bool {
+    procfs::process::all_processes().is_ok_and(|mut all| {
+        all.any(|process| process.and_then(|process| process.stat()).is_ok_and(|stat| stat.comm == name))
+    })
+}

@@ -1,0 +1,360 @@
+//! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use bytes::Bytes;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::mpsc::Receiver,
+    task::yield_now,
+    time::{Interval, interval},
+};
+use tracer_ebpf::Stats;
+
+use crate::{
+    args::{Trace, UpstreamFilter},
+    clock::{changed_distance, distance, monotonic_ns, nanoseconds},
+    decode::decode,
+    facts::Sources,
+    failure::Failure,
+    load::Tracer,
+    record::Depths,
+    sample::{self, Look},
+    stream::{Counts, Distance, Entry, Loss, LossReason, Start, UpstreamCounts, What},
+    verdict::Upstream,
+    words,
+};
+
+/// How often the kernel side's counters are looked at while nothing fails.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a further copy of a program may take to be called after the first: it is the same event.
+const SETTLING: Duration = Duration::from_millis(20);
+
+/// For how long records are read in one go.
+const TURN: Duration = Duration::from_millis(200);
+
+/// Events that no program saw.
+#[derive(Debug, Default)]
+struct Missed {
+    /// What the last look found.
+    before: u64,
+    /// How many have been told.
+    told: u64,
+}
+
+impl Missed {
+    /// Takes in a look; returns how many are new. One that a further copy is about to see is missed only for a moment, so what
+    /// counts is what two looks found.
+    fn look(&mut self, missed: u64) -> u64 {
+        let sure = missed.min(std::mem::replace(&mut self.before, missed));
+        let new = sure.saturating_sub(self.told);
+        self.told += new;
+        new
+    }
+}
+
+/// Where a live stream comes from.
+pub struct Source {
+    tracer: Tracer,
+    ring: AsyncFd<RingBuf<MapData>>,
+    looks: Receiver<Vec<Look>>,
+    /// Looks that were received and not taken yet.
+    found: Vec<Look>,
+    tick: Interval,
+    /// There is more to be read already.
+    has_more: bool,
+    /// At this moment nothing was left to be read.
+    seen_ns: u64,
+    distance: Distance,
+    stats: Stats,
+    missed: Missed,
+    /// Whether the programs' own counters are to be looked at.
+    asks_programs: bool,
+    watches_unix: bool,
+    is_verbose: bool,
+    started_ns: u64,
+    /// Exchanges by upstream as last told, if they are told at all.
+    upstreams: Option<HashMap<Upstream, u64>>,
+    counted_ns: u64,
+    depths: Option<Depths>,
+}
+
+impl Source {
+    /// Begins with what the kernel side has from now on.
+    ///
+    /// # Errors
+    /// If it cannot be watched.
+    pub fn new(mut tracer: Tracer, args: &Trace, is_verbose: bool) -> Result<Self, Failure> {
+        // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
+        let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
+            .context("the ring buffer cannot be watched")?;
+        let open = tracer.take_open()?;
+        let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
+            .context("slow workers cannot be looked at")?;
+        let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));
+        let now = monotonic_ns();
+        Ok(Self {
+            tracer,
+            ring,
+            looks,
+            found: Vec::new(),
+            tick: interval(TICK),
+            has_more: false,
+            seen_ns: now,
+            distance: distance(),
+            stats: Stats::default(),
+            missed: Missed::default(),
+            asks_programs: false,
+            watches_unix: args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix),
+            is_verbose,
+            started_ns: now,
+            upstreams: None,
+            counted_ns: now,
+            depths: None,
+        })
+    }
+
+    /// Where the stream begins; after `limit` failures nothing more is to be told.
+    pub fn start(&self, limit: Option<u64>) -> Start {
+        Start {
+            started_ns: self.started_ns,
+            begins_ns: self.started_ns,
+            counts: Counts::default(),
+            distance: self.distance,
+            sources: self.sources().clone(),
+            limit,
+        }
+    }
+
+    /// Tells exchanges by upstream from now on, once a second.
+    pub fn count_upstreams(&mut self) {
+        self.upstreams = Some(HashMap::new());
+    }
+
+    /// Tells how full accept queues are from now on.
+    pub fn watch_depths(&mut self, depths: Depths) {
+        self.depths = Some(depths);
+    }
+
+    fn sources(&self) -> &Sources {
+        &self.tracer.plan().sources
+    }
+
+    /// Waits until there may be something to read. It can be dropped while it waits.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.has_more) {
+            // Only so does the event loop look for signals meanwhile.
+            yield_now().await;
+            return Ok(());
+        }
+        tokio::select! {
+            guard = self.ring.readable_mut() => {
+                guard.context("the ring buffer cannot be read")?.clear_ready();
+            }
+            Some(looks) = self.looks.recv() => self.found.extend(looks),
+            _ = self.tick.tick() => self.asks_programs = true,
+        }
+        Ok(())
+    }
+
+    /// Hands on what there is to be read, one after the other, until `take` says by `true` that it is enough, or others must have
+    /// their turn. Returns the last moment at which nothing was left.
+    ///
+    /// # Errors
+    /// Of `take`, or if the kernel refuses.
+    pub fn read(&mut self, mut take: impl FnMut(Entry) -> Result<bool, Failure>) -> Result<u64, Failure> {
+        if let Some(distance) = changed_distance(self.distance) {
+            self.distance = distance;
+            take(self.entry(What::Clock(distance)))?;
+        }
+        for what in self.counters()? {
+            take(self.entry(what))?;
+        }
+        while let Ok(looks) = self.looks.try_recv() {
+            self.found.extend(looks);
+        }
+        for look in std::mem::take(&mut self.found) {
+            take(self.entry(What::Look(look)))?;
+        }
+        let give_way_ns = monotonic_ns().saturating_add(nanoseconds(TURN));
+        loop {
+            while let Some(what) = self.record() {
+                if take(self.entry(what))? {
+                    return Ok(self.seen_ns);
+                }
+                // In a storm there is always more, and yet signals, frames and deadlines must have their turn.
+                if monotonic_ns() >= give_way_ns {
+                    self.has_more = true;
+                    return Ok(self.seen_ns);
+                }
+            }
+            // What came before this moment has been read if nothing is there after it.
+            let now = monotonic_ns();
+            let Some(what) = self.record() else {
+                self.seen_ns = now;
+                return Ok(now);
+            };
+            if take(self.entry(what))? {
+                return Ok(self.seen_ns);
+            }
+        }
+    }
+
+    /// What has been counted since it was last looked at: to be taken in at the very end.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn recount(&mut self) -> Result<Vec<Entry>, Failure> {
+        self.watches_unix = false;
+        self.counted_ns = 0;
+        let mut news = Vec::new();
+        for pause in [Duration::ZERO, SETTLING] {
+            std::thread::sleep(pause);
+            self.asks_programs = true;
+            news.extend(self.counters()?);
+        }
+        if self.missed.told > 0 {
+            let by_program: Vec<String> =
+                self.tracer.missed()?.iter().map(|(program, count)| format!("{program} {count}")).collect();
+            eprintln!(
+                "why502: {} not seen because a program of why502 was busy with another on that CPU: {}",
+                words::count(self.missed.told, "event"),
+                by_program.join(", ")
+            );
+        }
+        Ok(news.into_iter().map(|what| self.entry(what)).collect())
+    }
+
+    /// The next record, if there is one.
+    fn record(&mut self) -> Option<What> {
+        let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
+        Some(match decode(&bytes) {
+            Ok(record) => What::Record(record),
+            Err(error) => {
+                eprintln!("why502: a record was passed over: {error}");
+                What::Loss(Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 })
+            }
+        })
+    }
+
+    fn entry(&self, what: What) -> Entry {
+        Entry { at_ns: self.seen_ns, what }
+    }
+
+    /// What the kernel side's counters say that they did not say before, losses first; and what follows from it.
+    fn counters(&mut self) -> Result<Vec<What>, Failure> {
+        // Before the count of those that were seen after all.
+        let missed =
+            if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
+        let Stats {
+            exchanges,
+            connections,
+            untracked,
+            workers_untracked,
+            lost,
+            unix_seen,
+            stood_in,
+            awaiting: _,
+        } = self.tracer.stats()?;
+        let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
+        let before = self.stats;
+        self.stats = Stats { exchanges, connections, untracked, workers_untracked, lost, ..before };
+        let mut news = Vec::new();
+        for (reason, count) in [
+            (LossReason::RingFull, lost - before.lost),
+            (LossReason::Missed, missed),
+            (LossReason::WorkersUntracked, workers_untracked - before.workers_untracked),
+        ] {
+            if count > 0 {
+                news.push(What::Loss(Loss { ns: monotonic_ns(), reason, count }));
+            }
+        }
+        let counts = |stats: &Stats| (stats.exchanges, stats.connections, stats.untracked);
+        if counts(&self.stats) != counts(&before) {
+            news.push(What::Counts(Counts { exchanges, connections, untracked }));
+        }
+        news.extend(self.upstreams());
+        if let Some(depths) = &self.depths {
+            news.extend(depths.found().map(What::Depth));
+        }
+        if unix_seen > 0 && self.watch_unix() {
+            news.push(What::Sources(self.sources().clone()));
+        }
+        Ok(news)
+    }
+
+    /// Events that programs missed so far. From the first one on, further copies stand in.
+    fn programs_missed(&mut self) -> Result<u64, Failure> {
+        let missed = self.tracer.missed()?.iter().map(|(_program, count)| count).sum();
+        if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
+            eprintln!(
+                "why502: this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
+            );
+        }
+        Ok(missed)
+    }
+
+    fn upstreams(&mut self) -> Vec<What> {
+        let ns = monotonic_ns();
+        let Some(told) = &mut self.upstreams else { return Vec::new() };
+        if ns < self.counted_ns.saturating_add(nanoseconds(TICK)) {
+            return Vec::new();
+        }
+        self.counted_ns = ns;
+        let counted = self.tracer.upstreams();
+        if let Some(depths) = &self.depths {
+            depths.watch(counted.iter().map(|(upstream, _)| upstream));
+        }
+        let mut news = Vec::new();
+        for (upstream, exchanges) in counted {
+            if told.insert(upstream.clone(), exchanges) != Some(exchanges) {
+                news.push(What::Upstream(UpstreamCounts { ns, upstream, exchanges }));
+            }
+        }
+        news
+    }
+
+    /// Watches unix sockets from when they are seen to be in use. Returns whether that began now. A kernel that refuses is told
+    /// of once, and tracing goes on without.
+    fn watch_unix(&mut self) -> bool {
+        if !std::mem::take(&mut self.watches_unix) {
+            return false;
+        }
+        match self.tracer.trace_system_calls() {
+            Ok(begins) => {
+                if begins && self.is_verbose {
+                    eprintln!(
+                        "why502: unix-socket upstreams are in use: watching connect and close, which slows every system \
+                         call of this host a little"
+                    );
+                }
+                begins
+            }
+            Err(failure) => {
+                eprintln!("why502: unix-socket upstreams are in use and cannot be watched here: {failure}");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_copy_sees_a_moment_later_is_not_missed() {
+        let mut missed = Missed::default();
+        // The first program has missed one, and its copy's turn comes after this look.
+        assert_eq!([missed.look(1), missed.look(0), missed.look(0)], [0, 0, 0]);
+        // Nobody saw these.
+        assert_eq!([missed.look(2), missed.look(2), missed.look(2)], [0, 2, 0]);
+        assert_eq!([missed.look(3), missed.look(3)], [0, 1]);
+    }
+}

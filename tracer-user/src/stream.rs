@@ -1,0 +1,138 @@
+//! The stream of what was learnt, in the order in which it was: everything that verdicts rest on. Live tracing, recording and
+//! replaying take in the same stream, and it needs nothing from the machine to be taken in again.
+
+use crate::{decode::Record, facts::Sources, sample::Look, verdict::Upstream};
+
+/// One thing that was learnt.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The stream's own time (ns, monotonic), which never goes back: at that moment nothing was left to be read, so
+    /// whatever was not learnt by then was not there by then.
+    pub at_ns: u64,
+    /// What it is.
+    pub what: What,
+}
+
+/// Something that was learnt.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// The kernel side's record.
+    Record(Record),
+    /// What slow workers were found doing.
+    Look(Look),
+    /// Something that would have been learnt was lost.
+    Loss(Loss),
+    /// What the kernel side only counts.
+    Counts(Counts),
+    /// How many exchanges with one upstream have ended.
+    Upstream(UpstreamCounts),
+    /// How full a listener's accept queue was.
+    Depth(Depth),
+    /// Facts have these sources from now on.
+    Sources(Sources),
+    /// The distance of the two clocks has changed.
+    Clock(Distance),
+    /// The tracing is over: what still waits for something to follow waits no longer.
+    End,
+}
+
+/// Where a stream begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// When the recording or the tracing began (ns, monotonic).
+    pub started_ns: u64,
+    /// When the part of it began that is known.
+    pub begins_ns: u64,
+    /// What was counted until then.
+    pub counts: Counts,
+    /// The clocks' distance.
+    pub distance: Distance,
+    /// The hook that sees each fact.
+    pub sources: Sources,
+    /// After how many failures nothing more is told.
+    pub limit: Option<u64>,
+}
+
+/// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Distance(pub i64);
+
+/// What was lost, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When it was noticed (ns, monotonic): exchanges that began before may lack facts.
+    pub ns: u64,
+    /// Why.
+    pub reason: LossReason,
+    /// How much, since the loss before for this reason.
+    pub count: u64,
+}
+
+/// Why something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LossReason {
+    /// Records that the full ring buffer refused.
+    RingFull,
+    /// Worker ends that were not watched because too many were open at once.
+    WorkersUntracked,
+    /// Events that interrupted the very program that was to see them.
+    Missed,
+    /// Records that could not be decoded.
+    Undecoded,
+    /// Lines of evidence that could not be written.
+    Unwritten,
+    /// Lines of evidence that could not be read.
+    Unread,
+}
+
+impl LossReason {
+    /// Every reason with its name in evidence.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("ring_full", Self::RingFull),
+        ("workers_untracked", Self::WorkersUntracked),
+        ("missed", Self::Missed),
+        ("undecoded", Self::Undecoded),
+        ("unwritten", Self::Unwritten),
+        ("unread", Self::Unread),
+    ];
+
+    /// Its name in evidence.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, reason)| *reason == self).map_or("unread", |(name, _)| name)
+    }
+}
+
+/// The kernel side's counters that no verdict rests on, since the tracing began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Exchanges that passed the filters and have ended.
+    pub exchanges: u64,
+    /// Connections that passed the filters.
+    pub connections: u64,
+    /// Connections that were not watched because too many were open at once.
+    pub untracked: u64,
+}
+
+/// Exchanges with one upstream that have ended, since the tracing began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamCounts {
+    /// When they were read (ns, monotonic).
+    pub ns: u64,
+    /// The upstream.
+    pub upstream: Upstream,
+    /// Well or not.
+    pub exchanges: u64,
+}
+
+/// One look at a listener's accept queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// When it was (ns, monotonic).
+    pub ns: u64,
+    /// Where it listens.
+    pub listener: Upstream,
+    /// Connections that wait to be accepted.
+    pub depth: u32,
+    /// The effective backlog; one connection more than this fits.
+    pub limit: u32,
+}

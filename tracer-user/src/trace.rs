@@ -1,0 +1,184 @@
+//! The event loop of every command that traces.
+
+use std::{fs, future::pending, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    args::{Trace, UpstreamFilter},
+    clock::monotonic_ns,
+    failure::Failure,
+    load::Tracer,
+    scope,
+    source::Source,
+    stream::Entry,
+};
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Yes.
+    GoOn,
+    /// No: what was asked for has been reached.
+    Over,
+}
+
+/// What is done with the stream.
+pub trait Session {
+    /// Takes in the next entry.
+    ///
+    /// # Errors
+    /// If that ends the run.
+    fn take(&mut self, entry: Entry) -> Result<Flow, Failure>;
+
+    /// All that was there by `at_ns` has been taken in.
+    ///
+    /// # Errors
+    /// If that ends the run.
+    fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure>;
+
+    /// When `pause` is to be called at the latest (ns, monotonic).
+    fn wake_ns(&self) -> Option<u64>;
+
+    /// Whether SIGUSR1 is a demand; otherwise it stays what it is, the end of the process.
+    fn takes_demands(&self) -> bool {
+        false
+    }
+
+    /// The user demands something by SIGUSR1.
+    fn demand(&mut self) {}
+}
+
+/// Starts an event loop for what runs in one.
+///
+/// # Errors
+/// Of `run`, or if there can be no event loop.
+pub fn run<T>(run: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the event loop cannot be started")?;
+    runtime.block_on(run)
+}
+
+/// Loads and attaches everything.
+///
+/// # Errors
+/// Where this host cannot be traced.
+pub fn start(args: &Trace, listeners: &[UpstreamFilter], is_verbose: bool) -> Result<Source, Failure> {
+    let mut tracer = Tracer::start(&scope::of(args, listeners)?)?;
+    if args.copies {
+        tracer.attach_copies()?;
+    }
+    if is_verbose {
+        for (fact, reason) in &tracer.plan().missing {
+            eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
+        }
+    }
+    give_back_memory();
+    scope::greet(args, tracer.listeners());
+    Source::new(tracer, args, is_verbose)
+}
+
+/// Gives back what reading the kernel's types took: several times what the tracing takes.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and works on the allocator only, which takes its own locks.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Tells whoever waits for it that the tracing has begun.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn is_ready(args: &Trace) -> Result<(), Failure> {
+    if let Some(path) = &args.ready_file {
+        fs::write(path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The signals that end a run.
+#[derive(Debug)]
+pub struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    /// Watches for them from now on.
+    ///
+    /// # Errors
+    /// If that is refused.
+    pub fn watch() -> Result<Self, Failure> {
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Gives the stream to `session` until that has enough, the duration is over, or SIGINT or SIGTERM comes.
+///
+/// # Errors
+/// Of the session, or if something fails on the way.
+pub async fn follow(
+    source: &mut Source,
+    args: &Trace,
+    ends: &mut Ends,
+    session: &mut dyn Session,
+) -> Result<(), Failure> {
+    let mut demand = match session.takes_demands() {
+        true => Some(signal(SignalKind::user_defined1()).context("SIGUSR1 cannot be watched")?),
+        false => None,
+    };
+    is_ready(args)?;
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    let mut flow = Flow::GoOn;
+    let mut is_over = false;
+    while flow == Flow::GoOn && !is_over {
+        let wake = session.wake_ns();
+        let wake = wake.map(|ns| Instant::now() + Duration::from_nanos(ns.saturating_sub(monotonic_ns())));
+        let mut is_demanded = false;
+        tokio::select! {
+            ready = source.ready() => ready?,
+            () = at(wake) => {}
+            () = at(end) => is_over = true,
+            () = ends.come() => is_over = true,
+            Some(()) = async { match &mut demand { Some(demand) => demand.recv().await, None => pending().await } } => {
+                is_demanded = true;
+            }
+        }
+        let seen_ns = source.read(|entry| {
+            flow = session.take(entry)?;
+            Ok(flow == Flow::Over)
+        })?;
+        if flow == Flow::GoOn {
+            flow = session.pause(seen_ns)?;
+        }
+        if is_demanded {
+            session.demand();
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a moment, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
