@@ -100,7 +100,7 @@ fn each_line_has_its_verdict_while_the_log_is_rotated() -> Result<()> {
 
 #[test]
 fn a_storm_pairs_off_without_a_rest() -> Result<()> {
-    const COUNT: usize = 5_000;
+    let count = wait::load(5_000);
     let namespace = Namespace::new()?;
     let nginx = Nginx::on(&namespace)
         .workers(2)
@@ -110,14 +110,14 @@ fn a_storm_pairs_off_without_a_rest() -> Result<()> {
     let tracer = auditor(&nginx, &[])?;
     let client = nginx.client();
     std::thread::scope(|scope| {
-        let six = scope.spawn(|| client.storm("/six/", COUNT / 2, 4));
-        client.storm("/four/", COUNT / 2, 4)?;
+        let six = scope.spawn(|| client.storm("/six/", count / 2, 4));
+        client.storm("/four/", count / 2, 4)?;
         six.join().map_err(|_| anyhow::anyhow!("a storm panicked"))?
     })?;
-    tracer.wait_for(COUNT)?;
+    tracer.wait_for(count)?;
     let account = tracer.stop()?;
     account.is_orderly()?;
-    is_clean(&account, COUNT)
+    is_clean(&account, count)
 }
 
 #[test]

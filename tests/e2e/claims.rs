@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::reconcile::pair_off;
 use rig::tracer::Account;
-use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, Verdict};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, Verdict};
 
 const READ: Duration = Duration::from_millis(900);
 /// Shorter than the second after which a SYN is sent again.
@@ -200,7 +200,11 @@ fn strict_rp_filter_drops_only_asymmetric_paths_and_loose_mode_suffices() -> Res
     far.sysctl("net.ipv4.conf.all.rp_filter", "2")?;
     ensure!(status("/straight/")? == 200 && status("/crossed/")? == 200);
     let account = account(tracer, &nginx, 1)?;
-    account.only(&crossed)?.says("connect_timeout/dropped_by_rp_filter", "proven", 504, Some("ETIMEDOUT"))
+    let (name, confidence) = Sight::here()?.by_drops(
+        ("connect_timeout/dropped_by_rp_filter", "proven"),
+        ("connect_timeout/syn_unanswered", "inferred"),
+    )?;
+    account.only(&crossed)?.says(name, confidence, 504, Some("ETIMEDOUT"))
 }
 
 /// Claim 7: "request_terminate_timeout shows as recv() failed (104) while reading response header."
@@ -360,10 +364,16 @@ fn a_firewall_on_this_host_leaves_its_mark_in_the_kernel() -> Result<()> {
     ensure!(nginx.client().get("/rejects/")?.status == 502);
     let account = account(tracer, &nginx, 2)?;
     let dropped = account.only(drops.endpoint())?;
-    dropped.says("connect_timeout/dropped_by_firewall", "proven", 504, Some("ETIMEDOUT"))?;
+    let sight = Sight::here()?;
+    let (name, confidence) = sight.by_drops(
+        ("connect_timeout/dropped_by_firewall", "proven"),
+        ("connect_timeout/syn_unanswered", "inferred"),
+    )?;
+    dropped.says(name, confidence, 504, Some("ETIMEDOUT"))?;
     let rejected = account.only(rejects.endpoint())?;
-    rejected.says("refused/rejected_by_firewall", "proven", 502, Some("ECONNREFUSED"))?;
-    for verdict in [dropped, rejected] {
+    let confidence = sight.by_drops("proven", "inferred")?;
+    rejected.says("refused/rejected_by_firewall", confidence, 502, Some("ECONNREFUSED"))?;
+    for verdict in [dropped, rejected].into_iter().filter(|verdict| verdict.confidence == "proven") {
         ensure!(verdict.evidence.iter().any(|fact| fact.fact.contains("NETFILTER_DROP")), "{verdict:#?}");
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rig::reconcile::pair_off;
-use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, wait};
 
 #[test]
 fn what_was_open_before_the_tracer_gets_no_wrong_verdict() -> Result<()> {
@@ -13,7 +13,7 @@ fn what_was_open_before_the_tracer_gets_no_wrong_verdict() -> Result<()> {
     let kept = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 16)?;
     let nginx = Nginx::on(&namespace)
         .group("kept", &[kept.endpoint()], &["keepalive 4"])
-        .location(Location::fpm("/patient/", &fpm))
+        .location(Location::fpm("/patient/", &fpm).read_timeout(wait::bound()))
         .location(Location::fpm("/hasty/", &fpm).read_timeout(Duration::from_secs(2)))
         .location(Location::http("/kept/", kept.endpoint()).through_group("kept"))
         .location(Location::fastcgi("/refused/", &Endpoint::v4(9009)))
@@ -23,7 +23,7 @@ fn what_was_open_before_the_tracer_gets_no_wrong_verdict() -> Result<()> {
     ensure!(client.get("/refused/")?.status == 502);
     let well = client.ask("/patient/sleep.php?s=2&tag=well")?;
     let late = client.ask("/hasty/sleep.php?s=4&tag=late")?;
-    let killed = client.ask("/patient/sleep.php?s=9&tag=killed")?;
+    let killed = client.ask("/patient/sleep.php?s=60&tag=killed")?;
     for tag in ["well", "late", "killed"] {
         fpm.worker_on(tag)?;
     }

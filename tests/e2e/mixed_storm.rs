@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use rig::error_log::Failure;
 use rig::reconcile::pair_off;
-use rig::{Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer};
+use rig::{Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, wait};
 
 const READ: Duration = Duration::from_millis(1_500);
 /// Shorter than the second after which a SYN is sent again.
@@ -60,6 +60,8 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
         name,
     };
     let at = |index: usize| servers[index].endpoint();
+    let dropped =
+        Sight::here()?.by_drops("connect_timeout/dropped_by_firewall", "connect_timeout/syn_unanswered")?;
     let kinds = [
         kind("/refused4/", &Endpoint::v4(9201), 300, 2, "refused/no_listener"),
         kind("/refused6/", &Endpoint::v6(9202), 300, 2, "refused/no_listener"),
@@ -71,7 +73,7 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
         kind("/mute/", at(3), 120, 60, "read_timeout/slow_worker"),
         kind("/stalls/", at(4), 60, 60, "read_timeout/stalled_response"),
         kind("/cuts/", at(5), 60, 2, "reset/peer_aborted"),
-        kind("/dropped/", at(6), 60, 30, "connect_timeout/dropped_by_firewall"),
+        kind("/dropped/", at(6), 60, 30, dropped),
         kind("/rejected/", at(7), 100, 2, "refused/rejected_by_firewall"),
         kind("/full/", full.endpoint(), 60, 30, "accept_queue_overflow/syn_dropped"),
         kind("/php/die.php?signal=9", dying.endpoint(), 40, 2, "reset/worker_killed"),
@@ -99,7 +101,7 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
             .iter()
             .map(|kind| scope.spawn(|| client.storm(kind.path, kind.count, kind.at_a_time)))
             .collect();
-        let background = scope.spawn(|| client.storm("/fine/ok.php", 3_000, 4));
+        let background = scope.spawn(|| client.storm("/fine/ok.php", wait::load(3_000), 4));
         let leaving = scope.spawn(|| leave(&client, LEAVING));
         // Whom this kills, and what of it nginx can retry nowhere, the log tells.
         let busy: Vec<_> = (0..3).map(|n| client.ask(&format!("/fine/sleep.php?s=20&tag=busy{n}"))).collect();
@@ -159,7 +161,7 @@ fn leave(client: &Client, count: usize) -> Result<()> {
 /// What nginx has logged once it logs no more: every request is answered then, or its client has left.
 fn settled(nginx: &Nginx) -> Result<Vec<Failure>> {
     let mut before = nginx.failures().len();
-    rig::wait::until("nginx to have logged everything", || {
+    wait::until("nginx to have logged everything", || {
         thread::sleep(Duration::from_millis(300));
         let failures = nginx.failures();
         let is_settled = failures.len() == before;
@@ -170,7 +172,7 @@ fn settled(nginx: &Nginx) -> Result<Vec<Failure>> {
 
 #[test]
 fn a_hundred_thousand_successes_give_no_verdict() -> Result<()> {
-    const COUNT: usize = 100_000;
+    let count = wait::load(100_000);
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).start()?;
     let this = Endpoint::v4(8080);
@@ -185,7 +187,7 @@ fn a_hundred_thousand_successes_give_no_verdict() -> Result<()> {
         .start()?;
     let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--connect-errors"])?;
     for (path, connections) in [("/kept/fixed", 8), ("/closed/fixed", 8)] {
-        ensure!(nginx.client().storm_kept(path, COUNT / 2, connections)? == [(200, COUNT / 2)].into());
+        ensure!(nginx.client().storm_kept(path, count / 2, connections)? == [(200, count / 2)].into());
     }
     let large = vec![b'x'; 2_000_000];
     for _ in 0..20 {
@@ -200,6 +202,6 @@ fn a_hundred_thousand_successes_give_no_verdict() -> Result<()> {
     ensure!(nginx.failures().is_empty(), "{:#?}", nginx.failures());
     ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
     let watched = account.summary["exchanges"].as_u64().context("exchanges")?;
-    ensure!(watched >= COUNT as u64, "{watched}");
+    ensure!(watched >= count as u64, "{watched}");
     Ok(())
 }

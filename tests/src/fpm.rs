@@ -145,6 +145,11 @@ impl Fpm {
         &self.builder.listen
     }
 
+    /// The file that configures its pool, www.
+    pub fn pool_file(&self) -> PathBuf {
+        self.layout.docroot.with_file_name("fpm.conf")
+    }
+
     /// The folder of its scripts.
     pub fn docroot(&self) -> &Path {
         &self.layout.docroot

@@ -24,6 +24,7 @@ mod watchdog;
 
 // The two ends of an exchange, and who asks for one.
 pub mod client;
+pub mod crowd;
 pub mod fpm;
 pub mod nginx;
 
@@ -39,11 +40,19 @@ pub mod access_log;
 pub mod error_log;
 
 // What why502 says happened, and whether the two agree.
+pub mod backlog;
+pub mod browser;
+pub mod duckdb;
 pub mod reconcile;
+pub mod recorder;
+pub mod replay;
+pub mod sight;
 pub mod tracer;
 pub mod verdict;
 
+pub use backlog::Backlog;
 pub use client::Client;
+pub use crowd::Crowd;
 pub use database::Database;
 pub use endpoint::Endpoint;
 pub use faulty::{Fault, FaultyServer};
@@ -51,5 +60,6 @@ pub use fpm::Fpm;
 pub use namespace::Namespace;
 pub use nginx::{Location, Nginx};
 pub use remote::{Remote, Temper};
+pub use sight::{Sight, When};
 pub use tracer::Tracer;
 pub use verdict::Verdict;

@@ -1,34 +1,73 @@
 //! A listener of this process, where it is the kernel that is to be looked at: nobody ever accepts.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket,
+    sockopt,
 };
 
 use crate::{Endpoint, Namespace};
 
+/// How an endpoint is listened on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Manner {
+    deferring: bool,
+    shared: bool,
+}
+
 impl Namespace {
+    /// Listens, and never accepts unless the caller does.
+    pub fn listen(&self, endpoint: &Endpoint, backlog: i32) -> Result<OwnedFd> {
+        self.listen_so(endpoint, backlog, Manner::default())
+    }
+
+    /// Listens with `SO_REUSEPORT`, beside others that do.
+    pub fn listen_beside(&self, endpoint: &Endpoint, backlog: i32) -> Result<OwnedFd> {
+        self.listen_so(endpoint, backlog, Manner { shared: true, ..Manner::default() })
+    }
+
     /// Listens with `TCP_DEFER_ACCEPT`: a handshake is over for the listener's end only when the first data come.
     pub fn listen_deferring(&self, endpoint: &Endpoint, backlog: i32) -> Result<TcpListener> {
-        let Endpoint::Tcp(address) = *endpoint else { bail!("{endpoint} is not TCP") };
+        Ok(TcpListener::from(self.listen_so(
+            endpoint,
+            backlog,
+            Manner { deferring: true, ..Manner::default() },
+        )?))
+    }
+
+    fn listen_so(&self, endpoint: &Endpoint, backlog: i32, manner: Manner) -> Result<OwnedFd> {
         self.run(|| {
-            let socket = socket(family(address), SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-            defer(&socket).context("TCP_DEFER_ACCEPT")?;
-            bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).context("binding")?;
+            let socket = socket(family(endpoint), SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            match endpoint {
+                Endpoint::Tcp(address) => {
+                    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+                    setsockopt(&socket, sockopt::ReusePort, &manner.shared)?;
+                    if manner.deferring {
+                        defer(&socket).context("TCP_DEFER_ACCEPT")?;
+                    }
+                    bind(socket.as_raw_fd(), &SockaddrStorage::from(*address)).context("binding")?;
+                }
+                Endpoint::Unix(path) => {
+                    bind(socket.as_raw_fd(), &UnixAddr::new(path)?).context("binding")?;
+                }
+            }
             listen(&socket, Backlog::new(backlog)?)?;
-            Ok(TcpListener::from(socket))
+            Ok(socket)
         })
     }
 }
 
-fn family(address: SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+pub(crate) fn family(endpoint: &Endpoint) -> AddressFamily {
+    match endpoint {
+        Endpoint::Tcp(address) if address.is_ipv4() => AddressFamily::Inet,
+        Endpoint::Tcp(_) => AddressFamily::Inet6,
+        Endpoint::Unix(_) => AddressFamily::Unix,
+    }
 }
 
 fn defer(socket: &OwnedFd) -> Result<()> {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
 use crate::terminal::Terminal;
-use crate::{Endpoint, Verdict, wait};
+use crate::{Endpoint, Verdict, replay, wait};
 
 /// A running `why502 live`, killed when dropped.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Tracer {
     process: Process,
     stdout: Lines,
     stderr: Lines,
+    /// Where it writes its evidence, too.
+    scratch: TempDir,
 }
 
 /// What a tracer has said when it has ended.
@@ -67,12 +69,28 @@ impl Tracer {
         terminal: Option<Terminal>,
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Tracer> {
+        Tracer::run_as("live", arguments, terminal, on_line)
+    }
+
+    /// The same for any of its commands that has `--ready-file`.
+    pub fn run_as(
+        command: &str,
+        arguments: &[&str],
+        terminal: Option<Terminal>,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Tracer> {
+        let verb = command;
         let scratch = TempDir::with_prefix("why502-tracer-")?;
         let ready = scratch.path().join("ready");
         let mut command = process::command(binary()?);
-        command.arg("live").args(arguments).arg("--ready-file").arg(&ready);
-        // `cargo xtask vm` lets it use only some kinds of hooks.
-        command.args(env::var("WHY502_EXTRA_ARGS").unwrap_or_default().split_whitespace());
+        command.arg(verb).args(arguments).arg("--ready-file").arg(&ready);
+        if verb == "live" && is_replayed() {
+            command.arg("--evidence").arg(evidence_in(&scratch));
+        }
+        command.args(only());
+        // Whatever else this machine does may interrupt a program of the tracer's, and what is lost then is not what is tested.
+        let copies = verb == "live" && env::var_os("RIG_WITHOUT_COPIES").is_none();
+        command.args((copies && !arguments.contains(&"--copies")).then_some("--copies"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
         let mut process = Process::start(command)?;
@@ -81,7 +99,7 @@ impl Tracer {
             None => stdout_of(&mut process, on_line)?,
         };
         let stderr = stderr_of(&mut process)?;
-        let mut tracer = Tracer { process, stdout, stderr };
+        let mut tracer = Tracer { process, stdout, stderr, scratch };
         wait::until_true("why502 to attach its hooks", || {
             if let Some(status) = tracer.process.ended()? {
                 bail!("why502 ended ({status}) instead of tracing: {}", tracer.complaints());
@@ -133,14 +151,23 @@ impl Tracer {
         &self.stdout
     }
 
+    /// The evidence that it writes.
+    pub fn evidence(&self) -> PathBuf {
+        evidence_in(&self.scratch)
+    }
+
     /// Waits for its end and takes what it has written as it is.
     pub fn end(self) -> Result<Run> {
         collect(self.process, self.stdout, self.stderr)
     }
 
-    /// Waits for its end and reads all that it has said.
+    /// Waits for its end and reads all that it has said. Its evidence must tell the same.
     pub fn finish(self) -> Result<Account> {
-        let Run { stdout, stderr, status } = self.end()?;
+        let Tracer { process, stdout, stderr, scratch } = self;
+        let Run { stdout, stderr, status } = collect(process, stdout, stderr)?;
+        if is_replayed() {
+            replay::tells_the_same(&evidence_in(&scratch), &stdout).with_context(|| stderr.clone())?;
+        }
         let parse = |line: &String| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
         let mut lines: Vec<Value> = stdout.iter().map(parse).collect::<Result<_>>()?;
         let summary = lines.pop().unwrap_or_default();
@@ -172,7 +199,7 @@ impl Account {
         let Account { verdicts, summary, stderr, status, .. } = self;
         ensure!(status.success(), "why502 ended with {status}: {stderr}");
         ensure!(!stderr.contains("panicked"), "{stderr}");
-        ensure!(summary["lost"] == 0, "records were lost: {summary}");
+        ensure!(summary["lost"] == 0, "something was lost: {summary}; {stderr}");
         ensure!(summary["failures"] == verdicts.len(), "{} verdicts, but {summary}", verdicts.len());
         let mut causes = BTreeMap::<String, usize>::new();
         for verdict in verdicts {
@@ -183,6 +210,11 @@ impl Account {
     }
 }
 
+/// The kinds of hooks that it may use, if not all: `WHY502_HOOKS_ONLY`, by which `cargo xtask vm` tests what stands in for the best.
+pub(crate) fn only() -> Vec<String> {
+    env::var("WHY502_HOOKS_ONLY").map_or(Vec::new(), |kinds| vec!["--hooks-only".to_owned(), kinds])
+}
+
 /// Runs `why502` to its own end.
 pub fn run(arguments: &[&str]) -> Result<Run> {
     let mut command = process::command(binary()?);
@@ -190,6 +222,16 @@ pub fn run(arguments: &[&str]) -> Result<Run> {
     let mut process = Process::start(command)?;
     let (stdout, stderr) = (stdout_of(&mut process, |_| {})?, stderr_of(&mut process)?);
     collect(process, stdout, stderr)
+}
+
+/// Whether each test's evidence is taken in again. On an emulated processor that takes longer than the test, and it is the same
+/// program with the same records.
+fn is_replayed() -> bool {
+    wait::patience() == 1
+}
+
+fn evidence_in(scratch: &TempDir) -> PathBuf {
+    scratch.path().join("evidence.zst")
 }
 
 /// The program under test: `WHY502_BIN`, or the workspace's release build.

@@ -1,0 +1,72 @@
+//! What the running kernel lets `why502` see, as `why502 doctor` tells it: some verdicts are less sure on some kernels, and none is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process;
+use crate::tracer;
+
+/// The facts that hooks see, each with when they do.
+#[derive(Clone, Debug)]
+pub struct Sight(BTreeMap<String, When>);
+
+/// When a fact is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// From the start, by this source.
+    Always(String),
+    /// Once system calls are watched.
+    OnDemand,
+    /// Not on this kernel.
+    Never,
+}
+
+impl Sight {
+    /// Asks the doctor, once.
+    pub fn here() -> Result<&'static Sight> {
+        static HERE: OnceLock<Sight> = OnceLock::new();
+        if let Some(sight) = HERE.get() {
+            return Ok(sight);
+        }
+        let sight = Sight::ask()?;
+        Ok(HERE.get_or_init(|| sight))
+    }
+
+    fn ask() -> Result<Sight> {
+        let mut command = process::command(tracer::binary()?);
+        command.args(["doctor", "-o", "json"]).args(tracer::only());
+        let output = command.output().context("why502 doctor cannot be run")?;
+        let told: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let facts = told["facts"].as_array().with_context(|| format!("no facts in {told}"))?;
+        let when = |fact: &Value| match fact["source"].as_str() {
+            Some(_) if fact["on_demand"] == true => When::OnDemand,
+            Some(source) => When::Always(source.to_owned()),
+            None => When::Never,
+        };
+        Ok(Sight(
+            facts
+                .iter()
+                .map(|fact| (fact["fact"].as_str().unwrap_or_default().to_owned(), when(fact)))
+                .collect(),
+        ))
+    }
+
+    /// When a fact, by its name in the doctor's JSON, is seen.
+    pub fn when(&self, fact: &str) -> Result<&When> {
+        self.0.get(fact).with_context(|| format!("the doctor knows no fact {fact}: {self:?}"))
+    }
+
+    /// The first where packet drops are seen with the kernel's reason (since 5.17), the second elsewhere.
+    pub fn by_drops<T>(&self, seen: T, unseen: T) -> Result<T> {
+        Ok(if self.has("packet_drops")? { seen } else { unseen })
+    }
+
+    /// Whether a fact is seen from the start.
+    pub fn has(&self, fact: &str) -> Result<bool> {
+        Ok(matches!(self.when(fact)?, When::Always(_)))
+    }
+}
