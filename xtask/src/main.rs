@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bpf_toolchain;
 mod demo;
+mod duckdb;
 mod interrupt;
 mod packages;
 mod record;

@@ -24,7 +24,11 @@ const NEEDS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("/usr/lib/postgresql/*/bin/postgres", "postgresql"),
     ("/usr/lib/php/*/pgsql.so", "php-pgsql"),
+    ("zstd", "zstd"),
 ];
+
+/// What reads evidence and reports in the tests, and is too large to be taken into an emulated machine.
+const READERS: &[(&str, &str)] = &[("chromium*", "chromium"), ("pip3", "python3-pip"), ("jq", "jq")];
 
 /// How long a side step may take, which the set-up can do without.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -46,7 +50,8 @@ pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
 
 /// The packages whose programs are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
-    NEEDS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
+    let all = NEEDS.iter().chain(READERS);
+    all.filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
 }
 
 /// Where a program is, also in the folders that only root's `PATH` has; or a file, by its whole path.

@@ -49,7 +49,10 @@ pub(crate) fn run(steps: &mut Steps) -> Result<ExitCode> {
 
     check("rustfmt", cargo().args(["fmt", "--all", "--", "--check"]))?;
     check("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    check("unit tests", cargo().args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]))?;
+    // Among them one that feeds reports with anything at all, for as long as it is given.
+    let mut unit_tests = cargo();
+    unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);
+    check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
     // One at a time: each has real timeouts to keep, and the whole machine's overflow counters to compare.
     let mut end_to_end = cargo();
     end_to_end.args(["test", "--package", "rig", "--no-fail-fast", "--", "--test-threads=1"]);

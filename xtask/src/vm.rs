@@ -2,9 +2,12 @@
 
 use std::{
     env, fs, io,
+    num::NonZero,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -39,9 +42,9 @@ pub(crate) struct Options {
     /// Kernels: 5.10, 6.1, 6.12, 7.2; all if none is named. Fetched once, into target/vm.
     #[arg(value_name = "KERNEL", value_parser = kernels::parse)]
     kernels: Vec<Kernel>,
-    /// Only the tests with this in their name, such as `reset::`.
+    /// Only the tests with this in their name, such as `reset::`, or with one of these if repeated.
     #[arg(long, value_name = "TEST")]
-    only: Option<String>,
+    only: Vec<String>,
     /// Lets why502 use only these sources of facts, as its own option of this name.
     #[arg(long, value_name = "SOURCE,...")]
     hooks_only: Option<String>,
@@ -49,7 +52,7 @@ pub(crate) struct Options {
 
 /// Runs the tests on each kernel, also after one has failed, and says what failed and what was skipped.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<ExitCode> {
-    let vm = Vm { folder: workspace.join("target/vm") };
+    let vm = Vm { folder: workspace.join("target/vm"), golden: workspace.join("tests/golden") };
     fs::create_dir_all(vm.folder.join("logs"))?;
     let kernels = if options.kernels.is_empty() { &KERNELS[..] } else { &options.kernels };
     let mut closing = Vec::new();
@@ -58,14 +61,13 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     let (mut passed, mut failed) = (0, Vec::new());
     if let Some(tools) = tools.filter(|_| !images.is_empty()) {
         steps.run("building why502", &mut build("tracer-user", "why502"))?;
-        let tests = Tests::build(steps, options.only.as_deref())?;
-        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, &built("why502")?)?;
-        for image in &images {
-            let started = Instant::now();
-            let mut tally = vm.test(&tools, image, &tests, options.hooks_only.as_deref())?;
-            let seconds = started.elapsed().as_secs();
-            let count = tally.failed.len();
-            closing.push(format!("{}: {} passed, {count} failed in {seconds} s", image.name, tally.passed));
+        let tests = Tests::build(steps, &options.only)?;
+        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, &built("why502")?, &vm.golden)?;
+        let runs: Vec<Run> =
+            images.iter().flat_map(|image| runs(image, options.hooks_only.as_deref())).collect();
+        for (run, (mut tally, took)) in runs.iter().zip(vm.test_all(&tools, &runs, &tests)?) {
+            let (count, seconds) = (tally.failed.len(), took.as_secs());
+            closing.push(format!("{}: {} passed, {count} failed in {seconds} s", run.label(), tally.passed));
             passed += tally.passed;
             failed.append(&mut tally.failed);
         }
@@ -81,9 +83,33 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     Ok(if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// One boot of one kernel.
+struct Run<'a> {
+    image: &'a Image,
+    /// The only kinds of hooks that why502 may use, or all.
+    hooks_only: Option<&'a str>,
+}
+
+impl Run<'_> {
+    fn label(&self) -> String {
+        [Some(self.image.name), self.hooks_only].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What to do with a kernel: the tests with its own best hooks, then with what stands in for them; or with the given hooks only.
+fn runs<'a>(image: &'a Image, hooks_only: Option<&'a str>) -> Vec<Run<'a>> {
+    let run = |hooks_only| Run { image, hooks_only };
+    match hooks_only {
+        Some(kinds) => vec![run(Some(kinds))],
+        None => std::iter::once(None).chain(image.fallbacks.iter().copied().map(Some)).map(run).collect(),
+    }
+}
+
 /// The project's folder for machines.
 struct Vm {
     folder: PathBuf,
+    /// The golden texts, by kernel.
+    golden: PathBuf,
 }
 
 impl Vm {
@@ -128,18 +154,49 @@ impl Vm {
         Ok((Some(tools), images))
     }
 
-    /// Runs the tests on one kernel.
-    fn test(&self, tools: &Tools, image: &Image, tests: &Tests, hooks_only: Option<&str>) -> Result<Tally> {
-        let label = [Some(image.name), hooks_only].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    /// Makes all runs, as many at a time as there are processors: an emulated machine keeps about one busy. Returns what became
+    /// of each, and how long it took.
+    fn test_all(&self, tools: &Tools, runs: &[Run<'_>], tests: &Tests) -> Result<Vec<(Tally, Duration)>> {
+        let next = AtomicUsize::new(0);
+        let lane = || -> Result<Vec<(usize, (Tally, Duration))>> {
+            let mut done = Vec::new();
+            while let Some((number, run)) = {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                runs.get(number).map(|run| (number, run))
+            } {
+                let started = Instant::now();
+                done.push((number, (self.test(tools, run, tests)?, started.elapsed())));
+            }
+            Ok(done)
+        };
+        let lanes = thread::available_parallelism().map_or(1, NonZero::get).min(runs.len());
+        let mut done = thread::scope(|scope| -> Result<Vec<_>> {
+            let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+            let mut done = Vec::new();
+            for lane in lanes {
+                done.append(&mut lane.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+            }
+            Ok(done)
+        })?;
+        done.sort_by_key(|(number, _)| *number);
+        Ok(done.into_iter().map(|(_, what)| what).collect())
+    }
+
+    /// Makes one run.
+    fn test(&self, tools: &Tools, run: &Run<'_>, tests: &Tests) -> Result<Tally> {
+        let (label, Run { image, hooks_only }) = (run.label(), run);
         let log = self.folder.join("logs").join(label.replace([' ', ','], "-"));
         let (said, console) = (log.with_added_extension("tests"), log.with_added_extension("console"));
-        let order = self.folder.join("order.cpio");
-        tests.order(&order, hooks_only)?;
-        let initramfs = self.folder.join("initramfs.cpio");
+        let order = log.with_added_extension("order");
+        tests.order(&order, *hooks_only)?;
+        let initramfs = log.with_added_extension("initramfs");
         concatenate(&[&self.folder.join("base.cpio"), &image.modules, &order], &initramfs)?;
-        let mut report = Report::begin(tests, &label, &said)?;
-        let failed = qemu::boot(tools, image, &initramfs, &console, tests.limit(), |line| report.line(line))?;
-        Ok(report.end(failed, &console))
+        let mut report = Report::begin(tests, &label, &said, &self.golden)?;
+        let booted = qemu::boot(tools, image, &initramfs, &console, tests.limit(), |line| report.line(line));
+        for large in [order, initramfs] {
+            fs::remove_file(&large).with_context(|| format!("removing {}", large.display()))?;
+        }
+        Ok(report.end(booted?, &console))
     }
 }
 

@@ -30,8 +30,14 @@ while read -r binary test; do
     echo "@begin $binary::$test"
     timeout -s KILL "$TEST_BOUND" "/tests/$binary" --exact "$test" --test-threads=1 </dev/null >/tmp/output 2>&1
     status=$?
-    [ $status = 0 ] || sed 's/^/    /' /tmp/output
+    # The line is slow; a storm's whole account would take it minutes.
+    [ $status = 0 ] || cut -c1-300 /tmp/output | sed -e 's/^/    /' -e '300q'
     echo "@end $status"
 done </suite
+for file in /renewed/*; do
+    [ -f "$file" ] || continue
+    echo "@golden ${file##*/}"
+    sed -e 's/^/|/' "$file"
+done
 echo "@done"
 poweroff -f

@@ -47,7 +47,7 @@ const FOLDERS: [&str; 11] = [
 ];
 
 /// Writes the archive.
-pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests, why502: &Path) -> Result<()> {
+pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests, why502: &Path, golden: &Path) -> Result<()> {
     let mut archive = Archive::create(to)?;
     for folder in FOLDERS {
         archive.folder(Path::new(folder))?;
@@ -61,6 +61,10 @@ pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests, why502: &Path) -> R
     }
     for path in DATA.map(Path::new).iter().filter(|path| path.is_file()) {
         archive.file(path, path, 0o644)?;
+    }
+
+    for text in files(golden)? {
+        archive.file(&Path::new("/golden").join(text.file_name().unwrap_or_default()), &text, 0o644)?;
     }
 
     let mut libraries = BTreeSet::new();

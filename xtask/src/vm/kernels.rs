@@ -22,14 +22,21 @@ pub(crate) struct Kernel {
     /// `6.12`
     pub(crate) name: &'static str,
     suite: &'static str,
+    /// What can stand in for its best hooks, each as `--hooks-only` takes it.
+    fallbacks: &'static [&'static str],
 }
+
+/// No fentry, as where the kernel was built without BPF trampolines.
+const KPROBES: &str = "raw_tp,kprobe";
+/// No functions at all: needs `sock_send_length`, since 6.3.
+const TRACEPOINTS: &str = "raw_tp,syscall";
 
 /// All that there are.
 pub(crate) const KERNELS: [Kernel; 4] = [
-    Kernel { name: "5.10", suite: "bullseye" },
-    Kernel { name: "6.1", suite: "bookworm" },
-    Kernel { name: "6.12", suite: "trixie" },
-    Kernel { name: "7.2", suite: "sid" },
+    Kernel { name: "5.10", suite: "bullseye", fallbacks: &[KPROBES] },
+    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[KPROBES] },
+    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS] },
+    Kernel { name: "7.2", suite: "sid", fallbacks: &[KPROBES, TRACEPOINTS] },
 ];
 
 /// The flavour for virtual machines: the smallest there is.
@@ -45,6 +52,8 @@ pub(crate) struct Image {
     pub(crate) vmlinuz: PathBuf,
     /// Its modules, as an archive to unpack over the root.
     pub(crate) modules: PathBuf,
+    /// What can stand in for its best hooks.
+    pub(crate) fallbacks: &'static [&'static str],
 }
 
 /// Finds a kernel by its version.
@@ -78,7 +87,8 @@ impl Kernel {
             fs::remove_dir_all(&unpacked)?;
             fs::rename(&new, &folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        Ok(Image { name: self.name, vmlinuz: folder.join("vmlinuz"), modules: folder.join("modules.cpio") })
+        let (vmlinuz, modules) = (folder.join("vmlinuz"), folder.join("modules.cpio"));
+        Ok(Image { name: self.name, vmlinuz, modules, fallbacks: self.fallbacks })
     }
 
     /// The release (`6.12.107+deb13-cloud-amd64`) and the packages that it comes in.

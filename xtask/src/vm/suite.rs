@@ -15,6 +15,8 @@ use crate::{demo::cargo, step::Steps};
 
 /// The rig's program that is no test.
 const SERVER: &str = "faulty-server";
+/// Tests of what this machine's browser and database make of a report: they say nothing of a kernel.
+const OF_READERS: &str = "report";
 /// How long one test may take before it is killed.
 const TEST_BOUND: Duration = Duration::from_secs(300);
 /// How many times slower than real hardware the rig takes the guest to be.
@@ -32,8 +34,8 @@ pub(crate) struct Tests {
 }
 
 impl Tests {
-    /// Builds them, and asks each program for its tests. Those whose name has `only` in it are to run.
-    pub(crate) fn build(steps: &mut Steps, only: Option<&str>) -> Result<Self> {
+    /// Builds them, and asks each program for its tests. Those are to run whose name has one of `only` in it, or all.
+    pub(crate) fn build(steps: &mut Steps, only: &[String]) -> Result<Self> {
         let build = || {
             let mut command = cargo();
             command.args(["test", "--package", "rig", "--no-run"]);
@@ -51,9 +53,10 @@ impl Tests {
             let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
             names.extend(tests.map(|test| (name.clone(), test.to_owned())));
         }
-        names.retain(|name| only.is_none_or(|only| full(name).contains(only)));
+        names.retain(|(target, _)| target != OF_READERS);
+        names.retain(|name| only.is_empty() || only.iter().any(|only| full(name).contains(only)));
         if names.is_empty() {
-            bail!("no test is called {}", only.unwrap_or_default());
+            bail!("no test is called {}", only.join(" or "));
         }
         Ok(Self { programs, names })
     }
@@ -72,14 +75,16 @@ impl Tests {
     pub(crate) fn order(&self, to: &Path, hooks_only: Option<&str>) -> Result<()> {
         let tests: String = self.names.iter().map(|(target, test)| format!("{target} {test}\n")).collect();
         let mut environment = format!(
-            "export WHY502_BIN=/tests/why502 RIG_PATIENCE={PATIENCE}\nTEST_BOUND={}\n",
+            "export WHY502_BIN=/tests/why502 RIG_PATIENCE={PATIENCE} RIG_GOLDEN=/golden RIG_RENEWED=/renewed\nTEST_BOUND={}\n",
             TEST_BOUND.as_secs()
         );
         if let Some(sources) = hooks_only {
-            environment += &format!("export WHY502_EXTRA_ARGS='--hooks-only {sources}'\n");
+            environment += &format!("export WHY502_HOOKS_ONLY={sources}\n");
         }
-        if std::env::var_os("WHY502_VERIFIER_LOG").is_some() {
-            environment += "export WHY502_VERIFIER_LOG=1\n";
+        for passed_on in ["WHY502_VERIFIER_LOG", "RENEW", "RIG_WITHOUT_COPIES"] {
+            if std::env::var_os(passed_on).is_some() {
+                environment += &format!("export {passed_on}=1\n");
+            }
         }
         let mut archive = Archive::create(to)?;
         archive.content(Path::new("/suite"), tests.as_bytes(), 0o644)?;
@@ -122,21 +127,36 @@ pub(crate) struct Report<'a> {
     running: Option<String>,
     /// The output of the test that runs.
     said: Vec<String>,
+    /// A golden text that the guest renews, by its name.
+    golden: Option<(String, String)>,
+    /// Where golden texts are kept.
+    folder: PathBuf,
     tally: Tally,
 }
 
 impl<'a> Report<'a> {
     /// Begins, with a log of every line.
-    pub(crate) fn begin(tests: &'a Tests, label: &str, log: &Path) -> Result<Self> {
+    pub(crate) fn begin(tests: &'a Tests, label: &str, log: &Path, golden: &Path) -> Result<Self> {
         let log = fs::File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let (running, said, tally) = (None, Vec::new(), Tally::default());
-        Ok(Self { tests, label: label.to_owned(), log, ended: 0, running, said, tally })
+        let (label, folder) = (label.to_owned(), golden.to_owned());
+        Ok(Self { tests, label, log, ended: 0, running, said, golden: None, folder, tally })
     }
 
     /// Takes a line from the guest.
     pub(crate) fn line(&mut self, line: &str) -> Result<()> {
         writeln!(self.log, "{line}")?;
+        if let (Some((_name, text)), Some(line)) = (&mut self.golden, line.strip_prefix('|')) {
+            *text += line;
+            *text += "\n";
+            return Ok(());
+        }
+        if let Some((name, text)) = self.golden.take() {
+            let path = self.folder.join(name);
+            fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
         match line.strip_prefix('@').map(|said| said.split_once(' ').unwrap_or((said, ""))) {
+            Some(("golden", name)) => self.golden = Some((name.to_owned(), String::new())),
             Some(("begin", name)) => self.running = Some(name.to_owned()),
             Some(("end", status)) => {
                 if let Some(name) = self.running.take() {
@@ -220,11 +240,18 @@ mod tests {
         let log = folder.join(format!("why502-suite-{}", std::process::id()));
         let name = |test: &str| ("reset".to_owned(), test.to_owned());
         let tests = Tests { programs: Vec::new(), names: vec![name("one"), name("two"), name("three")] };
-        let mut report = Report::begin(&tests, "6.12", &log)?;
-        let guest = "@booted 6.12 4.9\n@begin reset::one\n@end 0\n@begin reset::two\n    why\n@end 101\n@begin reset::three\n";
+        let mut report = Report::begin(&tests, "6.12", &log, &folder)?;
+        let golden = format!("why502-golden-{}", std::process::id());
+        let guest = format!(
+            "@booted 6.12 4.9\n@begin reset::one\n@end 0\n@begin reset::two\n    why\n@end 101\n@golden {golden}\n|one\n|\n|two\n\
+             @begin reset::three\n"
+        );
         guest.lines().try_for_each(|line| report.line(line))?;
         let Tally { passed, failed } = report.end(Some("no end".to_owned()), &log);
         fs::remove_file(log)?;
+        let golden = folder.join(&golden);
+        assert_eq!(fs::read_to_string(&golden)?, "one\n\ntwo\n");
+        fs::remove_file(golden)?;
         assert_eq!(
             (passed, failed),
             (1, vec!["6.12  reset::two".to_owned(), "6.12  reset::three".to_owned()])
