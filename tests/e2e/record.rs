@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -203,10 +203,12 @@ fn files_are_rotated_and_read_together_in_any_order() -> Result<()> {
     let recorder = Recorder::start(&["-p", &pid, "--rotate-size", "20K", "--rotate-keep", "50"])?;
     let few = Recorder::start(&["-p", &pid, "--rotate-size", "20K", "--rotate-keep", "1"])?;
     for _ in 0..3 {
-        let size = fs::metadata(recorder.file())?.len();
+        // A file that was rotated anew is as short as the one before it was.
+        let state = || fs::metadata(recorder.file()).map(|file| (file.ino(), file.len()));
+        let before = state()?;
         nginx.client().storm("/refused/", COUNT / 3, 4)?;
         // A frame is completed at least once a second.
-        wait::until_true("the next frame", || Ok(fs::metadata(recorder.file())?.len() != size))?;
+        wait::until_true("the next frame", || Ok(state()? != before))?;
     }
     let recorded = recorder.stop()?;
     recorded.is_orderly()?;
