@@ -282,13 +282,13 @@ fn late_handshakes(abort: &str, outcome: &str) -> Result<()> {
     let fillers = namespace.crowd(&listener, BACKLOG)?;
     fillers.send()?;
     namespace.wait_for_queue(&listener, BACKLOG as u32)?;
-    // So many unfinished handshakes fit without SYN cookies. One of them will still find room.
-    let crowd = namespace.crowd(&listener, BACKLOG + 1)?;
-    namespace.wait_for_half_open(&listener, BACKLOG + 1)?;
-    ensure!(crowd.by_luck()?.0.len() == BACKLOG + 1, "each believes to be connected");
+    // So many unfinished handshakes fit without SYN cookies on every kernel: 5.10 takes no more. One will still find room.
+    let crowd = namespace.crowd(&listener, BACKLOG)?;
+    namespace.wait_for_half_open(&listener, BACKLOG)?;
+    ensure!(crowd.by_luck()?.0.len() == BACKLOG, "each believes to be connected");
     crowd.send()?;
     namespace.wait_for_queue(&listener, BACKLOG as u32 + 1)?;
-    let victims = BACKLOG;
+    let victims = BACKLOG - 1;
     let dropped = || -> Result<u64> { Ok(namespace.tcp_counter("ListenOverflows")? - before) };
     wait::until_true("each end of a handshake to be dropped", || Ok(dropped()? >= victims as u64))?;
     let least = dropped()?;

@@ -71,6 +71,14 @@ fn known_or_new<'a>(sock: u64) -> Option<&'a mut Listener> {
     listener::find(sock)
 }
 
+/// Its owner called listen on `sk`, for the first time or again.
+#[inline(always)]
+pub fn listens(sk: u64) {
+    if is_listener(sk) && known(sk).is_none() {
+        listener::add(sk, FAMILY_UNIX, true);
+    }
+}
+
 /// The listener whose queue `child` waits in, or has left.
 #[inline(always)]
 pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {

@@ -80,8 +80,12 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
         wanted(
             Fact::UnixSockets,
             &[
-                function(&[Entry("unix_stream_connect"), Return("unix_stream_connect")]),
-                kprobe(&[Return("unix_stream_connect")]),
+                function(&[
+                    Entry("unix_stream_connect"),
+                    Return("unix_stream_connect"),
+                    Return("unix_listen"),
+                ]),
+                kprobe(&[Return("unix_stream_connect"), Return("unix_listen")]),
                 syscalls(&[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect")]),
             ],
         ),
