@@ -228,43 +228,54 @@ fn a_listener_that_finds_no_way_back_leaves_the_syn_unanswered() -> Result<()> {
 
 #[test]
 fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result<()> {
+    const BACKLOG: usize = 1;
     let namespace = Namespace::new()?;
     namespace.sysctl("net.ipv4.tcp_syncookies", "0")?;
-    let fpm = Fpm::on(&namespace).backlog(1).start()?;
+    let fpm = Fpm::on(&namespace).backlog(BACKLOG as i32).start()?;
     let nginx =
         Nginx::on(&namespace).location(Location::fpm("/php/", &fpm).connect_timeout(TWO_SYNS)).start()?;
     let tracer = Tracer::of(nginx.master())?;
     // Who comes from there never hears the answer. Where the answer cannot even be sent, the kernel forgets the handshake.
     namespace
         .nft("table ip rig { chain in { type filter hook input priority 0; ip daddr 127.0.0.2 drop; }; }")?;
-    let _half_open = half_open(&namespace, fpm.endpoint(), 2)?;
+    let half_open = fill_syn_queue(&namespace, fpm.endpoint())?;
     let drops = namespace.tcp_counter("TCPReqQFullDrop")?;
     ensure!(nginx.client().get("/php/ok.php")?.status == 504);
     ensure!(namespace.tcp_counter("TCPReqQFullDrop")? > drops);
     let account = account(tracer, &nginx, 1)?;
     let verdict = account.only(fpm.endpoint())?;
-    verdict.says("connect_timeout/syn_queue_full", "proven", 504, Some("ETIMEDOUT"))?;
-    has_evidence(verdict, "2 handshakes not over")
+    // Old kernels are full with one less, and do not tell that they do so.
+    let is_old = !Sight::here()?.has("packet_drops")? && half_open == BACKLOG;
+    ensure!(is_old || half_open == BACKLOG + 1, "{half_open} fit");
+    let confidence = if is_old { "inferred" } else { "proven" };
+    verdict.says("connect_timeout/syn_queue_full", confidence, 504, Some("ETIMEDOUT"))?;
+    has_evidence(verdict, &format!("{half_open} handshake"))
 }
 
-/// Sends SYNs from 127.0.0.2, and waits until the listener holds their handshakes.
-fn half_open(namespace: &Namespace, listener: &Endpoint, count: usize) -> Result<Vec<TcpStream>> {
+/// Sends SYNs from 127.0.0.2, whose handshakes do not end, until the kernel drops a SYN because there are too many; says how many there are.
+fn fill_syn_queue(namespace: &Namespace, listener: &Endpoint) -> Result<usize> {
     let Endpoint::Tcp(SocketAddr::V4(address)) = listener else { anyhow::bail!("{listener}") };
-    let sockets = namespace.run(|| {
-        let one = |_| {
-            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-            let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-            let stream = TcpStream::from(socket);
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
-            bind(fd, &SockaddrIn::new(127, 0, 0, 2, 0)).context("binding to 127.0.0.2")?;
-            let begun = connect(fd, &SockaddrIn::from(*address));
-            ensure!(begun == Err(Errno::EINPROGRESS), "{begun:?}");
-            Ok(stream)
-        };
-        (0..count).map(one).collect()
-    })?;
-    namespace.wait_for_half_open(listener, count)?;
-    Ok(sockets)
+    let begin = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let stream = TcpStream::from(socket(AddressFamily::Inet, SockType::Stream, flags, None)?);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
+        bind(fd, &SockaddrIn::new(127, 0, 0, 2, 0)).context("binding to 127.0.0.2")?;
+        let begun = connect(fd, &SockaddrIn::from(*address));
+        ensure!(begun == Err(Errno::EINPROGRESS), "{begun:?}");
+        Ok(stream)
+    };
+    let before = namespace.tcp_counter("TCPReqQFullDrop")?;
+    let dropped = || Ok::<_, anyhow::Error>(namespace.tcp_counter("TCPReqQFullDrop")? > before);
+    for fit in 0.. {
+        let _stays_half_open = namespace.run(begin)?;
+        wait::until_true("a SYN to be queued or dropped", || {
+            Ok(namespace.half_open(listener)? > fit || dropped()?)
+        })?;
+        if dropped()? {
+            return Ok(fit);
+        }
+    }
+    unreachable!("a SYN queue has an end")
 }
 
 /// nginx connects three times at once to a listener with room for one more; with `TCP_DEFER_ACCEPT` it is the

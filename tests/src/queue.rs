@@ -53,20 +53,25 @@ impl Namespace {
         wait::until_true(&what, || Ok(self.accept_queue(listener)? == Some(length)))
     }
 
-    /// Waits until `count` handshakes with a listener have begun and are not over.
-    pub fn wait_for_half_open(&self, listener: &Endpoint, count: usize) -> Result<()> {
+    /// How many handshakes with a listener have begun and are not over.
+    pub fn half_open(&self, listener: &Endpoint) -> Result<usize> {
         let Endpoint::Tcp(address) = *listener else { bail!("{listener} is not TCP") };
         let table = if address.is_ipv4() { "tcp" } else { "tcp6" };
         let path = format!("/proc/thread-self/net/{table}");
+        let entries = self.run(|| {
+            let machine = procfs::current_system_info();
+            TcpNetEntries::from_file(&path, machine).context("listing TCP sockets")
+        })?;
+        let unfinished = |state: &TcpState| matches!(state, TcpState::SynRecv | TcpState::NewSynRecv);
+        let mut entries = entries.0;
+        entries.retain(|entry| entry.local_address == address && unfinished(&entry.state));
+        Ok(entries.len())
+    }
+
+    /// Waits until `count` handshakes with a listener have begun and are not over.
+    pub fn wait_for_half_open(&self, listener: &Endpoint, count: usize) -> Result<()> {
         wait::until_true(&format!("{count} unfinished handshakes with {listener}"), || {
-            let entries = self.run(|| {
-                let machine = procfs::current_system_info();
-                TcpNetEntries::from_file(&path, machine).context("listing TCP sockets")
-            })?;
-            let unfinished = |state: &TcpState| matches!(state, TcpState::SynRecv | TcpState::NewSynRecv);
-            let mut entries = entries.0;
-            entries.retain(|entry| entry.local_address == address && unfinished(&entry.state));
-            Ok(entries.len() == count)
+            Ok(self.half_open(listener)? == count)
         })
     }
 

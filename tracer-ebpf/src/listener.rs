@@ -152,11 +152,13 @@ pub fn is_full(view: &ListenerView) -> bool {
 }
 
 /// Whether one was dropped because too many handshakes were unfinished (`inet_csk_reqsk_queue_is_full`) and the
-/// listener may not send SYN cookies.
+/// listener may not send SYN cookies. Old kernels (5.10, for one) take one less than new ones, and which a kernel does it
+/// does not tell: without drop reasons (before 5.17) userspace takes exactly the limit for an inference.
 #[inline(always)]
 pub fn syn_queue_is_full(view: &ListenerView) -> bool {
+    let is_old = layout!(drop_reason_arg) == MISSING;
     view.sock != 0
-        && view.syn_queue > view.limit
+        && (view.syn_queue > view.limit || is_old && view.syn_queue == view.limit && view.limit > 0)
         && layout!(net_syncookies) != MISSING
         && read::<u8>(kernel::net(view.sock), layout!(net_syncookies)) == 0
 }

@@ -53,7 +53,7 @@ fn dropped(exchange: &Joined) -> Option<Finding> {
 }
 
 /// At each look more unfinished handshakes than the backlog, and SYN cookies off: the kernel drops each SYN then
-/// (`tcp_conn_request`, TCPReqQFullDrop), and counts it.
+/// (`tcp_conn_request`, TCPReqQFullDrop), and counts it. Old kernels do so as soon as there are as many, which is an inference.
 fn syn_queue_full(exchange: &Joined) -> Option<Finding> {
     if !exchange.has(nginx_flag::SYN_QUEUE_FULL_AT_CONNECT) || !exchange.listener_dropped_syns() {
         return None;
@@ -72,7 +72,7 @@ fn syn_queue_full(exchange: &Joined) -> Option<Finding> {
         ),
         "net.ipv4.tcp_syncookies (1 avoids this), and who opens connections without finishing them.",
     );
-    Some(if exchange.listener_may_be_another() {
+    Some(if exchange.listener_may_be_another() || view.syn_queue <= view.limit {
         Finding { confidence: Confidence::Inferred, ..finding }
     } else {
         finding
