@@ -1,9 +1,13 @@
 //! What happens when the tracer cannot keep up: losses are counted and told, and what they touch is called incomplete.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
 
+/// Longer than the storm lasts, on an emulated processor too.
+const LONG: Duration = Duration::from_secs(600);
 /// More than the ring buffer holds.
 const STORM: usize = 12_000;
 
@@ -15,12 +19,12 @@ fn a_reader_that_stood_still_counts_what_it_lost_and_does_not_guess() -> Result<
     let nginx = Nginx::on(&namespace)
         .workers(2)
         .main("worker_shutdown_timeout 500ms")
-        .location(Location::fpm("/php/", &fpm))
+        .location(Location::fpm("/php/", &fpm).read_timeout(LONG))
         .location(Location::fastcgi("/refused/", &nobody))
         .start()?;
     let tracer = Tracer::of(nginx.master())?;
     let client = nginx.client();
-    let cut = client.ask("/php/sleep.php?s=30&tag=cut")?;
+    let cut = client.ask(&format!("/php/sleep.php?s={}&tag=cut", LONG.as_secs()))?;
     fpm.worker_on("cut")?;
 
     tracer.signal(Signal::SIGSTOP)?;

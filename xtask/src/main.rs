@@ -28,7 +28,7 @@ struct Arguments {
 enum Verb {
     /// Breaks nginx-to-php-fpm exchanges in every way, in a network namespace of its own, and shows why502 explain each.
     Demo,
-    /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this machine's kernel.
+    /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this kernel and, emulated, on four others.
     Test,
     /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2), in an emulated machine.
     Vm(vm::Options),
@@ -58,7 +58,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
     setup::run(name, workspace, &mut steps)?;
     match verb {
         Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
-        Verb::Test => test::run(&mut steps),
+        Verb::Test => test::run(&mut steps, workspace),
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Setup => Ok(ExitCode::SUCCESS),
     }

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     ops::AddAssign,
+    path::Path,
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -15,6 +16,7 @@ use crate::{
     demo::{build, built, cargo},
     interrupt::{End, Group, OnSignal},
     step::Steps,
+    vm,
 };
 
 /// Test cases by what became of them.
@@ -33,7 +35,7 @@ impl AddAssign for Count {
 }
 
 /// Runs every check, also after one has failed, and says what failed.
-pub(crate) fn run(steps: &mut Steps) -> Result<ExitCode> {
+pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     let mut total = Count::default();
     let mut failed = Vec::new();
     let mut check = |what: &'static str, command: &mut Command| -> Result<()> {
@@ -62,6 +64,23 @@ pub(crate) fn run(steps: &mut Steps) -> Result<ExitCode> {
         Err(error) => {
             eprintln!("error: {error:#}");
             failed.push("end-to-end tests");
+            total.failed += 1;
+        }
+    }
+
+    eprintln!("step: end-to-end tests on other kernels");
+    match vm::check(steps, workspace, &vm::Options::in_short()) {
+        Ok(outcome) => {
+            outcome.close();
+            total += Count { passed: outcome.passed, failed: outcome.failed.len() };
+            if !outcome.failed.is_empty() {
+                failed.push("end-to-end tests on other kernels");
+            }
+        }
+        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failed.push("end-to-end tests on other kernels");
             total.failed += 1;
         }
     }
