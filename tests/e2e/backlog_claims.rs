@@ -57,6 +57,21 @@ fn a_configured_backlog_that_the_kernel_enforces_is_a_true_claim() -> Result<()>
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_hides_no_other() -> Result<()> {
+    let (namespace, other) = (Namespace::new()?, Namespace::new()?);
+    let broken = Nginx::on(&other).location(Location::fixed("/")).start()?;
+    fs::write(broken.error_log().with_file_name("nginx.conf"), "nonsense")?;
+    let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9485)).start()?;
+    let nginx = Nginx::on(&namespace).location(Location::fpm("/", &fpm)).start()?;
+    let account = verify(&fpm)?;
+    let unread = check(&account, &[&format!("nginx {} has the backlogs", broken.master())])?;
+    ensure!(unread["holds"].is_null(), "{unread}");
+    let read = check(&account, &[&format!("nginx {}", nginx.master()), "1000 on 127.0.0.1:8080"])?;
+    ensure!(read["holds"] == true, "{read}");
+    Ok(())
+}
+
+#[test]
 fn a_backlog_that_somaxconn_cuts_is_a_false_claim() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.sysctl("net.core.somaxconn", "16")?;

@@ -18,7 +18,10 @@ use nix::{
         getpeername, getsockname, getsockopt, listen, socket, sockopt,
     },
 };
-use procfs::{FromReadSI as _, net::TcpNetEntries};
+use procfs::{
+    FromReadSI as _,
+    net::{TcpNetEntries, TcpNetEntry, TcpState},
+};
 
 use super::PATIENCE;
 use crate::backlog::netns::{self, Counters};
@@ -176,26 +179,31 @@ impl Listener {
         Ok((Client { fd }, said))
     }
 
-    /// Clients that call connect one after the other without waiting, once each of them is either in or was dropped.
+    /// Clients that call connect, each as soon as the one before it is in the accept queue or was dropped: on a busy machine, SYNs
+    /// that come at once would all be answered before the first handshake ends and counts.
     pub fn crowd(&self, count: usize) -> Result<Vec<Client>> {
         let before = counters()?.overflows;
-        let clients = (0..count).map(|_| Ok(self.connect()?.0)).collect::<Result<Vec<_>>>()?;
-        until("each client to be in or dropped", || {
-            let dropped = counters()?.overflows - before;
-            Ok(inside(&clients) as u64 + dropped >= count as u64)
-        })?;
+        let queued = self.sockets(&[TcpState::Established])?;
+        let mut clients = Vec::with_capacity(count);
+        for number in 1..=count {
+            clients.push(self.connect()?.0);
+            until("each client to be in or dropped", || {
+                let dropped = counters()?.overflows - before;
+                let entered = self.sockets(&[TcpState::Established])?.saturating_sub(queued);
+                Ok(entered as u64 + dropped >= number as u64)
+            })?;
+        }
         Ok(clients)
     }
 
     /// How many of the namespace's TCP sockets on this listener's port are in one of these states, the listener's side only.
-    pub fn sockets(&self, states: &[procfs::net::TcpState]) -> Result<usize> {
+    pub fn sockets(&self, states: &[TcpState]) -> Result<usize> {
         let Addr::Inet(addr) = &self.addr else { bail!("a unix listener has no TCP sockets") };
         let table = if addr.is_ipv4() { "tcp" } else { "tcp6" };
         let path = format!("/proc/thread-self/net/{table}");
         let entries = TcpNetEntries::from_file(&path, procfs::current_system_info())?;
-        let mine = |entry: &&procfs::net::TcpNetEntry| {
-            entry.local_address.port() == addr.port() && states.contains(&entry.state)
-        };
+        let mine =
+            |entry: &&TcpNetEntry| entry.local_address.port() == addr.port() && states.contains(&entry.state);
         Ok(entries.0.iter().filter(mine).count())
     }
 }

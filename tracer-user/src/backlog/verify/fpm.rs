@@ -57,7 +57,7 @@ fn pool(name: &str, section: &Properties) -> Result<Option<Pool>, String> {
     let reached = value("pm.status_listen").as_deref().and_then(address).unwrap_or_else(|| addr.clone());
     Ok(Some(Pool {
         name: name.to_owned(),
-        configured: Configured { by: format!("the pool {name}"), addr, backlog },
+        configured: Configured { by: format!("the pool {name}"), pid: None, addr, backlog },
         status: value("pm.status_path").map(|path| (path, reached)),
     }))
 }

@@ -26,10 +26,23 @@ pub struct Check {
 struct Configured {
     /// Whose configuration: `nginx 812`, `the pool www`.
     by: String,
+    /// Who listens there, where that is known: others may do so at the same address in another network namespace.
+    pid: Option<u32>,
     /// Where it listens; a port alone has the unspecified address.
     addr: Upstream,
     /// The backlog; negative for as many as the kernel allows.
     backlog: i64,
+}
+
+impl Configured {
+    /// Whether this asks for that listener's backlog.
+    fn is_of(&self, queue: &Queue) -> bool {
+        is_same(&self.addr, &queue.addr) && self.is_by(queue)
+    }
+
+    fn is_by(&self, queue: &Queue) -> bool {
+        self.pid.is_none() || queue.owner.as_ref().map(|owner| owner.pid) == self.pid
+    }
 }
 
 /// What is there to check.
@@ -50,12 +63,14 @@ pub(super) struct Scene<'a> {
 pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Option<u32>) -> Vec<Check> {
     let mut checks: Vec<Check> = scene.told.iter().map(overflowed).collect();
     let mut known = Vec::new();
-    match nginx::configured(scene) {
-        Ok(listens) => {
-            checks.extend(listens.iter().flat_map(|configured| enforced(configured, scene)));
-            known.extend(listens);
+    for listens in nginx::configured(scene) {
+        match listens {
+            Ok(listens) => {
+                checks.extend(listens.iter().flat_map(|configured| enforced(configured, scene)));
+                known.extend(listens);
+            }
+            Err(check) => checks.push(check),
         }
-        Err(check) => checks.push(check),
     }
     for path in scene.fpm_pools {
         match fpm::read(path) {
@@ -73,7 +88,7 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
             }
         }
     }
-    let is_known = |queue: &&Queue| known.iter().any(|configured| is_same(&configured.addr, &queue.addr));
+    let is_known = |queue: &&Queue| known.iter().any(|configured| configured.is_of(queue));
     checks.extend(scene.told.iter().filter(|queue| !is_known(queue)).map(asked));
     checks.extend(settings::checks(scene));
     checks
@@ -108,10 +123,10 @@ fn asked(queue: &Queue) -> Check {
 
 /// Whether the kernel enforces what a configuration asks for, for each listener there is.
 fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
-    let Configured { by, addr, backlog } = configured;
+    let Configured { by, addr, backlog, .. } = configured;
     let asked = if *backlog < 0 { "as long as possible".to_owned() } else { format!("of {backlog}") };
     let claim = format!("{by} has a backlog {asked} on {addr}, as configured");
-    let found = listeners(addr, scene.queues);
+    let found: Vec<_> = scene.queues.iter().filter(|queue| configured.is_of(queue)).collect();
     if found.is_empty() {
         return vec![Check { claim, holds: None, figures: "nobody listens there".to_owned() }];
     }
@@ -142,8 +157,8 @@ fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
 }
 
 /// The listeners at an address. Of several network namespaces' all are taken.
-fn listeners<'a>(addr: &Upstream, queues: &'a [Queue]) -> Vec<&'a Queue> {
-    queues.iter().filter(|queue| is_same(addr, &queue.addr)).collect()
+fn listeners<'a>(addr: &'a Upstream, queues: &'a [Queue]) -> impl Iterator<Item = &'a Queue> {
+    queues.iter().filter(|queue| is_same(addr, &queue.addr))
 }
 
 fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
@@ -176,6 +191,7 @@ mod tests {
         let books = Books::default();
         let scene = Scene { queues: &queues, told: &[], books: &books, comm: "nginx", fpm_pools: &[] };
         let configured = |backlog| Configured {
+            pid: None,
             by: "the pool www".to_owned(),
             addr: Upstream::Unix("/run/a.sock".into()),
             backlog,

@@ -15,26 +15,23 @@ use crate::verdict::Upstream;
 /// `NGX_LISTEN_BACKLOG` on Linux (src/os/unix/ngx_linux_config.h).
 const DEFAULT: i64 = 511;
 
-/// What the configuration of each running nginx asks for.
-///
-/// # Errors
-/// A check that cannot be made, if a configuration cannot be read.
-pub(super) fn configured(scene: &Scene<'_>) -> Result<Vec<Configured>, Check> {
+/// What the configuration of each running nginx asks for, or a check that cannot be made because it cannot be read.
+pub(super) fn configured(scene: &Scene<'_>) -> Vec<Result<Vec<Configured>, Check>> {
     let owners = scene.queues.iter().filter_map(|queue| queue.owner.as_ref());
     let masters: BTreeSet<u32> =
         owners.filter(|owner| owner.comm == scene.comm).map(|owner| owner.pid).collect();
-    let mut all = Vec::new();
-    for pid in masters {
-        let by = format!("{} {pid}", scene.comm);
-        let text = dump(pid).map_err(|reason| Check {
-            claim: format!("{by} has the backlogs that it is configured with"),
-            holds: None,
-            figures: reason,
-        })?;
-        let listens = listens(&text).into_iter();
-        all.extend(listens.map(|(addr, backlog)| Configured { by: by.clone(), addr, backlog }));
-    }
-    Ok(all)
+    masters.into_iter().map(|pid| configured_by(pid, scene.comm)).collect()
+}
+
+fn configured_by(pid: u32, comm: &str) -> Result<Vec<Configured>, Check> {
+    let by = format!("{comm} {pid}");
+    let text = dump(pid).map_err(|reason| Check {
+        claim: format!("{by} has the backlogs that it is configured with"),
+        holds: None,
+        figures: reason,
+    })?;
+    let listens = listens(&text).into_iter();
+    Ok(listens.map(|(addr, backlog)| Configured { by: by.clone(), pid: Some(pid), addr, backlog }).collect())
 }
 
 /// The whole configuration of a running nginx, as `nginx -T` prints it when it is given the same arguments.

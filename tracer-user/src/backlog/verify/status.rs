@@ -32,7 +32,7 @@ pub(super) fn check(
     let addr = &pool.configured.addr;
     let claim =
         format!("the status page of the pool {} tells how many connections wait on {addr}", pool.name);
-    let Some(queue) = listeners(addr, scene.queues).first().copied() else {
+    let Some(queue) = listeners(addr, scene.queues).next() else {
         return Some(Check { claim, holds: None, figures: "nobody listens there".to_owned() });
     };
     let before = depth_of(queue);
