@@ -219,7 +219,9 @@ fn files_are_rotated_and_read_together_in_any_order() -> Result<()> {
     let said = report(&files)?;
     ensure!(
         said.verdicts.len() == COUNT && said.summary["lost"] == 0 && said.stderr.is_empty(),
-        "{}",
+        "{} verdicts, {}; {}",
+        said.verdicts.len(),
+        said.summary,
         said.stderr
     );
     // One alone is read, too.

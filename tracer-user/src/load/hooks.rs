@@ -209,10 +209,12 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 8] = [
+const COPIED: [(&str, &str); 10] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
+    ("tcp_receive_reset", "tcp_receive_reset"),
+    ("tcp_destroy_sock", "tcp_destroy_sock"),
     ("fexit_inet_csk_accept", "inet_csk_accept"),
     ("fexit_unix_accept", "unix_accept"),
     ("fexit_unix_stream_connect", "unix_stream_connect"),
@@ -221,8 +223,16 @@ const COPIED: [(&str, &str); 8] = [
 ];
 const FURTHER: [&str; 2] = ["2", "3"];
 
-/// Whether this is a further copy of a program: what it misses, another has seen.
-pub(super) fn is_copy(program: &str) -> bool {
+/// Programs whose misses lose nothing: this one looks again at what was looked at when connect began.
+const DISPENSABLE: [&str; 1] = ["fentry_tcp_connect"];
+
+/// Whether nothing is lost when this program is left out: it only looks again, or it is a further copy, and another has seen it.
+pub(super) fn is_dispensable(program: &str) -> bool {
+    DISPENSABLE.contains(&program) || is_copy(program)
+}
+
+/// Whether this is a further copy of a program.
+fn is_copy(program: &str) -> bool {
     let first =
         program.rsplit_once('_').and_then(|(first, number)| FURTHER.contains(&number).then_some(first));
     COPIED.iter().any(|(copied, _target)| first == Some(copied))

@@ -190,7 +190,7 @@ impl Tracer {
     /// If /proc does not show this process's own descriptors.
     pub fn missed(&self) -> Result<Vec<(&str, u64)>, Failure> {
         let mut missed = misses::count(&self.object).context("the programs' own counters cannot be read")?;
-        missed.retain(|(program, _)| !hooks::is_copy(program));
+        missed.retain(|(program, _)| !hooks::is_dispensable(program));
         Ok(missed)
     }
 
