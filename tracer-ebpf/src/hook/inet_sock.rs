@@ -21,6 +21,10 @@ in_copies! {
     |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 8 | ctx.arg::<u64>(2)) => {
         changes(ctx.arg(0), ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8)
     }
+
+    /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
+    "inet_sk_error_report": inet_sk_error_report, inet_sk_error_report_2, inet_sk_error_report_3;
+    |ctx| (ctx.arg(0), 1 << 40) => nginx_end::error_reported(ctx.arg(0))
 }
 
 /// A socket goes from one state to the next.
@@ -38,13 +42,6 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
         (_, CLOSE) if aftermath::is_awaited() => aftermath::remember_closed(sk),
         _ => {}
     }
-}
-
-/// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
-#[raw_tracepoint(tracepoint = "inet_sk_error_report")]
-pub fn inet_sk_error_report(ctx: RawTracePointContext) -> i32 {
-    nginx_end::error_reported(ctx.arg(0));
-    0
 }
 
 /// An end of somebody's connection ended: by its process, a reset or a timeout.

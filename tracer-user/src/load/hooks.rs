@@ -209,11 +209,14 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 10] = [
+const COPIED: [(&str, &str); 13] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
+    ("inet_sk_error_report", "inet_sk_error_report"),
+    ("tcp_send_reset", "tcp_send_reset"),
     ("tcp_receive_reset", "tcp_receive_reset"),
+    ("tcp_retransmit_skb", "tcp_retransmit_skb"),
     ("tcp_destroy_sock", "tcp_destroy_sock"),
     ("fexit_inet_csk_accept", "inet_csk_accept"),
     ("fexit_unix_accept", "unix_accept"),
