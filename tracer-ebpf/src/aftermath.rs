@@ -6,7 +6,7 @@ use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, STATS, count},
+    maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
     nginx_end,
 };
 
@@ -23,13 +23,23 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Whether any thread's next act is awaited: false nearly always, and cheap to ask.
+/// Whether any thread's next act is awaited: false nearly always, and cheap to ask, for the count is by itself: what is counted
+/// with each exchange would take its memory from all other CPUs each time.
 #[inline(always)]
 pub fn is_awaited() -> bool {
-    STATS.get(0).is_some_and(|stats| {
+    AWAITED.get(0).is_some_and(|count| {
         // SAFETY: a plain look at a counter that others change.
-        unsafe { core::ptr::read_volatile(&raw const stats.awaiting) != 0 }
+        unsafe { core::ptr::read_volatile(count) != 0 }
     })
+}
+
+/// One more is awaited or, with all bits set, one less.
+#[inline(always)]
+fn count_awaited(by: u64) {
+    if let Some(count) = AWAITED.get_ptr_mut(0) {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { kernel::add(count, by) };
+    }
 }
 
 /// From now on, this thread's next act is told.
@@ -40,7 +50,7 @@ pub fn await_next(id: ConnectionId) {
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
     let awaited = Awaited { id, closed_ns: now(), turned_to: 0 };
     if AWAITING.insert(thread, &awaited, 0).is_ok() && is_new {
-        count!(awaiting, 1);
+        count_awaited(1);
     }
 }
 
@@ -60,7 +70,7 @@ pub fn received(sk: u64) {
 #[inline(always)]
 pub fn thread_ends() {
     if is_awaited() && AWAITING.remove(thread()).is_ok() {
-        count!(awaiting, u64::MAX);
+        count_awaited(u64::MAX);
     }
 }
 
@@ -68,7 +78,7 @@ pub fn thread_ends() {
 #[inline(always)]
 pub fn await_close(id: ConnectionId) {
     if BROKEN.insert(id.sock, id.connect_ns, 0).is_ok() {
-        count!(awaiting, 1);
+        count_awaited(1);
     }
 }
 
@@ -84,7 +94,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         return;
     }
     if AWAITING.remove(thread).is_ok() {
-        count!(awaiting, u64::MAX);
+        count_awaited(u64::MAX);
     }
     let Some(mut entry) = RING.reserve::<Aftermath>(0) else {
         count!(lost, 1);
@@ -160,7 +170,7 @@ pub fn destroyed(sk: u64) {
             } else if kernel::current_exit().is_none() {
                 await_next(id);
             }
-            count!(awaiting, u64::MAX);
+            count_awaited(u64::MAX);
         }
         return;
     }

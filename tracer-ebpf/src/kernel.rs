@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task,
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use tracer_ebpf::{COMM_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
+use tracer_ebpf::{COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
 #[unsafe(no_mangle)]
@@ -14,8 +14,17 @@ pub static LAYOUT: Layout = Layout::EMPTY;
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
 #[unsafe(no_mangle)]
-pub static FILTERS: Filters =
-    Filters { comm: [0; 16], pid: 0, upstreams: 0, own_pid: 0, settle_ms: 0, listeners: 0, netns: 0 };
+pub static FILTERS: Filters = Filters {
+    comm: [0; 16],
+    pid: 0,
+    upstreams: 0,
+    own_pid: 0,
+    settle_ms: 0,
+    listeners: 0,
+    netns: 0,
+    counts_upstreams: 0,
+    reserved: 0,
+};
 
 /// `PF_EXITING`, include/linux/sched.h.
 const PF_EXITING: u32 = 4;
@@ -80,6 +89,25 @@ pub unsafe fn clear<T>(to: *mut T) {
     unsafe { fill(to, core::ptr::null()) }
 }
 
+/// Whether two addresses are the same, word by word: written as one, the compiler calls its loop, which takes a byte at a time.
+#[inline(always)]
+pub fn is_same(one: &[u32; 4], other: &[u32; 4]) -> bool {
+    one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3]
+}
+
+/// Whether a task has this name, word by word for the same reason.
+#[inline(always)]
+pub fn is_named(task: &Task, name: &[u8; COMM_LEN]) -> bool {
+    let word = |name: &[u8; COMM_LEN], number: usize| {
+        // SAFETY: within; both names lie where a u32 may: behind others, or at the start of a struct that has some.
+        unsafe { name.as_ptr().cast::<u32>().add(number).read_volatile() }
+    };
+    word(&task.comm, 0) == word(name, 0)
+        && word(&task.comm, 1) == word(name, 1)
+        && word(&task.comm, 2) == word(name, 2)
+        && word(&task.comm, 3) == word(name, 3)
+}
+
 /// Clears an address, word by word: written as one, the compiler calls its loop.
 #[inline(always)]
 pub fn unspecify(addr: &mut [u32; 4]) {
@@ -135,6 +163,76 @@ pub fn lasting_local_port(sk: u64) -> u16 {
 #[inline(always)]
 pub fn mapped(addr: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), addr]
+}
+
+/// What nearly everything about a socket is found in, read in one call: each call costs more than the bytes do.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Common([u64; COMMON_LEN as usize / size_of::<u64>()]);
+
+impl Plain for Common {}
+
+impl Common {
+    /// The start of this socket as it is now.
+    #[inline(always)]
+    pub fn of(sk: u64) -> Self {
+        read(sk, 0)
+    }
+
+    /// Userspace has made sure that these offsets lie within, and they are those of fields of this type.
+    #[inline(always)]
+    fn at<T: Plain>(&self, offset: u32) -> T {
+        // SAFETY: within, and aligned as the kernel's own compiler has done it; the type is plain.
+        unsafe { (&raw const self.0).cast::<u8>().add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn words(&self, offset: u32) -> [u32; 4] {
+        [self.at(offset), self.at(offset + 4), self.at(offset + 8), self.at(offset + 12)]
+    }
+
+    /// The address family.
+    #[inline(always)]
+    pub fn family(&self) -> u16 {
+        self.at(layout!(family))
+    }
+
+    /// Whether this is an IPv4 or IPv6 socket.
+    #[inline(always)]
+    pub fn is_inet(&self) -> bool {
+        let family = self.family();
+        family == FAMILY_INET || family == FAMILY_INET6
+    }
+
+    /// `struct net` of the socket.
+    #[inline(always)]
+    pub fn net(&self) -> u64 {
+        self.at(layout!(net))
+    }
+
+    /// The socket's peer.
+    #[inline(always)]
+    pub fn remote(&self) -> Endpoint {
+        let family = self.family();
+        let addr = if family == FAMILY_INET {
+            mapped(self.at(layout!(daddr)))
+        } else {
+            self.words(layout!(v6_daddr))
+        };
+        Endpoint { addr, port: u16::from_be(self.at(layout!(dport))), family }
+    }
+
+    /// The socket's own address; its port is 0 once it was given back.
+    #[inline(always)]
+    pub fn local(&self) -> Endpoint {
+        let family = self.family();
+        let addr = if family == FAMILY_INET {
+            mapped(self.at(layout!(saddr)))
+        } else {
+            self.words(layout!(v6_saddr))
+        };
+        Endpoint { addr, port: self.at(layout!(dport) + 2), family }
+    }
 }
 
 /// The socket's peer.

@@ -195,6 +195,26 @@ layout! {
     drop_socket_arg: "arg:kfree_skb.3",
 }
 
+/// How many bytes of a socket are read at once where several of its first fields are needed: all of those that
+/// [`Layout::ends_of_common`] lists must lie within. A multiple of eight.
+pub const COMMON_LEN: u32 = 96;
+
+impl Layout {
+    /// Where the fields end that are read together.
+    pub const fn ends_of_common(&self) -> [u32; 8] {
+        [
+            self.daddr.saturating_add(4),
+            self.saddr.saturating_add(4),
+            self.dport.saturating_add(4),
+            self.family.saturating_add(2),
+            self.state.saturating_add(1),
+            self.net.saturating_add(8),
+            self.v6_daddr.saturating_add(16),
+            self.v6_saddr.saturating_add(16),
+        ]
+    }
+}
+
 /// Which exchanges are ours.
 #[repr(C)]
 #[cfg_attr(
@@ -217,6 +237,10 @@ pub struct Filters {
     pub listeners: u32,
     /// The inode number of the only network namespace whose sockets are of this host, or zero for all.
     pub netns: u32,
+    /// One where exchanges are counted by upstream, too.
+    pub counts_upstreams: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.
@@ -235,6 +259,8 @@ pub struct Attached {
     pub own_resets: u32,
     /// One where the further copies of programs are attached ([`copy`]).
     pub copies: u32,
+    /// One where system calls are traced.
+    pub system_calls: u32,
 }
 
 /// The copies of a program that must see everything.

@@ -16,8 +16,10 @@ pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
     PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
-pub use layout::{Attached, Filters, Layout, MISSING, SEEN_LEN, copy};
-pub use record::{Action, Aftermath, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, Served, WorkerGone};
+pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, copy};
+pub use record::{
+    Action, Aftermath, Alone, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, Served, WorkerGone,
+};
 pub use stats::Stats;
 
 /// `TASK_COMM_LEN`: a task's name with its closing zero, in bytes.
@@ -55,6 +57,7 @@ const _: () = {
     assert!(size_of::<accept_queue::Key>() == 24);
     assert!(size_of::<accept_queue::Listener>().is_multiple_of(8));
     assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
+    assert!(size_of::<Alone>() == 8 + size_of::<NginxEnd>());
     assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + PATH_LEN + 4);
 };
 

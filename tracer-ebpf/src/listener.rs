@@ -1,6 +1,5 @@
 //! Listeners: which socket answers at an address, and how full its accept queue is.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Endpoint, ListenerView, MISSING};
 
 use crate::{
@@ -64,7 +63,7 @@ fn stays(sk: u64, upstream: &Endpoint) -> bool {
     let addr = &upstream.addr;
     let is_loopback4 =
         addr[0] == 0 && addr[1] == 0 && addr[2] == 0xffff_u32.to_be() && u32::from_be(addr[3]) >> 24 == 127;
-    is_loopback4 || *addr == LOOPBACK6 || kernel::local(sk).addr == *addr
+    is_loopback4 || kernel::is_same(addr, &LOOPBACK6) || kernel::is_same(&kernel::local(sk).addr, addr)
 }
 
 #[inline(always)]
@@ -114,7 +113,7 @@ fn find(sk: u64, net: u64, upstream: &Endpoint) -> Option<(Listener, bool)> {
 /// where one would look anyway.
 #[inline(always)]
 pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
-    if there != net || local.addr != upstream.addr || local.port != upstream.port {
+    if there != net || local.port != upstream.port || !kernel::is_same(&local.addr, &upstream.addr) {
         let (from, to) = (key(net, upstream.addr, upstream.port), key(there, local.addr, local.port));
         let _evicts = PEERS.insert(&from, &to, 0);
     }
@@ -122,11 +121,10 @@ pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
 
 /// Reads the state of one listener's accept queue.
 #[inline(always)]
-fn look(listener: Listener, elsewhere: bool) -> ListenerView {
+fn look(listener: Listener, elsewhere: bool, ns: u64) -> ListenerView {
     ListenerView {
         sock: listener.sock,
-        // SAFETY: the helper takes nothing.
-        ns: unsafe { bpf_ktime_get_ns() },
+        ns,
         depth: read(listener.sock, layout!(sk_ack_backlog)),
         limit: read(listener.sock, layout!(sk_max_ack_backlog)),
         drops: read(listener.sock, layout!(sk_drops)),
@@ -136,11 +134,11 @@ fn look(listener: Listener, elsewhere: bool) -> ListenerView {
     }
 }
 
-/// Looks at the accept queue that `sk` connects to; all zeroes where no listener of this host is known.
+/// Looks, now, at the accept queue that `sk` connects to; all zeroes where no listener of this host is known.
 #[inline(always)]
-pub fn view(sk: u64, net: u64, upstream: &Endpoint) -> ListenerView {
+pub fn view(sk: u64, net: u64, upstream: &Endpoint, now: u64) -> ListenerView {
     match find(sk, net, upstream) {
-        Some((listener, elsewhere)) => look(listener, elsewhere),
+        Some((listener, elsewhere)) => look(listener, elsewhere, now),
         None => ListenerView::default(),
     }
 }

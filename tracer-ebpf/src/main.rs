@@ -14,6 +14,8 @@ mod freestanding;
 #[cfg(target_arch = "bpf")]
 mod function;
 #[cfg(target_arch = "bpf")]
+mod handshake;
+#[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
 mod kernel;
@@ -36,9 +38,13 @@ mod signal;
 #[cfg(target_arch = "bpf")]
 mod tcp_header;
 #[cfg(target_arch = "bpf")]
+mod tell;
+#[cfg(target_arch = "bpf")]
 mod transfer;
 #[cfg(target_arch = "bpf")]
 mod unix_end;
+#[cfg(target_arch = "bpf")]
+mod unix_listener;
 #[cfg(target_arch = "bpf")]
 mod worker_end;
 

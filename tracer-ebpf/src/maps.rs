@@ -78,10 +78,6 @@ pub static EXCHANGES: HashMap<u64, OpenExchange> = HashMap::with_max_entries(16_
 #[map]
 pub static WORKERS: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(16_384, 0);
 
-/// Connections whose worker's end has not appeared, by the handshake's sequence numbers.
-#[map]
-pub static HANDSHAKES: HashMap<u64, ConnectionId> = HashMap::with_max_entries(16_384, 0);
-
 /// Listeners by address.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8_192, 0);
@@ -178,6 +174,10 @@ pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
 /// Counters.
 #[map]
 pub static STATS: Array<Stats> = Array::with_max_entries(1, 0);
+
+/// How many ended exchanges' aftermath is awaited; see [`crate::aftermath::is_awaited`].
+#[map]
+pub static AWAITED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Never written: what new entries are made from, for they are too large for the stack.
 #[map]

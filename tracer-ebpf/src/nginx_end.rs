@@ -1,19 +1,19 @@
 //! nginx's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{
-    Endpoint, Exchange, FAMILY_UNIX, Header, Icmp, Kind, MISSING, NginxEnd, Task, nginx_flag, tcp_state,
-};
+use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath,
-    kernel::{self, Plain, filter, layout, read},
+    aftermath, handshake,
+    kernel::{self, Common, Plain, filter, layout, read},
     listener,
     maps::{
-        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, OpenExchange, PATHS, RING,
-        UNIX_UPSTREAMS, UPSTREAMS, WANTED, add, count, port_is_watched, watch_port,
+        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, UNIX_UPSTREAMS, UPSTREAMS,
+        WANTED, add, count, port_is_watched, watch_port,
     },
-    packet_drop, reset, unix_end, worker_end,
+    packet_drop, reset,
+    tell::tell,
+    unix_end, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -39,8 +39,10 @@ pub fn is_wanted(upstream: &Endpoint) -> bool {
 /// Whether connections of the running task are ours.
 #[inline(always)]
 pub fn is_our_task(task: &Task) -> bool {
-    let comm = filter!(comm);
-    if comm[0] != 0 && comm != task.comm {
+    let name = &kernel::FILTERS.comm;
+    // SAFETY: a reference; volatile as in `filter!`.
+    let is_asked_for = unsafe { name.as_ptr().read_volatile() } != 0;
+    if is_asked_for && !kernel::is_named(task, name) {
         return false;
     }
     let pid = filter!(pid);
@@ -51,7 +53,11 @@ pub fn is_our_task(task: &Task) -> bool {
 #[inline(always)]
 pub fn connects(sk: u64) {
     let task = kernel::current();
-    if !is_our_task(&task) || !kernel::is_inet(sk) || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP {
+    if !is_our_task(&task) {
+        return;
+    }
+    let common = Common::of(sk);
+    if !common.is_inet() || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP {
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -60,7 +66,7 @@ pub fn connects(sk: u64) {
         aftermath::connected(sk, now);
     }
     unix_end::no_unix_connect();
-    let upstream = kernel::remote(sk);
+    let upstream = common.remote();
     if !is_wanted(&upstream) {
         return;
     }
@@ -74,19 +80,19 @@ pub fn connects(sk: u64) {
     // SAFETY: preallocated map memory, made just above.
     let nginx = unsafe { &mut (*exchange).nginx };
     nginx.sock = sk;
-    nginx.net = kernel::net(sk);
+    nginx.net = common.net();
     nginx.connect_ns = now;
     nginx.exchange = 1;
     nginx.nginx = task;
     nginx.upstream = upstream;
-    look_first(nginx, sk);
+    look_first(nginx, sk, now);
     watch_port(upstream.port);
 }
 
 /// Looks at the listener's queues before the first SYN.
 #[inline(always)]
-fn look_first(nginx: &mut NginxEnd, sk: u64) {
-    nginx.listener_first = listener::view(sk, nginx.net, &nginx.upstream);
+fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
+    nginx.listener_first = listener::view(sk, nginx.net, &nginx.upstream, now);
     nginx.flags &= !(nginx_flag::QUEUE_FULL_AT_CONNECT | nginx_flag::SYN_QUEUE_FULL_AT_CONNECT);
     if listener::is_full(&nginx.listener_first) {
         nginx.flags |= nginx_flag::QUEUE_FULL_AT_CONNECT;
@@ -100,7 +106,8 @@ fn look_first(nginx: &mut NginxEnd, sk: u64) {
 #[inline(always)]
 pub fn syn_goes_out(sk: u64) {
     if let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) {
-        look_first(nginx, sk);
+        // SAFETY: the helper takes nothing.
+        look_first(nginx, sk, unsafe { bpf_ktime_get_ns() });
     }
 }
 
@@ -123,9 +130,7 @@ pub fn established(sk: u64) {
     let worker_isn: u32 = read(sk, layout!(rcv_nxt));
     nginx.handshake = u64::from(nginx_isn) << 32 | u64::from(worker_isn);
     let id = ConnectionId { sock: sk, connect_ns: nginx.connect_ns };
-    if HANDSHAKES.insert(nginx.handshake, &id, 0).is_err() {
-        count!(workers_untracked, 1);
-    }
+    handshake::awaits(nginx.handshake, id);
 }
 
 /// The SYN goes out again: looks at the listener's queue at this moment.
@@ -133,7 +138,9 @@ pub fn established(sk: u64) {
 pub fn syn_sent_again(sk: u64) {
     let Some(OpenExchange { nginx, .. }) = find(sk, kernel::ports(sk).0) else { return };
     nginx.syn_retransmits += 1;
-    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
@@ -405,7 +412,7 @@ fn look_at_worker(exchange: &mut OpenExchange) {
 #[inline(always)]
 fn forget(exchange: &OpenExchange, sk: u64) {
     if exchange.nginx.worker_sock == 0 && exchange.nginx.handshake != 0 {
-        let _gone = HANDSHAKES.remove(exchange.nginx.handshake);
+        handshake::forget(exchange.nginx.handshake);
     }
     let _gone = EXCHANGES.remove(sk);
 }
@@ -430,6 +437,9 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
 
 #[inline(always)]
 fn count_upstream(nginx: &NginxEnd) {
+    if filter!(counts_upstreams) == 0 {
+        return;
+    }
     let by = u64::from(nginx.exchange);
     if nginx.upstream.family != FAMILY_UNIX {
         add(&UPSTREAMS, &nginx.upstream, by);
@@ -449,7 +459,7 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
-    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream);
+    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, nginx.ended_ns);
     note_blocked(nginx, sk);
     if ATTACHED.get(0).is_some_and(|attached| attached.own_resets != 0) {
         nginx.flags |= nginx_flag::OWN_RESETS_SEEN;
@@ -479,47 +489,5 @@ pub fn note_worker(nginx: &mut NginxEnd, has_socket: bool) {
     nginx.flags |= nginx_flag::WORKER_OPEN;
     if has_socket {
         nginx.flags |= nginx_flag::WORKER_ACCEPTED;
-    }
-}
-
-/// Sends the whole story up, and sees to it that what nginx does next follows.
-#[inline(always)]
-pub fn tell(exchange: &mut OpenExchange, well: bool) {
-    let nginx = &mut exchange.nginx;
-    if well {
-        nginx.flags |= nginx_flag::ENDED_WELL;
-    }
-    let awaits = !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0;
-    if awaits {
-        nginx.flags |= nginx_flag::AFTERMATH_FOLLOWS;
-    }
-    let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
-    // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
-    // closing it right now.
-    let by_network =
-        nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
-    match RING.reserve::<Exchange>(0) {
-        Some(mut entry) => {
-            let record = entry.as_mut_ptr();
-            // SAFETY: the entry is exactly one record; every byte of it is written here.
-            unsafe {
-                (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
-                kernel::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
-                kernel::fill(&raw mut (*record).worker, &raw const exchange.worker);
-                (*record).reserved = 0;
-                let path = match PATHS.get(id.sock) {
-                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => &raw const *path,
-                    _ => core::ptr::null(),
-                };
-                kernel::fill(&raw mut (*record).path, path);
-            }
-            entry.submit(0);
-        }
-        None => count!(lost, 1),
-    }
-    if awaits && by_network {
-        aftermath::await_close(id);
-    } else if awaits {
-        aftermath::await_next(id);
     }
 }

@@ -18,9 +18,12 @@ pub fn port_is_watched(port: u16) -> bool {
     )
 }
 
-/// Marks a port (host order) as one of ours.
+/// Marks a port (host order) as one of ours. Writing what stands there already would take it from all other CPUs.
 #[inline(always)]
 pub fn watch_port(port: u16) {
+    if port_is_watched(port) {
+        return;
+    }
     if let Some(ports) = PORTS.get_ptr_mut(0) {
         // SAFETY: the array has an entry for each value of a u16, and nobody ever writes anything but one.
         unsafe { (*ports.cast::<u8>().add(bounded::<{ PORTS_LEN as u64 - 1 }>(port.into()))) = 1 };

@@ -2,8 +2,9 @@
 
 use crate::{Endpoint, NginxEnd, PATH_LEN, WorkerEnd};
 
-/// The ring buffer's size in bytes. 20,000 failures a second fill it in half a second if nobody reads.
-pub const RING_BYTES: u32 = 8 << 20;
+/// The ring buffer's size in bytes. 20,000 refused connections a second fill it in not quite half a second if nobody reads. Userspace
+/// has it mapped twice, one after the other, so that each of its pages counts twice in what is resident.
+pub const RING_BYTES: u32 = 4 << 20;
 
 /// One byte for each port.
 pub const PORTS_LEN: usize = 1 << 16;
@@ -20,6 +21,8 @@ pub enum Kind {
     WorkerGone = 3,
     /// [`Served`].
     Served = 4,
+    /// [`Alone`].
+    Alone = 5,
 }
 
 impl Kind {
@@ -30,6 +33,7 @@ impl Kind {
             2 => Some(Self::Aftermath),
             3 => Some(Self::WorkerGone),
             4 => Some(Self::Served),
+            5 => Some(Self::Alone),
             _ => None,
         }
     }
@@ -67,6 +71,20 @@ pub struct Exchange {
     pub path: [u8; PATH_LEN],
     /// Always zero.
     pub reserved: u32,
+}
+
+/// The same of a TCP exchange whose worker's end was not seen: half as long, and most failures of a storm are such.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Alone {
+    /// [`Kind::Alone`].
+    pub header: Header,
+    /// nginx's end.
+    pub nginx: NginxEnd,
 }
 
 /// What nginx did first after it closed an unfinished exchange of its own accord.

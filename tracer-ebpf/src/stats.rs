@@ -20,8 +20,6 @@ pub struct Stats {
     pub lost: u64,
     /// Sends of our processes on unix sockets that are connected to a path and not watched.
     pub unix_seen: u64,
-    /// Closed exchanges whose aftermath is still awaited: while zero, sends need no look.
-    pub awaiting: u64,
     /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
     pub stood_in: u64,
 }

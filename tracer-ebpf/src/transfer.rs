@@ -6,7 +6,7 @@ use tracer_ebpf::tcp_state;
 use crate::{
     aftermath,
     kernel::{self, filter, layout, read},
-    listener, nginx_end, unix_end, worker_end,
+    listener, nginx_end, unix_end, unix_listener, worker_end,
 };
 
 const EINVAL: i32 = 22;
@@ -34,7 +34,7 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
         if (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
             && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
         {
-            if kernel::is_inet(sk) { listener::add(sk) } else { unix_end::listens(sk) }
+            if kernel::is_inet(sk) { listener::add(sk) } else { unix_listener::listens(sk) }
         }
         return;
     }

@@ -7,9 +7,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
     generated::{self, bpf_for_each_map_elem},
 };
-use tracer_ebpf::{
-    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, MISSING, PATH_LEN, nginx_flag, tcp_state,
-};
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, MISSING, PATH_LEN, nginx_flag, tcp_state};
 
 use crate::{
     aftermath,
@@ -19,7 +17,10 @@ use crate::{
         OpenExchange, PATHS, SCRATCH, UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, port_is_watched,
         watch_port,
     },
-    nginx_end, signal, worker_end,
+    nginx_end, signal,
+    tell::tell,
+    unix_listener::look,
+    worker_end,
 };
 
 const EADDRNOTAVAIL: i64 = 99;
@@ -110,7 +111,9 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
 /// The running thread's connect got as far as TCP's own hooks: those tell it from here.
 #[inline(always)]
 pub fn no_unix_connect() {
-    let _gone = CONNECTING.remove(thread());
+    if ATTACHED.get(0).is_some_and(|attached| attached.system_calls != 0) {
+        let _gone = CONNECTING.remove(thread());
+    }
 }
 
 /// connect returned `ret`.
@@ -221,7 +224,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // SAFETY: map memory that is already a value of the type.
         unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
         nginx_end::ends(exchange);
-        nginx_end::tell(exchange, false);
+        tell(exchange, false);
         let _gone = EXCHANGES.remove(sk);
         return;
     }
@@ -258,46 +261,6 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
     worker.nginx_sock = nginx.sock;
     worker.connect_ns = nginx.connect_ns;
     worker.created_ns = nginx.established_ns;
-}
-
-/// A unix socket began to listen, or was shown to us by userspace while it listens.
-#[inline(always)]
-pub fn listens(sk: u64) {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry.
-    let path = unsafe { &mut (*scratch).path };
-    // SAFETY: all zeroes are an empty path.
-    unsafe { kernel::clear(path) };
-    let address: u64 = read(sk, layout!(unix_addr));
-    let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
-    // SAFETY: the helper checks the address.
-    let read = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name, path) };
-    if address != 0 && read.is_ok_and(|path| !path.is_empty()) {
-        let _evicts = UNIX_LISTENERS.insert(&*path, sk, 0);
-    }
-}
-
-/// The accept queue behind a path. A listener's address that is no listener any more is not believed.
-#[inline(always)]
-fn look(path: &[u8; PATH_LEN]) -> ListenerView {
-    // SAFETY: copied out at once.
-    let Some(sock) = (unsafe { UNIX_LISTENERS.get(path) }).copied() else { return ListenerView::default() };
-    if read::<u8>(sock, layout!(state)) != tcp_state::LISTEN
-        || read::<u16>(sock, layout!(family)) != FAMILY_UNIX
-    {
-        return ListenerView::default();
-    }
-    ListenerView {
-        sock,
-        // SAFETY: the helper takes nothing.
-        ns: unsafe { bpf_ktime_get_ns() },
-        depth: read(sock, layout!(receive_qlen)),
-        limit: read(sock, layout!(sk_max_ack_backlog)),
-        drops: 0,
-        shared: 1,
-        syn_queue: 0,
-        elsewhere: 0,
-    }
 }
 
 /// A process closes a descriptor.
@@ -431,7 +394,7 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
                 let _evicts = HOLDERS.insert(worker.worker.tgid, worker.sock, 0);
             }
         }
-        nginx_end::tell(exchange, well);
+        tell(exchange, well);
     }
     if !is_release_seen() || exchange.worker.ended_ns != 0 {
         let _gone = WORKERS.remove(exchange.nginx.worker_sock);

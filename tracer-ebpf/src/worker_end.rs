@@ -4,9 +4,10 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Header, Kind, NginxEnd, WorkerEnd, WorkerGone};
 
 use crate::{
-    kernel::{self, layout, read},
+    handshake,
+    kernel::{self, Common, layout, read},
     listener,
-    maps::{EMPTY_EXCHANGE, EXCHANGES, HANDSHAKES, RING, WORKERS, count, port_is_watched, watch_port},
+    maps::{EMPTY_EXCHANGE, EXCHANGES, RING, WORKERS, count, port_is_watched, watch_port},
     served, signal, unix_end,
 };
 
@@ -19,21 +20,21 @@ pub fn established(sk: u64) {
     if !kernel::is_here(sk) {
         return;
     }
-    // SAFETY: copied out at once.
-    let Some(id) = (unsafe { HANDSHAKES.get(handshake) }).copied() else {
+    let Some(id) = handshake::take(handshake) else {
         served::begins(sk, handshake);
         return;
     };
-    let _gone = HANDSHAKES.remove(handshake);
     let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
     // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
     let nginx = unsafe { &mut (*exchange).nginx };
-    if nginx.connect_ns != id.connect_ns {
+    if nginx.connect_ns != id.connect_ns || nginx.handshake != handshake {
         return;
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
     if WORKERS.insert(sk, &empty.worker, 0).is_err() {
         count!(workers_untracked, 1);
+        // So that it is not missed again in the end.
+        handshake::awaits(handshake, id);
         return;
     }
     let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
@@ -44,10 +45,11 @@ pub fn established(sk: u64) {
     worker.connect_ns = id.connect_ns;
     // SAFETY: the helper takes nothing.
     worker.created_ns = unsafe { bpf_ktime_get_ns() };
-    worker.local = kernel::local(sk);
+    let common = Common::of(sk);
+    worker.local = common.local();
     watch_port(worker.local.port);
     nginx.worker_sock = sk;
-    listener::learn(nginx.net, &nginx.upstream, kernel::net(sk), &worker.local);
+    listener::learn(nginx.net, &nginx.upstream, common.net(), &worker.local);
 }
 
 /// A process accepted the connection that `sk` is an end of.

@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, builder::TypedValueParser};
 use jiff::SignedDuration;
 
-use crate::{load::HookKind, verdict::Upstream};
+use crate::{load::HookKind, scope::MAX_OPEN, verdict::Upstream};
 
 mod backlog;
 mod record;
@@ -144,6 +144,10 @@ pub struct Trace {
     /// Also watch connects that fail at once (no route, no port); it slows every system call of this host a little.
     #[arg(long)]
     pub connect_errors: bool,
+
+    /// Watch this many open exchanges at a time; the kernel takes 1.2 KiB for each, at once. Those beyond are counted, not explained.
+    #[arg(long, value_name = "COUNT", default_value_t = MAX_OPEN, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    pub max_open: u32,
 
     /// Take the sockets of all network namespaces but this one (its inode number) for those of other hosts.
     #[arg(long, value_name = "INODE", hide = true)]

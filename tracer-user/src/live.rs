@@ -13,6 +13,7 @@ use crate::{
     output::{Json, Look, Output, Text},
     pipeline::{Pipeline, Told},
     record::Recording,
+    scope::Beyond,
     source::Source,
     stream::{Entry, What},
     trace::{self, Ends, Flow, Session},
@@ -29,7 +30,7 @@ pub fn run(args: &Live) -> Result<(), Failure> {
 async fn live(args: &Live) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let mut audit = Audit::open(args)?;
-    let mut source = trace::start(&args.trace, &[], args.verbose)?;
+    let mut source = trace::start(&args.trace, Beyond::default(), args.verbose)?;
     if let Some(audit) = &mut audit {
         audit.begin();
     }

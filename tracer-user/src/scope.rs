@@ -16,18 +16,27 @@ use crate::{
     load::Scope,
 };
 
-/// Open exchanges that are watched at a time; the kernel side's maps take about 1 KiB for each.
-const MAX_OPEN: u32 = 16_384;
+/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.2 KiB for each.
+pub const MAX_OPEN: u32 = 10_240;
 
 /// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
 /// exchange in the very turn of its loop that read the end, and its own timeouts are seconds long.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// What some commands trace beyond what all do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beyond<'a> {
+    /// The listeners whose connections are told though nginx is on another host.
+    pub listeners: &'a [UpstreamFilter],
+    /// Whether exchanges are counted by upstream, too.
+    pub counts_upstreams: bool,
+}
+
 /// What the user asked for, as the kernel side takes it.
 ///
 /// # Errors
 /// If it asks for a process that does not exist.
-pub fn of(args: &Trace, listeners: &[UpstreamFilter]) -> Result<Scope, Failure> {
+pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
     if let Some(pid) = args.pid
         && !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
     {
@@ -46,7 +55,8 @@ pub fn of(args: &Trace, listeners: &[UpstreamFilter]) -> Result<Scope, Failure> 
         }
     }
     let port = |port: u16| Endpoint { addr: [0; 4], port, family: 0 };
-    let listeners: Vec<_> = listeners
+    let listeners: Vec<_> = beyond
+        .listeners
         .iter()
         .filter_map(|listener| match listener {
             UpstreamFilter::Address(address) => Some(endpoint(*address)),
@@ -62,9 +72,11 @@ pub fn of(args: &Trace, listeners: &[UpstreamFilter]) -> Result<Scope, Failure> 
         settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
         listeners: u32::from(!listeners.is_empty()),
         netns: args.only_netns.unwrap_or(0),
+        counts_upstreams: u32::from(beyond.counts_upstreams),
+        reserved: 0,
     };
     let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
-    Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: MAX_OPEN })
+    Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: args.max_open })
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.

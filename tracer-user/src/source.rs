@@ -83,11 +83,16 @@ pub struct Source {
 }
 
 impl Source {
-    /// Begins with what the kernel side has from now on.
+    /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them.
     ///
     /// # Errors
     /// If it cannot be watched.
-    pub fn new(mut tracer: Tracer, args: &Trace, is_verbose: bool) -> Result<Self, Failure> {
+    pub fn new(
+        mut tracer: Tracer,
+        args: &Trace,
+        counts_upstreams: bool,
+        is_verbose: bool,
+    ) -> Result<Self, Failure> {
         // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
         let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
             .context("the ring buffer cannot be watched")?;
@@ -111,7 +116,7 @@ impl Source {
             watches_unix: args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix),
             is_verbose,
             started_ns: now,
-            upstreams: None,
+            upstreams: counts_upstreams.then(HashMap::new),
             counted_ns: now,
             depths: None,
         })
@@ -127,11 +132,6 @@ impl Source {
             sources: self.sources().clone(),
             limit,
         }
-    }
-
-    /// Tells exchanges by upstream from now on, once a second.
-    pub fn count_upstreams(&mut self) {
-        self.upstreams = Some(HashMap::new());
     }
 
     /// Tells how full accept queues are from now on.
@@ -252,16 +252,8 @@ impl Source {
         // Before the count of those that were seen after all.
         let missed =
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
-        let Stats {
-            exchanges,
-            connections,
-            untracked,
-            workers_untracked,
-            lost,
-            unix_seen,
-            stood_in,
-            awaiting: _,
-        } = self.tracer.stats()?;
+        let Stats { exchanges, connections, untracked, workers_untracked, lost, unix_seen, stood_in } =
+            self.tracer.stats()?;
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         self.stats = Stats { exchanges, connections, untracked, workers_untracked, lost, ..before };

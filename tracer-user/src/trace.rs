@@ -9,11 +9,11 @@ use tokio::{
 };
 
 use crate::{
-    args::{Trace, UpstreamFilter},
+    args::Trace,
     clock::monotonic_ns,
     failure::Failure,
     load::Tracer,
-    scope,
+    scope::{self, Beyond},
     source::Source,
     stream::Entry,
 };
@@ -69,8 +69,8 @@ pub fn run<T>(run: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
 ///
 /// # Errors
 /// Where this host cannot be traced.
-pub fn start(args: &Trace, listeners: &[UpstreamFilter], is_verbose: bool) -> Result<Source, Failure> {
-    let mut tracer = Tracer::start(&scope::of(args, listeners)?)?;
+pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, Failure> {
+    let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
     if args.copies {
         tracer.attach_copies()?;
     }
@@ -81,7 +81,7 @@ pub fn start(args: &Trace, listeners: &[UpstreamFilter], is_verbose: bool) -> Re
     }
     give_back_memory();
     scope::greet(args, tracer.listeners());
-    Source::new(tracer, args, is_verbose)
+    Source::new(tracer, args, beyond.counts_upstreams, is_verbose)
 }
 
 /// Gives back what reading the kernel's types took: several times what the tracing takes.

@@ -5,7 +5,7 @@
 use crate::{
     function::{on_entry, on_return},
     kernel::{layout, read},
-    nginx_end, packet_drop, reset, transfer, unix_end, worker_end,
+    nginx_end, packet_drop, reset, transfer, unix_end, unix_listener, worker_end,
 };
 
 /// The sock of a `struct socket`.
@@ -65,7 +65,7 @@ on_return! {
     /// `int unix_listen(struct socket *sock, int backlog)`.
     10 "unix_listen": fexit_unix_listen, kprobe_unix_listen, kretprobe_unix_listen;
     [0, 0, 0], returns at 2 => |[socket, _, _], returned| if returned as i32 == 0 {
-        unix_end::listens(sock(socket));
+        unix_listener::listens(sock(socket));
     };
 
     /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.

@@ -47,11 +47,13 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 /// An end of somebody's connection ended: by its process, a reset or a timeout.
 #[inline(always)]
 fn ended(sk: u64, old_state: u8, new_state: u8) {
-    let (remote_port, _) = kernel::ports(sk);
+    let (remote_port, local_port) = kernel::ports(sk);
     if nginx_end::ended(sk, remote_port, old_state, new_state) {
         return;
     }
-    if port_is_watched(kernel::lasting_local_port(sk)) && worker_end::ended(sk, old_state, new_state) {
+    if port_is_watched(if local_port != 0 { local_port } else { kernel::lasting_local_port(sk) })
+        && worker_end::ended(sk, old_state, new_state)
+    {
         return;
     }
     if aftermath::is_awaited() {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{Action, Aftermath, Exchange, Header, Kind, Served, WorkerGone};
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use tracer_ebpf::{Action, Aftermath, Alone, Exchange, Header, Kind, Served, WorkerGone};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, KnownLayout};
 
 /// One record of the kernel side.
 #[derive(Clone, Debug)]
@@ -50,6 +50,10 @@ pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
     match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::Exchange => Ok(Record::Exchange(whole(bytes, header.kind)?)),
+        Kind::Alone => {
+            let Alone { header, nginx } = *whole::<Alone>(bytes, header.kind)?;
+            Ok(Record::Exchange(Box::new(Exchange { header, nginx, ..Exchange::new_zeroed() })))
+        }
         Kind::WorkerGone => Ok(Record::WorkerGone(whole(bytes, header.kind)?)),
         Kind::Served => Ok(Record::Served(whole(bytes, header.kind)?)),
         Kind::Aftermath => {
@@ -73,7 +77,7 @@ pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::{FromZeros, IntoBytes};
+    use zerocopy::IntoBytes;
 
     use super::*;
 
@@ -88,6 +92,15 @@ mod tests {
         record.nginx.sent = 552;
         let Ok(Record::Exchange(decoded)) = decode(&bytes_of(&record)) else { panic!("not an exchange") };
         assert_eq!(decoded.nginx.sent, 552);
+    }
+
+    #[test]
+    fn an_end_alone_is_an_exchange_without_a_worker() {
+        let mut record = Alone::new_zeroed();
+        record.header.kind = Kind::Alone as u32;
+        record.nginx.error = 111;
+        let Ok(Record::Exchange(decoded)) = decode(&bytes_of(&record)) else { panic!("not an exchange") };
+        assert_eq!((decoded.nginx.error, decoded.worker.sock, decoded.path[0]), (111, 0, 0));
     }
 
     #[test]

@@ -1,19 +1,65 @@
 //! The running kernel's layout, from its BTF. Never from its version.
 
-use std::{fs, io, path::Path};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
+};
 
-use btf_rs::{Btf, Type};
-use tracer_ebpf::{Layout, MISSING};
+use btf_rs::{Backend, Btf, Type};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use tracer_ebpf::{COMMON_LEN, Layout, MISSING};
 
 use crate::failure::Failure;
 
 /// Where the kernel shows its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
-/// The types of a kernel.
+/// The types of a kernel. They are read where they lie, for there are some 150,000, and a hundred are asked for.
 pub(super) struct Kernel {
     btf: Btf,
+    /// The numbers of the types of each name that the layout asks for.
+    named: HashMap<String, Vec<u32>>,
 }
+
+/// The name of the type that an entry of [`Layout::NAMES`] begins with.
+fn type_name(entry: &str) -> String {
+    let name = entry.trim_start_matches('?');
+    let (kind, name) = name.split_once(':').unwrap_or(("", name));
+    let name = name.split_once('.').map_or(name, |(name, _)| name);
+    if kind == "arg" { format!("{TRACEPOINT}{name}") } else { name.to_owned() }
+}
+
+/// Maps the types, or a copy of them where sysfs cannot be mapped (before 6.16).
+fn map(path: &Path, file: &mut File) -> Result<Btf, String> {
+    if let Ok(btf) = Btf::from_file_with_backend(path, Backend::Mmap) {
+        return Ok(btf);
+    }
+    let copy: OwnedFd = memfd_create("btf", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
+    let mut copy = File::from(copy);
+    io::copy(file, &mut copy).map_err(|error| error.to_string())?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
+}
+
+/// Finds the types that the layout asks for, in one pass: each search by name is one.
+fn index(btf: &Btf) -> HashMap<String, Vec<u32>> {
+    let mut named: HashMap<_, Vec<u32>> =
+        Layout::NAMES.iter().map(|entry| (type_name(entry), Vec::new())).collect();
+    for id in 1.. {
+        let Ok(found) = btf.resolve_type_by_id(id) else { break };
+        let name = found.as_btf_type().and_then(|found| btf.resolve_name(found).ok());
+        if let Some(ids) = name.and_then(|name| named.get_mut(&name)) {
+            ids.push(id);
+        }
+    }
+    named
+}
+
+/// Begins the name of a raw tracepoint's type.
+const TRACEPOINT: &str = "btf_trace_";
 
 impl Kernel {
     /// The running kernel's types.
@@ -25,17 +71,26 @@ impl Kernel {
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = fs::read(path).map_err(|error| match error.kind() {
+        let mut file = File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::CannotTrace(format!(
                 "{} does not exist: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which why502 needs",
                 path.display()
             )),
             _ => Failure::CannotTrace(format!("{} cannot be read: {error}", path.display())),
         })?;
-        let btf = Btf::from_bytes(&bytes).map_err(|error| {
+        let btf = map(path, &mut file).map_err(|error| {
             Failure::CannotTrace(format!("{} cannot be understood: {error}", path.display()))
         })?;
-        Ok(Self { btf })
+        let named = index(&btf);
+        Ok(Self { btf, named })
+    }
+
+    /// The types of this name.
+    fn types(&self, name: &str) -> Vec<Type> {
+        match self.named.get(name) {
+            Some(ids) => ids.iter().filter_map(|id| self.btf.resolve_type_by_id(*id).ok()).collect(),
+            None => self.btf.resolve_types_by_name(name).unwrap_or_default(),
+        }
     }
 
     /// Every offset and number that the kernel side needs.
@@ -44,8 +99,14 @@ impl Kernel {
     /// Names the first one that this kernel does not have, unless the program can do without.
     pub(super) fn layout(&self) -> Result<Layout, Failure> {
         let values = Layout::NAMES.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>()?;
-        Layout::from_values(&values)
-            .ok_or_else(|| Failure::Run(anyhow::anyhow!("the layout has more fields than names")))
+        let layout = Layout::from_values(&values)
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("the layout has more fields than names")))?;
+        if layout.ends_of_common().into_iter().any(|end| end > COMMON_LEN) {
+            return Err(Failure::CannotTrace(
+                "this kernel's sockets have their addresses further back than why502 reads: please report its version".to_owned(),
+            ));
+        }
+        Ok(layout)
     }
 
     fn value(&self, name: &str) -> Result<u32, Failure> {
@@ -79,7 +140,7 @@ impl Kernel {
     /// The number of `type.NAME`, if the kernel has it.
     fn enumerator(&self, name: &str) -> Option<u32> {
         let (enumeration, name) = name.split_once('.')?;
-        self.btf.resolve_types_by_name(enumeration).ok()?.iter().find_map(|candidate| match candidate {
+        self.types(enumeration).iter().find_map(|candidate| match candidate {
             Type::Enum(candidate) => candidate
                 .members
                 .iter()
@@ -103,7 +164,7 @@ impl Kernel {
 
     /// How many parameters a function has, if the kernel has it.
     fn parameters(&self, function: &str) -> Option<u32> {
-        self.btf.resolve_types_by_name(function).ok()?.iter().find_map(|candidate| match candidate {
+        self.types(function).iter().find_map(|candidate| match candidate {
             Type::Func(function) => match self.btf.resolve_chained_type(function).ok()? {
                 Type::FuncProto(prototype) => u32::try_from(prototype.parameters.len()).ok(),
                 _ => None,
@@ -114,8 +175,11 @@ impl Kernel {
 
     /// How many arguments a raw tracepoint has, if the kernel has the tracepoint.
     fn arguments(&self, tracepoint: &str) -> Option<u32> {
-        let types = self.btf.resolve_types_by_name(&format!("btf_trace_{tracepoint}")).ok()?;
-        let Type::Typedef(typedef) = types.into_iter().next()? else { return None };
+        let types = self.types(&format!("{TRACEPOINT}{tracepoint}"));
+        let typedef = types.into_iter().find_map(|found| match found {
+            Type::Typedef(typedef) => Some(typedef),
+            _ => None,
+        })?;
         let Type::Ptr(pointer) = self.btf.resolve_chained_type(&typedef).ok()? else { return None };
         let Type::FuncProto(function) = self.btf.resolve_chained_type(&pointer).ok()? else { return None };
         // The first one is the tracepoint's own data.
@@ -129,9 +193,7 @@ impl Kernel {
     /// If there are several, of which nobody could say which one a pointer in the kernel means.
     fn offset(&self, structure: &str, members: &[&str]) -> Result<Option<u32>, Failure> {
         let mut found = self
-            .btf
-            .resolve_types_by_name(structure)
-            .unwrap_or_default()
+            .types(structure)
             .into_iter()
             .filter(|candidate| matches!(candidate, Type::Struct(_)))
             .filter_map(|candidate| self.path_bits(&candidate, members))
@@ -188,6 +250,13 @@ mod tests {
     }
 
     #[test]
+    fn types_that_cannot_be_mapped_are_copied() {
+        let btf = map(Path::new("/nonexistent"), &mut File::open(PATH).unwrap()).unwrap();
+        let named = index(&btf);
+        assert_eq!(Kernel { btf, named }.layout().unwrap().daddr, 0);
+    }
+
+    #[test]
     fn a_missing_member_is_named() {
         let kernel = Kernel::running().unwrap();
         let error = kernel.value("sock.sk_nonsense").unwrap_err().to_string();
@@ -215,7 +284,7 @@ mod tests {
         }
         bytes.extend(types);
         bytes.extend(strings);
-        Kernel { btf: Btf::from_bytes(&bytes).unwrap() }
+        Kernel { btf: Btf::from_bytes(&bytes).unwrap(), named: HashMap::new() }
     }
 
     #[test]

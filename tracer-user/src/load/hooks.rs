@@ -205,6 +205,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
         handshake_drops: u32::from(plan.sources.has(Fact::HandshakeDrops)),
         own_resets: u32::from(is_each_reset_seen(plan, layout)),
         copies: 0,
+        system_calls: 0,
     }
 }
 

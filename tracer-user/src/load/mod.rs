@@ -76,8 +76,11 @@ pub struct Tracer {
 /// the walk must end nonetheless.
 const MOST_UPSTREAMS: usize = 2_048;
 
-/// The size of a map that is to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 3] = ["EXCHANGES", "WORKERS", "HANDSHAKES"];
+/// The maps that are to hold one entry for each open exchange.
+const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "BROKEN", "PATHS"];
+
+/// The map that holds one entry for each connection to the listeners asked for.
+const PER_VISITOR: &str = "VISITORS";
 
 impl Tracer {
     /// Loads and attaches everything, and shows the kernel side the listeners that exist already.
@@ -93,6 +96,7 @@ impl Tracer {
         for map in PER_EXCHANGE {
             loader.map_max_entries(map, scope.max_open);
         }
+        loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
         let mut object = loader.load(OBJECT).map_err(|error| {
             Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
         })?;
@@ -142,6 +146,9 @@ impl Tracer {
         if self.traces_system_calls || is_seen || !self.plan.may_trace_system_calls {
             return Ok(false);
         }
+        // First: TCP's own connects are to be taken out of those under way.
+        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
+        self.attached.set(0, Attached { system_calls: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
         let source = hooks::attach_system_calls(&mut self.object)?;
         for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
             self.plan.sources.set(fact, source.clone());

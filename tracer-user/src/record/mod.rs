@@ -20,6 +20,7 @@ use crate::{
     evidence::{Encoder, Header, Names},
     failure::Failure,
     pipeline::{Pipeline, Told},
+    scope::Beyond,
     stream::{Entry, What},
     trace::{self, Ends, Flow, Session},
     verdict::Upstream,
@@ -37,8 +38,8 @@ pub fn run(args: &Record) -> Result<(), Failure> {
 async fn record(args: &Record) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     is_free(&args.output)?;
-    let mut source = trace::start(&args.trace, &args.listeners, false)?;
-    source.count_upstreams();
+    let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true };
+    let mut source = trace::start(&args.trace, beyond, false)?;
     let depths = Depths::start().context("accept queues cannot be looked at")?;
     depths.watch(args.listeners.iter().filter_map(of_listener).collect::<Vec<_>>().iter());
     source.watch_depths(depths);

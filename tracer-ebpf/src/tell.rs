@@ -1,0 +1,74 @@
+//! Sending a failed exchange's story up.
+
+use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
+
+use crate::{
+    aftermath, kernel,
+    maps::{ConnectionId, OpenExchange, PATHS, RING, count},
+};
+
+/// Sends the whole story up, and sees to it that what nginx does next follows.
+#[inline(always)]
+pub fn tell(exchange: &mut OpenExchange, well: bool) {
+    let nginx = &mut exchange.nginx;
+    if well {
+        nginx.flags |= nginx_flag::ENDED_WELL;
+    }
+    let awaits = !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0;
+    if awaits {
+        nginx.flags |= nginx_flag::AFTERMATH_FOLLOWS;
+    }
+    let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
+    // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
+    // closing it right now.
+    let by_network =
+        nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
+    if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
+        send_alone(&exchange.nginx);
+    } else {
+        send(exchange);
+    }
+    if awaits && by_network {
+        aftermath::await_close(id);
+    } else if awaits {
+        aftermath::await_next(id);
+    }
+}
+
+#[inline(always)]
+fn send_alone(nginx: &NginxEnd) {
+    let Some(mut entry) = RING.reserve::<Alone>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::Alone as u32, len: size_of::<Alone>() as u32 };
+        kernel::fill(&raw mut (*record).nginx, nginx);
+    }
+    entry.submit(0);
+}
+
+#[inline(always)]
+fn send(exchange: &OpenExchange) {
+    match RING.reserve::<Exchange>(0) {
+        Some(mut entry) => {
+            let record = entry.as_mut_ptr();
+            // SAFETY: the entry is exactly one record; every byte of it is written here.
+            unsafe {
+                (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
+                kernel::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
+                kernel::fill(&raw mut (*record).worker, &raw const exchange.worker);
+                (*record).reserved = 0;
+                let path = match PATHS.get(exchange.nginx.sock) {
+                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => &raw const *path,
+                    _ => core::ptr::null(),
+                };
+                kernel::fill(&raw mut (*record).path, path);
+            }
+            entry.submit(0);
+        }
+        None => count!(lost, 1),
+    }
+}
