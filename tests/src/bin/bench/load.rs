@@ -25,8 +25,6 @@ pub(crate) enum Load {
     Kept,
     /// FastCGI to a port where nobody listens.
     Refused,
-    /// The same to a group of such ports, of which nginx tries each.
-    Dead,
     /// Somebody else's: Redis, on connections that are kept.
     Unrelated,
     /// The same with a connection for each request.
@@ -54,7 +52,6 @@ impl Load {
             Load::Unix => "fastcgi_unix",
             Load::Kept => "http_keepalive",
             Load::Refused => "refused",
-            Load::Dead => "refused_by_each_of_a_group",
             Load::Unrelated => "unrelated",
             Load::UnrelatedConnects => "unrelated_connects",
         }
@@ -67,7 +64,6 @@ impl Load {
             Load::Unix => wrk(stage, "/unix/ok.php", true),
             Load::Kept => wrk(stage, "/kept/", true),
             Load::Refused => wrk(stage, "/refused/", false),
-            Load::Dead => wrk(stage, "/dead/", false),
             Load::Unrelated => redis(stage, rate, &[]),
             // "-k 0": a connection for each request.
             Load::UnrelatedConnects => redis(stage, rate, &["-k", "0"]),

@@ -11,7 +11,7 @@ use crate::figure::{note, progress, tell};
 use crate::load::{Load, Slice};
 use crate::process;
 use crate::stage::Stage;
-use crate::tool::{Running, Tool, Watched};
+use crate::tool::{Running, Tool};
 
 /// Pairs for why502 in every case.
 pub(crate) fn of_why502(stage: &Stage, pairs: usize) -> Result<()> {

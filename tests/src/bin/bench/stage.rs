@@ -26,8 +26,6 @@ pub(crate) const NOBODY: u16 = 9009;
 const ORIGIN: u16 = 8081;
 /// Where Redis listens.
 pub(crate) const REDIS: u16 = 6379;
-/// How many servers, none of which is there, nginx tries for one request of the storm.
-pub(crate) const DEAD: u16 = 8;
 /// Connections that Redis takes.
 const REDIS_CLIENTS: usize = 12_000;
 
@@ -55,18 +53,14 @@ impl Stage {
         let tcp = pool(Endpoint::v4(FPM))?;
         let unix = pool(Endpoint::Unix(namespace.scratch().join(SOCKET)))?;
         let origin = Nginx::on(namespace).port(ORIGIN).location(quiet(Location::fixed("/"))).start()?;
-        let dead: Vec<Endpoint> = (0..DEAD).map(|number| Endpoint::v4(NOBODY + 1 + number)).collect();
-        let dead: Vec<String> = dead.iter().map(|server| format!("server {server} max_fails=0")).collect();
         let nobody = Endpoint::v4(NOBODY);
         let nginx = Nginx::on(namespace)
             .workers(cores)
             .group("origin", &[&Endpoint::v4(ORIGIN)], &["keepalive 64"])
-            .group("dead", &[], &dead.iter().map(String::as_str).collect::<Vec<_>>())
             .location(quiet(Location::fpm("/tcp/", &tcp)))
             .location(quiet(Location::fpm("/unix/", &unix)))
             .location(quiet(Location::http("/kept/", &Endpoint::v4(ORIGIN)).through_group("origin")))
-            .location(silent(Location::fastcgi("/refused/", &nobody)))
-            .location(silent(Location::fastcgi("/dead/", &nobody).through_group("dead")))
+            .location(quiet(Location::fastcgi("/refused/", &nobody)).directive("error_log /dev/null"))
             .start()?;
         let redis = redis(namespace)?;
         let namespace = namespace.clone();
@@ -85,11 +79,6 @@ impl Stage {
 /// Without an access log, which would grow by hundreds of megabytes.
 fn quiet(location: Location) -> Location {
     location.directive("access_log off")
-}
-
-/// Without an error log, either.
-fn silent(location: Location) -> Location {
-    quiet(location).directive("error_log /dev/null")
 }
 
 fn redis(namespace: &Namespace) -> Result<Process> {

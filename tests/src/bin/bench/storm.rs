@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::figure::{progress, tell};
 use crate::load::Load;
 use crate::process;
-use crate::stage::{DEAD, NOBODY, Stage};
+use crate::stage::{NOBODY, Stage};
 use crate::tool::{Running, Tool};
 
 /// Failures per second of the paced storm.
@@ -29,16 +29,16 @@ const SLICES: usize = 3;
 /// Measures nginx's own storm, as fast as it can, and a paced one.
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
     progress("refused exchanges, as fast as nginx can");
-    let running = Tool::Why502.start(&stage.watched(Load::Dead)?)?;
+    let running = Tool::Why502.start(&stage.watched(Load::Refused)?)?;
     let started = Instant::now();
     let mut failures = 0.0;
     for _ in 0..SLICES {
-        failures += Load::Dead.slice(stage, None)?.requests * f64::from(DEAD);
+        failures += Load::Refused.slice(stage, None)?.requests;
     }
     over("storm_of_nginx", running, failures, started.elapsed())?;
 
     progress(&format!("{RATE} refused exchanges per second"));
-    let running = Tool::Why502.start(&stage.watched(Load::Dead)?)?;
+    let running = Tool::Why502.start(&stage.watched(Load::Refused)?)?;
     let started = Instant::now();
     thread::scope(|scope| -> Result<()> {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| stage.namespace.run(paced))).collect();
