@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what why502 costs, measured beside what a user would otherwise run, and held against its budgets.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// Measures so little that nothing can be judged by it: whether all of it works.
     #[arg(long, conflicts_with_all = ["pairs", "renew"])]
     quick: bool,
+    /// Measures nothing: shows the last run's figures again.
+    #[arg(long, conflicts_with_all = ["pairs", "quick"])]
+    last: bool,
     /// Renews the figures and the picture in README.md.
     #[arg(long, conflicts_with = "per_hook")]
     renew: bool,
@@ -52,6 +56,26 @@ const FIGURES: &str = "target/bench.jsonl";
 
 /// Measures, shows the tables, and fails if a budget does not hold.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<ExitCode> {
+    let figures = if options.last {
+        let path = workspace.join(FIGURES);
+        let lines = fs::read_to_string(&path)
+            .with_context(|| format!("there are no figures of a last run in {}", path.display()))?;
+        Figures::parse(lines.lines())?
+    } else {
+        prepare(steps)?;
+        let pairs = if options.quick { 2 } else { options.pairs };
+        let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,explain" };
+        measure(workspace, parts, pairs, (pairs / 3).max(2))?
+    };
+    if options.per_hook {
+        println!("{}", tables::per_hook(&figures));
+        return Ok(ExitCode::SUCCESS);
+    }
+    conclude(workspace, options, &figures)
+}
+
+/// Installs what only this verb needs, and builds.
+fn prepare(steps: &mut Steps) -> Result<()> {
     let missing = packages::missing_for_bench();
     if !missing.is_empty() {
         if !packages::apt() {
@@ -60,22 +84,18 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
         packages::install(steps, &missing)?;
     }
     steps.run("building why502", &mut build("tracer-user", "why502"))?;
-    steps.run("building the rig", &mut build("rig", "bench"))?;
+    steps.run("building the rig", &mut build("rig", "bench"))
+}
 
-    let pairs = if options.quick { 2 } else { options.pairs };
-    let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,explain" };
-    let figures = measure(workspace, parts, pairs, (pairs / 3).max(2))?;
-    if options.per_hook {
-        println!("{}", tables::per_hook(&figures));
-        return Ok(ExitCode::SUCCESS);
-    }
+/// Shows the tables, renews what is asked for, and judges.
+fn conclude(workspace: &Path, options: &Options, figures: &Figures) -> Result<ExitCode> {
     let machine = Machine::this()?;
-    let budgets = budget::check(&figures);
-    let told = tables::all(&figures, &budgets, &machine);
+    let budgets = budget::check(figures);
+    let told = tables::all(figures, &budgets, &machine);
     println!("{told}");
     if options.renew {
         readme::renew(workspace, &told)?;
-        picture::draw(&figures, &workspace.join(picture::PATH))?;
+        picture::draw(figures, &workspace.join(picture::PATH))?;
         eprintln!("step: README.md and {} are renewed", picture::PATH);
     }
     if options.quick {
@@ -108,7 +128,7 @@ fn measure(workspace: &Path, parts: &str, pairs: u16, tool_pairs: u16) -> Result
         End::Interrupted(signal) => bail!("measuring was interrupted by {signal}"),
     }
     let path = workspace.join(FIGURES);
-    std::fs::write(&path, lines.join("\n") + "\n")
+    fs::write(&path, lines.join("\n") + "\n")
         .with_context(|| format!("{} cannot be written", path.display()))?;
     eprintln!("step: every figure is in {FIGURES}");
     Figures::parse(lines.iter().map(String::as_str))

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use anyhow::{Context, Result, ensure};
 use nix::sys::prctl;
 
-use crate::figure::progress;
+use crate::figure::{progress, tell};
 use crate::hooks::{Cost, cost, tell_totals};
 use crate::load::Load;
 use crate::stage::{Stage, connect_redis};
@@ -36,7 +36,7 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
 fn at<T: Send>(stage: &Stage, case: &str, crowd: impl FnOnce() -> Result<T> + Send) -> Result<()> {
     progress(&format!("{case}: BPF run time per exchange"));
     let running = Tool::Why502.start(&stage.watched(Load::Tcp)?)?;
-    let _kept = stage.namespace.run(|| {
+    let kept = stage.namespace.run(|| {
         prctl::set_name(c"nginx")?;
         crowd()
     })?;
@@ -45,7 +45,10 @@ fn at<T: Send>(stage: &Stage, case: &str, crowd: impl FnOnce() -> Result<T> + Se
         let Cost { exchanges, hooks } = cost(stage, &running, Load::Tcp, rate)?;
         tell_totals(case, exchanges, &hooks)?;
     }
-    running.stop().map(drop)
+    // They must be there to the end, or nothing has grown.
+    drop(kept);
+    let summary = running.stop()?.summary()?;
+    tell(case, "why502", "untracked", summary["untracked"].as_f64().unwrap_or(f64::NAN))
 }
 
 /// Connections to one upstream, each of which has had one exchange and is kept.

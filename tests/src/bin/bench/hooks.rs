@@ -15,6 +15,7 @@ const SLICES: usize = 3;
 
 /// Measures every load, and hook by hook.
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
+    tell("counting", "empty_program", "bpf_ns_per_run", programs::floor_ns()?)?;
     let loads = [Load::Tcp, Load::Unix, Load::Kept, Load::Refused, Load::Unrelated, Load::UnrelatedConnects];
     for load in loads {
         progress(&format!("{}: BPF run time of each hook", load.name()));

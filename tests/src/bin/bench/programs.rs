@@ -10,6 +10,11 @@ use rig::process::Pid;
 
 use crate::process;
 
+mod empty;
+
+/// Enough to average over interrupts.
+const RUNS_OF_EMPTY: u32 = 200_000;
+
 /// For as long as this lives, the kernel counts.
 pub(crate) struct Counting(#[expect(dead_code, reason = "closing it ends the counting")] OwnedFd);
 
@@ -18,6 +23,17 @@ pub(crate) fn count() -> Result<Counting> {
     enable_stats(Stats::RunTime)
         .map(Counting)
         .context("the kernel cannot count BPF run time (it has been able to since 5.8)")
+}
+
+/// What the counting itself adds to each run, in nanoseconds: the run time of a program that does nothing.
+pub(crate) fn floor_ns() -> Result<f64> {
+    let _counting = count()?;
+    let program = empty::load()?;
+    empty::run(&program, RUNS_OF_EMPTY)?;
+    let ours = of(std::process::id().cast_signed())?;
+    let Runs { count, ns } =
+        ours.values().copied().find(|runs| runs.count > 0).context("the empty program's runs")?;
+    Ok(ns as f64 / count as f64)
 }
 
 /// How often something ran, and for how long.
