@@ -94,8 +94,8 @@ fn conclude(workspace: &Path, options: &Options, figures: &Figures) -> Result<Ex
     let told = tables::all(figures, &budgets, &machine);
     println!("{told}");
     if options.renew {
-        readme::renew(workspace, &told)?;
         picture::draw(figures, &workspace.join(picture::PATH))?;
+        readme::renew(workspace, &format!("{}\n\n{told}", picture::link()))?;
         eprintln!("step: README.md and {} are renewed", picture::PATH);
     }
     if options.quick {

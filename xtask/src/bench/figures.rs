@@ -48,6 +48,18 @@ impl Figures {
         Spread::of(&self.values(case, subject, measure))
     }
 
+    /// The median of why502's `bpf_ns_per_run` or `bpf_ns_per_exchange`, less what the kernel's counting itself puts into each run: the
+    /// run time of a program that does nothing.
+    pub(crate) fn without_counting(&self, case: &str, measure: &str) -> Option<f64> {
+        let median = |case, subject, measure| Some(self.spread(case, subject, measure)?.median);
+        let floor = median("counting", "empty_program", "bpf_ns_per_run")?;
+        let runs = match measure {
+            "bpf_ns_per_run" => 1.0,
+            _ => median(case, "why502", "bpf_runs_per_exchange")?,
+        };
+        Some(median(case, "why502", measure)? - runs * floor)
+    }
+
     /// The greatest in any case.
     pub(crate) fn greatest(&self, subject: &str, measure: &str) -> Option<f64> {
         let is_it = |figure: &&Figure| figure.subject == subject && figure.measure == measure;
@@ -107,6 +119,23 @@ mod tests {
         assert_eq!(figures.cases("throughput_ratio"), ["fastcgi_tcp", "fastcgi_unix"]);
         assert_eq!(figures.subjects("fastcgi_tcp", "throughput_ratio"), ["why502"]);
         assert!(figures.spread("fastcgi_tcp", "strace", "throughput_ratio").is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn the_counting_is_taken_off_each_run() -> Result<()> {
+        let figures = Figures::parse(
+            [
+                r#"{"case":"counting","subject":"empty_program","measure":"bpf_ns_per_run","value":30}"#,
+                r#"{"case":"fastcgi_tcp","subject":"why502","measure":"bpf_ns_per_run","value":50}"#,
+                r#"{"case":"fastcgi_tcp","subject":"why502","measure":"bpf_runs_per_exchange","value":20}"#,
+                r#"{"case":"fastcgi_tcp","subject":"why502","measure":"bpf_ns_per_exchange","value":1000}"#,
+            ]
+            .into_iter(),
+        )?;
+        assert_eq!(figures.without_counting("fastcgi_tcp", "bpf_ns_per_run"), Some(20.0));
+        assert_eq!(figures.without_counting("fastcgi_tcp", "bpf_ns_per_exchange"), Some(400.0));
+        assert_eq!(figures.without_counting("unrelated", "bpf_ns_per_run"), None);
         Ok(())
     }
 

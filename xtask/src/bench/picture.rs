@@ -42,6 +42,13 @@ const DARK: [(&str, &str); 5] = [
     ("#BC4C00", "#F0883E"),
 ];
 
+/// As Markdown shows it.
+pub(crate) fn link() -> String {
+    let what =
+        "Throughput while why502, tcpdump, strace and bpftrace watch, as a share of the second beside it";
+    format!("![{what}]({PATH})")
+}
+
 /// Draws it.
 pub(crate) fn draw(figures: &Figures, path: &Path) -> Result<()> {
     fs::write(path, svg(figures)?).with_context(|| format!("{} cannot be written", path.display()))

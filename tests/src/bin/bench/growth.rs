@@ -10,7 +10,7 @@ use nix::sys::prctl;
 
 use crate::figure::{progress, tell};
 use crate::hooks::{Cost, cost, tell_totals};
-use crate::load::Load;
+use crate::load::{Load, Slice};
 use crate::stage::{Stage, connect_redis};
 use crate::tool::Tool;
 
@@ -24,31 +24,43 @@ const SLICES: usize = 3;
 /// Measures the cost of an exchange at each size.
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
     for count in CONNECTIONS {
-        at(stage, &format!("open_connections_{count}"), || connections(count))?;
+        at(stage, &format!("open_connections_{count}"), count, || connections(count))?;
     }
     for count in LISTENERS {
-        at(stage, &format!("listeners_{count}"), || listeners(count))?;
+        at(stage, &format!("listeners_{count}"), count, || listeners(count))?;
     }
     Ok(())
 }
 
 /// Measures an exchange's cost while what `crowd` has made is there.
-fn at<T: Send>(stage: &Stage, case: &str, crowd: impl FnOnce() -> Result<T> + Send) -> Result<()> {
+fn at<T: Send>(
+    stage: &Stage,
+    case: &str,
+    count: usize,
+    crowd: impl FnOnce() -> Result<T> + Send,
+) -> Result<()> {
     progress(&format!("{case}: BPF run time per exchange"));
     let running = Tool::Why502.start(&stage.watched(Load::Tcp)?)?;
     let kept = stage.namespace.run(|| {
         prctl::set_name(c"nginx")?;
         crowd()
     })?;
-    let rate = Load::Tcp.slice(stage, None)?.rate;
+    let Slice { rate, mut requests, .. } = Load::Tcp.slice(stage, None)?;
     for _ in 0..SLICES {
         let Cost { exchanges, hooks } = cost(stage, &running, Load::Tcp, rate)?;
         tell_totals(case, exchanges, &hooks)?;
+        requests += exchanges;
     }
     // They must be there to the end, or nothing has grown.
     drop(kept);
     let summary = running.stop()?.summary()?;
-    tell(case, "why502", "untracked", summary["untracked"].as_f64().unwrap_or(f64::NAN))
+    let [exchanges, untracked] =
+        ["exchanges", "untracked"].map(|field| summary[field].as_f64().unwrap_or(0.0));
+    ensure!(
+        exchanges >= requests + count as f64,
+        "{count} of the crowd and {requests} requests, but {summary}"
+    );
+    tell(case, "why502", "untracked", untracked)
 }
 
 /// Connections to one upstream, each of which has had one exchange and is kept.

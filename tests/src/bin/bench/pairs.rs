@@ -46,7 +46,7 @@ fn compare(stage: &Stage, tool: Tool, load: Load, pairs: usize) -> Result<()> {
             if is_watched && running.is_none() {
                 running = Some(tool.start(&watched)?);
             }
-            if let (false, Some(ended)) = (is_watched, running.take_if(|_| !is_watched)) {
+            if !is_watched && let Some(ended) = running.take() {
                 stop(case, ended)?;
             }
             slices[usize::from(is_watched)] = Some(match &running {
