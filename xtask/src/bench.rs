@@ -27,6 +27,7 @@ mod spread;
 mod budget;
 
 // How it is shown.
+mod per_hook;
 mod picture;
 mod readme;
 mod tables;
@@ -68,7 +69,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
         measure(workspace, parts, pairs, (pairs / 3).max(2))?
     };
     if options.per_hook {
-        println!("{}", tables::per_hook(&figures));
+        println!("{}", per_hook::table(&figures));
         return Ok(ExitCode::SUCCESS);
     }
     conclude(workspace, options, &figures)

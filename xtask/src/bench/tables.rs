@@ -14,7 +14,7 @@ pub(crate) const CASES: [(&str, &str); 5] = [
 ];
 
 /// Those in which only BPF run time is measured.
-const BPF_CASES: [(&str, &str); 1] = [("unrelated_connects", "Redis, a connection per request")];
+pub(crate) const BPF_CASES: [(&str, &str); 1] = [("unrelated_connects", "Redis, a connection per request")];
 
 /// Who watches.
 pub(crate) const TOOLS: [(&str, &str); 4] = [
@@ -50,33 +50,6 @@ pub(crate) fn all(figures: &Figures, budgets: &[Budget], machine: &Machine) -> S
         storm(figures),
     ]
     .join("\n\n")
-}
-
-/// Hooks that run less often for each exchange are not named: they are somebody else's events.
-const RARE: f64 = 0.005;
-
-/// The table of `--per-hook`.
-pub(crate) fn per_hook(figures: &Figures) -> String {
-    let mut table = table(&["while", "hook", "runs per exchange", "ns per run", "ns per exchange"], 2);
-    for (case, what) in CASES.iter().chain(&BPF_CASES) {
-        let mut hooks: Vec<_> = figures
-            .subjects(case, "ns_per_exchange")
-            .into_iter()
-            .filter_map(|hook| {
-                let median = |measure| Some(figures.spread(case, hook, measure)?.median);
-                Some((hook, median("runs_per_exchange")?, median("ns_per_run")?, median("ns_per_exchange")?))
-            })
-            .collect();
-        hooks.sort_by(|one, other| other.3.total_cmp(&one.3));
-        for (hook, runs, ns, total) in hooks.into_iter().filter(|hook| hook.1 >= RARE) {
-            let runs = format!("{runs:.2}");
-            table.add_row([*what, hook, &runs, &format!("{ns:.0}"), &format!("{total:.0}")]);
-        }
-        if let Some((runs, ns, total)) = totals(figures, case) {
-            table.add_row([what, "all, also rare ones", &runs, &ns, &total]);
-        }
-    }
-    format!("{}\n\n{table}", counted(figures))
 }
 
 fn budget_table(budgets: &[Budget]) -> String {
@@ -155,7 +128,8 @@ fn run_time(figures: &Figures) -> String {
     table.to_string()
 }
 
-fn counted(figures: &Figures) -> String {
+/// What the next figures are, and what the counting adds to them.
+pub(crate) fn counted(figures: &Figures) -> String {
     let floor = figures.spread("counting", "empty_program", "bpf_ns_per_run");
     let floor = floor.map_or(String::new(), |floor| {
         format!("; the counting itself is in it, with {:.0} ns of each run", floor.median)
@@ -164,7 +138,7 @@ fn counted(figures: &Figures) -> String {
 }
 
 /// Runs per exchange, ns per run and ns per exchange of all programs, as text.
-fn totals(figures: &Figures, case: &str) -> Option<(String, String, String)> {
+pub(crate) fn totals(figures: &Figures, case: &str) -> Option<(String, String, String)> {
     let median = |measure| Some(figures.spread(case, "why502", measure)?.median);
     Some((
         format!("{:.2}", median("bpf_runs_per_exchange")?),
@@ -223,7 +197,7 @@ fn storm(figures: &Figures) -> String {
 }
 
 /// An empty table; columns after the first `words` are numbers.
-fn table(header: &[&str], words: usize) -> Table {
+pub(crate) fn table(header: &[&str], words: usize) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
     for column in table.column_iter_mut().skip(words) {
@@ -247,12 +221,6 @@ mod tests {
             line("fastcgi_tcp", "why502", "p50_ratio", 1.01),
             line("fastcgi_tcp", "why502", "p99_ratio", 1.02),
             line("fastcgi_tcp", "why502", "unwatched_per_s", 17_000.0),
-            line("fastcgi_tcp", "tcp_destroy_sock", "runs_per_exchange", 2.0),
-            line("fastcgi_tcp", "tcp_destroy_sock", "ns_per_run", 100.0),
-            line("fastcgi_tcp", "tcp_destroy_sock", "ns_per_exchange", 200.0),
-            line("fastcgi_tcp", "inet_sock_set_state", "runs_per_exchange", 9.0),
-            line("fastcgi_tcp", "inet_sock_set_state", "ns_per_run", 100.0),
-            line("fastcgi_tcp", "inet_sock_set_state", "ns_per_exchange", 900.0),
             line("open_connections_10", "why502", "bpf_ns_per_exchange", 1_000.0),
             line("open_connections_10000", "why502", "bpf_ns_per_exchange", 1_050.0),
             line("refused", "tcpdump", "explained", 1.0),
@@ -280,14 +248,6 @@ mod tests {
     fn growth_is_told_as_a_ratio_to_the_first() -> Result<()> {
         let table = growth(&figures()?);
         assert_eq!(row(&table, "10000 open")[2], "1.05");
-        Ok(())
-    }
-
-    #[test]
-    fn the_dearest_hook_comes_first() -> Result<()> {
-        let table = per_hook(&figures()?);
-        let names: Vec<_> = table.lines().skip(4).map(|line| row(line, "|")[1].to_owned()).collect();
-        assert_eq!(names, ["inet_sock_set_state", "tcp_destroy_sock"]);
         Ok(())
     }
 
