@@ -8,6 +8,7 @@
 //! Nothing here sleeps for an effect to come about: see [`wait`].
 
 // What everything stands on.
+pub mod interrupt;
 pub mod lines;
 pub mod process;
 pub mod terminal;

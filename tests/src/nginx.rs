@@ -134,6 +134,7 @@ pub struct Builder {
     namespace: Namespace,
     workers: usize,
     user: String,
+    port: u16,
     main: String,
     groups: Vec<String>,
     locations: Vec<Location>,
@@ -149,6 +150,12 @@ impl Builder {
     /// Whom the workers run as; root if not said, since the scratch folder is root's.
     pub fn user(mut self, user: &str) -> Builder {
         self.user = user.into();
+        self
+    }
+
+    /// The port of 127.0.0.1 and of `[::1]` that it listens on; 8080 if not said.
+    pub fn port(mut self, port: u16) -> Builder {
+        self.port = port;
         self
     }
 
@@ -197,12 +204,12 @@ impl Builder {
             }
             Ok(nginx.workers()?.len() == nginx.builder.workers)
         })?;
-        nginx.builder.namespace.wait_for_listener(&Endpoint::v4(PORT))?;
+        nginx.builder.namespace.wait_for_listener(&Endpoint::v4(nginx.builder.port))?;
         Ok(nginx)
     }
 
     fn configuration(&self, folder: &Path) -> String {
-        let Builder { workers, user, main, groups, locations, .. } = self;
+        let Builder { workers, user, port, main, groups, locations, .. } = self;
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", folder.display()))
             .concat();
@@ -211,7 +218,7 @@ impl Builder {
              pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\n\
              events {{ worker_connections 4000; }}\n\
              http {{\n{log}  access_log {folder}/access.log rig;\n{temp}  client_max_body_size 100m;\n{groups}  \
-             server {{\n    listen 127.0.0.1:{PORT} backlog=1000;\n    listen [::1]:{PORT} backlog=1000;\n\
+             server {{\n    listen 127.0.0.1:{port} backlog=1000;\n    listen [::1]:{port} backlog=1000;\n\
              {locations}  }}\n}}\n",
             folder = folder.display(),
             log = access_log::FORMAT,
@@ -237,6 +244,7 @@ impl Nginx {
             namespace: namespace.clone(),
             workers: 1,
             user: "root".into(),
+            port: PORT,
             main: String::new(),
             groups,
             locations,
@@ -255,7 +263,7 @@ impl Nginx {
 
     /// A client that asks this nginx, over IPv4.
     pub fn client(&self) -> Client {
-        Client::new(&self.builder.namespace, SocketAddr::from(([127, 0, 0, 1], PORT)))
+        Client::new(&self.builder.namespace, SocketAddr::from(([127, 0, 0, 1], self.builder.port)))
     }
 
     /// The file of the error log.

@@ -5,6 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bpf_toolchain;
 mod demo;
 mod duckdb;
@@ -32,6 +33,8 @@ enum Verb {
     Test,
     /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2), in an emulated machine.
     Vm(vm::Options),
+    /// Measures what why502 costs, beside tcpdump, strace and bpftrace, and checks its budgets.
+    Bench(bench::Options),
     /// Only installs what is missing to build, run and check: the BPF toolchain, nginx, php-fpm.
     Setup,
 }
@@ -53,6 +56,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo => "demo",
         Verb::Test => "test",
         Verb::Vm(_) => "vm",
+        Verb::Bench(_) => "bench",
         Verb::Setup => "setup",
     };
     setup::run(name, workspace, &mut steps)?;
@@ -60,6 +64,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
         Verb::Test => test::run(&mut steps, workspace),
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
+        Verb::Bench(options) => bench::run(&mut steps, workspace, options),
         Verb::Setup => Ok(ExitCode::SUCCESS),
     }
 }

@@ -30,6 +30,17 @@ const NEEDS: &[(&str, &str)] = &[
 /// What reads evidence and reports in the tests, and is too large to be taken into an emulated machine.
 const READERS: &[(&str, &str)] = &[("chromium*", "chromium"), ("pip3", "python3-pip"), ("jq", "jq")];
 
+/// What `cargo xtask bench` loads with, and what it compares with.
+const BENCH: &[(&str, &str)] = &[
+    ("wrk", "wrk"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("tcpdump", "tcpdump"),
+    ("strace", "strace"),
+    ("bpftrace", "bpftrace"),
+    ("unshare", "util-linux"),
+];
+
 /// How long a side step may take, which the set-up can do without.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -50,8 +61,16 @@ pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
 
 /// The packages whose programs are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
-    let all = NEEDS.iter().chain(READERS);
-    all.filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
+    absent(NEEDS.iter().chain(READERS))
+}
+
+/// Those that only the bench wants and that are not there.
+pub(crate) fn missing_for_bench() -> Vec<&'static str> {
+    absent(BENCH.iter())
+}
+
+fn absent<'a>(needs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> Vec<&'static str> {
+    needs.filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
 }
 
 /// Where a program is, also in the folders that only root's `PATH` has; or a file, by its whole path.

@@ -5,67 +5,23 @@
 
 use std::io::{IsTerminal, Write, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use rig::process::{self, Process};
 use rig::terminal::Terminal;
 use rig::tracer::Run;
-use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, Tracer, interrupt, wait};
 
 /// So long that a reader can follow, after each verdict.
 const BREATH: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the show in a thread of its own, and ends it early if a signal comes.
-fn run() -> Result<ExitCode> {
-    enum Event {
-        Over(Result<()>),
-        Interrupted(i32),
-    }
-    let (events, inbox) = mpsc::channel();
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("watching for Ctrl-C")?;
-    let interrupted = events.clone();
-    thread::spawn(move || {
-        for signal in &mut signals {
-            // Nobody listens any more when the show is over.
-            let _ = interrupted.send(Event::Interrupted(signal));
-        }
-    });
-    let namespace = Namespace::new()?;
-    let stage = namespace.clone();
-    let show = thread::spawn(move || {
-        let over = show(&stage);
-        drop(stage);
-        events.send(Event::Over(over))
-    });
-    let code = match inbox.recv()? {
-        Event::Over(over) => over.map(|()| ExitCode::SUCCESS)?,
-        Event::Interrupted(signal) => {
-            eprintln!("\ndemo: interrupted; ending what was started");
-            wait::give_up();
-            // Whatever the show waits for now fails, so that it takes down by itself what is its own.
-            namespace.kill_all();
-            ExitCode::from(128 + u8::try_from(signal)?)
-        }
-    };
-    let _ = show.join();
-    Ok(code)
+    interrupt::run("demo", |namespace| show(namespace).map(|()| ExitCode::SUCCESS))
 }
 
 fn show(namespace: &Namespace) -> Result<()> {

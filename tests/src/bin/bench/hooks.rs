@@ -1,0 +1,69 @@
+//! How long the BPF programs run, hook by hook, for an exchange and for what is none of nginx's.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::figure::{progress, tell};
+use crate::load::Load;
+use crate::programs::{self, Runs};
+use crate::stage::Stage;
+use crate::tool::{Running, Tool};
+
+/// Slices of each load.
+const SLICES: usize = 3;
+
+/// Measures every load, and hook by hook.
+pub(crate) fn measure(stage: &Stage) -> Result<()> {
+    tell("counting", "empty_program", "bpf_ns_per_run", programs::floor_ns()?)?;
+    let loads = [Load::Tcp, Load::Unix, Load::Kept, Load::Refused, Load::Unrelated, Load::UnrelatedConnects];
+    for load in loads {
+        progress(&format!("{}: BPF run time of each hook", load.name()));
+        let running = Tool::Why502.start(&stage.watched(load)?)?;
+        let rate = load.slice(stage, None)?.rate;
+        for _ in 0..SLICES {
+            let Cost { exchanges, hooks } = cost(stage, &running, load, rate)?;
+            tell_totals(load.name(), exchanges, &hooks)?;
+            for (hook, Runs { count, ns }) in hooks.iter().filter(|(_, runs)| runs.count > 0) {
+                tell(load.name(), hook, "runs_per_exchange", *count as f64 / exchanges)?;
+                tell(load.name(), hook, "ns_per_run", *ns as f64 / *count as f64)?;
+                tell(load.name(), hook, "ns_per_exchange", *ns as f64 / exchanges)?;
+            }
+        }
+        running.stop()?;
+    }
+    Ok(())
+}
+
+/// What the programs did in one slice.
+pub(crate) struct Cost {
+    /// Exchanges, or requests that are none of nginx's.
+    pub(crate) exchanges: f64,
+    /// By hook.
+    pub(crate) hooks: BTreeMap<String, Runs>,
+}
+
+/// Loads for one slice while the kernel counts.
+pub(crate) fn cost(stage: &Stage, running: &Running, load: Load, rate: f64) -> Result<Cost> {
+    let _counting = programs::count()?;
+    let before = programs::of(running.pid())?;
+    let exchanges = load.slice(stage, Some(rate))?.requests;
+    let after = programs::of(running.pid())?;
+    let hooks = after.into_iter().map(|(hook, runs)| {
+        let runs = runs.since(before.get(&hook).copied().unwrap_or_default());
+        (hook, runs)
+    });
+    Ok(Cost { exchanges, hooks: hooks.collect() })
+}
+
+/// Tells what all hooks did together.
+pub(crate) fn tell_totals(case: &str, exchanges: f64, hooks: &BTreeMap<String, Runs>) -> Result<()> {
+    let count: u64 = hooks.values().map(|runs| runs.count).sum();
+    let ns: u64 = hooks.values().map(|runs| runs.ns).sum();
+    tell(case, "why502", "bpf_runs_per_exchange", count as f64 / exchanges)?;
+    tell(case, "why502", "bpf_ns_per_exchange", ns as f64 / exchanges)?;
+    if count > 0 {
+        tell(case, "why502", "bpf_ns_per_run", ns as f64 / count as f64)?;
+    }
+    Ok(())
+}

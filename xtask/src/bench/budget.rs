@@ -1,0 +1,206 @@
+//! The budgets, and whether they hold.
+
+use super::figures::Figures;
+
+/// What tracing may cost.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Budget {
+    name: &'static str,
+    /// What it may be.
+    limit: Limit,
+    /// What it is; none if it was not measured.
+    value: Option<f64>,
+    unit: &'static str,
+    decimals: usize,
+    /// What else is to be told of the figure.
+    told: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+    Below(f64),
+}
+
+impl Budget {
+    /// What it is about.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it was measured and holds.
+    pub(crate) fn holds(&self) -> bool {
+        self.value.is_some_and(|value| match self.limit {
+            Limit::AtLeast(limit) => value >= limit,
+            Limit::AtMost(limit) => value <= limit,
+            Limit::Below(limit) => value < limit,
+        })
+    }
+
+    /// The limit as text.
+    pub(crate) fn limit(&self) -> String {
+        let (words, limit) = match self.limit {
+            Limit::AtLeast(limit) => ("at least", limit),
+            Limit::AtMost(limit) => ("at most", limit),
+            Limit::Below(limit) => ("below", limit),
+        };
+        format!("{words} {limit}{}", self.unit)
+    }
+
+    /// The figure as text.
+    pub(crate) fn figure(&self) -> String {
+        let Self { value, unit, decimals, told, .. } = self;
+        let figure = value.map_or("not measured".to_owned(), |value| format!("{value:.decimals$}{unit}"));
+        if told.is_empty() { figure } else { format!("{figure} ({told})") }
+    }
+
+    /// Whether it holds, as text.
+    pub(crate) fn verdict(&self) -> &'static str {
+        if self.holds() { "holds" } else { "does not hold" }
+    }
+}
+
+/// Failures per second at which nothing may be lost, and the share of them that is close enough for a timer.
+const FAILURES_PER_S: f64 = 20_000.0;
+const CLOSE_ENOUGH: f64 = 0.99;
+
+/// Holds what was measured against every budget.
+pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
+    let median = |case, measure| figures.spread(case, "why502", measure).map(|spread| spread.median);
+    let throughput = |name, case| {
+        let spread = figures.spread(case, "why502", "throughput_ratio");
+        let told = spread.map_or(String::new(), |s| format!("quartiles {:.3} to {:.3}", s.low, s.high));
+        let value = spread.map(|spread| spread.median);
+        Budget { name, limit: Limit::AtLeast(0.98), value, unit: "", decimals: 3, told }
+    };
+    let ns = |name, limit, case, measure| {
+        let told = figures.without_counting(case, measure);
+        let told = told.map_or(String::new(), |ns| format!("{ns:.0} without the counting itself"));
+        let value = median(case, measure);
+        Budget { name, limit: Limit::AtMost(limit), value, unit: " ns", decimals: 0, told }
+    };
+    let healthy = ["fastcgi_tcp", "fastcgi_unix", "http_keepalive", "unrelated"];
+    let cpu = healthy.into_iter().map(|case| median(case, "cpu_percent")).collect::<Option<Vec<_>>>();
+    vec![
+        throughput("throughput, FastCGI over TCP", "fastcgi_tcp"),
+        throughput("throughput, FastCGI over unix sockets", "fastcgi_unix"),
+        throughput("throughput, HTTP with keepalive", "http_keepalive"),
+        throughput("throughput of unrelated sockets", "unrelated"),
+        ns("BPF time per FastCGI exchange, TCP", 2_000.0, "fastcgi_tcp", "bpf_ns_per_exchange"),
+        ns("BPF time per FastCGI exchange, unix", 2_000.0, "fastcgi_unix", "bpf_ns_per_exchange"),
+        ns("BPF time per unrelated socket event", 60.0, "unrelated", "bpf_ns_per_run"),
+        ns("the same, with connects and closes", 60.0, "unrelated_connects", "bpf_ns_per_run"),
+        Budget {
+            name: "why502's own share of a core, nothing failing",
+            limit: Limit::Below(1.0),
+            value: cpu.and_then(|cpu| cpu.into_iter().reduce(f64::max)),
+            unit: " %",
+            decimals: 2,
+            told: String::new(),
+        },
+        memory(figures),
+        lost(figures),
+    ]
+}
+
+fn memory(figures: &Figures) -> Budget {
+    let peak = figures.greatest("why502", "peak_mib");
+    let maps = figures.greatest("why502", "maps_mib");
+    let resident = figures.greatest("why502", "resident_mib");
+    let told = match (peak, maps, resident) {
+        (Some(peak), Some(maps), Some(resident)) => {
+            format!("{peak:.1} resident at its peak, {resident:.1} in the end, and {maps:.1} of kernel maps")
+        }
+        _ => String::new(),
+    };
+    Budget {
+        name: "memory, kernel maps included",
+        limit: Limit::Below(32.0),
+        value: peak.zip(maps).map(|(peak, maps)| peak + maps),
+        unit: " MiB",
+        decimals: 1,
+        told,
+    }
+}
+
+fn lost(figures: &Figures) -> Budget {
+    let one = |measure| figures.spread("storm_paced", "why502", measure).map(|spread| spread.median);
+    let rate = one("failures_per_s");
+    let reached = rate.is_some_and(|rate| rate >= FAILURES_PER_S * CLOSE_ENOUGH);
+    let told = match rate {
+        Some(rate) if reached => format!("at {rate:.0} failures per second"),
+        Some(rate) => format!("this machine made only {rate:.0} failures per second"),
+        None => String::new(),
+    };
+    Budget {
+        name: "records lost at 20,000 failures per second",
+        limit: Limit::AtMost(0.0),
+        value: one("lost").filter(|_| reached),
+        unit: "",
+        decimals: 0,
+        told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(ratio: f64, rate: f64, lost: f64) -> Figures {
+        let line = |case: &str, measure: &str, value: f64| {
+            format!(r#"{{"case":"{case}","subject":"why502","measure":"{measure}","value":{value}}}"#)
+        };
+        let lines = [
+            line("fastcgi_tcp", "throughput_ratio", ratio),
+            line("fastcgi_tcp", "peak_mib", 20.0),
+            line("fastcgi_tcp", "maps_mib", 13.0),
+            line("fastcgi_tcp", "resident_mib", 15.0),
+            line("storm_paced", "failures_per_s", rate),
+            line("storm_paced", "lost", lost),
+        ];
+        Figures::parse(lines.iter().map(String::as_str)).expect("figures")
+    }
+
+    fn find(budgets: &[Budget], start: &str) -> Budget {
+        budgets.iter().find(|budget| budget.name.starts_with(start)).expect("a budget").clone()
+    }
+
+    #[test]
+    fn a_budget_holds_up_to_its_limit() {
+        let throughput = |ratio| find(&check(&figures(ratio, 20_000.0, 0.0)), "throughput, FastCGI over TCP");
+        assert!(throughput(0.98).holds());
+        assert!(!throughput(0.979).holds());
+        assert_eq!(throughput(0.979).verdict(), "does not hold");
+        assert_eq!(throughput(0.98).figure(), "0.980 (quartiles 0.980 to 0.980)");
+    }
+
+    #[test]
+    fn what_was_not_measured_does_not_hold() {
+        let budget = find(&check(&figures(1.0, 20_000.0, 0.0)), "BPF time per FastCGI exchange");
+        assert!(!budget.holds());
+        assert_eq!(budget.figure(), "not measured");
+    }
+
+    #[test]
+    fn memory_is_the_process_and_the_kernels_maps() {
+        let budget = find(&check(&figures(1.0, 20_000.0, 0.0)), "memory");
+        assert!(!budget.holds());
+        assert_eq!(
+            budget.figure(),
+            "33.0 MiB (20.0 resident at its peak, 15.0 in the end, and 13.0 of kernel maps)"
+        );
+    }
+
+    #[test]
+    fn losses_count_only_at_the_rate_that_is_asked_for() {
+        let lost = |rate, lost| find(&check(&figures(1.0, rate, lost)), "records lost");
+        assert!(lost(19_900.0, 0.0).holds());
+        assert!(!lost(20_000.0, 1.0).holds());
+        assert!(!lost(9_000.0, 0.0).holds());
+        assert_eq!(
+            lost(9_000.0, 0.0).figure(),
+            "not measured (this machine made only 9000 failures per second)"
+        );
+    }
+}
