@@ -1,8 +1,10 @@
 //! Unix stream sockets: no counter of the kernel and no tracepoint of their own tells of a full queue, so connect is watched.
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
-    bpf_probe_read_user_str_bytes,
+    generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
 use tracer_ebpf::{
     Endpoint, FAMILY_UNIX, MISSING, PATH_LEN,
@@ -161,6 +163,13 @@ fn meets(listener: &Listener, sk: u64) {
     }
 }
 
+/// The bytes of a path, and a zero after it, in an address of `len` bytes, more than 3: the zero need not be there, and then what
+/// follows in memory is anything.
+#[inline(always)]
+fn path_size(len: u64) -> u32 {
+    if len > PATH_LEN as u64 { PATH_LEN as u32 } else { len as u32 - 1 }
+}
+
 /// The system call connect begins, with an address of `len` bytes in user memory.
 #[inline(always)]
 pub fn connect_called(fd: u64, address: u64, len: u64) {
@@ -173,8 +182,10 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
     let path = unsafe { &mut *path };
     *path = [0; PATH_LEN];
     // SAFETY: as above.
-    let read = unsafe { bpf_probe_read_user_str_bytes((address + 2) as *const u8, path) };
-    if read.is_ok_and(|path| !path.is_empty()) {
+    let _unreadable = unsafe {
+        bpf_probe_read_user_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
+    };
+    if path[0] != 0 {
         begins(kernel::sock_of(fd), path);
     }
 }
@@ -190,8 +201,10 @@ pub fn connect_begins(sk: u64, address: u64, len: u64) {
     let path = unsafe { &mut *path };
     *path = [0; PATH_LEN];
     // SAFETY: the helper checks the address.
-    let read = unsafe { bpf_probe_read_kernel_str_bytes((address + 2) as *const u8, path) };
-    if read.is_ok_and(|path| !path.is_empty()) {
+    let _unreadable = unsafe {
+        bpf_probe_read_kernel_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
+    };
+    if path[0] != 0 {
         begins(sk, path);
     }
 }
