@@ -61,6 +61,7 @@ async fn live(args: &Live) -> Result<(), Failure> {
         output,
         is_closed: false,
         read_logs_ns: monotonic_ns(),
+        is_over: false,
         audit,
     };
     trace::follow(&mut source, &args.trace, &mut ends, &mut told).await?;
@@ -77,11 +78,14 @@ struct Telling {
     audit: Option<Audit>,
     /// When the logs are to be read next (ns, monotonic).
     read_logs_ns: u64,
+    /// All is told: what comes now only serves the audit, but for counts and losses.
+    is_over: bool,
 }
 
 impl Session for Telling {
     fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
-        if let Some(recording) = &mut self.recording {
+        let only_audited = self.is_over && matches!(entry.what, What::Record(_) | What::Look(_));
+        if let Some(recording) = self.recording.as_mut().filter(|_| !only_audited) {
             recording.add(&entry);
         }
         let told = self.pipeline.take(entry);
@@ -149,10 +153,8 @@ impl Telling {
 
     async fn end(mut self, source: &mut Source) -> Result<(), Failure> {
         self.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
-        // What comes now only serves the audit.
-        let recording = self.recording.take();
+        self.is_over = true;
         let report = if self.is_closed { None } else { self.end_audit(source).await? };
-        self.recording = recording;
         if let Some(report) = &report {
             self.write(|output| output.audit(report))?;
         }
