@@ -143,8 +143,10 @@ fn a_burst_between_two_looks_is_seen_whole() -> Result<()> {
     for listener in [Endpoint::v4(9475), Endpoint::Unix(namespace.scratch().join("burst.sock"))] {
         let backlog = Backlog::of(&listener)?;
         let socket = namespace.listen(&listener, BURST as i32 - 1)?;
-        // It comes and goes within a few milliseconds; nothing waits for the tracer.
+        // It comes and goes within a few milliseconds; nothing waits for the tracer. A client may believe to be connected before
+        // its connection is in the queue.
         let crowd = namespace.crowd(&listener, BURST)?;
+        namespace.wait_for_queue(&listener, BURST as u32)?;
         accept_all(&socket, BURST)?;
         drop(crowd);
         let account = backlog.stop()?;
