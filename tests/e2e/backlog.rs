@@ -112,8 +112,8 @@ fn a_unix_listener_is_told_as_exactly_old_or_new() -> Result<()> {
         namespace.wait_for_queue(listener, BACKLOG as u32 + 1)?;
         let account = backlog.stop()?;
         let last = account.last(listener)?;
-        ensure!(last["limit"] == BACKLOG && last["max_depth"] == BACKLOG + 1, "{last}");
-        ensure!(last["depth"] == BACKLOG + 1 && last["overflows"] == refused, "{last}");
+        ensure!(last["limit"] == BACKLOG && last["max_depth"] == BACKLOG + 1, "{last} {}", account.stderr);
+        ensure!(last["depth"] == BACKLOG + 1 && last["overflows"] == refused, "{last} {}", account.stderr);
         ensure!(
             account.victims() == vec![format!("pid:{}", std::process::id()); refused],
             "{:?}",

@@ -15,7 +15,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATHS, UNIX_CALLS},
+    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATH_ROOM, PATHS, UNIX_CALLS},
     victim::{self, Stage},
 };
 
@@ -81,6 +81,16 @@ pub fn listens(sk: u64) {
     }
 }
 
+/// Room for a path, empty.
+#[inline(always)]
+fn empty_path<'a>() -> Option<&'a mut [u8; PATH_LEN]> {
+    let room = PATH.get_ptr_mut(0)?.cast::<[u8; PATH_LEN]>();
+    // SAFETY: this CPU's own entry, which has more room, and nothing interrupts a program that uses it.
+    let path = unsafe { &mut *room };
+    *path = [0; PATH_LEN];
+    Some(path)
+}
+
 /// The listener whose queue `child` waits in, or has left.
 #[inline(always)]
 pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
@@ -91,10 +101,7 @@ pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
         }
     }
     // It shares its listener's address.
-    let path = PATH.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own entry.
-    let path = unsafe { &mut *path };
-    *path = [0; PATH_LEN];
+    let path = empty_path()?;
     read_path(child, path);
     at_path(path)
 }
@@ -166,25 +173,23 @@ fn meets(listener: &Listener, sk: u64) {
 /// The bytes of a path, and a zero after it, in an address of `len` bytes, more than 3: the zero need not be there, and then what
 /// follows in memory is anything.
 #[inline(always)]
-fn path_size(len: u64) -> u32 {
-    if len > PATH_LEN as u64 { PATH_LEN as u32 } else { len as u32 - 1 }
+fn path_size(len: u32) -> u32 {
+    kernel::bounded::<{ PATH_ROOM as u64 - 1 }>(u64::from(len - 1)) as u32
 }
 
 /// The system call connect begins, with an address of `len` bytes in user memory.
 #[inline(always)]
-pub fn connect_called(fd: u64, address: u64, len: u64) {
+pub fn connect_called(fd: u64, address: u64, len: u32) {
     // SAFETY: the helper checks the address; a system call's argument is a user address.
     if len <= 3 || unsafe { bpf_probe_read_user(address as *const u16) } != Ok(FAMILY_UNIX) {
         return;
     }
-    let Some(path) = PATH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry, and nothing interrupts this program that uses it, too.
-    let path = unsafe { &mut *path };
-    *path = [0; PATH_LEN];
-    // SAFETY: as above.
+    let Some(path) = empty_path() else { return };
+    // SAFETY: as above; there is room.
     let _unreadable = unsafe {
         bpf_probe_read_user_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
     };
+    path[PATH_LEN - 1] = 0;
     if path[0] != 0 {
         begins(kernel::sock_of(fd), path);
     }
@@ -192,18 +197,16 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
 
 /// The kernel's own connect begins, with an address of `len` bytes in kernel memory.
 #[inline(always)]
-pub fn connect_begins(sk: u64, address: u64, len: u64) {
+pub fn connect_begins(sk: u64, address: u64, len: u32) {
     if len <= 3 || read::<u16>(address, 0) != FAMILY_UNIX {
         return;
     }
-    let Some(path) = PATH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry.
-    let path = unsafe { &mut *path };
-    *path = [0; PATH_LEN];
-    // SAFETY: the helper checks the address.
+    let Some(path) = empty_path() else { return };
+    // SAFETY: the helper checks the address; there is room.
     let _unreadable = unsafe {
         bpf_probe_read_kernel_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
     };
+    path[PATH_LEN - 1] = 0;
     if path[0] != 0 {
         begins(sk, path);
     }

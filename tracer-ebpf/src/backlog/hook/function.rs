@@ -73,7 +73,8 @@ pub fn kretprobe_unix_stream_connect(ctx: RetProbeContext) -> u32 {
 }
 
 on_entry! {
-    /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
+    /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`. An int is kept in four bytes of
+    /// eight (`save_regs`, before 5.12), and the others are anything.
     "unix_stream_connect": fentry_unix_stream_connect, kprobe_unix_stream_connect;
-    [0, 1, 2] => |[socket, address, len]| unix::connect_begins(sock(socket), address, len);
+    [0, 1, 2] => |[socket, address, len]| unix::connect_begins(sock(socket), address, len as u32);
 }

@@ -15,7 +15,7 @@ fn argument(ctx: &TracePointContext, number: usize) -> u64 {
 /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    unix::connect_called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2));
+    unix::connect_called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2) as u32);
     0
 }
 
