@@ -62,17 +62,24 @@ impl Options {
 }
 
 /// The tests of [`Options::in_short`].
-const SHORT: [&str; 10] = [
+const SHORT: [&str; 17] = [
     "accept_queue_overflow::",
-    "backlog::",
+    "backlog::a_listener_that_is_older",
+    "backlog::a_unix_listener",
     "client_abort::",
-    "deaths::",
-    "doctor::",
-    "packets::",
-    "read_timeout::",
+    "doctor::what_this_kernel_shows",
+    "keepalive::idle",
+    "packets::a_firewall_that_drops",
+    "packets::a_full_syn_queue",
+    "packets::a_handshake_that_ends",
+    "read_timeout::slow_workers",
+    "read_timeout::waiting",
     "refused::",
     "reset::",
-    "unix::",
+    "storm::copies",
+    "unix::a_full_backlog",
+    "unix::closing",
+    "unix::deaths",
 ];
 
 /// What became of the tests on all kernels.
