@@ -334,6 +334,26 @@ fn lost_records_make_verdicts_incomplete() {
 }
 
 #[test]
+fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
+    let lossy = |mut record: Exchange| {
+        record.worker.sock = 0;
+        let mut ledger = Ledger::default();
+        ledger.take(Record::Exchange(Box::new(record)));
+        let whole = ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED));
+        let Some(Whole::Exchange(joined)) = whole else { panic!("no exchange") };
+        let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
+        assert_eq!(verdict.confidence, Confidence::Incomplete);
+        (verdict.cause, verdict.errno)
+    };
+    let mut timed_out = given_up(1_000);
+    let reset = lossy(killed(1_000, 9));
+    assert_eq!(reset, (Cause::EvidenceLost, Some("ECONNRESET".into())));
+    assert_eq!(lossy(timed_out), (Cause::EvidenceLost, Some("ETIMEDOUT".into())));
+    timed_out.nginx.upstream.addr[3] = u32::from_ne_bytes([192, 0, 2, 1]);
+    assert_eq!(lossy(timed_out), (Cause::TimeoutNoAnswer, Some("ETIMEDOUT".into())));
+}
+
+#[test]
 fn names_are_unique_and_lower_case() {
     let names: std::collections::BTreeSet<String> = Cause::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(names.len(), Cause::ALL.len());
