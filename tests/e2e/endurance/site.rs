@@ -61,8 +61,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Starts it all.
-    pub fn new() -> Result<Site> {
+    /// Starts it all; for a long run with smaller storms.
+    pub fn new(is_long: bool) -> Result<Site> {
         let namespace = Namespace::new()?;
         let socket = |name: &str| Endpoint::Unix(namespace.scratch().join(name));
         let pool = |listen| Fpm::on(&namespace).listen(listen).workers(4).start();
@@ -73,10 +73,10 @@ impl Site {
             .by_drops("connect_timeout/dropped_by_firewall", "connect_timeout/syn_unanswered")?;
         let tcp = Endpoint::v4;
         let kinds = [
-            ("/refused4/", tcp(9201), 3_000, 4, "refused/no_listener"),
-            ("/refused6/", Endpoint::v6(9202), 1_000, 2, "refused/no_listener"),
-            ("/missing/", socket("missing.sock"), 600, 2, "refused/socket_missing"),
-            ("/nowhere/", "10.66.0.1:9000".parse()?, 200, 2, "refused/no_route"),
+            ("/refused4/", tcp(9201), 1_200, 4, "refused/no_listener"),
+            ("/refused6/", Endpoint::v6(9202), 400, 2, "refused/no_listener"),
+            ("/missing/", socket("missing.sock"), 300, 2, "refused/socket_missing"),
+            ("/nowhere/", "10.66.0.1:9000".parse()?, 100, 2, "refused/no_route"),
             ("/closes/", tcp(9101), 100, 2, "premature_close/peer_closed"),
             ("/resets/", tcp(9102), 100, 2, "reset/peer_aborted"),
             ("/queued/", tcp(9103), 30, 30, "read_timeout/never_accepted"),
@@ -89,8 +89,13 @@ impl Site {
             ("/php/die.php?signal=9", dying.endpoint().clone(), 20, 2, "reset/worker_killed"),
         ];
         let kinds = kinds.map(|(path, upstream, count, at_a_time, name)| {
-            // What waits for nginx's timers is as many on any machine: it takes no work.
-            let count = if at_a_time < 20 { wait::load(count).max(2) } else { count };
+            let count = match at_a_time {
+                // What waits for nginx's timers is as many on any machine: it takes no work.
+                20.. => count,
+                // A long run's sum is large enough to show growth, and its end to be held in memory.
+                _ if is_long => count / 10,
+                _ => wait::load(count).max(2),
+            };
             Kind { path, upstream, count, at_a_time, name }
         });
         let http = |path: &str, upstream: &Endpoint| {
