@@ -325,6 +325,31 @@ fn an_idle_connection_that_dies_fails_no_exchange() {
 }
 
 #[test]
+fn a_worker_that_died_after_bytes_of_its_response_may_have_sent_all_of_it() {
+    let mut record = killed(1_000, 9);
+    record.nginx.error = 0;
+    (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK);
+    let none = verdict(record, ANSWERS);
+    assert_eq!((none.cause, none.confidence), (Cause::PrematureWorkerKilled, Confidence::Proven));
+    record.nginx.flags |= nginx_flag::READ_LAST;
+    record.nginx.received = 300;
+    let some = verdict(record, ANSWERS);
+    assert_eq!((some.cause, some.confidence), (Cause::PrematureWorkerKilled, Confidence::Inferred));
+    assert!(some.explanation.contains("were the whole response is not seen"), "{}", some.explanation);
+}
+
+#[test]
+fn nobody_known_is_not_said_to_live() {
+    let mut record = killed(1_000, 9);
+    record.worker.accepted_ns = 0;
+    (record.worker.exiting, record.worker.exit_code) = (0, 0);
+    (record.worker.worker, record.worker.closer) = (task(0, ""), task(0, ""));
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.errno.as_deref()), (Cause::NotEnoughFacts, Some("ECONNRESET")));
+    assert!(verdict.worker.is_none(), "{:?}", verdict.worker);
+}
+
+#[test]
 fn lost_records_make_verdicts_incomplete() {
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(given_up(1_000))));
