@@ -16,7 +16,7 @@ use rig::process::{self, Pid};
 use rig::{Programs, Tracer, Verdict, wait};
 
 use dice::Dice;
-use site::{Site, is_clean};
+use site::Site;
 
 #[path = "endurance/dice.rs"]
 mod dice;
@@ -30,8 +30,8 @@ const LIFE: usize = 2;
 /// After this many rounds the lasting tracer has the memory that it needs.
 const WARM: usize = 2;
 
-/// By how much its memory may then grow (bytes), however long the run is.
-const GROWTH: u64 = 1 << 20;
+/// By how much its memory may then grow (bytes), however long the run is: in four rounds, what the allocator keeps back has come to 1 MiB.
+const GROWTH: u64 = 2 << 20;
 /// Less than what is kept of a failed exchange until it is told (bytes).
 const RECORD: u64 = 512;
 /// Open exchanges that the lasting tracer has room for: more than there are at a time, fewer than there are in all, so that entries
@@ -97,7 +97,7 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
 
     let held = Programs::of(lasting.pid())?;
     let account = lasting.stop()?;
-    is_clean(&account, logged)?;
+    site.logged(&account, logged)?;
     tell_the_same(&verdicts, &account.verdicts)?;
     held.wait_gone()
 }
