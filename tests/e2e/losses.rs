@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, wait};
 
 /// Longer than the storm lasts, on an emulated processor too.
 const LONG: Duration = Duration::from_secs(600);
@@ -60,5 +60,79 @@ fn a_reader_that_stood_still_counts_what_it_lost_and_does_not_guess() -> Result<
     }
     let verdict = account.only(fpm.endpoint())?;
     ensure!(verdict.name() == "unknown/evidence_lost" && verdict.confidence == "incomplete", "{verdict:#?}");
+    Ok(())
+}
+
+/// The fewest open exchanges that may be asked for.
+const ROOM: usize = 64;
+
+#[test]
+fn what_finds_no_room_is_counted_and_the_rest_is_explained() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 512)?;
+    let nobody = Endpoint::v4(9009);
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/mute/", mute.endpoint()).read_timeout(LONG))
+        .location(Location::fastcgi("/refused/", &nobody))
+        .start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--max-open", &ROOM.to_string()])?;
+    let client = nginx.client();
+    let ask = |count| (0..count).map(|_| client.ask("/mute/")).collect::<Result<Vec<_>>>();
+    let watched = ask(ROOM)?;
+    mute.wait_read(ROOM)?;
+    // No room for these any more, whatever becomes of them.
+    let unwatched = ask(30)?;
+    mute.wait_read(ROOM + 30)?;
+    ensure!(client.storm("/refused/", 10, 1)? == [(502, 10)].into());
+    for asked in unwatched.into_iter().chain(watched) {
+        asked.abort()?;
+    }
+    tracer.wait_for(ROOM)?;
+    // And now for these.
+    ensure!(client.storm("/refused/", 10, 1)? == [(502, 10)].into());
+    tracer.wait_for(ROOM + 10)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.summary["untracked"] == 40, "{}", account.summary);
+    let told = "more exchanges are open than the 64 that are watched at a time (--max-open)";
+    ensure!(account.stderr.matches(told).count() == 1, "{}", account.stderr);
+    let [gone, refused] = [account.about(mute.endpoint()), account.about(&nobody)];
+    ensure!((gone.len(), refused.len()) == (ROOM, 10), "{} {}", gone.len(), refused.len());
+    for verdict in gone {
+        ensure!(verdict.name() == "client_abort/before_response", "{verdict:#?}");
+    }
+    for verdict in refused {
+        verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn where_the_workers_find_no_room_verdicts_are_incomplete_and_not_wrong() -> Result<()> {
+    let namespace = Namespace::new()?;
+    // Its queue keeps the other ends of what nginx has given up.
+    let queue = FaultyServer::start(&namespace, Fault::NeverAccept, Endpoint::v4(9100), 512)?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/queued/", queue.endpoint()).read_timeout(Duration::from_millis(300)))
+        .start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--max-open", &ROOM.to_string()])?;
+    let client = nginx.client();
+    for _ in 0..3 {
+        ensure!(client.storm("/queued/", ROOM / 2, ROOM / 2)? == [(504, ROOM / 2)].into());
+    }
+    tracer.wait_for(3 * ROOM / 2)?;
+    let account = tracer.stop()?;
+    ensure!(account.status.success(), "{}", account.stderr);
+    ensure!(account.summary["lost"].as_u64().is_some_and(|lost| lost > 0), "{}", account.summary);
+    let (whole, incomplete): (Vec<_>, Vec<_>) =
+        account.verdicts.iter().partition(|verdict| verdict.confidence != "incomplete");
+    ensure!((whole.len(), incomplete.len()) == (ROOM, ROOM / 2), "{} {}", whole.len(), incomplete.len());
+    for verdict in whole {
+        verdict.says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
+    }
+    for verdict in incomplete {
+        let right = ["read_timeout/never_accepted", "unknown/evidence_lost"];
+        ensure!(right.contains(&verdict.name().as_str()), "{verdict:#?}");
+    }
     Ok(())
 }

@@ -80,6 +80,7 @@ pub struct Source {
     upstreams: Option<HashMap<Upstream, u64>>,
     counted_ns: u64,
     depths: Option<Depths>,
+    max_open: u32,
 }
 
 impl Source {
@@ -119,6 +120,7 @@ impl Source {
             upstreams: counts_upstreams.then(HashMap::new),
             counted_ns: now,
             depths: None,
+            max_open: args.max_open,
         })
     }
 
@@ -254,6 +256,13 @@ impl Source {
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
         let Stats { exchanges, connections, untracked, workers_untracked, lost, unix_seen, stood_in } =
             self.tracer.stats()?;
+        if untracked > 0 && self.stats.untracked == 0 {
+            eprintln!(
+                "why502: more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
+                 not explained",
+                self.max_open
+            );
+        }
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         self.stats = Stats { exchanges, connections, untracked, workers_untracked, lost, ..before };

@@ -86,11 +86,28 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
         return Outcome::Delayed(delayed(exchange, context.clock));
     }
     let found = LIST.iter().find_map(|judge| judge(exchange));
-    let finding = found.unwrap_or_else(|| unknown::judge(exchange, context.evidence_lost));
+    let finding = match found {
+        Some(finding) if context.evidence_lost && takes_lost_for_absent(exchange, &finding) => {
+            // What nginx met is a fact all the same.
+            Finding { errno: finding.errno, error_log: finding.error_log, ..unknown::judge(exchange, true) }
+        }
+        Some(finding) => finding,
+        None => unknown::judge(exchange, context.evidence_lost),
+    };
     if finding.cause.is_none() {
         return Outcome::Well;
     }
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
+}
+
+/// Whether a finding follows from this host's not having the worker's end, which was lost: it must have been here.
+fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
+    let says_elsewhere = matches!(
+        finding.cause,
+        Some(Cause::TimeoutNoAnswer | Cause::ResetByRemote | Cause::PrematurePeerClosed)
+    );
+    let is_here = exchange.path.is_some() || exchange.is_to_own_address() || exchange.listener().is_some();
+    says_elsewhere && exchange.worker.is_none() && is_here
 }
 
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not

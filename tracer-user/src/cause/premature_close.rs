@@ -2,8 +2,12 @@
 
 use tracer_ebpf::tcp_state;
 
-use super::{Cause, Finding, signals};
-use crate::{ledger::Joined, words::span};
+use super::{Cause, Finding, signals, unknown};
+use crate::{
+    ledger::Joined,
+    verdict::Confidence,
+    words::{count, span},
+};
 
 const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
 
@@ -39,6 +43,9 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     {
         return Some(Finding::well());
     }
+    if worker.closer.tgid == 0 {
+        return Some(Finding { error_log: Some(LINE.to_owned()), ..unknown::unseen(exchange) });
+    }
     let finding = match signals::died_of(worker) {
         Some(signal) => Finding::proven(
             Cause::PrematureWorkerKilled,
@@ -69,6 +76,14 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             "the upstream's log for this request: it lives and chose to close.",
         ),
     };
-    let error_log = (exchange.nginx.received == 0).then(|| LINE.to_owned());
-    Some(Finding { error_log, ..finding })
+    if exchange.nginx.received == 0 {
+        return Some(Finding { error_log: Some(LINE.to_owned()), ..finding });
+    }
+    // It may have died between its last byte and its close: then nginx has all that it wants.
+    let explanation = format!(
+        "{} Whether the {} that nginx had read by then were the whole response is not seen.",
+        finding.explanation,
+        count(exchange.nginx.received, "byte")
+    );
+    Some(Finding { confidence: Confidence::Inferred, explanation, ..finding })
 }

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
 
-use super::{Cause, Finding, errors, signals};
+use super::{Cause, Finding, errors, signals, unknown};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -131,6 +131,9 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
             ),
             "what stopped or restarted the upstream: its log, and systemd's.",
         ));
+    }
+    if worker.closer.tgid == 0 {
+        return Some(unknown::unseen(exchange));
     }
     let name = signals::worker_in_words(worker);
     let into = into(exchange, worker);

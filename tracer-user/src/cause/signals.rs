@@ -66,7 +66,8 @@ pub(super) fn worker(exchange: &Joined) -> Option<Process> {
     if worker.accepted_ns != 0 {
         return Some(process(&worker.worker));
     }
-    (worker.has_socket != 0 && worker.ended_ns != 0 && worker.error == 0).then(|| process(&worker.closer))
+    let is_known = worker.has_socket != 0 && worker.ended_ns != 0 && worker.closer.tgid != 0;
+    (is_known && worker.error == 0).then(|| process(&worker.closer))
 }
 
 /// The worker in words, as in `php-fpm8.2 worker 24940`.

@@ -325,12 +325,57 @@ fn an_idle_connection_that_dies_fails_no_exchange() {
 }
 
 #[test]
+fn a_worker_that_died_after_bytes_of_its_response_may_have_sent_all_of_it() {
+    let mut record = killed(1_000, 9);
+    record.nginx.error = 0;
+    (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK);
+    let none = verdict(record, ANSWERS);
+    assert_eq!((none.cause, none.confidence), (Cause::PrematureWorkerKilled, Confidence::Proven));
+    record.nginx.flags |= nginx_flag::READ_LAST;
+    record.nginx.received = 300;
+    let some = verdict(record, ANSWERS);
+    assert_eq!((some.cause, some.confidence), (Cause::PrematureWorkerKilled, Confidence::Inferred));
+    assert!(some.explanation.contains("were the whole response is not seen"), "{}", some.explanation);
+}
+
+#[test]
+fn nobody_known_is_not_said_to_live() {
+    let mut record = killed(1_000, 9);
+    record.worker.accepted_ns = 0;
+    (record.worker.exiting, record.worker.exit_code) = (0, 0);
+    (record.worker.worker, record.worker.closer) = (task(0, ""), task(0, ""));
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.errno.as_deref()), (Cause::NotEnoughFacts, Some("ECONNRESET")));
+    assert!(verdict.worker.is_none(), "{:?}", verdict.worker);
+}
+
+#[test]
 fn lost_records_make_verdicts_incomplete() {
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(given_up(1_000))));
     let Some(Whole::Exchange(joined)) = ledger.drain().pop() else { panic!("no exchange") };
     let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
     assert_eq!((verdict.cause, verdict.confidence), (Cause::EvidenceLost, Confidence::Incomplete));
+}
+
+#[test]
+fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
+    let lossy = |mut record: Exchange| {
+        record.worker.sock = 0;
+        let mut ledger = Ledger::default();
+        ledger.take(Record::Exchange(Box::new(record)));
+        let whole = ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED));
+        let Some(Whole::Exchange(joined)) = whole else { panic!("no exchange") };
+        let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
+        assert_eq!(verdict.confidence, Confidence::Incomplete);
+        (verdict.cause, verdict.errno)
+    };
+    let mut timed_out = given_up(1_000);
+    let reset = lossy(killed(1_000, 9));
+    assert_eq!(reset, (Cause::EvidenceLost, Some("ECONNRESET".into())));
+    assert_eq!(lossy(timed_out), (Cause::EvidenceLost, Some("ETIMEDOUT".into())));
+    timed_out.nginx.upstream.addr[3] = u32::from_ne_bytes([192, 0, 2, 1]);
+    assert_eq!(lossy(timed_out), (Cause::TimeoutNoAnswer, Some("ETIMEDOUT".into())));
 }
 
 #[test]

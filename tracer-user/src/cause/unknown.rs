@@ -28,3 +28,18 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
         "nginx's error log for this moment; `-v` shows the facts.",
     )
 }
+
+/// Someone took the connection and closed it without reading from it, or died: who, and which of the two, is not seen where accepts
+/// and closes of unix sockets are not.
+pub(super) fn unseen(exchange: &Joined) -> Finding {
+    Finding::proven(
+        Cause::NotEnoughFacts,
+        format!(
+            "A worker of {} accepted the connection and never read from it. {} later its end was closed; who that was, and \
+             whether it chose to or died, is not seen on this kernel.",
+            exchange.upstream(),
+            span(exchange.lasted_ns())
+        ),
+        "the upstream's log: a crash, a kill or a reload at that moment.",
+    )
+}

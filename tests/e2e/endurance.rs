@@ -1,0 +1,143 @@
+//! Mixed load, round after round: successes and failures of every kind while nginx and php-fpm reload, php-fpm's workers are
+//! killed at random, and tracers come and go. Each verdict has its line in nginx's log, memory does not grow, nothing is left.
+//!
+//! Four rounds, or as many as begin within `RIG_ENDURANCE` minutes (`30` or `30m`). `RIG_SEED` makes the same random choices as
+//! the run that told it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::id;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rig::process::{self, Pid};
+use rig::{Programs, Tracer, Verdict, wait};
+
+use dice::Dice;
+use site::Site;
+
+#[path = "endurance/dice.rs"]
+mod dice;
+#[path = "endurance/site.rs"]
+mod site;
+
+/// How many rounds there are at least.
+const ROUNDS: usize = 4;
+/// Rounds in one life of the tracer that comes and goes.
+const LIFE: usize = 2;
+/// After this many rounds the lasting tracer has the memory that it needs.
+const WARM: usize = 2;
+
+/// By how much its memory may then grow (bytes), however long the run is: in four rounds, what the allocator keeps back has come to 1 MiB.
+const GROWTH: u64 = 2 << 20;
+/// Less than what is kept of a failed exchange until it is told (bytes).
+const RECORD: u64 = 512;
+/// Open exchanges that the lasting tracer has room for: more than there are at a time, fewer than there are in all, so that entries
+/// that stayed behind would show.
+const ROOM: &str = "1024";
+
+/// For how long rounds are to begin.
+fn length() -> Result<Duration> {
+    let Ok(told) = env::var("RIG_ENDURANCE") else { return Ok(Duration::ZERO) };
+    let minutes = told.trim_end_matches('m').parse::<u64>();
+    let minutes =
+        minutes.with_context(|| format!("RIG_ENDURANCE is minutes, as in 30 or 30m, not {told}"))?;
+    Ok(Duration::from_secs(60 * minutes))
+}
+
+#[test]
+fn rounds_of_mixed_load_are_explained_and_leave_nothing() -> Result<()> {
+    let (dice, seed) = Dice::new()?;
+    let length = length()?;
+    let site = Site::new(!length.is_zero())?;
+    let network = fs::read_link(format!("/proc/{}/ns/net", site.nginx.master()))?;
+    let scratch = site.namespace.scratch().to_owned();
+    endure(&site, dice, length).with_context(|| format!("RIG_SEED={seed} makes the same random choices"))?;
+    drop(site);
+    ensure!(!scratch.exists(), "{} is left", scratch.display());
+    ensure!(inside(&network)?.is_empty(), "processes are left in {}", network.display());
+    let children = process::children(id().cast_signed())?;
+    ensure!(children.is_empty(), "processes are left: {children:?}");
+    Ok(())
+}
+
+fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let lasting = site.tracer(&["--max-open", ROOM])?;
+    let mut verdicts = Vec::new();
+    let mut warm = None;
+    let mut logged = 0;
+    let mut rounds = 0;
+    while rounds < ROUNDS || begun.elapsed() < length {
+        let tracer = site.tracer(&[])?;
+        let held = Programs::of(tracer.pid())?;
+        let before = logged;
+        for _ in 0..LIFE {
+            site.round(&mut dice)?;
+            rounds += 1;
+            logged = site.settled()?.len();
+            // It has caught up before more comes, or before it goes.
+            tracer.wait_for(logged - before)?;
+            if rounds == WARM {
+                lasting.wait_for(logged)?;
+                warm = Some((memory(&lasting)?, logged));
+            }
+            eprintln!("round {rounds}: {logged} failures so far, {} bytes resident", memory(&lasting)?);
+        }
+        let account = tracer.stop()?;
+        site.check(&account, &site.nginx.failures()[before..], LIFE)?;
+        verdicts.extend(account.verdicts);
+        held.wait_gone()?;
+    }
+    lasting.wait_for(logged)?;
+    let (needed, told) = warm.context("the run was too short")?;
+    has_not_grown(needed, memory(&lasting)?, logged - told)?;
+
+    let held = Programs::of(lasting.pid())?;
+    let account = lasting.stop()?;
+    site.logged(&account, logged)?;
+    tell_the_same(&verdicts, &account.verdicts)?;
+    held.wait_gone()
+}
+
+/// What a process has resident (bytes).
+fn memory(tracer: &Tracer) -> Result<u64> {
+    let status = procfs::process::Process::new(tracer.pid())?.status()?;
+    Ok(1024 * status.vmrss.context("a process with memory")?)
+}
+
+/// Checks that a tracer needs no more than before, after so many further failures that one which kept each of them would.
+fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
+    let growth = now.saturating_sub(needed);
+    ensure!(growth < GROWTH, "{needed} bytes resident became {now}, with {failures} failures meanwhile");
+    // An emulated machine is given too few.
+    let shows = failures as u64 * RECORD > GROWTH || wait::patience() > 1;
+    ensure!(shows, "{failures} failures are too few for growth to show");
+    Ok(())
+}
+
+/// Checks that two tracers that ran side by side gave the same verdicts.
+fn tell_the_same(some: &[Verdict], others: &[Verdict]) -> Result<()> {
+    let mut balance = BTreeMap::<_, i64>::new();
+    for (verdicts, by) in [(some, 1), (others, -1)] {
+        for verdict in verdicts {
+            let end = (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.upstream.addr.clone());
+            let said = (verdict.name(), verdict.confidence.clone(), verdict.status, verdict.errno.clone());
+            let who = (verdict.worker_pid(), verdict.signal().map(str::to_owned), verdict.killer_pid());
+            *balance.entry((end, said, who)).or_default() += by;
+        }
+    }
+    balance.retain(|_, count| *count != 0);
+    ensure!(balance.is_empty(), "only one of two tracers said (1: the first, -1: the second): {balance:#?}");
+    Ok(())
+}
+
+/// The processes in a network namespace, by what its link in /proc says.
+fn inside(network: &Path) -> Result<Vec<Pid>> {
+    let processes = procfs::process::all_processes()?.flatten().map(|process| process.pid);
+    Ok(processes
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net == network))
+        .collect())
+}
