@@ -22,7 +22,7 @@ fn a_tcp_listener_is_told_exactly(
     backlog: Backlog,
 ) -> Result<()> {
     let before = namespace.tcp_counter("ListenOverflows")?;
-    let crowd = namespace.crowd(listener, CLIENTS)?;
+    let crowd = namespace.file(namespace, listener, CLIENTS)?;
     namespace.wait_for_queue(listener, BACKLOG as u32 + 1)?;
     let (lucky, mut unlucky) = crowd.by_luck()?;
     ensure!(lucky.len() == BACKLOG + 1, "{lucky:?} got in");
@@ -332,7 +332,7 @@ fn clients_of_another_namespace_are_named() -> Result<()> {
     let _socket = near.listen(&listener, BACKLOG as i32)?;
     backlog.wait_for_listener("a new listener", |told| told["addr"] == listener.to_string())?;
     let before = near.tcp_counter("ListenOverflows")?;
-    let crowd = far.crowd(&listener, CLIENTS)?;
+    let crowd = far.file(&near, &listener, CLIENTS)?;
     near.wait_for_queue(&listener, BACKLOG as u32 + 1)?;
     let victims = CLIENTS - BACKLOG - 1;
     wait::until_true("each SYN to be dropped", || {

@@ -11,7 +11,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use crate::{Endpoint, Namespace, listener};
+use crate::{Endpoint, Namespace, listener, wait};
 
 /// Sockets that called connect without blocking, closed when dropped.
 #[derive(Debug)]
@@ -34,6 +34,23 @@ impl Namespace {
 }
 
 impl Namespace {
+    /// Lets `count` clients connect over TCP, each once the one before it is in the queue or was dropped, by what `there` counts, the
+    /// listener's namespace: SYNs that come at once on a busy machine are all answered before the first handshake counts.
+    pub fn file(&self, there: &Namespace, listener: &Endpoint, count: usize) -> Result<Crowd> {
+        let settled = || -> Result<u64> {
+            let queued =
+                there.accept_queue(listener)?.with_context(|| format!("nobody listens on {listener}"))?;
+            Ok(u64::from(queued) + there.tcp_counter("ListenOverflows")?)
+        };
+        let mut crowd = Crowd { clients: Vec::new(), refused: Vec::new() };
+        for _ in 0..count {
+            let before = settled()?;
+            self.run(|| crowd.join(listener))?;
+            wait::until_true("a client to be queued or dropped", || Ok(settled()? > before))?;
+        }
+        Ok(crowd)
+    }
+
     /// Lets one client connect that waits for as long as the kernel makes it, in a thread; what connect says is the thread's result.
     pub fn patient(&self, listener: &Endpoint) -> JoinHandle<Result<()>> {
         let (namespace, listener) = (self.clone(), listener.clone());
