@@ -244,7 +244,7 @@ fn queues(digest: &Digest, clock: &Clock) -> Vec<Queue> {
         let limit = timeline.bars.iter().map(|bar| bar.limit).max().unwrap_or(0);
         // A queue that is nowhere near its backlog would be a flat line.
         let top = f64::from(deepest.depth.max(1))
-            .max(f64::from(limit.min(deepest.depth.saturating_mul(4).max(1)) + 1));
+            .max(f64::from(limit.min(deepest.depth.saturating_mul(4).max(1))) + 1.0);
         let bar = |(number, bar): (usize, &super::digest::Queue)| {
             let from = timeline.begin(number);
             Depth {
