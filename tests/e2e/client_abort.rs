@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rig::client::Asked;
 use rig::error_log::{Kind, count};
 use rig::reconcile::pair_off;
-use rig::{Fpm, Location, Namespace, Nginx, Tracer};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer};
 
 #[test]
 fn a_client_that_goes_is_told_from_a_timeout() -> Result<()> {
@@ -49,4 +50,31 @@ fn a_client_that_goes_is_told_from_a_timeout() -> Result<()> {
     }
     ensure!(aborts.iter().filter(|abort| abort.worker_pid() == Some(worker)).count() == 1, "{aborts:#?}");
     timeouts[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
+}
+
+/// A client's RST may come while nginx is in the middle of closing another's exchange, on the very CPU on which it then closes
+/// this client's socket: such a close was once taken for the network's, and the verdict was `unknown`.
+#[test]
+fn clients_that_reset_all_at_once_are_told_each() -> Result<()> {
+    const CLIENTS: usize = 40;
+    const ROUNDS: usize = 3;
+    let namespace = Namespace::new()?;
+    let server =
+        FaultyServer::start(&namespace, Fault::NeverAccept, Endpoint::v4(9100), (ROUNDS * CLIENTS) as i32)?;
+    let nginx = Nginx::on(&namespace).location(Location::http("/", server.endpoint())).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    for round in 1..=ROUNDS {
+        let clients = (0..CLIENTS).map(|_| nginx.client().ask("/")).collect::<Result<Vec<_>>>()?;
+        namespace.wait_for_queue(server.endpoint(), (round * CLIENTS) as u32)?;
+        clients.into_iter().try_for_each(Asked::reset)?;
+        tracer.wait_for(round * CLIENTS)?;
+    }
+    let failures = nginx.wait_for_failures(ROUNDS * CLIENTS)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&failures, &account.verdicts)?;
+    for verdict in &account.verdicts {
+        verdict.says("client_abort/before_response", "proven", 499, Some("ECONNRESET"))?;
+    }
+    Ok(())
 }

@@ -222,9 +222,9 @@ fn a_client_that_goes_in_the_middle_of_a_response_is_told_however_it_goes() -> R
         workers.push(fpm.worker_on(tag)?);
         Ok(asked)
     };
-    let fin = ask("slow_body.php?s=3", "fin")?;
-    let rst = ask("slow_body.php?s=3", "rst")?;
-    let before = ask("sleep.php?s=3", "before")?;
+    let fin = ask("slow_body.php?s=30", "fin")?;
+    let rst = ask("slow_body.php?s=30", "rst")?;
+    let before = ask("sleep.php?s=30", "before")?;
     fin.wait_for(5_000)?;
     rst.wait_for(5_000)?;
     // What nginx closes right after it has read counts as finished: the response must have paused for a while.

@@ -144,9 +144,13 @@ pub fn connected(sk: u64, began_ns: u64) {
     act(Action::Connected, sk, 0, tcp_state::CLOSE, began_ns);
 }
 
-/// Remembers a socket that the kernel closed just now: its destruction is no act of this thread.
+/// A connection is over that its process had closed before: the destruction that follows at once is no act of this thread. One
+/// whose process still has it is destroyed when that closes it, which is an act.
 #[inline(always)]
-pub fn remember_closed(sk: u64) {
+pub fn is_over(sk: u64) {
+    if kernel::has_socket(sk) {
+        return;
+    }
     if let Some(last) = LAST_CLOSED.get_ptr_mut(0) {
         // SAFETY: this CPU's own entry.
         unsafe { *last = sk };

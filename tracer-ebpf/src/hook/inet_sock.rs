@@ -39,7 +39,7 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
             ended(sk, old_state, new_state);
         }
-        (_, CLOSE) if aftermath::is_awaited() => aftermath::remember_closed(sk),
+        (_, CLOSE) if aftermath::is_awaited() => aftermath::is_over(sk),
         _ => {}
     }
 }
@@ -56,13 +56,8 @@ fn ended(sk: u64, old_state: u8, new_state: u8) {
     {
         return;
     }
-    if aftermath::is_awaited() {
-        if new_state == CLOSE {
-            aftermath::remember_closed(sk);
-        }
-        // With an error it was the network that closed it, not this thread.
-        if read::<u32>(sk, layout!(sk_err)) == 0 {
-            aftermath::closed(sk, old_state);
-        }
+    // With an error it was the network that closed it, not this thread.
+    if aftermath::is_awaited() && read::<u32>(sk, layout!(sk_err)) == 0 {
+        aftermath::closed(sk, old_state);
     }
 }
