@@ -258,6 +258,8 @@ pub struct Stats {
     pub unattributed: u64,
     /// Victims whose fate is open: while zero, most events need no look.
     pub open: u64,
+    /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
+    pub returns_missed: u64,
 }
 
 /// What userspace knows only after it has attached the hooks.

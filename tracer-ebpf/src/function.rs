@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::MISSING;
 
-use crate::kernel::layout;
+use crate::{kernel::layout, maps::count};
 
 /// The arguments of functions that kprobes are inside of, by `thread << 32 | function`.
 #[map]
@@ -57,10 +57,19 @@ pub fn call(function: u32) -> u64 {
     u64::from(bpf_get_current_pid_tgid() as u32) << 32 | u64::from(function)
 }
 
-/// Hooks that need a function's arguments and what it returns: `|three arguments, returned| body`.
-macro_rules! on_return {
-    ($($(#[$meta:meta])* $number:literal $function:literal: $fexit:ident, $kprobe:ident, $kretprobe:ident
-        $(, copies $second:ident $last:ident)?;
+/// A thread enters a function. If it is in it already, it has come out of it without being seen.
+#[inline(always)]
+pub fn enters(call: u64, arguments: [u64; 3]) {
+    // SAFETY: only tested for presence.
+    if unsafe { CALLS.get(call) }.is_some() {
+        count!(returns_missed, 1);
+    }
+    let _evicts = CALLS.insert(call, arguments, 0);
+}
+
+/// Hooks that need a function's arguments and what it returns, where fexit is to be had: `|three arguments, returned| body`.
+macro_rules! on_fexit {
+    ($($(#[$meta:meta])* $function:literal: $fexit:ident $(, copies $second:ident $last:ident)?;
         $kept:expr, returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
         $(#[$meta])*
         #[aya_ebpf::macros::fexit(function = $function)]
@@ -78,14 +87,24 @@ macro_rules! on_return {
             |ctx| $crate::function::keep(&ctx, $kept), $crate::function::argument(&ctx, $returns) =>
             |$arguments, $returned| $body;
         })?
+    )*};
+}
+pub(crate) use on_fexit;
 
+/// The same where only kprobes are to be had. The kernel has room for few calls that a kretprobe is inside of (as many as it may have
+/// CPUs; ten or more since 6.2) and passes over what finds none: so this is only for functions that do not wait.
+macro_rules! on_kretprobe {
+    ($($(#[$meta:meta])* $number:literal: $kprobe:ident, $kretprobe:ident;
+        $kept:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
+        $(#[$meta])*
         #[aya_ebpf::macros::kprobe]
         pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
             let arguments = $kept.map(|position: u32| $crate::function::probed(&ctx, position));
-            let _evicts = $crate::function::CALLS.insert($crate::function::call($number), arguments, 0);
+            $crate::function::enters($crate::function::call($number), arguments);
             0
         }
 
+        $(#[$meta])*
         #[aya_ebpf::macros::kretprobe]
         pub fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
             // SAFETY: copied out at once.
@@ -98,9 +117,43 @@ macro_rules! on_return {
         }
     )*};
 }
+pub(crate) use on_kretprobe;
+
+/// Both of one body.
+macro_rules! on_return {
+    ($($(#[$meta:meta])* $number:literal $function:literal: $fexit:ident, $kprobe:ident, $kretprobe:ident
+        $(, copies $second:ident $last:ident)?;
+        $kept:expr, returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
+        $crate::function::on_fexit! {
+            $(#[$meta])*
+            $function: $fexit $(, copies $second $last)?;
+            $kept, returns at $returns => |$arguments, $returned| $body;
+        }
+
+        $crate::function::on_kretprobe! {
+            $(#[$meta])*
+            $number: $kprobe, $kretprobe;
+            $kept => |$arguments, $returned| $body;
+        }
+    )*};
+}
 pub(crate) use on_return;
 
-/// Hooks that need a function's arguments only: `|arguments| body`.
+/// Hooks that need a function's arguments only, where only kprobes are to be had: `|arguments| body`.
+macro_rules! on_kprobe {
+    ($($(#[$meta:meta])* $kprobe:ident; $kept:expr => |$arguments:pat_param| $body:expr;)*) => {$(
+        $(#[$meta])*
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            let $arguments = $kept.map(|position: u32| $crate::function::probed(&ctx, position));
+            $body;
+            0
+        }
+    )*};
+}
+pub(crate) use on_kprobe;
+
+/// The same with fentry, of one body.
 macro_rules! on_entry {
     ($($(#[$meta:meta])* $function:literal: $fentry:ident, $kprobe:ident $(, copies $second:ident $last:ident)?;
         $kept:expr => |$arguments:pat_param| $body:expr;)*) => {$(
@@ -119,11 +172,9 @@ macro_rules! on_entry {
             |$arguments, _returned| $body;
         })?
 
-        #[aya_ebpf::macros::kprobe]
-        pub fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            let $arguments = $kept.map(|position: u32| $crate::function::probed(&ctx, position));
-            $body;
-            0
+        $crate::function::on_kprobe! {
+            $(#[$meta])*
+            $kprobe; $kept => |$arguments| $body;
         }
     )*};
 }

@@ -65,6 +65,8 @@ layout! {
     register_4: "?pt_regs.r8",
     /// Whether a process has the socket locked (`sock_owned_by_user`).
     sk_owned: "sock.sk_lock.owned",
+    /// Which directions are shut down.
+    sk_shutdown: "sock.sk_shutdown",
     /// An error that does not end the connection by itself.
     sk_err_soft: "sock.sk_err_soft",
     /// Errors with their ICMP messages, the newest one.
@@ -261,6 +263,8 @@ pub struct Attached {
     pub copies: u32,
     /// One where system calls are traced.
     pub system_calls: u32,
+    /// One where kretprobes tell how sends end, which miss some ([`crate::Stats::returns_missed`]).
+    pub sends_by_kprobe: u32,
 }
 
 /// The copies of a program that must see everything.

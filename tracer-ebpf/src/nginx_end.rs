@@ -219,17 +219,17 @@ fn keep_error(nginx: &mut NginxEnd, ret: i32) {
     }
 }
 
-/// nginx's send returned `ret`. Bytes sent after bytes read begin the connection's next exchange.
+/// nginx's send returned `ret`, now or at another moment. Bytes sent after bytes read begin the connection's next exchange.
 /// Returns whether this was an end of ours.
 #[inline(always)]
-pub fn sends(sk: u64, remote_port: u16, ret: i32) -> bool {
+pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
     let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
     if ret <= 0 {
         keep_error(nginx, ret);
         return true;
     }
     // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let now = ns.unwrap_or_else(|| unsafe { bpf_ktime_get_ns() });
     if nginx.flags & nginx_flag::READ_LAST != 0 {
         nginx.flags &= !(nginx_flag::READ_LAST | nginx_flag::PEEKED);
         nginx.exchange += 1;

@@ -22,4 +22,6 @@ pub struct Stats {
     pub unix_seen: u64,
     /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
     pub stood_in: u64,
+    /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
+    pub returns_missed: u64,
 }

@@ -1,23 +1,35 @@
 //! Bytes that processes send and receive, on sockets of any kind.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use tracer_ebpf::tcp_state;
 
 use crate::{
     aftermath,
+    function::{CALLS, call},
     kernel::{self, filter, layout, read},
-    listener, nginx_end, unix_end, unix_listener, worker_end,
+    listener,
+    maps::{ATTACHED, count, port_is_watched},
+    nginx_end, unix_end, unix_listener, worker_end,
 };
 
 const EINVAL: i32 = 22;
 const ENOTCONN: i32 = 107;
 const MSG_PEEK: u64 = 2;
 
+/// The send that a thread is in, among [`CALLS`]: its sock, where its bytes begin (TCP) or how many there are (unix), and when it began.
+const SEND: u32 = 0;
+
 /// A send on `sk` returned `ret`.
 #[inline(always)]
 pub fn sent(sk: u64, ret: i32) {
+    sent_at(sk, ret, None);
+}
+
+/// The same, at another moment than now.
+#[inline(always)]
+fn sent_at(sk: u64, ret: i32, ns: Option<u64>) {
     let (remote_port, _) = kernel::ports(sk);
-    if !nginx_end::sends(sk, remote_port, ret) && remote_port == 0 {
+    if !nginx_end::sends(sk, remote_port, ret, ns) && remote_port == 0 {
         unix_end::notice(sk);
     }
     if aftermath::is_awaited() && ret > 0 {
@@ -25,16 +37,83 @@ pub fn sent(sk: u64, ret: i32) {
     }
 }
 
-/// A receive on `sk` returned `ret`.
-///
+/// A send of `bytes` begins, whose return may be passed over.
+#[inline(always)]
+pub fn send_begins(sk: u64, bytes: u64) {
+    settle();
+    let mark = if kernel::is_inet(sk) { u64::from(write_seq(sk)) } else { bytes };
+    // SAFETY: the helper takes nothing.
+    let _evicts = CALLS.insert(call(SEND), [sk, mark, unsafe { bpf_ktime_get_ns() }], 0);
+}
+
+#[inline(always)]
+fn write_seq(sk: u64) -> u32 {
+    read(sk, layout!(write_seq))
+}
+
+/// The bytes that a send took whose return nobody saw: TCP's sequence numbers tell, and a unix socket takes all of them unless its
+/// peer is gone or its buffer full.
+#[inline(always)]
+fn bytes_since(sk: u64, mark: u64) -> i32 {
+    if kernel::is_inet(sk) {
+        write_seq(sk).wrapping_sub(mark as u32) as i32
+    } else if read::<u8>(sk, layout!(sk_shutdown)) == 0 && !kernel::wants_room(sk) {
+        mark as i32
+    } else {
+        0
+    }
+}
+
+/// It returned.
+#[inline(always)]
+pub fn send_returned(ret: i32) {
+    // SAFETY: copied out at once.
+    if let Some([sk, _, _]) = unsafe { CALLS.get(call(SEND)) }.copied() {
+        let _gone = CALLS.remove(call(SEND));
+        sent(sk, ret);
+    }
+}
+
+/// The running thread is out of its last send. If nobody has seen that return, the socket tells what came of it; if it sent nothing,
+/// why is not known, and that is counted as missed.
+#[inline(always)]
+pub fn settle() {
+    // SAFETY: copied out at once.
+    if let Some([sk, mark, began_ns]) = unsafe { CALLS.get(call(SEND)) }.copied() {
+        let _gone = CALLS.remove(call(SEND));
+        let bytes = bytes_since(sk, mark);
+        if bytes != 0 {
+            sent_at(sk, bytes, Some(began_ns));
+        } else if nginx_end::is_ours(sk) {
+            count!(returns_missed, 1);
+        }
+    }
+}
+
+/// Whether a return of a send may have been passed over.
+#[inline(always)]
+pub fn may_miss_sends() -> bool {
+    ATTACHED.get(0).is_some_and(|attached| attached.sends_by_kprobe != 0)
+}
+
 /// The tracer itself calls receive on listeners that are older than it: the call fails, and hands over their address.
+#[inline(always)]
+fn is_shown(sk: u64) -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
+        && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
+}
+
+#[inline(always)]
+fn show(sk: u64) {
+    if kernel::is_inet(sk) { listener::add(sk) } else { unix_listener::listens(sk) }
+}
+
+/// A receive on `sk` returned `ret`.
 #[inline(always)]
 pub fn received(sk: u64, ret: i32, flags: u64) {
     if ret == -ENOTCONN || ret == -EINVAL {
-        if (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
-            && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
-        {
-            if kernel::is_inet(sk) { listener::add(sk) } else { unix_listener::listens(sk) }
+        if is_shown(sk) {
+            show(sk);
         }
         return;
     }
@@ -45,4 +124,35 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
     if !nginx_end::receives(sk, remote_port, ret, flags & MSG_PEEK != 0) {
         worker_end::read_from(sk, local_port);
     }
+}
+
+/// A receive on `sk` begins, of which [`receive_ends`] tells how it ends. Returns whether this is nginx's end of ours.
+#[inline(always)]
+pub fn receive_begins(sk: u64) -> bool {
+    settle();
+    if is_shown(sk) {
+        show(sk);
+        return false;
+    }
+    if aftermath::is_awaited() {
+        aftermath::received(sk);
+    }
+    let (remote_port, local_port) = kernel::ports(sk);
+    if nginx_end::find(sk, remote_port).is_some() {
+        return true;
+    }
+    worker_end::read_from(sk, local_port);
+    false
+}
+
+/// Whether it is worth to look closer.
+#[inline(always)]
+pub fn may_be_ours(sk: u64) -> bool {
+    port_is_watched(kernel::ports(sk).0)
+}
+
+/// A receive on nginx's end of ours returns `ret`.
+#[inline(always)]
+pub fn receive_ends(sk: u64, ret: i32, flags: u64) {
+    nginx_end::receives(sk, kernel::ports(sk).0, ret, flags & MSG_PEEK != 0);
 }

@@ -19,6 +19,7 @@ use crate::{
     },
     nginx_end, signal,
     tell::tell,
+    transfer,
     unix_listener::look,
     worker_end,
 };
@@ -425,6 +426,9 @@ fn is_release_seen() -> bool {
 pub fn released(sk: u64, was_queued: bool) {
     if !port_is_watched(NO_PORT) {
         return;
+    }
+    if transfer::may_miss_sends() {
+        transfer::settle();
     }
     if let Some(exchange) = nginx_end::find(sk, NO_PORT) {
         if exchange.nginx.upstream.family == FAMILY_UNIX {

@@ -254,8 +254,16 @@ impl Source {
         // Before the count of those that were seen after all.
         let missed =
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
-        let Stats { exchanges, connections, untracked, workers_untracked, lost, unix_seen, stood_in } =
-            self.tracer.stats()?;
+        let Stats {
+            exchanges,
+            connections,
+            untracked,
+            workers_untracked,
+            lost,
+            unix_seen,
+            stood_in,
+            returns_missed,
+        } = self.tracer.stats()?;
         if untracked > 0 && self.stats.untracked == 0 {
             eprintln!(
                 "why502: more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
@@ -265,7 +273,9 @@ impl Source {
         }
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
-        self.stats = Stats { exchanges, connections, untracked, workers_untracked, lost, ..before };
+        let missed = missed + (returns_missed - before.returns_missed);
+        self.stats =
+            Stats { exchanges, connections, untracked, workers_untracked, lost, returns_missed, ..before };
         let mut news = Vec::new();
         for (reason, count) in [
             (LossReason::RingFull, lost - before.lost),

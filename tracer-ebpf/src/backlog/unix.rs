@@ -15,7 +15,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATH_ROOM, PATHS, UNIX_CALLS},
+    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATH_ROOM, PATHS, UNIX_CALLS, count},
     victim::{self, Stage},
 };
 
@@ -152,6 +152,11 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
             // It may have to wait, for ever maybe: it is known from now on.
             meets(listener, sk);
         }
+    }
+    // It has come out of its last call without being seen.
+    // SAFETY: only tested for presence.
+    if unsafe { UNIX_CALLS.get(thread()) }.is_some() {
+        count!(returns_missed, 1);
     }
     let _evicts = UNIX_CALLS.insert(thread(), call, 0);
 }

@@ -1,48 +1,55 @@
-//! Hooks on the kernel's functions: fentry and fexit (since 5.5, where the kernel allows them), or kprobes.
+//! Hooks on the kernel's functions: fentry and fexit (since 5.5, where the kernel allows them), or kprobes. What stands in for the
+//! returns of calls that may wait, where there are only kprobes, is in [`super::waiting`].
 //!
 //! Argument positions are those of the running kernel's BTF where they have changed.
 
 use crate::{
-    function::{on_entry, on_return},
+    function::{on_entry, on_fexit, on_return},
     kernel::{layout, read},
     nginx_end, packet_drop, reset, transfer, unix_end, unix_listener, worker_end,
 };
 
 /// The sock of a `struct socket`.
 #[inline(always)]
-fn sock(socket: u64) -> u64 {
+pub fn sock(socket: u64) -> u64 {
     read(socket, layout!(socket_sk))
 }
 
-on_return! {
+on_fexit! {
     /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`.
-    0 "tcp_sendmsg": fexit_tcp_sendmsg, kprobe_tcp_sendmsg, kretprobe_tcp_sendmsg;
+    "tcp_sendmsg": fexit_tcp_sendmsg;
     [0, 0, 0], returns at 3 => |[sk, _, _], returned| transfer::sent(sk, returned as i32);
 
     /// `int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)`.
-    1 "unix_stream_sendmsg": fexit_unix_stream_sendmsg, kprobe_unix_stream_sendmsg, kretprobe_unix_stream_sendmsg;
+    "unix_stream_sendmsg": fexit_unix_stream_sendmsg;
     [0, 0, 0], returns at 3 => |[socket, _, _], returned| transfer::sent(sock(socket), returned as i32);
 
     /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`.
-    2 "tcp_recvmsg": fexit_tcp_recvmsg, kprobe_tcp_recvmsg, kretprobe_tcp_recvmsg;
+    "tcp_recvmsg": fexit_tcp_recvmsg;
     [0, layout!(tcp_recvmsg_args) - 2, 0], returns at layout!(tcp_recvmsg_args) => |[sk, flags, _], returned| {
         transfer::received(sk, returned as i32, flags)
     };
 
     /// `int unix_stream_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
-    3 "unix_stream_recvmsg": fexit_unix_stream_recvmsg, kprobe_unix_stream_recvmsg, kretprobe_unix_stream_recvmsg;
+    "unix_stream_recvmsg": fexit_unix_stream_recvmsg;
     [0, 3, 0], returns at 4 => |[socket, flags, _], returned| transfer::received(sock(socket), returned as i32, flags);
 
     /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
-    4 "inet_csk_accept": fexit_inet_csk_accept, kprobe_inet_csk_accept, kretprobe_inet_csk_accept,
-    copies fexit_inet_csk_accept_2 fexit_inet_csk_accept_3;
+    "inet_csk_accept": fexit_inet_csk_accept, copies fexit_inet_csk_accept_2 fexit_inet_csk_accept_3;
     [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| worker_end::accepted(returned);
 
     /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
-    5 "unix_accept": fexit_unix_accept, kprobe_unix_accept, kretprobe_unix_accept,
-    copies fexit_unix_accept_2 fexit_unix_accept_3;
+    "unix_accept": fexit_unix_accept, copies fexit_unix_accept_2 fexit_unix_accept_3;
     [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| worker_end::accepted(sock(newsock));
 
+    /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
+    "inet_stream_connect": fexit_inet_stream_connect, copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
+    [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
+        unix_end::connected(sock(socket), address, len, returned as i32)
+    };
+}
+
+on_return! {
     /// `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, ...)`: NULL where the accept queue is full.
     6 "tcp_v4_syn_recv_sock": fexit_tcp_v4_syn_recv_sock, kprobe_tcp_v4_syn_recv_sock, kretprobe_tcp_v4_syn_recv_sock;
     [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
@@ -66,13 +73,6 @@ on_return! {
     10 "unix_listen": fexit_unix_listen, kprobe_unix_listen, kretprobe_unix_listen;
     [0, 0, 0], returns at 2 => |[socket, _, _], returned| if returned as i32 == 0 {
         unix_listener::listens(sock(socket));
-    };
-
-    /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
-    9 "inet_stream_connect": fexit_inet_stream_connect, kprobe_inet_stream_connect, kretprobe_inet_stream_connect,
-    copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
-    [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
-        unix_end::connected(sock(socket), address, len, returned as i32)
     };
 }
 

@@ -11,7 +11,7 @@ use crate::{
     kernel::{self, layout, read},
     listener,
     maps::port_is_watched,
-    nginx_end, worker_end,
+    nginx_end, transfer, worker_end,
 };
 
 in_copies! {
@@ -47,6 +47,10 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 /// An end of somebody's connection ended: by its process, a reset or a timeout.
 #[inline(always)]
 fn ended(sk: u64, old_state: u8, new_state: u8) {
+    // A closing process is out of its sends.
+    if transfer::may_miss_sends() && kernel::is_owned(sk) && read::<u32>(sk, layout!(sk_err)) == 0 {
+        transfer::settle();
+    }
     let (remote_port, local_port) = kernel::ports(sk);
     if nginx_end::ended(sk, remote_port, old_state, new_state) {
         return;

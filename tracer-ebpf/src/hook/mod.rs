@@ -10,3 +10,4 @@ mod skb;
 mod socket;
 mod syscall;
 mod tcp;
+mod waiting;

@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
             listeners: last.len(),
             victims: self.victims,
             unnamed: stats.victims_untracked,
-            lost: stats.lost + self.passed_over,
+            lost: stats.lost + stats.returns_missed + self.passed_over,
             unattributed: stats.unattributed,
             unwatched: stats.listeners_untracked,
         })

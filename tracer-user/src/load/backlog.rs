@@ -70,7 +70,7 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
             Fact::Accepts,
             &[
                 function(ACCEPTS),
-                kprobe(ACCEPTS),
+                kprobe(hooks::ACCEPTS_BY_KPROBE),
                 syscalls(&[Tracepoint("sys_exit_accept"), Tracepoint("sys_exit_accept4")]),
             ],
         ),
@@ -93,7 +93,7 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
 }
 
 /// What hands over the listeners that exist already; detached once they are known.
-const RECEIVES: &[hooks::Point] = &[Return("tcp_recvmsg"), Return("unix_stream_recvmsg")];
+const RECEIVES: &[hooks::Point] = &[Entry("tcp_recvmsg"), Entry("unix_stream_recvmsg")];
 
 impl Backlog {
     /// Loads and attaches everything, and shows the kernel side the listeners that exist already. `comm` names the processes

@@ -81,13 +81,22 @@ const STATES: &[Point] = &[Tracepoint("inet_sock_set_state")];
 const CONNECTS: &[Point] = &[Entry("tcp_connect")];
 const SENDS: &[Point] = &[Return("tcp_sendmsg"), Return("unix_stream_sendmsg")];
 const RECEIVES: &[Point] = &[Return("tcp_recvmsg"), Return("unix_stream_recvmsg")];
+/// kretprobes miss calls while others wait in the same function: there, what such a call comes by is hooked.
+const RECEIVES_BY_KPROBE: &[Point] = &[
+    Entry("tcp_recvmsg"),
+    Entry("tcp_cleanup_rbuf"),
+    Entry("unix_stream_recvmsg"),
+    Entry("unix_stream_read_actor"),
+];
 const ACCEPTS: &[Point] = &[Return("inet_csk_accept"), Return("unix_accept")];
+pub(super) const ACCEPTS_BY_KPROBE: &[Point] = &[Entry("security_sock_graft")];
 const SYN_DROPS: &[Point] = &[Entry("tcp_conn_request")];
 const HANDSHAKE_DROPS: &[Point] = &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
 const RESETS_SENT: &[Point] = &[Entry("tcp_v4_send_reset"), Entry("tcp_v6_send_reset")];
 const UNIX_SOCKETS: &[Point] =
     &[Return("unix_stream_connect"), Entry("unix_release_sock"), Return("unix_listen")];
 const CONNECT_ERRORS: &[Point] = &[Return("inet_stream_connect")];
+const CONNECT_ERRORS_BY_KPROBE: &[Point] = &[Return("tcp_v4_connect"), Return("tcp_v6_connect")];
 
 /// A fact, whether the program can do without, and its sources: the best first.
 pub(super) struct Plan {
@@ -114,12 +123,12 @@ fn plan(layout: &Layout) -> Vec<Plan> {
         needed(Fact::Sends, &[raw(&[Tracepoint("sock_send_length")]), function(SENDS), kprobe(SENDS)]),
         needed(
             Fact::Receives,
-            &[raw(&[Tracepoint("sock_recv_length")]), function(RECEIVES), kprobe(RECEIVES)],
+            &[raw(&[Tracepoint("sock_recv_length")]), function(RECEIVES), kprobe(RECEIVES_BY_KPROBE)],
         ),
         needed(Fact::Signals, &[raw(&[Tracepoint("signal_generate")])]),
         needed(Fact::ResetsReceived, &[raw(&[Tracepoint("tcp_receive_reset")])]),
         needed(Fact::Retransmits, &[raw(&[Tracepoint("tcp_retransmit_skb")])]),
-        wanted(Fact::Accepts, &[function(ACCEPTS), kprobe(ACCEPTS)]),
+        wanted(Fact::Accepts, &[function(ACCEPTS), kprobe(ACCEPTS_BY_KPROBE)]),
         wanted(Fact::SynDrops, &[function(SYN_DROPS), kprobe(SYN_DROPS)]),
         wanted(Fact::HandshakeDrops, &[function(HANDSHAKE_DROPS), kprobe(HANDSHAKE_DROPS)]),
         wanted(Fact::ResetsSent, &resets_sent),
@@ -129,7 +138,7 @@ fn plan(layout: &Layout) -> Vec<Plan> {
         wanted(Fact::PacketDrops, packet_drops),
         wanted(Fact::Destroys, &[raw(&[Tracepoint("tcp_destroy_sock")])]),
         wanted(Fact::UnixSockets, &[function(UNIX_SOCKETS), kprobe(UNIX_SOCKETS)]),
-        wanted(Fact::ConnectErrors, &[function(CONNECT_ERRORS), kprobe(CONNECT_ERRORS)]),
+        wanted(Fact::ConnectErrors, &[function(CONNECT_ERRORS), kprobe(CONNECT_ERRORS_BY_KPROBE)]),
     ]
 }
 
@@ -206,6 +215,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
         own_resets: u32::from(is_each_reset_seen(plan, layout)),
         copies: 0,
         system_calls: 0,
+        sends_by_kprobe: u32::from(plan.sources.name(Fact::Sends).contains("kretprobe")),
     }
 }
 

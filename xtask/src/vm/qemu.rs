@@ -26,7 +26,7 @@ pub(crate) fn boot(
 ) -> Result<Option<String>> {
     let mut command = tools.qemu();
     command
-        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"])
+        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4G"])
         .args(["-nodefaults", "-display", "none", "-nic", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&image.vmlinuz)

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    function::{argument, on_entry, on_return},
+    function::{argument, on_entry, on_fexit, on_kprobe, on_return},
     kernel::{layout, read},
     listener, packet, unix,
 };
@@ -19,15 +19,23 @@ fn sock(socket: u64) -> u64 {
     read(socket, layout!(socket_sk))
 }
 
-on_return! {
+on_fexit! {
     /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
-    0 "inet_csk_accept": fexit_inet_csk_accept, kprobe_inet_csk_accept, kretprobe_inet_csk_accept;
+    "inet_csk_accept": fexit_inet_csk_accept;
     [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| listener::accepted(returned);
 
     /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
-    1 "unix_accept": fexit_unix_accept, kprobe_unix_accept, kretprobe_unix_accept;
+    "unix_accept": fexit_unix_accept;
     [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| listener::accepted(sock(newsock));
+}
 
+on_kprobe! {
+    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts. What waits in
+    /// accept would make kretprobes miss the others.
+    kprobe_security_sock_graft; [0] => |[sk]| listener::accepted(sk);
+}
+
+on_return! {
     /// `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, ...)`: NULL where the accept queue is full.
     2 "tcp_v4_syn_recv_sock": fexit_tcp_v4_syn_recv_sock, kprobe_tcp_v4_syn_recv_sock, kretprobe_tcp_v4_syn_recv_sock;
     [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
@@ -39,14 +47,6 @@ on_return! {
     [0, 1, 0], returns at layout!(syn_recv_sock_args) => |[listener, skb, _], returned| {
         packet::handshake_ended_v6(listener, skb, returned)
     };
-
-    /// `int tcp_recvmsg(struct sock *sk, ...)`: attached only while userspace shows the listeners that are older than it.
-    4 "tcp_recvmsg": fexit_tcp_recvmsg, kprobe_tcp_recvmsg, kretprobe_tcp_recvmsg;
-    [0, 0, 0], returns at layout!(tcp_recvmsg_args) => |[sk, _, _], _returned| listener::shown(sk);
-
-    /// `int unix_stream_recvmsg(struct socket *sock, ...)`: as above.
-    5 "unix_stream_recvmsg": fexit_unix_stream_recvmsg, kprobe_unix_stream_recvmsg, kretprobe_unix_stream_recvmsg;
-    [0, 0, 0], returns at 4 => |[socket, _, _], _returned| listener::shown(sock(socket));
 
     /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
     /// sk_buff *skb)`: a listener has dealt with a SYN.
@@ -73,6 +73,14 @@ pub fn kretprobe_unix_stream_connect(ctx: RetProbeContext) -> u32 {
 }
 
 on_entry! {
+    /// `int tcp_recvmsg(struct sock *sk, ...)`: attached only while userspace shows the listeners that are older than it.
+    "tcp_recvmsg": fentry_tcp_recvmsg, kprobe_tcp_recvmsg;
+    [0] => |[sk]| listener::shown(sk);
+
+    /// `int unix_stream_recvmsg(struct socket *sock, ...)`: as above.
+    "unix_stream_recvmsg": fentry_unix_stream_recvmsg, kprobe_unix_stream_recvmsg;
+    [0] => |[socket]| listener::shown(sock(socket));
+
     /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`. An int is kept in four bytes of
     /// eight (`save_regs`, before 5.12), and the others are anything.
     "unix_stream_connect": fentry_unix_stream_connect, kprobe_unix_stream_connect;
