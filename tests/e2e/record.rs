@@ -378,8 +378,10 @@ fn a_file_that_is_made_to_be_large_is_refused_in_little_memory() -> Result<()> {
     let recorded = Recorder::start(&["-p", &nginx.master().to_string()])?.stop()?;
     let bomb = recorded.folder().join("bomb.zst");
     let mut command = process::command("/bin/sh");
-    let script = "cat \"$0\" > \"$1\" && head -c 4294967296 /dev/zero | zstd -qc --long=27 >> \"$1\"";
-    command.arg("-c").arg(script).arg(recorded.file()).arg(&bomb);
+    let script = "cat \"$0\" > \"$1\" && head -c \"$2\" /dev/zero | zstd -qc --long=27 >> \"$1\"";
+    // Several times what it may take.
+    let zeroes = wait::load(4 << 30).max(1 << 29).to_string();
+    command.arg("-c").arg(script).arg(recorded.file()).arg(&bomb).arg(zeroes);
     process::output(command)?;
     ensure!(fs::metadata(&bomb)?.len() < 1 << 20);
     let mut command = process::command(binary()?);

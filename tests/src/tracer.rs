@@ -199,7 +199,10 @@ impl Account {
         let Account { verdicts, summary, stderr, status, .. } = self;
         ensure!(status.success(), "why502 ended with {status}: {stderr}");
         ensure!(!stderr.contains("panicked"), "{stderr}");
-        ensure!(summary["lost"] == 0, "something was lost: {summary}; {stderr}");
+        ensure!(
+            summary["lost"] == 0 || is_told_by_kprobes(stderr),
+            "something was lost: {summary}; {stderr}"
+        );
         ensure!(summary["failures"] == verdicts.len(), "{} verdicts, but {summary}", verdicts.len());
         let mut causes = BTreeMap::<String, usize>::new();
         for verdict in verdicts {
@@ -208,6 +211,16 @@ impl Account {
         ensure!(summary["causes"] == serde_json::to_value(&causes)?, "{causes:?}, but {summary}");
         Ok(())
     }
+}
+
+/// Whether what was lost are events that a kprobe missed, and it says so. That happens to kprobes, and to nothing else: a kernel calls none
+/// while another's program runs on the same CPU, and has room for few of the calls whose returns are hooked.
+fn is_told_by_kprobes(stderr: &str) -> bool {
+    only().concat().contains("kprobe")
+        && stderr.lines().any(|line| {
+            line.contains(" not seen to return")
+                || line.contains(" not seen because") && line.contains("kprobe_")
+        })
 }
 
 /// The kinds of hooks that it may use, if not all: `WHY502_HOOKS_ONLY`, by which `cargo xtask vm` tests what stands in for the best.

@@ -57,11 +57,14 @@ pub fn call(function: u32) -> u64 {
     u64::from(bpf_get_current_pid_tgid() as u32) << 32 | u64::from(function)
 }
 
+/// The last argument of a call whose return has nothing to tell any more.
+pub const SETTLED: u64 = u64::MAX;
+
 /// A thread enters a function. If it is in it already, it has come out of it without being seen.
 #[inline(always)]
 pub fn enters(call: u64, arguments: [u64; 3]) {
-    // SAFETY: only tested for presence.
-    if unsafe { CALLS.get(call) }.is_some() {
+    // SAFETY: only looked at.
+    if unsafe { CALLS.get(call) }.is_some_and(|before| before[2] != SETTLED) {
         count!(returns_missed, 1);
     }
     let _evicts = CALLS.insert(call, arguments, 0);
@@ -94,7 +97,7 @@ pub(crate) use on_fexit;
 /// The same where only kprobes are to be had. The kernel has room for few calls that a kretprobe is inside of (as many as it may have
 /// CPUs; ten or more since 6.2) and passes over what finds none: so this is only for functions that do not wait.
 macro_rules! on_kretprobe {
-    ($($(#[$meta:meta])* $number:literal: $kprobe:ident, $kretprobe:ident;
+    ($($(#[$meta:meta])* call $number:expr, $kprobe:ident, $kretprobe:ident;
         $kept:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
         $(#[$meta])*
         #[aya_ebpf::macros::kprobe]
@@ -132,7 +135,7 @@ macro_rules! on_return {
 
         $crate::function::on_kretprobe! {
             $(#[$meta])*
-            $number: $kprobe, $kretprobe;
+            call $number, $kprobe, $kretprobe;
             $kept => |$arguments, $returned| $body;
         }
     )*};

@@ -163,8 +163,6 @@ layout! {
     drop_listen_overflow: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
     /// How many arguments `tcp_recvmsg` has: 6 with `nonblock` (to 5.18), then 5.
     tcp_recvmsg_args: "args:tcp_recvmsg",
-    /// How many arguments `inet_csk_accept` has: 4 to 6.9, then 2.
-    inet_csk_accept_args: "args:inet_csk_accept",
     /// How many arguments `tcp_v4_syn_recv_sock` and its IPv6 twin have: 6, or 7 with a later change that was backported.
     syn_recv_sock_args: "args:tcp_v4_syn_recv_sock",
     /// Whether `tcp_send_reset` names its reason (since 6.10).
@@ -265,6 +263,8 @@ pub struct Attached {
     pub system_calls: u32,
     /// One where kretprobes tell how sends end, which miss some ([`crate::Stats::returns_missed`]).
     pub sends_by_kprobe: u32,
+    /// One where they tell which connects fail at once.
+    pub connects_by_kprobe: u32,
 }
 
 /// The copies of a program that must see everything.

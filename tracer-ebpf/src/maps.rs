@@ -12,6 +12,8 @@ pub use crate::{
 };
 pub use tracer_ebpf::OpenExchange;
 
+use crate::kernel::bounded;
+
 /// Names a connection: a socket's address is used again, its time of connecting is not.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -171,9 +173,24 @@ pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
 
-/// Counters.
+/// Counters, for each CPU its own: with one for all, each count would take it from the others.
 #[map]
-pub static STATS: Array<Stats> = Array::with_max_entries(1, 0);
+pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sockets that were read from while they were a worker's end of ours, each in the place that its address gives it: a worker reads many
+/// times, and only the first one tells anything.
+#[map]
+static READ: Array<u64> = Array::with_max_entries(READ_LEN, 0);
+
+/// A power of two.
+const READ_LEN: u32 = 4_096;
+
+/// Where it is noted that `sk` was read from, if the place says its address.
+#[inline(always)]
+pub fn place_of_reader(sk: u64) -> Option<*mut u64> {
+    // The kernel's allocator aligns sockets by 64 bytes.
+    READ.get_ptr_mut(bounded::<{ READ_LEN as u64 - 1 }>(sk >> 6 ^ sk >> 18) as u32)
+}
 
 /// How many ended exchanges' aftermath is awaited; see [`crate::aftermath::is_awaited`].
 #[map]

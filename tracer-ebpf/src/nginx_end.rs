@@ -65,7 +65,7 @@ pub fn connects(sk: u64) {
     if aftermath::is_awaited() {
         aftermath::connected(sk, now);
     }
-    unix_end::no_unix_connect();
+    unix_end::no_unix_connect(sk);
     let upstream = common.remote();
     if !is_wanted(&upstream) {
         return;

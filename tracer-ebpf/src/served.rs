@@ -6,6 +6,7 @@ use tracer_ebpf::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
 use crate::{
     kernel::{self, filter},
     maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count, watch_port},
+    worker_end,
 };
 
 /// Whether the user asked for this listener, by address and port or by port alone.
@@ -33,6 +34,7 @@ pub fn begins(sk: u64, handshake: u64) {
         return;
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    worker_end::is_unread(sk);
     if WORKERS.insert(sk, &empty.worker, 0).is_err() {
         count!(workers_untracked, 1);
         return;

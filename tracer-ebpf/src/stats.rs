@@ -1,6 +1,6 @@
 //! What is only counted.
 
-/// Counters of the kernel side, in one map entry; each only grows.
+/// Counters of the kernel side, for each CPU; each but `stood_in` only grows.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -24,4 +24,22 @@ pub struct Stats {
     pub stood_in: u64,
     /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
     pub returns_missed: u64,
+}
+
+impl Stats {
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            exchanges: self.exchanges + other.exchanges,
+            connections: self.connections + other.connections,
+            untracked: self.untracked + other.untracked,
+            workers_untracked: self.workers_untracked + other.workers_untracked,
+            lost: self.lost + other.lost,
+            unix_seen: self.unix_seen + other.unix_seen,
+            // One CPU may take back what another has counted.
+            stood_in: self.stood_in.wrapping_add(other.stood_in),
+            returns_missed: self.returns_missed + other.returns_missed,
+        }
+    }
 }

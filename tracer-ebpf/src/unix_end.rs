@@ -11,6 +11,7 @@ use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, MISSING, PATH_LEN, ngi
 
 use crate::{
     aftermath,
+    function::{CALLS, SETTLED, call},
     kernel::{self, filter, layout, read},
     maps::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, DEATHS, EMPTY_EXCHANGE, EXCHANGES, HOLDERS,
@@ -27,6 +28,10 @@ use crate::{
 const EADDRNOTAVAIL: i64 = 99;
 const EINPROGRESS: i64 = 115;
 const NO_PORT: u16 = 0;
+/// Calls of tcp_v4_connect that a thread is in, among [`crate::function::CALLS`].
+pub const CONNECT_V4: u32 = 9;
+/// The same of tcp_v6_connect.
+pub const CONNECT_V6: u32 = 11;
 
 #[inline(always)]
 fn thread() -> u32 {
@@ -109,11 +114,28 @@ pub fn connect_called(fd: u64, address: u64, len: u64) {
     let _evicts = CONNECTING.insert(thread(), &*call, 0);
 }
 
-/// The running thread's connect got as far as TCP's own hooks: those tell it from here.
+/// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
 #[inline(always)]
-pub fn no_unix_connect() {
-    if ATTACHED.get(0).is_some_and(|attached| attached.system_calls != 0) {
+pub fn no_unix_connect(sk: u64) {
+    let Some(attached) = ATTACHED.get(0) else { return };
+    if attached.system_calls != 0 {
         let _gone = CONNECTING.remove(thread());
+    }
+    if attached.connects_by_kprobe != 0 {
+        settles(call(CONNECT_V4), sk);
+        settles(call(CONNECT_V6), sk);
+    }
+}
+
+/// If the running thread is in this call with `sk`, its return has nothing to tell any more but that connect ends.
+#[inline(always)]
+fn settles(call: u64, sk: u64) {
+    if let Some(arguments) = CALLS.get_ptr_mut(call) {
+        // SAFETY: preallocated map memory of this thread's own.
+        let arguments = unsafe { &mut *arguments };
+        if arguments[0] == sk {
+            (arguments[1], arguments[2]) = (0, SETTLED);
+        }
     }
 }
 
@@ -251,6 +273,7 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
     }
     watch_port(NO_PORT);
     let _gone = ABANDONED.remove(peer);
+    worker_end::is_unread(peer);
     if WORKERS.insert(peer, &empty.worker, 0).is_err() {
         count!(workers_untracked, 1);
         return;

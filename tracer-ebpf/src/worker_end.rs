@@ -7,7 +7,7 @@ use crate::{
     handshake,
     kernel::{self, Common, layout, read},
     listener,
-    maps::{EMPTY_EXCHANGE, EXCHANGES, RING, WORKERS, count, port_is_watched, watch_port},
+    maps::{EMPTY_EXCHANGE, EXCHANGES, RING, WORKERS, count, place_of_reader, port_is_watched, watch_port},
     served, signal, unix_end,
 };
 
@@ -31,6 +31,7 @@ pub fn established(sk: u64) {
         return;
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    is_unread(sk);
     if WORKERS.insert(sk, &empty.worker, 0).is_err() {
         count!(workers_untracked, 1);
         // So that it is not missed again in the end.
@@ -73,6 +74,11 @@ pub fn read_from(sk: u64, local_port: u16) {
     if !port_is_watched(local_port) {
         return;
     }
+    let Some(read) = place_of_reader(sk) else { return };
+    // SAFETY: map memory; an entry is a word.
+    if unsafe { read.read_volatile() } == sk {
+        return;
+    }
     let Some(worker) = WORKERS.get_ptr_mut(sk) else {
         if local_port == 0 {
             unix_end::abandoned_read_from(sk);
@@ -85,6 +91,17 @@ pub fn read_from(sk: u64, local_port: u16) {
         // SAFETY: the helper takes nothing.
         worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
         worker.worker = kernel::current();
+    }
+    // SAFETY: the same.
+    unsafe { read.write_volatile(sk) };
+}
+
+/// A new end has the address `sk`, from which nobody has read yet.
+#[inline(always)]
+pub fn is_unread(sk: u64) {
+    if let Some(read) = place_of_reader(sk) {
+        // SAFETY: map memory; an entry is a word.
+        unsafe { read.write_volatile(0) };
     }
 }
 

@@ -230,6 +230,12 @@ impl Source {
                 by_program.join(", ")
             );
         }
+        if self.stats.returns_missed > 0 {
+            eprintln!(
+                "why502: {} not seen to return, for kprobes have room for few calls at a time",
+                words::count(self.stats.returns_missed, "call")
+            );
+        }
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
     }
 

@@ -213,8 +213,8 @@ impl Vm {
         Ok((Some(tools), images))
     }
 
-    /// Makes all runs, as many at a time as there are processors: an emulated machine keeps about one busy. Returns what became
-    /// of each, and how long it took.
+    /// Makes all runs, twice as many at a time as there are processors: an emulated machine keeps one busy, and often waits. Returns what
+    /// became of each, and how long it took.
     fn test_all(&self, tools: &Tools, runs: &[Run<'_>], tests: &Tests) -> Result<Vec<(Tally, Duration)>> {
         let next = AtomicUsize::new(0);
         let lane = || -> Result<Vec<(usize, (Tally, Duration))>> {
@@ -228,7 +228,8 @@ impl Vm {
             }
             Ok(done)
         };
-        let lanes = thread::available_parallelism().map_or(1, NonZero::get).min(runs.len());
+        let lanes = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let lanes = lanes.min(runs.len());
         let mut done = thread::scope(|scope| -> Result<Vec<_>> {
             let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
             let mut done = Vec::new();

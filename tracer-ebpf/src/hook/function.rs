@@ -34,14 +34,6 @@ on_fexit! {
     "unix_stream_recvmsg": fexit_unix_stream_recvmsg;
     [0, 3, 0], returns at 4 => |[socket, flags, _], returned| transfer::received(sock(socket), returned as i32, flags);
 
-    /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
-    "inet_csk_accept": fexit_inet_csk_accept, copies fexit_inet_csk_accept_2 fexit_inet_csk_accept_3;
-    [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| worker_end::accepted(returned);
-
-    /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
-    "unix_accept": fexit_unix_accept, copies fexit_unix_accept_2 fexit_unix_accept_3;
-    [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| worker_end::accepted(sock(newsock));
-
     /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
     "inet_stream_connect": fexit_inet_stream_connect, copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
     [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
@@ -80,6 +72,12 @@ on_entry! {
     /// `int tcp_connect(struct sock *sk)`: the SYN is about to be made; both addresses and both ports are set.
     "tcp_connect": fentry_tcp_connect, kprobe_tcp_connect;
     [0] => |[sk]| nginx_end::syn_goes_out(sk);
+
+    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts, TCP or unix.
+    /// Workers wait in accept from before the tracer came: their first return from there would not be seen.
+    "security_sock_graft": fentry_security_sock_graft, kprobe_security_sock_graft,
+    copies fentry_security_sock_graft_2 fentry_security_sock_graft_3;
+    [0] => |[sk]| worker_end::accepted(sk);
 
     /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
     /// sk_buff *skb)`: a SYN has come to a listener.

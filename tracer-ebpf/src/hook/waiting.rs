@@ -11,7 +11,7 @@ use super::function::sock;
 use crate::{
     function::{CALLS, call, on_kprobe, on_kretprobe},
     kernel::{layout, read},
-    transfer, unix_end, worker_end,
+    transfer, unix_end,
 };
 
 /// `RCV_SHUTDOWN`, include/net/sock.h: the peer has closed.
@@ -62,9 +62,6 @@ on_kprobe! {
         }
     };
 
-    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts.
-    kprobe_security_sock_graft; [0] => |[sk]| worker_end::accepted(sk);
-
     /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`.
     kprobe_tcp_sendmsg; [0, 2] => |[sk, size]| transfer::send_begins(sk, size);
 
@@ -88,7 +85,7 @@ pub fn kretprobe_unix_stream_sendmsg(ctx: RetProbeContext) -> u32 {
 
 on_kretprobe! {
     /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`: sends the SYN, and does not wait for its answer.
-    9: kprobe_tcp_v4_connect, kretprobe_tcp_v4_connect;
+    call unix_end::CONNECT_V4, kprobe_tcp_v4_connect, kretprobe_tcp_v4_connect;
     [0, 1, 2] => |[sk, address, len], returned| {
         // An IPv6 socket with an IPv4 address comes by here as well.
         if read::<u16>(sk, layout!(family)) == FAMILY_INET {
@@ -97,7 +94,7 @@ on_kretprobe! {
     };
 
     /// The same for IPv6.
-    11: kprobe_tcp_v6_connect, kretprobe_tcp_v6_connect;
+    call unix_end::CONNECT_V6, kprobe_tcp_v6_connect, kretprobe_tcp_v6_connect;
     [0, 1, 2] => |[sk, address, len], returned| connect_returned(sk, address, len, returned as i32);
 }
 

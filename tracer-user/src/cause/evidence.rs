@@ -85,8 +85,17 @@ impl Facts<'_> {
         self.add(nginx.first_sent_ns, Fact::Sends, "nginx begins to send the request".to_owned());
         self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
         if nginx.reset.ns != 0 {
-            let what =
-                if nginx.established_ns == 0 { "the SYN" } else { "the packet that ends the handshake" };
+            // The packet that ends the handshake and the request's first one begin with the same number.
+            let what = if nginx.established_ns == 0 {
+                "the SYN"
+            } else if nginx.first_sent_ns != 0
+                && nginx.first_sent_ns < nginx.reset.ns
+                && nginx.reset.by_listener == 0
+            {
+                "the request"
+            } else {
+                "the packet that ends the handshake"
+            };
             let why = if nginx.reset.without_socket != 0 {
                 "no socket takes it"
             } else if nginx.reset.by_listener != 0 {

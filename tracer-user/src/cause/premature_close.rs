@@ -1,6 +1,6 @@
 //! `premature_close`: the upstream closed properly, before it had answered.
 
-use tracer_ebpf::tcp_state;
+use tracer_ebpf::{nginx_flag, tcp_state};
 
 use super::{Cause, Finding, signals, unknown};
 use crate::{
@@ -12,11 +12,12 @@ use crate::{
 const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    // Closing with bytes unread enters CLOSE instead: then nginx did not want them.
-    let peer_closed_first = exchange.nginx.old_state == tcp_state::CLOSE_WAIT
-        && exchange.nginx.new_state == tcp_state::LAST_ACK
-        && exchange.nginx.error == 0;
-    if !peer_closed_first {
+    // Closing with bytes unread enters CLOSE instead: then nginx did not want them. So does a reset that answers what nginx still sent;
+    // it reads the end of the stream all the same, and never asks for the error.
+    let nginx = &exchange.nginx;
+    let read_the_end = nginx.new_state == tcp_state::LAST_ACK
+        || nginx.new_state == tcp_state::CLOSE && exchange.has(nginx_flag::END_READ) && nginx.unread == 0;
+    if nginx.old_state != tcp_state::CLOSE_WAIT || !read_the_end || nginx.error != 0 {
         return None;
     }
     let after = span(exchange.lasted_ns());
@@ -50,9 +51,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         Some(signal) => Finding::proven(
             Cause::PrematureWorkerKilled,
             format!(
-                "{} ended the {name}, which had read the whole request, {after} into the exchange{}; the kernel closed \
-                 its connection.",
+                "{} ended the {name}, {}, {after} into the exchange{}; the kernel closed its connection.",
                 signals::name(signal),
+                if nginx.first_sent_ns > worker.ended_ns {
+                    "before nginx had sent the request"
+                } else {
+                    "which had read the whole request"
+                },
                 signals::killer_in_words(worker)
                     .map(|killer| format!(", sent by {killer}"))
                     .or_else(|| signals::is_out_of_memory(worker)

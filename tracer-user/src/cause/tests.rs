@@ -339,6 +339,21 @@ fn a_worker_that_died_after_bytes_of_its_response_may_have_sent_all_of_it() {
 }
 
 #[test]
+fn a_worker_that_died_before_the_request_closed_early_though_a_reset_answered_the_request() {
+    let mut record = killed(10, 11);
+    record.nginx.error = 0;
+    record.nginx.flags |= nginx_flag::END_READ;
+    (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::CLOSE);
+    record.nginx.first_sent_ns = at(15);
+    let early = verdict(record, ANSWERS);
+    assert_eq!((early.cause, early.confidence), (Cause::PrematureWorkerKilled, Confidence::Proven));
+    assert!(early.explanation.contains("before nginx had sent the request"), "{}", early.explanation);
+    // It closed with bytes unread, which it did not want.
+    record.nginx.unread = 4;
+    assert_ne!(verdict(record, ANSWERS).cause, Cause::PrematureWorkerKilled);
+}
+
+#[test]
 fn nobody_known_is_not_said_to_live() {
     let mut record = killed(1_000, 9);
     record.worker.accepted_ns = 0;

@@ -14,7 +14,7 @@ use tracer_ebpf::{
 use super::{
     HookKind, HookPlan,
     hooks::{
-        self, Attacher, Plan,
+        self, ACCEPTS, Attacher, Plan,
         Point::{Entry, Return, Tracepoint},
         Source as Hooks, function, kprobe, raw,
     },
@@ -49,7 +49,6 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
     let needed = |fact, sources: &[Hooks]| Plan { fact, is_required: true, sources: sources.to_vec() };
     let wanted = |fact, sources: &[Hooks]| Plan { fact, is_required: false, sources: sources.to_vec() };
     let syscalls = |points| Hooks { kind: HookKind::SystemCall, points };
-    const ACCEPTS: &[hooks::Point] = &[Return("inet_csk_accept"), Return("unix_accept")];
     const SYN_DROPS: &[hooks::Point] = &[Return("tcp_conn_request")];
     const HANDSHAKE_DROPS: &[hooks::Point] =
         &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
@@ -70,7 +69,7 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
             Fact::Accepts,
             &[
                 function(ACCEPTS),
-                kprobe(hooks::ACCEPTS_BY_KPROBE),
+                kprobe(ACCEPTS),
                 syscalls(&[Tracepoint("sys_exit_accept"), Tracepoint("sys_exit_accept4")]),
             ],
         ),

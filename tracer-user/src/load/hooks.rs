@@ -88,8 +88,7 @@ const RECEIVES_BY_KPROBE: &[Point] = &[
     Entry("unix_stream_recvmsg"),
     Entry("unix_stream_read_actor"),
 ];
-const ACCEPTS: &[Point] = &[Return("inet_csk_accept"), Return("unix_accept")];
-pub(super) const ACCEPTS_BY_KPROBE: &[Point] = &[Entry("security_sock_graft")];
+pub(super) const ACCEPTS: &[Point] = &[Entry("security_sock_graft")];
 const SYN_DROPS: &[Point] = &[Entry("tcp_conn_request")];
 const HANDSHAKE_DROPS: &[Point] = &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
 const RESETS_SENT: &[Point] = &[Entry("tcp_v4_send_reset"), Entry("tcp_v6_send_reset")];
@@ -128,7 +127,7 @@ fn plan(layout: &Layout) -> Vec<Plan> {
         needed(Fact::Signals, &[raw(&[Tracepoint("signal_generate")])]),
         needed(Fact::ResetsReceived, &[raw(&[Tracepoint("tcp_receive_reset")])]),
         needed(Fact::Retransmits, &[raw(&[Tracepoint("tcp_retransmit_skb")])]),
-        wanted(Fact::Accepts, &[function(ACCEPTS), kprobe(ACCEPTS_BY_KPROBE)]),
+        wanted(Fact::Accepts, &[function(ACCEPTS), kprobe(ACCEPTS)]),
         wanted(Fact::SynDrops, &[function(SYN_DROPS), kprobe(SYN_DROPS)]),
         wanted(Fact::HandshakeDrops, &[function(HANDSHAKE_DROPS), kprobe(HANDSHAKE_DROPS)]),
         wanted(Fact::ResetsSent, &resets_sent),
@@ -216,11 +215,12 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
         copies: 0,
         system_calls: 0,
         sends_by_kprobe: u32::from(plan.sources.name(Fact::Sends).contains("kretprobe")),
+        connects_by_kprobe: u32::from(plan.sources.name(Fact::ConnectErrors).contains("kretprobe")),
     }
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 13] = [
+const COPIED: [(&str, &str); 12] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
@@ -229,16 +229,15 @@ const COPIED: [(&str, &str); 13] = [
     ("tcp_receive_reset", "tcp_receive_reset"),
     ("tcp_retransmit_skb", "tcp_retransmit_skb"),
     ("tcp_destroy_sock", "tcp_destroy_sock"),
-    ("fexit_inet_csk_accept", "inet_csk_accept"),
-    ("fexit_unix_accept", "unix_accept"),
+    ("fentry_security_sock_graft", "security_sock_graft"),
     ("fexit_unix_stream_connect", "unix_stream_connect"),
     ("fexit_inet_stream_connect", "inet_stream_connect"),
     ("fentry_unix_release_sock", "unix_release_sock"),
 ];
 const FURTHER: [&str; 2] = ["2", "3"];
 
-/// Programs whose misses lose nothing: this one looks again at what was looked at when connect began.
-const DISPENSABLE: [&str; 1] = ["fentry_tcp_connect"];
+/// Programs whose misses lose nothing: these look again at what was looked at when connect began.
+const DISPENSABLE: [&str; 2] = ["fentry_tcp_connect", "kprobe_tcp_connect"];
 
 /// Whether nothing is lost when this program is left out: it only looks again, or it is a further copy, and another has seen it.
 pub(super) fn is_dispensable(program: &str) -> bool {
@@ -458,8 +457,8 @@ mod tests {
 
     #[test]
     fn copies_are_told_from_what_they_copy() {
-        assert!(is_copy("sock_send_length_2") && is_copy("fexit_unix_accept_3"));
-        for name in ["sock_send_length", "fexit_unix_accept", "sock_send_length_4", "kfree_skb_2"] {
+        assert!(is_copy("sock_send_length_2") && is_copy("fentry_unix_release_sock_3"));
+        for name in ["sock_send_length", "fentry_unix_release_sock", "sock_send_length_4", "kfree_skb_2"] {
             assert!(!is_copy(name), "{name}");
         }
     }
@@ -475,7 +474,7 @@ mod tests {
 
     #[test]
     fn sources_are_named_as_evidence_shows_them() {
-        assert_eq!(source_name(&function(ACCEPTS)), "fexit/inet_csk_accept");
+        assert_eq!(source_name(&function(CONNECT_ERRORS)), "fexit/inet_stream_connect");
         assert_eq!(source_name(&function(SYN_DROPS)), "fentry/tcp_conn_request");
         assert_eq!(source_name(&SYSTEM_CALLS), "tracepoint/syscalls/sys_enter_connect");
     }

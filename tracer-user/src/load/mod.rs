@@ -13,7 +13,7 @@ mod tracefs;
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, Stats};
 
@@ -64,7 +64,7 @@ pub struct Tracer {
     layout: Layout,
     attached: Array<MapData, Attached>,
     has_copies: bool,
-    stats: Array<MapData, Stats>,
+    stats: PerCpuArray<MapData, Stats>,
     upstreams: HashMap<MapData, Endpoint, u64>,
     unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
     ring: Option<RingBuf<MapData>>,
@@ -106,7 +106,7 @@ impl Tracer {
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
         attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
         let listeners = listeners::show().len();
-        let stats = Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
+        let stats = PerCpuArray::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let upstreams = HashMap::try_from(take(&mut object, "UPSTREAMS")?).map_err(anyhow::Error::from)?;
         let unix_upstreams =
             HashMap::try_from(take(&mut object, "UNIX_UPSTREAMS")?).map_err(anyhow::Error::from)?;
@@ -232,7 +232,8 @@ impl Tracer {
     /// # Errors
     /// If the kernel refuses to read the map.
     pub fn stats(&self) -> Result<Stats, Failure> {
-        Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
+        let by_cpu = self.stats.get(&0, 0).map_err(anyhow::Error::from)?;
+        Ok(by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one)))
     }
 }
 

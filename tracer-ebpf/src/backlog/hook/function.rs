@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    function::{argument, on_entry, on_fexit, on_kprobe, on_return},
+    function::{argument, on_entry, on_return},
     kernel::{layout, read},
     listener, packet, unix,
 };
@@ -17,22 +17,6 @@ use crate::{
 #[inline(always)]
 fn sock(socket: u64) -> u64 {
     read(socket, layout!(socket_sk))
-}
-
-on_fexit! {
-    /// `struct sock *inet_csk_accept(struct sock *sk, ...)`: returns the accepted socket.
-    "inet_csk_accept": fexit_inet_csk_accept;
-    [0, 0, 0], returns at layout!(inet_csk_accept_args) => |[_, _, _], returned| listener::accepted(returned);
-
-    /// `int unix_accept(struct socket *sock, struct socket *newsock, ...)`: 4 arguments to 6.9, then 3; returns 0 or an error.
-    "unix_accept": fexit_unix_accept;
-    [1, 0, 0], returns at 3 => |[newsock, _, _], _returned| listener::accepted(sock(newsock));
-}
-
-on_kprobe! {
-    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts. What waits in
-    /// accept would make kretprobes miss the others.
-    kprobe_security_sock_graft; [0] => |[sk]| listener::accepted(sk);
 }
 
 on_return! {
@@ -73,6 +57,11 @@ pub fn kretprobe_unix_stream_connect(ctx: RetProbeContext) -> u32 {
 }
 
 on_entry! {
+    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts, TCP or unix.
+    /// Workers wait in accept from before the tracer came: their first return from there would not be seen.
+    "security_sock_graft": fentry_security_sock_graft, kprobe_security_sock_graft;
+    [0] => |[sk]| listener::accepted(sk);
+
     /// `int tcp_recvmsg(struct sock *sk, ...)`: attached only while userspace shows the listeners that are older than it.
     "tcp_recvmsg": fentry_tcp_recvmsg, kprobe_tcp_recvmsg;
     [0] => |[sk]| listener::shown(sk);
