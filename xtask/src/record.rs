@@ -1,4 +1,4 @@
-//! The record of the BPF toolchain: `cargo xtask setup` writes it, `tracer-user/build.rs` (which includes this file) obeys it.
+//! The record of the BPF toolchain: `cargo xtask setup` writes it, `tracer-user/build/main.rs` (which includes this file) obeys it.
 
 use std::{
     fmt, fs, io,

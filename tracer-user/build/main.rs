@@ -3,13 +3,15 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
 
-#[path = "../xtask/src/record.rs"]
+mod lean;
+#[path = "../../xtask/src/record.rs"]
 mod record;
 
 use record::BpfToolchain;
@@ -55,7 +57,15 @@ fn build() -> Result<()> {
     let root_dir = root.to_str().context("the path of this checkout is not UTF-8")?;
     let package = Package { name: "tracer-ebpf", root_dir, ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain.name))
-        .context("the BPF side does not build")
+        .context("the BPF side does not build")?;
+    let folder = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    for object in ["why502-bpf", "why502-backlog-bpf"] {
+        let path = folder.join(object);
+        let elf = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let lean = lean::without_debug(&elf).with_context(|| format!("{object}, as it was built"))?;
+        fs::write(&path, lean).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
 }
 
 fn workspace() -> Result<PathBuf> {
