@@ -4,12 +4,32 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
+use rig::reconcile::pair_off;
 use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, wait};
 
 /// Longer than the storm lasts, on an emulated processor too.
 const LONG: Duration = Duration::from_secs(600);
 /// More than the ring buffer holds.
 const STORM: usize = 12_000;
+
+/// The run ended once with the first turn of reading, and what had waited behind that was neither told nor counted.
+#[test]
+fn what_waits_to_be_read_at_the_end_is_told() -> Result<()> {
+    let count = wait::load(6_000);
+    let namespace = Namespace::new()?;
+    let nobody = Endpoint::v4(9009);
+    let nginx = Nginx::on(&namespace).workers(2).location(Location::fastcgi("/refused/", &nobody)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    tracer.signal(Signal::SIGSTOP)?;
+    let statuses = nginx.client().storm("/refused/", count, 8)?;
+    ensure!(statuses == [(502, count)].into(), "{statuses:?}");
+    tracer.signal(Signal::SIGTERM)?;
+    tracer.signal(Signal::SIGCONT)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.about(&nobody).len() == count, "{}", account.summary);
+    pair_off(&nginx.failures(), &account.verdicts)
+}
 
 #[test]
 fn a_reader_that_stood_still_counts_what_it_lost_and_does_not_guess() -> Result<()> {

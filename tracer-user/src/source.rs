@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_millis(20);
 
 /// For how long records are read in one go.
-const TURN: Duration = Duration::from_millis(200);
+const TURN: Duration = Duration::from_millis(50);
 
 /// Events that no program saw.
 #[derive(Debug, Default)]
@@ -206,6 +206,11 @@ impl Source {
                 return Ok(self.seen_ns);
             }
         }
+    }
+
+    /// Whether the last reading gave way to others before everything was read.
+    pub fn gave_way(&mut self) -> bool {
+        std::mem::take(&mut self.has_more)
     }
 
     /// What has been counted since it was last looked at: to be taken in at the very end.

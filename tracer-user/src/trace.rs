@@ -7,6 +7,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, sleep_until},
 };
+use tracer_ebpf::{Aftermath, RING_BYTES};
 
 use crate::{
     args::Trace,
@@ -130,6 +131,10 @@ impl Ends {
     }
 }
 
+/// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited
+/// for.
+const MOST_WAITING: usize = RING_BYTES as usize / size_of::<Aftermath>();
+
 /// Gives the stream to `session` until that has enough, the duration is over, or SIGINT or SIGTERM comes.
 ///
 /// # Errors
@@ -170,6 +175,17 @@ pub async fn follow(
         }
         if is_demanded {
             session.demand();
+        }
+    }
+    let mut waiting = MOST_WAITING;
+    while flow == Flow::GoOn && waiting > 0 && source.gave_way() {
+        let seen_ns = source.read(|entry| {
+            waiting = waiting.saturating_sub(1);
+            flow = session.take(entry)?;
+            Ok(flow == Flow::Over || waiting == 0)
+        })?;
+        if flow == Flow::GoOn {
+            flow = session.pause(seen_ns)?;
         }
     }
     Ok(())

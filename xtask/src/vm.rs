@@ -51,13 +51,17 @@ pub(crate) struct Options {
     /// Only with each kernel's own best hooks, not with what stands in for them.
     #[arg(long, conflicts_with = "hooks_only")]
     best_only: bool,
+    /// How many machines run at a time; by default two for each processor, for each keeps one busy and often waits.
+    #[arg(long, value_name = "COUNT")]
+    at_once: Option<NonZero<usize>>,
 }
 
 impl Options {
     /// What `cargo xtask test` has time for: on each kernel, with its best hooks, the tests in which every hook has a part.
     pub(crate) fn in_short() -> Self {
         let only = SHORT.map(str::to_owned).to_vec();
-        Self { only, best_only: true, ..Self::default() }
+        // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
+        Self { only, best_only: true, at_once: thread::available_parallelism().ok(), ..Self::default() }
     }
 }
 
@@ -127,7 +131,9 @@ pub(crate) fn check(steps: &mut Steps, workspace: &Path, options: &Options) -> R
         let tests = Tests::build(steps, &options.only)?;
         initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, &built("why502")?, &vm.golden)?;
         let runs: Vec<Run> = images.iter().flat_map(|image| runs(image, options)).collect();
-        for (run, (mut tally, took)) in runs.iter().zip(vm.test_all(&tools, &runs, &tests)?) {
+        for (run, (mut tally, took)) in
+            runs.iter().zip(vm.test_all(&tools, &runs, &tests, options.at_once)?)
+        {
             let (count, seconds) = (tally.failed.len(), took.as_secs());
             let line = format!("{}: {} passed, {count} failed in {seconds} s", run.label(), tally.passed);
             outcome.closing.push(line);
@@ -213,9 +219,14 @@ impl Vm {
         Ok((Some(tools), images))
     }
 
-    /// Makes all runs, twice as many at a time as there are processors: an emulated machine keeps one busy, and often waits. Returns what
-    /// became of each, and how long it took.
-    fn test_all(&self, tools: &Tools, runs: &[Run<'_>], tests: &Tests) -> Result<Vec<(Tally, Duration)>> {
+    /// Makes all runs, so many at a time. Returns what became of each, and how long it took.
+    fn test_all(
+        &self,
+        tools: &Tools,
+        runs: &[Run<'_>],
+        tests: &Tests,
+        at_once: Option<NonZero<usize>>,
+    ) -> Result<Vec<(Tally, Duration)>> {
         let next = AtomicUsize::new(0);
         let lane = || -> Result<Vec<(usize, (Tally, Duration))>> {
             let mut done = Vec::new();
@@ -228,7 +239,8 @@ impl Vm {
             }
             Ok(done)
         };
-        let lanes = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let lanes =
+            at_once.map_or_else(|| 2 * thread::available_parallelism().map_or(1, NonZero::get), NonZero::get);
         let lanes = lanes.min(runs.len());
         let mut done = thread::scope(|scope| -> Result<Vec<_>> {
             let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();

@@ -24,7 +24,7 @@ in_copies! {
 
     /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
     "inet_sk_error_report": inet_sk_error_report, inet_sk_error_report_2, inet_sk_error_report_3;
-    |ctx| (ctx.arg(0), 1 << 40) => nginx_end::error_reported(ctx.arg(0))
+    |ctx| (ctx.arg(0), 1 << 46) => nginx_end::error_reported(ctx.arg(0))
 }
 
 /// A socket goes from one state to the next.

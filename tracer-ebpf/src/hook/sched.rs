@@ -2,19 +2,26 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{aftermath, death, unix_end};
+use crate::{aftermath, copies::in_copies, death, unix_end};
 
-/// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
-/// files.
-#[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
+/// Marks this event among those that copies see ([`crate::copies`]).
+const EXITS: u64 = 1 << 44;
+
+in_copies! {
+    /// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
+    /// files.
+    "sched_process_exit": sched_process_exit, sched_process_exit_2, sched_process_exit_3;
+    |ctx| (ctx.arg::<u64>(0), EXITS) => exits(ctx.arg(0))
+}
+
+#[inline(always)]
+fn exits(task: u64) {
     aftermath::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
-        death::of(tgid, ctx.arg(0));
+        death::of(tgid, task);
     }
-    0
 }
 
 /// The same, for a process of ours that has unix exchanges open; attached with the hooks of system calls. A program of its

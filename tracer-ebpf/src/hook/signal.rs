@@ -2,12 +2,16 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::signal;
+use crate::{copies::in_copies, signal};
 
-/// `signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
-/// since 2.6.34; called in the sender's context.
-#[raw_tracepoint(tracepoint = "signal_generate")]
-pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
-    signal::sent(ctx.arg::<u64>(0) as u32, ctx.arg(1), ctx.arg(2), ctx.arg::<u64>(4) as u32);
-    0
+/// Marks this event among those that copies see ([`crate::copies`]).
+const SENT: u64 = 1 << 45;
+
+in_copies! {
+    /// `signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
+    /// since 2.6.34; called in the sender's context.
+    "signal_generate": signal_generate, signal_generate_2, signal_generate_3;
+    |ctx| (ctx.arg::<u64>(2), SENT | ctx.arg::<u64>(0)) => {
+        signal::sent(ctx.arg::<u64>(0) as u32, ctx.arg(1), ctx.arg(2), ctx.arg::<u64>(4) as u32)
+    }
 }

@@ -220,7 +220,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 12] = [
+const COPIED: [(&str, &str); 14] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
@@ -229,6 +229,8 @@ const COPIED: [(&str, &str); 12] = [
     ("tcp_receive_reset", "tcp_receive_reset"),
     ("tcp_retransmit_skb", "tcp_retransmit_skb"),
     ("tcp_destroy_sock", "tcp_destroy_sock"),
+    ("sched_process_exit", "sched_process_exit"),
+    ("signal_generate", "signal_generate"),
     ("fentry_security_sock_graft", "security_sock_graft"),
     ("fexit_unix_stream_connect", "unix_stream_connect"),
     ("fexit_inet_stream_connect", "inet_stream_connect"),

@@ -37,11 +37,8 @@ struct Configured {
 impl Configured {
     /// Whether this asks for that listener's backlog.
     fn is_of(&self, queue: &Queue) -> bool {
-        is_same(&self.addr, &queue.addr) && self.is_by(queue)
-    }
-
-    fn is_by(&self, queue: &Queue) -> bool {
-        self.pid.is_none() || queue.owner.as_ref().map(|owner| owner.pid) == self.pid
+        let is_by = self.pid.is_none() || queue.owner.as_ref().map(|owner| owner.pid) == self.pid;
+        is_same(&self.addr, &queue.addr) && is_by
     }
 }
 
