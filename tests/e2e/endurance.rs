@@ -118,31 +118,46 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
     Ok(())
 }
 
-/// The worker, unless it accepted in the very moment in which nginx's end ended: each tracer's hooks run one after the other, so one of
-/// two may see the one first, and the other the other.
-fn settled_worker(verdict: &Verdict) -> Option<Pid> {
-    let moment_us = 1_000 * u64::from(wait::patience());
-    let is_settled = match (verdict.us.accepted, verdict.us.ended) {
-        (Some(accepted), Some(ended)) => accepted + moment_us < ended,
-        _ => true,
-    };
-    verdict.worker_pid().filter(|_| is_settled)
-}
-
 /// Checks that two tracers that ran side by side gave the same verdicts.
 fn tell_the_same(some: &[Verdict], others: &[Verdict]) -> Result<()> {
-    let mut balance = BTreeMap::<_, i64>::new();
-    for (verdicts, by) in [(some, 1), (others, -1)] {
-        for verdict in verdicts {
-            let end = (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.upstream.addr.clone());
-            let said = (verdict.name(), verdict.confidence.clone(), verdict.status, verdict.errno.clone());
-            let who = (settled_worker(verdict), verdict.signal().map(str::to_owned), verdict.killer_pid());
-            *balance.entry((end, said, who)).or_default() += by;
+    let end = |verdict: &Verdict| {
+        (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.upstream.addr.clone(), verdict.name())
+    };
+    let mut rest = BTreeMap::<_, Vec<&Verdict>>::new();
+    for other in others {
+        rest.entry(end(other)).or_default().push(other);
+    }
+    let mut only = Vec::new();
+    for verdict in some {
+        let said = rest.entry(end(verdict)).or_default();
+        match said.iter().position(|other| is_same(verdict, other)) {
+            Some(at) => drop(said.swap_remove(at)),
+            None => only.push(verdict),
         }
     }
-    balance.retain(|_, count| *count != 0);
-    ensure!(balance.is_empty(), "only one of two tracers said (1: the first, -1: the second): {balance:#?}");
+    let rest: Vec<_> = rest.into_values().flatten().collect();
+    ensure!(only.is_empty() && rest.is_empty(), "only the first said {only:#?}, only the second {rest:#?}");
     Ok(())
+}
+
+/// Whether two verdicts on one end agree. The hooks of two tracers run one after the other: of a worker that accepted in the very moment
+/// in which nginx's end ended, one may see the one first, and the other the other.
+fn is_same(one: &Verdict, other: &Verdict) -> bool {
+    let said = |verdict: &Verdict| {
+        let who = (verdict.signal().map(str::to_owned), verdict.killer_pid());
+        (verdict.confidence.clone(), verdict.status, verdict.errno.clone(), who)
+    };
+    let moment_us = 1_000 * u64::from(wait::patience());
+    let accepted_at_the_end = |verdict: &Verdict| match (verdict.us.accepted, verdict.us.ended) {
+        (Some(accepted), Some(ended)) => accepted + moment_us >= ended,
+        _ => false,
+    };
+    let same_worker = match (one.worker_pid(), other.worker_pid()) {
+        (Some(_), None) => accepted_at_the_end(one),
+        (None, Some(_)) => accepted_at_the_end(other),
+        (one, other) => one == other,
+    };
+    same_worker && said(one) == said(other)
 }
 
 /// The processes in a network namespace, by what its link in /proc says.
