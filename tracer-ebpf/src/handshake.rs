@@ -2,10 +2,12 @@
 //!
 //! Between two ends on this host that takes microseconds, so a small table whose places are found by arithmetic holds them nearly
 //! always, at a fraction of what a hash map's insertion, look-up and removal cost; the hash map takes what finds no place there.
-//! Two CPUs may take the same place at the same moment, for there is no exchange instruction before 5.12: whoever takes an entry
-//! compares it with the connection itself, and whoever misses its own entry in the end counts it as lost.
+//! Two CPUs could take the same place at the same moment, for there is no exchange instruction before 5.12. So each begins to look at
+//! another place of the row. Where they meet all the same, whoever takes an entry compares it with the connection itself, and whoever
+//! misses its own entry in the end counts it as lost.
 
 use aya_ebpf::{
+    helpers::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap},
 };
@@ -15,12 +17,12 @@ use crate::{
     maps::{ConnectionId, count},
 };
 
-/// Places that one handshake may take.
-const WAYS: usize = 4;
+/// Places that one handshake may take; a power of two.
+const WAYS: usize = 8;
 
 /// Rows of places; a power of two. All of them together stay in a CPU's first cache: in a larger table, finding a row there
 /// took longer than everything else.
-const ROWS: u32 = 64;
+const ROWS: u32 = 32;
 
 /// One entry; free while its handshake is zero.
 #[repr(C)]
@@ -51,10 +53,18 @@ fn row(handshake: u64) -> Option<*mut Place> {
 /// The place in its row that a handshake has.
 #[inline(always)]
 fn find(handshake: u64) -> Option<*mut Place> {
-    let row = row(handshake)?;
-    for way in 0..WAYS {
+    holding(row(handshake)?, handshake)
+}
+
+/// The place of a row that holds a handshake, or zero for a free one: each CPU begins where others do not, and what it wrote itself
+/// it finds at once.
+#[inline(always)]
+fn holding(row: *mut Place, handshake: u64) -> Option<*mut Place> {
+    // SAFETY: the helper takes nothing.
+    let first = u64::from(unsafe { bpf_get_smp_processor_id() });
+    for way in 0..WAYS as u64 {
         // SAFETY: map memory; a row has that many places.
-        let place = unsafe { row.add(way) };
+        let place = unsafe { row.add(bounded::<{ WAYS as u64 - 1 }>(first + way)) };
         // SAFETY: the same.
         if unsafe { (&raw const (*place).handshake).read_volatile() } == handshake {
             return Some(place);
@@ -92,16 +102,7 @@ pub fn awaits(handshake: u64, id: ConnectionId) {
 
 #[inline(always)]
 fn find_free(handshake: u64) -> Option<*mut Place> {
-    let row = row(handshake)?;
-    for way in 0..WAYS {
-        // SAFETY: map memory; a row has that many places.
-        let place = unsafe { row.add(way) };
-        // SAFETY: the same.
-        if unsafe { (&raw const (*place).handshake).read_volatile() } == 0 {
-            return Some(place);
-        }
-    }
-    None
+    holding(row(handshake)?, 0)
 }
 
 /// The worker's end of this handshake appears: the connection that awaits it, if one does. Whether it has this handshake is for the
