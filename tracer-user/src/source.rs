@@ -150,7 +150,7 @@ impl Source {
     /// # Errors
     /// If the kernel refuses.
     pub async fn ready(&mut self) -> Result<(), Failure> {
-        if std::mem::take(&mut self.has_more) {
+        if self.gave_way() {
             // Only so does the event loop look for signals meanwhile.
             yield_now().await;
             return Ok(());

@@ -166,29 +166,28 @@ pub async fn follow(
                 is_demanded = true;
             }
         }
-        let seen_ns = source.read(|entry| {
-            flow = session.take(entry)?;
-            Ok(flow == Flow::Over)
-        })?;
-        if flow == Flow::GoOn {
-            flow = session.pause(seen_ns)?;
-        }
+        let mut any_number = usize::MAX;
+        flow = hand_on(source, session, &mut any_number)?;
         if is_demanded {
             session.demand();
         }
     }
     let mut waiting = MOST_WAITING;
     while flow == Flow::GoOn && waiting > 0 && source.gave_way() {
-        let seen_ns = source.read(|entry| {
-            waiting = waiting.saturating_sub(1);
-            flow = session.take(entry)?;
-            Ok(flow == Flow::Over || waiting == 0)
-        })?;
-        if flow == Flow::GoOn {
-            flow = session.pause(seen_ns)?;
-        }
+        flow = hand_on(source, session, &mut waiting)?;
     }
     Ok(())
+}
+
+/// Hands on what there is to be read in one turn, and no more than `most` entries, which it counts down.
+fn hand_on(source: &mut Source, session: &mut dyn Session, most: &mut usize) -> Result<Flow, Failure> {
+    let mut flow = Flow::GoOn;
+    let seen_ns = source.read(|entry| {
+        *most = most.saturating_sub(1);
+        flow = session.take(entry)?;
+        Ok(flow == Flow::Over || *most == 0)
+    })?;
+    if flow == Flow::GoOn { session.pause(seen_ns) } else { Ok(flow) }
 }
 
 /// Waits for a moment, or for ever.
