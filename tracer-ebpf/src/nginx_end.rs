@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, handshake,
+    aftermath, connect_call, handshake,
     kernel::{self, Common, Plain, filter, layout, read},
     listener,
     maps::{
@@ -13,7 +13,7 @@ use crate::{
     },
     packet_drop, reset,
     tell::tell,
-    unix_end, worker_end,
+    worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -65,7 +65,7 @@ pub fn connects(sk: u64) {
     if aftermath::is_awaited() {
         aftermath::connected(sk, now);
     }
-    unix_end::no_unix_connect(sk);
+    connect_call::goes_on(sk);
     let upstream = common.remote();
     if !is_wanted(&upstream) {
         return;

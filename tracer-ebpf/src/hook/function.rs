@@ -4,6 +4,7 @@
 //! Argument positions are those of the running kernel's BTF where they have changed.
 
 use crate::{
+    connect_call,
     function::{on_entry, on_fexit, on_return},
     kernel::{layout, read},
     nginx_end, packet_drop, reset, transfer, unix_end, unix_listener, worker_end,
@@ -37,7 +38,7 @@ on_fexit! {
     /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
     "inet_stream_connect": fexit_inet_stream_connect, copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
     [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
-        unix_end::connected(sock(socket), address, len, returned as i32)
+        connect_call::connected(sock(socket), address, len, returned as i32)
     };
 }
 
@@ -58,7 +59,7 @@ on_return! {
     8 "unix_stream_connect": fexit_unix_stream_connect, kprobe_unix_stream_connect, kretprobe_unix_stream_connect,
     copies fexit_unix_stream_connect_2 fexit_unix_stream_connect_3;
     [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
-        unix_end::connected(sock(socket), address, len, returned as i32)
+        connect_call::connected(sock(socket), address, len, returned as i32)
     };
 
     /// `int unix_listen(struct socket *sock, int backlog)`.

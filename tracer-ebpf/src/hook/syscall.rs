@@ -3,7 +3,7 @@
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::unix_end;
+use crate::{connect_call, unix_end};
 
 /// A system call's argument: they follow the common fields and the call's number, eight bytes each.
 #[inline(always)]
@@ -15,14 +15,14 @@ fn argument(ctx: &TracePointContext, number: usize) -> u64 {
 /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    unix_end::connect_called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2));
+    connect_call::called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2));
     0
 }
 
 /// What connect returned.
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    unix_end::connect_returned(argument(&ctx, 0) as i64);
+    connect_call::returned(argument(&ctx, 0) as i64);
     0
 }
 

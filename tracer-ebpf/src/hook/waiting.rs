@@ -9,9 +9,10 @@ use tracer_ebpf::FAMILY_INET;
 
 use super::function::sock;
 use crate::{
+    connect_call,
     function::{CALLS, call, on_kprobe, on_kretprobe},
     kernel::{layout, read},
-    transfer, unix_end,
+    transfer,
 };
 
 /// `RCV_SHUTDOWN`, include/net/sock.h: the peer has closed.
@@ -85,7 +86,7 @@ pub fn kretprobe_unix_stream_sendmsg(ctx: RetProbeContext) -> u32 {
 
 on_kretprobe! {
     /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`: sends the SYN, and does not wait for its answer.
-    call unix_end::CONNECT_V4, kprobe_tcp_v4_connect, kretprobe_tcp_v4_connect;
+    call connect_call::CONNECT_V4, kprobe_tcp_v4_connect, kretprobe_tcp_v4_connect;
     [0, 1, 2] => |[sk, address, len], returned| {
         // An IPv6 socket with an IPv4 address comes by here as well.
         if read::<u16>(sk, layout!(family)) == FAMILY_INET {
@@ -94,14 +95,14 @@ on_kretprobe! {
     };
 
     /// The same for IPv6.
-    call unix_end::CONNECT_V6, kprobe_tcp_v6_connect, kretprobe_tcp_v6_connect;
+    call connect_call::CONNECT_V6, kprobe_tcp_v6_connect, kretprobe_tcp_v6_connect;
     [0, 1, 2] => |[sk, address, len], returned| connect_returned(sk, address, len, returned as i32);
 }
 
 /// As inet_stream_connect returns where nobody waits.
 #[inline(always)]
 fn connect_returned(sk: u64, address: u64, len: u64, returned: i32) {
-    unix_end::connected(sk, address, len, if returned == 0 { -EINPROGRESS } else { returned });
+    connect_call::connected(sk, address, len, if returned == 0 { -EINPROGRESS } else { returned });
 }
 
 /// A receive on `sk` begins. Returns whether that is nginx's end of ours: then the call is kept.

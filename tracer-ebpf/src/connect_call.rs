@@ -1,0 +1,262 @@
+//! connect, seen as a call: of unix sockets, for which TCP's hooks do nothing, and of TCP where it fails before those see it.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+    bpf_probe_read_user_str_bytes, generated,
+};
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, MISSING, PATH_LEN, tcp_state};
+
+use crate::{
+    aftermath,
+    function::{CALLS, SETTLED, call},
+    kernel::{self, filter, layout, read},
+    maps::{
+        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
+        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, watch_port,
+    },
+    nginx_end,
+    tell::tell,
+    unix_end::NO_PORT,
+    unix_listener::look,
+    worker_end,
+};
+
+const EADDRNOTAVAIL: i64 = 99;
+const EINPROGRESS: i64 = 115;
+/// Calls of tcp_v4_connect that a thread is in, among [`crate::function::CALLS`].
+pub const CONNECT_V4: u32 = 9;
+/// The same of tcp_v6_connect.
+pub const CONNECT_V6: u32 = 11;
+
+#[inline(always)]
+fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Makes room for a connect to an address of this family.
+#[inline(always)]
+fn forget(call: &mut Connecting, family: u16) {
+    // SAFETY: all zeroes are an address and a path.
+    unsafe {
+        kernel::clear(&raw mut call.upstream);
+        kernel::clear(&raw mut call.path);
+    }
+    call.upstream.family = family;
+}
+
+/// connect is called with an address of `len` bytes in user memory.
+#[inline(always)]
+pub fn called(fd: u64, address: u64, len: u64) {
+    if !nginx_end::is_our_task(&kernel::current()) {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry, and nothing interrupts this program that uses it, too.
+    let call = unsafe { &mut *scratch };
+    // SAFETY: the helper checks the address; a system call's argument is a user address.
+    let family = unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0);
+    call.fd = fd;
+    forget(call, family);
+    match family {
+        FAMILY_UNIX if len > 3 => {
+            // SAFETY: as above. A name in the abstract namespace begins with a zero and is read as empty.
+            let path = unsafe { bpf_probe_read_user_str_bytes((address + 2) as *const u8, &mut call.path) };
+            if path.is_ok_and(<[u8]>::is_empty) {
+                return;
+            }
+        }
+        FAMILY_INET => {
+            // SAFETY: as above; struct sockaddr_in has the port at 2 and the address at 4.
+            unsafe {
+                call.upstream.port =
+                    u16::from_be(bpf_probe_read_user((address + 2) as *const u16).unwrap_or(0));
+                let addr: u32 = bpf_probe_read_user((address + 4) as *const u32).unwrap_or(0);
+                call.upstream.addr = [0, 0, 0xffff_u32.to_be(), addr];
+            }
+        }
+        FAMILY_INET6 => {
+            // SAFETY: as above; struct sockaddr_in6 has the port at 2 and the address at 8.
+            unsafe {
+                call.upstream.port =
+                    u16::from_be(bpf_probe_read_user((address + 2) as *const u16).unwrap_or(0));
+                let addr = (&raw mut call.upstream.addr).cast();
+                generated::bpf_probe_read_user(addr, size_of::<[u32; 4]>() as u32, (address + 8) as *const _);
+            }
+        }
+        _ => return,
+    }
+    // SAFETY: the helper takes nothing.
+    call.start_ns = unsafe { bpf_ktime_get_ns() };
+    let _evicts = CONNECTING.insert(thread(), &*call, 0);
+}
+
+/// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
+#[inline(always)]
+pub fn goes_on(sk: u64) {
+    let Some(attached) = ATTACHED.get(0) else { return };
+    if attached.system_calls != 0 {
+        let _gone = CONNECTING.remove(thread());
+    }
+    if attached.connects_by_kprobe != 0 {
+        settles(call(CONNECT_V4), sk);
+        settles(call(CONNECT_V6), sk);
+    }
+}
+
+/// If the running thread is in this call with `sk`, its return has nothing to tell any more but that connect ends.
+#[inline(always)]
+fn settles(call: u64, sk: u64) {
+    if let Some(arguments) = CALLS.get_ptr_mut(call) {
+        // SAFETY: preallocated map memory of this thread's own.
+        let arguments = unsafe { &mut *arguments };
+        if arguments[0] == sk {
+            (arguments[1], arguments[2]) = (0, SETTLED);
+        }
+    }
+}
+
+/// connect returned `ret`.
+#[inline(always)]
+pub fn returned(ret: i64) {
+    let thread = thread();
+    let Some(call) = CONNECTING.get_ptr_mut(thread) else { return };
+    // SAFETY: preallocated map memory of this thread's own.
+    let call = unsafe { &*call };
+    let is_unix = call.upstream.family == FAMILY_UNIX;
+    let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
+    if is_ours && ret != -EINPROGRESS && (is_unix || ret < 0) {
+        begin(kernel::sock_of(call.fd), call, ret);
+    }
+    let _gone = CONNECTING.remove(thread);
+}
+
+/// The kernel's own connect of `sk` to an address of `len` bytes in kernel memory returned `ret`. Of TCP only what failed before
+/// a SYN was sent is told here.
+#[inline(always)]
+pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
+    let ret = i64::from(ret);
+    let family: u16 = read(address, 0);
+    let is_unix = family == FAMILY_UNIX;
+    if ret == -EINPROGRESS {
+        nginx_end::may_be_answered(sk);
+    }
+    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own entry.
+    let call = unsafe { &mut *scratch };
+    forget(call, family);
+    match family {
+        FAMILY_UNIX if len > 3 => {
+            // SAFETY: the helper checks the address.
+            let path = unsafe { bpf_probe_read_kernel_str_bytes((address + 2) as *const u8, &mut call.path) };
+            if path.is_ok_and(<[u8]>::is_empty) || !is_wanted_path(&call.path) {
+                return;
+            }
+        }
+        FAMILY_INET => {
+            call.upstream.port = u16::from_be(read(address, 2));
+            call.upstream.addr = [0, 0, 0xffff_u32.to_be(), read(address, 4)];
+        }
+        FAMILY_INET6 => {
+            call.upstream.port = u16::from_be(read(address, 2));
+            call.upstream.addr = read(address, 8);
+        }
+        _ => return,
+    }
+    // An exchange that TCP's own hooks know, or knew a moment ago, is told by them: it has a port, or found none.
+    if !is_unix
+        && (ret == -EADDRNOTAVAIL
+            || !nginx_end::is_wanted(&call.upstream)
+            || kernel::lasting_local_port(sk) != 0)
+    {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    call.start_ns = unsafe { bpf_ktime_get_ns() };
+    begin(sk, call, ret);
+}
+
+/// Whether the user asked for this path, or for none in particular.
+#[inline(always)]
+fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
+    // SAFETY: only tested for presence.
+    filter!(upstreams) == 0 || unsafe { WANTED_PATHS.get(path) }.is_some()
+}
+
+/// A connect is over: unix ones are complete at once, well or not; a TCP one comes here only if it failed at once.
+#[inline(always)]
+fn begin(sk: u64, call: &Connecting, ret: i64) {
+    count!(connections, 1);
+    if aftermath::is_awaited() {
+        aftermath::connected(sk, call.start_ns);
+    }
+    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    if sk == 0 || EXCHANGES.insert(sk, empty, 0).is_err() {
+        count!(untracked, 1);
+        return;
+    }
+    let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let exchange = unsafe { &mut *exchange };
+    let nginx = &mut exchange.nginx;
+    nginx.sock = sk;
+    nginx.net = kernel::net(sk);
+    nginx.netns = read(nginx.net, layout!(net_inum));
+    nginx.connect_ns = call.start_ns;
+    nginx.exchange = 1;
+    nginx.nginx = kernel::current();
+    // SAFETY: map memory that is already a value of the type.
+    unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
+    if call.upstream.family == FAMILY_UNIX {
+        let _evicts = PATHS.insert(sk, call.path, 0);
+        nginx.listener_first = look(&call.path);
+    }
+    if ret < 0 {
+        nginx.error = -ret as u32;
+        nginx.old_state = tcp_state::SYN_SENT;
+        nginx.new_state = tcp_state::CLOSE;
+        // A unix queue is looked at just after the refusal.
+        // SAFETY: map memory that is already a value of the type.
+        unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
+        nginx_end::ends(exchange);
+        tell(exchange, false);
+        let _gone = EXCHANGES.remove(sk);
+        return;
+    }
+    join(exchange, &call.path, empty);
+}
+
+/// A unix connection came about: its other end exists already and waits to be accepted.
+#[inline(always)]
+fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange) {
+    let nginx = &mut exchange.nginx;
+    // SAFETY: the helper takes nothing.
+    nginx.established_ns = unsafe { bpf_ktime_get_ns() };
+    let peer: u64 = read(nginx.sock, layout!(unix_peer));
+    nginx.worker_sock = peer;
+    if layout!(unix_listener) != MISSING {
+        let listener: u64 = read(peer, layout!(unix_listener));
+        if listener != 0 {
+            let _evicts = UNIX_LISTENERS.insert(path, listener, 0);
+        }
+        if nginx.listener_first.sock == 0 {
+            nginx.listener_first = look(path);
+        }
+    }
+    watch_port(NO_PORT);
+    let _gone = ABANDONED.remove(peer);
+    worker_end::is_unread(peer);
+    if WORKERS.insert(peer, &empty.worker, 0).is_err() {
+        count!(workers_untracked, 1);
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(peer) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let worker = unsafe { &mut *worker };
+    worker.sock = peer;
+    worker.nginx_sock = nginx.sock;
+    worker.connect_ns = nginx.connect_ns;
+    worker.created_ns = nginx.established_ns;
+}
