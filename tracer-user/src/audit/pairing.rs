@@ -10,7 +10,7 @@ use super::{
 use crate::{cause::Cause, verdict::Upstream};
 
 /// What has found no match for this long finds none.
-const PATIENCE: i64 = 10 * SECOND;
+const PATIENCE: i64 = 20 * SECOND;
 
 /// What may wait at a time, of either kind, for one nginx worker; the oldest beyond are given up.
 const MOST_WAITING: usize = 100_000;

@@ -55,8 +55,8 @@ fn each_line_finds_the_verdict_of_its_worker_upstream_kind_and_moment() {
     assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![refused()]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(500, REFUSED, B)], vec![refused()]), (0, 1, 1));
     assert_eq!(outcome(vec![logged(500, RESET, A)], vec![refused()]), (0, 1, 1));
-    assert_eq!(outcome(vec![logged(4_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
-    assert_eq!(outcome(vec![logged(-3_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
+    assert_eq!(outcome(vec![logged(6_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
+    assert_eq!(outcome(vec![logged(-5_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
     let elsewhere = Told { logged_pid: 8, ..refused() };
     assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![elsewhere]), (0, 1, 1));
 }
@@ -69,8 +69,8 @@ fn a_verdict_is_nobodys_twice() {
 }
 
 #[test]
-fn a_verdict_may_lie_two_seconds_before_its_line_and_three_behind() {
-    for (ms, fits) in [(-2_001, false), (-2_000, true), (0, true), (999, true), (3_000, true), (3_001, false)]
+fn a_verdict_may_lie_five_seconds_from_its_line() {
+    for (ms, fits) in [(-5_001, false), (-5_000, true), (0, true), (999, true), (5_000, true), (5_001, false)]
     {
         let outcome = outcome(vec![logged(0, REFUSED, A)], vec![told(ms, Cause::RefusedNoListener, A)]);
         assert_eq!(outcome, if fits { (1, 0, 0) } else { (0, 1, 1) }, "{ms}");
@@ -158,7 +158,7 @@ fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
     let settled = pairing.settle(now(4_000));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (1, 0, 0));
     assert_eq!(pairing.workers[&7].logged.len() + pairing.workers[&7].told.len(), 2);
-    let settled = pairing.settle(now(10_020));
+    let settled = pairing.settle(now(20_020));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 1, 1));
     assert!(pairing.workers.is_empty());
 }
