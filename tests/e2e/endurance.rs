@@ -27,7 +27,8 @@ mod site;
 const ROUNDS: usize = 4;
 /// Rounds in one life of the tracer that comes and goes.
 const LIFE: usize = 2;
-/// After this many rounds the lasting tracer has the memory that it needs.
+/// After this many rounds, and half of a long run, the lasting tracer has the memory that it needs: some of what it remembers, and
+/// bounds, takes ten minutes to be as much as it ever is.
 const WARM: usize = 2;
 
 /// By how much its memory may then grow (bytes), however long the run is: in four rounds, what the allocator keeps back has come to 1 MiB.
@@ -66,39 +67,42 @@ fn rounds_of_mixed_load_are_explained_and_leave_nothing() -> Result<()> {
 fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
     let begun = Instant::now();
     let lasting = site.tracer(&["--max-open", ROOM])?;
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut lost) = (Vec::new(), 0);
+    let mut log = site.log();
     let mut warm = None;
-    let mut logged = 0;
     let mut rounds = 0;
     while rounds < ROUNDS || begun.elapsed() < length {
         let tracer = site.tracer(&[])?;
         let held = Programs::of(tracer.pid())?;
-        let before = logged;
+        let before = log.failures.len();
         for _ in 0..LIFE {
             site.round(&mut dice)?;
             rounds += 1;
-            logged = site.settled()?.len();
+            log.settle()?;
+            let logged = log.failures.len();
             // It has caught up before more comes, or before it goes.
-            tracer.wait_for(logged - before)?;
-            if rounds == WARM {
-                lasting.wait_for(logged)?;
+            tracer.wait_for_nearly(logged - before)?;
+            if warm.is_none() && rounds >= WARM && begun.elapsed() >= length / 2 {
+                lasting.wait_for_nearly(logged)?;
                 warm = Some((memory(&lasting)?, logged));
             }
             eprintln!("round {rounds}: {logged} failures so far, {} bytes resident", memory(&lasting)?);
         }
         let account = tracer.stop()?;
-        site.check(&account, &site.nginx.failures()[before..], LIFE)?;
+        site.check(&account, &log.failures[before..], LIFE)?;
+        lost += account.lost()?;
         verdicts.extend(account.verdicts);
         held.wait_gone()?;
     }
-    lasting.wait_for(logged)?;
+    let logged = log.failures.len();
+    lasting.wait_for_nearly(logged)?;
     let (needed, told) = warm.context("the run was too short")?;
     has_not_grown(needed, memory(&lasting)?, logged - told)?;
 
     let held = Programs::of(lasting.pid())?;
     let account = lasting.stop()?;
     site.logged(&account, logged)?;
-    tell_the_same(&verdicts, &account.verdicts)?;
+    tell_the_same(&verdicts, &account.verdicts, lost.max(account.lost()?))?;
     held.wait_gone()
 }
 
@@ -118,8 +122,8 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks that two tracers that ran side by side gave the same verdicts.
-fn tell_the_same(some: &[Verdict], others: &[Verdict]) -> Result<()> {
+/// Checks that two tracers that ran side by side gave the same verdicts, but for as many as either says that it lost events.
+fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()> {
     let end = |verdict: &Verdict| {
         (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.upstream.addr.clone(), verdict.name())
     };
@@ -136,7 +140,10 @@ fn tell_the_same(some: &[Verdict], others: &[Verdict]) -> Result<()> {
         }
     }
     let rest: Vec<_> = rest.into_values().flatten().collect();
-    ensure!(only.is_empty() && rest.is_empty(), "only the first said {only:#?}, only the second {rest:#?}");
+    ensure!(
+        only.len() <= lost && rest.len() <= lost,
+        "only the first said {only:#?}, only the second {rest:#?}"
+    );
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
@@ -135,6 +136,20 @@ impl Tracer {
         })
     }
 
+    /// The same where verdicts may be missing, because kprobes may lose events and tell: that long it waits for another one.
+    pub fn wait_for_nearly(&self, count: usize) -> Result<()> {
+        if !only().concat().contains("kprobe") {
+            return self.wait_for(count);
+        }
+        let seen = || self.stdout.so_far().iter().filter(|line| is(line, "verdict")).count();
+        let mut before = None;
+        while seen() < count && before != Some(seen()) {
+            before = Some(seen());
+            thread::sleep(wait::bound() / 10);
+        }
+        Ok(())
+    }
+
     /// Ends it as Ctrl-C does, and reads all that it has said.
     pub fn stop(self) -> Result<Account> {
         self.process.signal(Signal::SIGINT)?;
@@ -191,6 +206,29 @@ impl Account {
         let about = self.about(upstream);
         ensure!(about.len() == 1, "{} verdicts about {upstream}: {about:#?}", about.len());
         about.first().copied().context("no verdict")
+    }
+
+    /// Checks that all verdicts about an upstream have this name; returns how many of so many failures have none.
+    pub fn without_verdict(&self, upstream: &Endpoint, name: &str, count: usize) -> Result<usize> {
+        let about = self.about(upstream);
+        let others: Vec<_> = about.iter().filter(|verdict| verdict.name() != name).collect();
+        ensure!(others.is_empty(), "{upstream} should have {name} only: {others:#?}");
+        count
+            .checked_sub(about.len())
+            .with_context(|| format!("{upstream}: {} verdicts on {count}", about.len()))
+    }
+
+    /// How many events it says that it lost. More than none is in order only where kprobes do ([`Account::is_orderly`]); so many
+    /// failures may then have no verdict.
+    pub fn lost(&self) -> Result<usize> {
+        Ok(self.summary["lost"].as_u64().context("a count of losses")?.try_into()?)
+    }
+
+    /// How sure a verdict is to be whose facts were all seen: `proven`. It may say `incomplete` if an event was lost, which
+    /// [`Account::is_orderly`] lets pass only where kprobes do.
+    pub fn surest(&self, verdict: &Verdict) -> &'static str {
+        let is_touched = self.summary["lost"] != 0 && verdict.confidence == "incomplete";
+        if is_touched { "incomplete" } else { "proven" }
     }
 
     /// Checks what holds for every orderly end: exit status 0, no panic, nothing lost, and a summary that
