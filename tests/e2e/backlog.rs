@@ -262,12 +262,15 @@ fn in_a_storm_on_several_processors_the_count_is_still_the_kernels() -> Result<(
         }
         Ok(())
     })?;
-    // Every client has closed, so nothing is sent again.
-    let dropped = namespace.tcp_counter("ListenOverflows")? - before;
+    // The queue may be full in the end, and what a closed client sends again (its FIN) meets it as well.
+    let dropped = || -> Result<u64> { Ok(namespace.tcp_counter("ListenOverflows")? - before) };
+    let least = dropped()?;
     let account = backlog.stop()?;
+    let most = dropped()?;
     let last = account.last(&listener)?;
-    ensure!(dropped > 0, "the queue was never full");
-    ensure!(last["overflows"] == dropped, "the kernel counted {dropped}: {last}");
+    let overflows = last["overflows"].as_u64().unwrap_or_default();
+    ensure!(least > 0, "the queue was never full");
+    ensure!((least..=most).contains(&overflows), "the kernel counted {least} to {most}: {last}");
     ensure!(account.reconciled(&listener)?["difference"] == 0, "{}", account.reconciled(&listener)?);
     Ok(())
 }
