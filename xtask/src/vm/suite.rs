@@ -17,8 +17,8 @@ use crate::{demo::cargo, step::Steps};
 const SERVER: &str = "faulty-server";
 /// Tests of what this machine's browser and database make of a report: they say nothing of a kernel.
 const OF_READERS: &str = "report";
-/// How long one test may take before it is killed.
-const TEST_BOUND: Duration = Duration::from_secs(300);
+/// How long one test may take before it is killed: more than it may wait for one thing in vain (`rig::wait::bound`), so that it says what.
+const TEST_BOUND: Duration = Duration::from_secs(480);
 /// How many times slower than real hardware the rig takes the guest to be.
 const PATIENCE: u32 = 8;
 /// What the kernel says of its own errors; a lockup on an emulated processor is none.
@@ -68,7 +68,7 @@ impl Tests {
 
     /// How long a kernel may take for all of them: most take seconds.
     pub(crate) fn limit(&self) -> Duration {
-        TEST_BOUND + Duration::from_secs(20 * self.names.len() as u64)
+        TEST_BOUND + Duration::from_secs(25 * self.names.len() as u64)
     }
 
     /// Writes what the guest's first process reads: the tests, and the environment that they run in.
