@@ -105,13 +105,14 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
 }
 
 fn memory(figures: &Figures) -> Budget {
-    let peak = figures.greatest("why502", "peak_mib");
-    let maps = figures.greatest("why502", "maps_mib");
-    let resident = figures.greatest("why502", "resident_mib");
-    let told = match (peak, maps, resident) {
-        (Some(peak), Some(maps), Some(resident)) => {
-            format!("{peak:.1} resident at its peak, {resident:.1} in the end, and {maps:.1} of kernel maps")
-        }
+    let greatest = |measure| figures.greatest("why502", measure);
+    let [peak, maps, resident, at_start] =
+        ["peak_mib", "maps_mib", "resident_mib", "start_peak_mib"].map(greatest);
+    let told = match (peak, maps, resident, at_start) {
+        (Some(peak), Some(maps), Some(resident), Some(at_start)) => format!(
+            "{peak:.1} resident at its peak, {resident:.1} in the end, and {maps:.1} of kernel maps; {at_start:.1} resident for a \
+             moment at the start, while it reads the kernel's types"
+        ),
         _ => String::new(),
     };
     Budget {
@@ -156,6 +157,7 @@ mod tests {
             line("fastcgi_tcp", "peak_mib", 20.0),
             line("fastcgi_tcp", "maps_mib", 13.0),
             line("fastcgi_tcp", "resident_mib", 15.0),
+            line("fastcgi_tcp", "start_peak_mib", 28.0),
             line("storm_paced", "failures_per_s", rate),
             line("storm_paced", "lost", lost),
         ];
@@ -188,7 +190,8 @@ mod tests {
         assert!(!budget.holds());
         assert_eq!(
             budget.figure(),
-            "33.0 MiB (20.0 resident at its peak, 15.0 in the end, and 13.0 of kernel maps)"
+            "33.0 MiB (20.0 resident at its peak, 15.0 in the end, and 13.0 of kernel maps; 28.0 resident for a moment at the start, \
+             while it reads the kernel's types)"
         );
     }
 

@@ -169,7 +169,15 @@ fn growth(figures: &Figures) -> String {
 }
 
 fn itself(figures: &Figures) -> String {
-    let header = ["load", "attached in, ms", "resident, MiB", "at its peak, MiB", "kernel maps, MiB", "lost"];
+    let header = [
+        "load",
+        "attached in, ms",
+        "resident at the start, MiB",
+        "resident, MiB",
+        "at its peak, MiB",
+        "kernel maps, MiB",
+        "lost",
+    ];
     let mut table = table(&header, 1);
     for (case, what) in CASES {
         let median = |measure, decimals: usize| {
@@ -177,10 +185,11 @@ fn itself(figures: &Figures) -> String {
             Some(format!("{:.decimals$}", spread.median))
         };
         let lost = figures.values(case, "why502", "lost").iter().sum::<f64>();
-        if let (Some(attach), Some(resident), Some(peak), Some(maps)) =
-            (median("attach_ms", 0), median("resident_mib", 1), median("peak_mib", 1), median("maps_mib", 1))
+        let memory = ["start_peak_mib", "resident_mib", "peak_mib", "maps_mib"];
+        if let (Some(attach), [Some(start), Some(resident), Some(peak), Some(maps)]) =
+            (median("attach_ms", 0), memory.map(|measure| median(measure, 1)))
         {
-            table.add_row([what, attach.as_str(), &resident, &peak, &maps, &format!("{lost:.0}")]);
+            table.add_row([what, attach.as_str(), &start, &resident, &peak, &maps, &format!("{lost:.0}")]);
         }
     }
     table.to_string()

@@ -81,6 +81,7 @@ fn stop(case: &str, running: Running) -> Result<()> {
     let subject = running.name();
     let memory = process::memory(running.pid())?;
     tell(case, subject, "attach_ms", running.attached_in.as_secs_f64() * 1e3)?;
+    tell(case, subject, "start_peak_mib", running.start_peak)?;
     tell(case, subject, "resident_mib", memory.resident)?;
     tell(case, subject, "peak_mib", memory.peak)?;
     tell(case, subject, "maps_mib", memory.maps)?;

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use procfs::process::{MMapPath, Process, Status};
 use rig::process::Pid;
 
-/// Memory in MiB.
+/// Memory in MiB. The pages of a BPF map that the process has mapped are among `maps` and nowhere else: a ring buffer's data are
+/// mapped twice, one after the other, and resident so twice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     /// What is resident now.
     pub(crate) resident: f64,
-    /// The most that ever was.
+    /// The most that was since [`begin_peak`].
     pub(crate) peak: f64,
     /// What the kernel has set aside for its BPF maps.
     pub(crate) maps: f64,
@@ -30,20 +33,42 @@ pub(crate) fn cpu_ns(pid: Pid) -> Result<u64> {
     Ok(total)
 }
 
+/// How the kernel names the mappings of BPF maps.
+const MAPPED: &str = "anon_inode:bpf-map";
+
+/// Begins to take its peak anew, once its start is over. Returns the most that was resident until now, in MiB.
+pub(crate) fn begin_peak(pid: Pid) -> Result<f64> {
+    let until_now = mib(Process::new(pid)?.status()?.vmhwm)?;
+    // proc(5): 5 sets the peak to what is resident now.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").with_context(|| format!("the peak of {pid}"))?;
+    Ok(until_now)
+}
+
 /// Its memory.
 pub(crate) fn memory(pid: Pid) -> Result<Memory> {
-    let process = procfs::process::Process::new(pid)?;
-    let status = process.status()?;
-    let mib = |kib: Option<u64>| kib.map(|kib| kib as f64 / 1024.0).context("a process without memory");
+    let process = Process::new(pid)?;
+    let Status { vmrss, vmhwm, .. } = process.status()?;
+    let is_map = |path: &MMapPath| matches!(path, MMapPath::Path(path) if path == Path::new(MAPPED));
+    let mappings = process.smaps()?;
+    let mapped = mappings.iter().filter(|mapping| is_map(&mapping.pathname));
+    let mapped = mapped.filter_map(|mapping| mapping.extension.map.get("Rss")).sum::<u64>();
     let maps: BTreeMap<String, f64> = descriptors(pid)?
         .into_iter()
         .filter_map(|fields| Some((fields.get("map_id")?.clone(), fields.get("memlock")?.parse().ok()?)))
         .collect();
+    let mapped = mapped as f64 / MIB;
     Ok(Memory {
-        resident: mib(status.vmrss)?,
-        peak: mib(status.vmhwm)?,
-        maps: maps.values().sum::<f64>() / 1024.0 / 1024.0,
+        resident: mib(vmrss)? - mapped,
+        peak: mib(vmhwm)? - mapped,
+        maps: maps.values().sum::<f64>() / MIB,
     })
+}
+
+/// A mebibyte in bytes.
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn mib(kib: Option<u64>) -> Result<f64> {
+    kib.map(|kib| kib as f64 / 1024.0).context("a process without memory")
 }
 
 /// What the kernel says of each of its descriptors, by name.

@@ -12,6 +12,8 @@ use rig::process::{self, Pid, Process, find_program};
 use rig::{Namespace, tracer, wait};
 use serde_json::Value;
 
+use crate::process::begin_peak;
+
 /// Prints the state changes of every TCP socket of the host.
 const STATES: &str = "BEGIN { printf(\"ready\\n\"); } tracepoint:sock:inet_sock_set_state \
     { printf(\"%llu %d %s %d > %d: state %d -> %d\\n\", nsecs, pid, comm, args->sport, args->dport, args->oldstate, args->newstate); }";
@@ -52,6 +54,8 @@ pub(crate) struct Running {
     stderr: Lines,
     /// From its start until it watched.
     pub(crate) attached_in: Duration,
+    /// The most that was resident meanwhile, in MiB.
+    pub(crate) start_peak: f64,
 }
 
 impl Tool {
@@ -104,7 +108,8 @@ impl Tool {
         let mut process = Process::start(command)?;
         let stderr = process.pipes().stderr.take().context("a pipe for standard error")?;
         let stderr = Lines::collect(stderr, |_| {});
-        let mut running = Running { tool: self, process, folder, stderr, attached_in: Duration::ZERO };
+        let mut running =
+            Running { tool: self, process, folder, stderr, attached_in: Duration::ZERO, start_peak: 0.0 };
         wait::until_true(&format!("{} to watch", self.name()), || {
             if let Some(status) = running.process.ended()? {
                 bail!("{} ended ({status}): {}", self.name(), running.complaints());
@@ -119,6 +124,7 @@ impl Tool {
         })
         .with_context(|| running.complaints())?;
         running.attached_in = started.elapsed();
+        running.start_peak = begin_peak(running.pid())?;
         Ok(running)
     }
 }
