@@ -1,5 +1,7 @@
 //! connect, seen as a call: of unix sockets, for which TCP's hooks do nothing, and of TCP where it fails before those see it.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
     bpf_probe_read_user_str_bytes, generated,
@@ -11,7 +13,7 @@ use crate::{
     function::{CALLS, SETTLED, call},
     kernel::{self, filter, layout, read},
     maps::{
-        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, SCRATCH,
+        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS,
         UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, watch_port,
     },
     nginx_end,
@@ -33,15 +35,17 @@ fn thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
-/// Makes room for a connect to an address of this family.
+/// A connect to an address of this family. On the stack: in a map it would be another task's as well, for the kernel may preempt
+/// these programs.
 #[inline(always)]
-fn forget(call: &mut Connecting, family: u16) {
-    // SAFETY: all zeroes are an address and a path.
-    unsafe {
-        kernel::clear(&raw mut call.upstream);
-        kernel::clear(&raw mut call.path);
-    }
+fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connecting {
+    // SAFETY: all zeroes are a value of the type.
+    let call = unsafe {
+        kernel::clear(room.as_mut_ptr());
+        room.assume_init_mut()
+    };
     call.upstream.family = family;
+    call
 }
 
 /// connect is called with an address of `len` bytes in user memory.
@@ -50,13 +54,11 @@ pub fn called(fd: u64, address: u64, len: u64) {
     if !nginx_end::is_our_task(&kernel::current()) {
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry, and nothing interrupts this program that uses it, too.
-    let call = unsafe { &mut *scratch };
     // SAFETY: the helper checks the address; a system call's argument is a user address.
     let family = unsafe { bpf_probe_read_user(address as *const u16) }.unwrap_or(0);
+    let mut room = MaybeUninit::uninit();
+    let call = connect_to(&mut room, family);
     call.fd = fd;
-    forget(call, family);
     match family {
         FAMILY_UNIX if len > 3 => {
             // SAFETY: as above. A name in the abstract namespace begins with a zero and is read as empty.
@@ -143,10 +145,8 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry.
-    let call = unsafe { &mut *scratch };
-    forget(call, family);
+    let mut room = MaybeUninit::uninit();
+    let call = connect_to(&mut room, family);
     match family {
         FAMILY_UNIX if len > 3 => {
             // SAFETY: the helper checks the address.
@@ -210,7 +210,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {
-        let _evicts = PATHS.insert(sk, call.path, 0);
+        let _evicts = PATHS.insert(sk, &call.path, 0);
         nginx.listener_first = look(&call.path);
     }
     if ret < 0 {

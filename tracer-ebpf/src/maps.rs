@@ -161,10 +161,6 @@ pub static HOLDERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1_024, 0
 #[map]
 pub static DEATHS: LruHashMap<u32, Death> = LruHashMap::with_max_entries(2_048, 0);
 
-/// Room for what is too large for the stack, for each CPU; only used in process context with preemption off.
-#[map]
-pub static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
-
 /// The socket that entered CLOSE last on each CPU's behalf, see [`crate::aftermath`].
 #[map]
 pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

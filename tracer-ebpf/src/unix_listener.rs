@@ -1,21 +1,24 @@
 //! Unix listeners, and how full their accept queues are.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{FAMILY_UNIX, ListenerView, PATH_LEN, tcp_state};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{SCRATCH, UNIX_LISTENERS},
+    maps::UNIX_LISTENERS,
 };
 
 /// A unix socket began to listen, or was shown to us by userspace while it listens.
 #[inline(always)]
 pub fn listens(sk: u64) {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry.
-    let path = unsafe { &mut (*scratch).path };
+    let mut room = MaybeUninit::<[u8; PATH_LEN]>::uninit();
     // SAFETY: all zeroes are an empty path.
-    unsafe { kernel::clear(path) };
+    let path = unsafe {
+        kernel::clear(room.as_mut_ptr());
+        room.assume_init_mut()
+    };
     let address: u64 = read(sk, layout!(unix_addr));
     let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
     // SAFETY: the helper checks the address.

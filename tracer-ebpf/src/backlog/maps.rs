@@ -96,12 +96,6 @@ pub static CLIENTS: LruHashMap<Key, Task> = LruHashMap::with_max_entries(16_384,
 #[map]
 pub static UNIX_CALLS: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(4_096, 0);
 
-/// More than a path, and than what the kernel writes of one: a power of two.
-pub const PATH_ROOM: usize = 128;
-
-/// Room for a path, for each CPU; only used in process context with preemption off.
-#[map]
-pub static PATH: PerCpuArray<[u8; PATH_ROOM]> = PerCpuArray::with_max_entries(1, 0);
 /// What userspace attached.
 #[map]
 pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);

@@ -1,6 +1,6 @@
 //! Unix stream sockets: no counter of the kernel and no tracepoint of their own tells of a full queue, so connect is watched.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
@@ -15,7 +15,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, Connecting, LISTENERS, PATH, PATH_ROOM, PATHS, UNIX_CALLS, count},
+    maps::{ATTACHED, Connecting, LISTENERS, PATHS, UNIX_CALLS, count},
     victim::{self, Stage},
 };
 
@@ -81,14 +81,17 @@ pub fn listens(sk: u64) {
     }
 }
 
-/// Room for a path, empty.
+/// More than a path, and than what the kernel writes of one: a power of two.
+const PATH_ROOM: usize = 128;
+
+/// An empty path in that room, on the stack: in a map it would be another task's as well, for the kernel may preempt these programs.
 #[inline(always)]
-fn empty_path<'a>() -> Option<&'a mut [u8; PATH_LEN]> {
-    let room = PATH.get_ptr_mut(0)?.cast::<[u8; PATH_LEN]>();
-    // SAFETY: this CPU's own entry, which has more room, and nothing interrupts a program that uses it.
-    let path = unsafe { &mut *room };
-    *path = [0; PATH_LEN];
-    Some(path)
+fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
+    // SAFETY: all zeroes are a path, and there is more room.
+    unsafe {
+        kernel::clear(room.as_mut_ptr());
+        &mut *room.as_mut_ptr().cast()
+    }
 }
 
 /// The listener whose queue `child` waits in, or has left.
@@ -101,7 +104,8 @@ pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
         }
     }
     // It shares its listener's address.
-    let path = empty_path()?;
+    let mut room = MaybeUninit::uninit();
+    let path = empty_path(&mut room);
     read_path(child, path);
     at_path(path)
 }
@@ -189,7 +193,8 @@ pub fn connect_called(fd: u64, address: u64, len: u32) {
     if len <= 3 || unsafe { bpf_probe_read_user(address as *const u16) } != Ok(FAMILY_UNIX) {
         return;
     }
-    let Some(path) = empty_path() else { return };
+    let mut room = MaybeUninit::uninit();
+    let path = empty_path(&mut room);
     // SAFETY: as above; there is room.
     let _unreadable = unsafe {
         bpf_probe_read_user_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
@@ -206,7 +211,8 @@ pub fn connect_begins(sk: u64, address: u64, len: u32) {
     if len <= 3 || read::<u16>(address, 0) != FAMILY_UNIX {
         return;
     }
-    let Some(path) = empty_path() else { return };
+    let mut room = MaybeUninit::uninit();
+    let path = empty_path(&mut room);
     // SAFETY: the helper checks the address; there is room.
     let _unreadable = unsafe {
         bpf_probe_read_kernel_str(path.as_mut_ptr().cast(), path_size(len), (address + 2) as *const c_void)
