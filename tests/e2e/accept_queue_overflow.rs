@@ -52,6 +52,27 @@ fn a_full_queue_drops_the_syn_whether_the_listener_is_old_or_new() -> Result<()>
 }
 
 #[test]
+fn a_listener_is_known_though_who_holds_it_is_in_another_namespace() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let listener = Endpoint::v4(9100);
+    // This process holds it, and came before all that are in the namespace.
+    let _held = namespace.listen(&listener, 0)?;
+    let nginx =
+        Nginx::on(&namespace).location(Location::fastcgi("/", &listener).connect_timeout(CONNECT)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let _filler = namespace.fill_queue(&listener, 1)?;
+    ensure!(nginx.client().get("/")?.status == 504);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(&listener)?;
+    verdict.says("accept_queue_overflow/syn_dropped", "proven", 504, Some("ETIMEDOUT"))?;
+    let queue = verdict.queue.as_ref().map(|queue| (queue.depth, queue.limit));
+    ensure!(queue == Some((Some(1), Some(0))), "{verdict:#?}");
+    Ok(())
+}
+
+#[test]
 fn a_dropped_syn_that_succeeds_later_is_a_delay_and_no_failure() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).backlog(1).start()?;

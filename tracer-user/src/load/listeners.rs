@@ -29,16 +29,20 @@ pub struct Shown {
 /// verdicts that would need them are less sure.
 pub(super) fn show() -> Vec<Shown> {
     let Ok(processes) = all_processes() else { return Vec::new() };
-    let mut result = Vec::new();
+    let processes: Vec<Process> = processes.flatten().collect();
+    // First all of them: a process may hold a listener of a namespace that only later ones are in.
     let mut namespaces = HashSet::new();
     let mut listening = HashSet::new();
-    let mut shown = HashSet::new();
-    for process in processes.flatten() {
+    for process in &processes {
         if let Ok(namespace) = fs::read_link(format!("/proc/{}/ns/net", process.pid))
             && namespaces.insert(namespace)
         {
-            listening.extend(listening_inodes(&process));
+            listening.extend(listening_inodes(process));
         }
+    }
+    let mut result = Vec::new();
+    let mut shown = HashSet::new();
+    for process in &processes {
         let Ok(descriptors) = process.fd() else { continue };
         for descriptor in descriptors.flatten() {
             if let FDTarget::Socket(inode) = descriptor.target
