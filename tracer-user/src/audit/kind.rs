@@ -123,7 +123,9 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
         Unfinished,
     };
     match (cause.cause(), cause.detail()) {
-        ("refused" | "local_error", _) => &[Connect],
+        // Of an ICMP message that answers its SYN nginx may learn when it receives.
+        ("refused", _) => &[Connect, TimedOutByKernel],
+        ("local_error", _) => &[Connect],
         ("accept_queue_overflow", "syn_dropped") | ("connect_timeout", _) => &[TimedOutConnecting],
         ("accept_queue_overflow", "handshake_ack_dropped") => &[TimedOut],
         ("accept_queue_overflow", "unix_backlog_full") => &[Connect],

@@ -21,7 +21,14 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         Upstream::Unix(path) => unix(exchange, &path.display().to_string()),
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
     }?;
-    Some(finding.logged(errors::name(exchange.nginx.error), errors::connect_line(exchange)))
+    let errno = errors::name(exchange.nginx.error);
+    // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
+    // and meet the error in its first receive.
+    Some(if exchange.nginx.icmp.ns != 0 {
+        finding.met(errno)
+    } else {
+        finding.logged(errno, errors::connect_line(exchange))
+    })
 }
 
 /// Each errno of a unix connect has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).

@@ -86,6 +86,14 @@ fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
 }
 
 #[test]
+fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
+    let line = "recv() failed (113: No route to host) while reading response header from upstream";
+    let met = |errno: &str| Told { errno: Some(errno.to_owned()), ..told(0, Cause::RefusedNoRoute, A) };
+    assert_eq!(outcome(vec![logged(0, line, A)], vec![met("EHOSTUNREACH")]), (1, 0, 0));
+    assert_eq!(outcome(vec![logged(0, line, A)], vec![met("ENETUNREACH")]), (0, 1, 1));
+}
+
+#[test]
 fn a_foretold_text_finds_its_line_first() {
     let other = RESET.replace("reading response header from upstream", "sending request to upstream");
     let foretold = Told { error_log: Some(RESET.to_owned()), ..told(900, Cause::ResetByRemote, A) };
@@ -155,7 +163,7 @@ fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
     let now = |ms: i64| START * SECOND + ms * 1_000_000;
     let settled = pairing.settle(now(1_000));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 0, 0));
-    let settled = pairing.settle(now(4_000));
+    let settled = pairing.settle(now(6_000));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (1, 0, 0));
     assert_eq!(pairing.workers[&7].logged.len() + pairing.workers[&7].told.len(), 2);
     let settled = pairing.settle(now(20_020));
