@@ -6,6 +6,7 @@ use super::{
     kind::{Kind, logged_as},
     pairing::{Logged, Told},
 };
+use crate::ledger;
 
 /// In nanoseconds.
 pub const SECOND: i64 = 1_000_000_000;
@@ -33,9 +34,8 @@ const NEAR: Window = Window { before: SECOND / 2, behind: SECOND + SECOND / 2 };
 /// time 3.4 s old.
 pub const FAR: Window = Window { before: 5 * SECOND, behind: 5 * SECOND };
 
-/// A verdict is paired off with a line of its own second once no older one can still come: the ledger keeps some back for a
-/// second.
-pub const ORDERED: i64 = 3 * SECOND;
+/// A verdict is paired off with a line of its own second once no older one can still come: the ledger keeps some back.
+pub const ORDERED: i64 = ledger::PATIENCE_NS as i64 + 2 * SECOND;
 
 /// And with a line that fits less well once those that it may fit better have had their turn.
 const SETTLED: i64 = ORDERED + FAR.before + FAR.behind;

@@ -17,8 +17,8 @@ pub(crate) use exchange::{address, comm, path_of, process};
 use crate::{decode::Record, verdict::Upstream};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
-/// client, or told it in a way that no socket shows.
-pub const PATIENCE_NS: u64 = 1_000_000_000;
+/// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
+pub const PATIENCE_NS: u64 = 3_000_000_000;
 
 /// How many exchanges are remembered whose worker may go on, and how many retries are foreseen.
 const REMEMBERED: usize = 16_384;
