@@ -95,6 +95,13 @@ pub fn syn_came(sock: u64, skb: u64) {
     }
 }
 
+/// Whether a listener is full and has dropped more packets than were told.
+#[inline(always)]
+fn has_untold_drop(listener: &Listener) -> bool {
+    let drops = read::<u32>(listener.sock, layout!(sk_drops));
+    listener::is_full(listener) && drops != listener.drops_told as u32
+}
+
 /// `caller` consumes a packet. A SYN that a listener has dealt with ends like this in `tcp_rcv_state_process`, dropped or not:
 /// it was dropped if this processor has counted an overflow, or, where its count cannot be read, if the queue is full and the
 /// listener's count of drops has risen.
@@ -113,11 +120,7 @@ pub fn consumed(skb: u64, caller: u64) {
         return;
     }
     let Some(group) = listener::group(net, &packet.dest) else { return };
-    let dropped_it = |listener: &mut Listener| {
-        let drops = read::<u32>(listener.sock, layout!(sk_drops));
-        listener::is_full(listener) && drops != listener.drops_told as u32
-    };
-    let mut listener = listener::first(group, dropped_it);
+    let mut listener = listener::first(group, |listener| has_untold_drop(listener));
     if listener.is_none() && has_risen == Some(true) {
         // Another processor has made room since.
         listener = listener::first(group, |_| true);
@@ -132,8 +135,11 @@ pub fn consumed(skb: u64, caller: u64) {
 /// The end of a handshake met the full queue of `listener`.
 #[inline(always)]
 fn ack_dropped(listener: &mut Listener, packet: &Packet) {
-    // SAFETY: a counter in a map.
-    unsafe { kernel::add(&raw mut listener.ack_drops, 1) };
+    // SAFETY: counters in a map.
+    unsafe {
+        kernel::add(&raw mut listener.ack_drops, 1);
+        kernel::add(&raw mut listener.drops_told, 1);
+    }
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq).wrapping_sub(1);
@@ -169,7 +175,8 @@ pub fn handshake_ended_v6(sock: u64, skb: u64, child: u64) {
 }
 
 /// A packet is dropped, which `sock` would have received if the kernel says so. The reason tells of a full queue where the kernel
-/// has one for it, and the processor's own count in any case.
+/// has one for it, or else the processor's own count; of the first packet on a processor, a full queue and the listener's count of
+/// drops.
 #[inline(always)]
 pub fn dropped(skb: u64, reason: u32, sock: u64) {
     if ATTACHED.get(0).is_some_and(|attached| attached.handshake_drops != 0) {
@@ -184,9 +191,10 @@ pub fn dropped(skb: u64, reason: u32, sock: u64) {
         Some(listener) => listener.net,
         None => net(skb).unwrap_or(0),
     };
-    let has_risen = net != 0 && counter::has_risen(net) == Some(true);
+    let has_risen = if net == 0 { Some(false) } else { counter::has_risen(net) };
     let is_named = reason != MISSING && reason == layout!(drop_listen_overflow);
-    if !has_risen && !is_named {
+    let is_certain = is_named || has_risen == Some(true);
+    if !is_certain && (has_risen == Some(false) || packet.tcp.flags & (SYN | ACK | RST) != ACK) {
         return;
     }
     let listener = known.or_else(|| {
@@ -195,7 +203,8 @@ pub fn dropped(skb: u64, reason: u32, sock: u64) {
             .or_else(|| listener::first(group, |_| true))
     });
     match listener {
-        Some(listener) => ack_dropped(listener, &packet),
-        None => count!(unattributed, 1),
+        Some(listener) if is_certain || has_untold_drop(listener) => ack_dropped(listener, &packet),
+        None if is_certain => count!(unattributed, 1),
+        _ => {}
     }
 }
