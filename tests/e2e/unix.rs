@@ -1,12 +1,14 @@
 //! Upstreams behind unix sockets, Debian's default for php-fpm.
 
 use std::fs::{self, Permissions};
+use std::net::UdpSocket;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use rig::error_log::Kind;
 use rig::reconcile::pair_off;
@@ -41,6 +43,29 @@ fn fill(namespace: &Namespace, listener: &Endpoint, places: Range<u32>) -> Resul
 
 fn queue_of(verdict: &Verdict) -> Option<(u32, u32)> {
     verdict.queue.as_ref().and_then(|queue| Some((queue.depth?, queue.limit?)))
+}
+
+#[test]
+fn what_nginx_asks_the_system_is_no_exchange() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let missing = socket(&namespace, "missing");
+    let path = namespace.scratch().join("missing");
+    let tracer = Tracer::start(&["--comm", "asks", "--connect-errors"])?;
+    namespace.run(|| {
+        prctl::set_name(c"asks")?;
+        // The C library asks for users and groups here, and mostly nobody is there; names and logs go by datagrams.
+        let _nobody = UnixStream::connect("/var/run/nscd/socket");
+        ensure!(UnixDatagram::unbound()?.connect(&path).is_err());
+        ensure!(UdpSocket::bind("0.0.0.0:0")?.connect("10.99.0.1:53").is_err());
+        ensure!(UnixStream::connect(&path).is_err());
+        Ok(())
+    })?;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.len() == 1 && account.summary["exchanges"] == 1, "{:#?}", account.verdicts);
+    ensure!(account.only(&missing)?.name() == "refused/socket_missing");
+    Ok(())
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::{
     function::{CALLS, SETTLED, call},
     kernel::{self, filter, layout, read},
     maps::{
-        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS,
-        UNIX_LISTENERS, WANTED_PATHS, WORKERS, count, watch_port,
+        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
+        PATHS, UNIX_LISTENERS, WORKERS, count, watch_port,
     },
     nginx_end,
     tell::tell,
@@ -25,6 +25,7 @@ use crate::{
 
 const EADDRNOTAVAIL: i64 = 99;
 const EINPROGRESS: i64 = 115;
+const SOCK_STREAM: u16 = 1;
 /// Calls of tcp_v4_connect that a thread is in, among [`crate::function::CALLS`].
 pub const CONNECT_V4: u32 = 9;
 /// The same of tcp_v6_connect.
@@ -126,8 +127,11 @@ pub fn returned(ret: i64) {
     let call = unsafe { &*call };
     let is_unix = call.upstream.family == FAMILY_UNIX;
     let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
-    if is_ours && ret != -EINPROGRESS && (is_unix || ret < 0) {
-        begin(kernel::sock_of(call.fd), call, ret);
+    let sk = kernel::sock_of(call.fd);
+    // A resolver and a log are asked by datagrams.
+    let is_stream = sk == 0 || read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM;
+    if is_ours && is_stream && ret != -EINPROGRESS && (is_unix || ret < 0) {
+        begin(sk, call, ret);
     }
     let _gone = CONNECTING.remove(thread);
 }
@@ -178,11 +182,12 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     begin(sk, call, ret);
 }
 
-/// Whether the user asked for this path, or for none in particular.
+/// Whether the user asked for this path, or for none in particular and it may be an upstream's.
 #[inline(always)]
 fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
     // SAFETY: only tested for presence.
-    filter!(upstreams) == 0 || unsafe { WANTED_PATHS.get(path) }.is_some()
+    let is_named = unsafe { NAMED_PATHS.get(path) }.is_some();
+    is_named == (filter!(upstreams) != 0)
 }
 
 /// A connect is over: unix ones are complete at once, well or not; a TCP one comes here only if it failed at once.

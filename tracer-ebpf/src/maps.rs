@@ -92,9 +92,9 @@ pub static PEERS: LruHashMap<ListenerKey, ListenerKey> = LruHashMap::with_max_en
 #[map]
 pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
 
-/// The unix upstreams the user asked for.
+/// The unix upstreams the user asked for; if for none, the sockets that are nobody's upstream.
 #[map]
-pub static WANTED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
+pub static NAMED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
 
 /// The listeners whose connections are told though nginx is on another host; a port alone has the unspecified address.
 #[map]

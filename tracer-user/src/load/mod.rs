@@ -251,6 +251,26 @@ fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Failure> {
     object.take_map(name).ok_or_else(|| Failure::Run(anyhow::anyhow!("the BPF object has no map {name}")))
 }
 
+/// Sockets at which the C library itself asks, for users, groups and hosts, and writes to the system's log: nginx does so in each
+/// worker's first moments. Each shorter than [`PATH_LEN`].
+const NO_UPSTREAMS: [&str; 15] = [
+    "/dev/log",
+    "/run/avahi-daemon/socket",
+    "/run/dbus/system_bus_socket",
+    "/run/nscd/socket",
+    "/run/nslcd/socket",
+    "/run/systemd/journal/dev-log",
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/systemd/userdb/io.systemd.DynamicUser",
+    "/run/systemd/userdb/io.systemd.Multiplexer",
+    "/run/systemd/userdb/io.systemd.NameServiceSwitch",
+    "/var/lib/sss/pipes/nss",
+    "/var/run/avahi-daemon/socket",
+    "/var/run/dbus/system_bus_socket",
+    "/var/run/nscd/socket",
+    "/var/run/nslcd/socket",
+];
+
 fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
     let mut wanted: HashMap<_, Endpoint, u32> =
         HashMap::try_from(map(object, "WANTED")?).map_err(anyhow::Error::from)?;
@@ -258,9 +278,16 @@ fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
         wanted.insert(upstream, 1, 0).map_err(anyhow::Error::from)?;
     }
     let mut wanted: HashMap<_, [u8; PATH_LEN], u32> =
-        HashMap::try_from(map(object, "WANTED_PATHS")?).map_err(anyhow::Error::from)?;
+        HashMap::try_from(map(object, "NAMED_PATHS")?).map_err(anyhow::Error::from)?;
     for path in &scope.paths {
         wanted.insert(path, 1, 0).map_err(anyhow::Error::from)?;
+    }
+    if scope.upstreams.is_empty() && scope.paths.is_empty() {
+        for path in NO_UPSTREAMS {
+            let mut key = [0; PATH_LEN];
+            key[..path.len()].copy_from_slice(path.as_bytes());
+            wanted.insert(key, 1, 0).map_err(anyhow::Error::from)?;
+        }
     }
     let mut served: HashMap<_, Endpoint, u32> =
         HashMap::try_from(map(object, "SERVED")?).map_err(anyhow::Error::from)?;
