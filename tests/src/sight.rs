@@ -9,9 +9,12 @@ use serde_json::Value;
 use crate::process;
 use crate::tracer;
 
-/// The facts that hooks see, each with when they do.
+/// The facts that hooks see, each with when they do, and how sure each cause can be told.
 #[derive(Clone, Debug)]
-pub struct Sight(BTreeMap<String, When>);
+pub struct Sight {
+    facts: BTreeMap<String, When>,
+    standings: BTreeMap<String, String>,
+}
 
 /// When a fact is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +50,24 @@ impl Sight {
             Some(source) => When::Always(source.to_owned()),
             None => When::Never,
         };
-        Ok(Sight(
-            facts
-                .iter()
-                .map(|fact| (fact["fact"].as_str().unwrap_or_default().to_owned(), when(fact)))
-                .collect(),
-        ))
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let causes = told["causes"].as_array().with_context(|| format!("no causes in {told}"))?;
+        let name = |cause: &Value| format!("{}/{}", word(&cause["cause"]), word(&cause["detail"]));
+        Ok(Sight {
+            facts: facts.iter().map(|fact| (word(&fact["fact"]), when(fact))).collect(),
+            standings: causes.iter().map(|cause| (name(cause), word(&cause["standing"]))).collect(),
+        })
+    }
+
+    /// How sure a cause is told here, as `proven` or `inferred`.
+    pub fn standing(&self, cause: &str) -> Result<&str> {
+        let standing = self.standings.get(cause);
+        standing.map(String::as_str).with_context(|| format!("the doctor knows no cause {cause}: {self:?}"))
     }
 
     /// When a fact, by its name in the doctor's JSON, is seen.
     pub fn when(&self, fact: &str) -> Result<&When> {
-        self.0.get(fact).with_context(|| format!("the doctor knows no fact {fact}: {self:?}"))
+        self.facts.get(fact).with_context(|| format!("the doctor knows no fact {fact}: {self:?}"))
     }
 
     /// The first where packet drops are seen with the kernel's reason (since 5.17), the second elsewhere.
