@@ -89,9 +89,9 @@ impl Tracer {
             command.arg("--evidence").arg(evidence_in(&scratch));
         }
         command.args(only());
-        // Whatever else this machine does may interrupt a program of the tracer's, and what is lost then is not what is tested.
-        let copies = verb == "live" && env::var_os("RIG_WITHOUT_COPIES").is_none();
-        command.args((copies && !arguments.contains(&"--copies")).then_some("--copies"));
+        if verb == "live" {
+            command.args(copies(arguments));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
         let mut process = Process::start(command)?;
@@ -259,6 +259,13 @@ fn is_told_by_kprobes(stderr: &str) -> bool {
             line.contains(" not seen to return")
                 || line.contains(" not seen because") && line.contains("kprobe_")
         })
+}
+
+/// `--copies`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is
+/// lost then is not what is tested.
+pub(crate) fn copies(arguments: &[&str]) -> Option<&'static str> {
+    let are_wanted = env::var_os("RIG_WITHOUT_COPIES").is_none() && !arguments.contains(&"--copies");
+    are_wanted.then_some("--copies")
 }
 
 /// The kinds of hooks that it may use, if not all: `WHY502_HOOKS_ONLY`, by which `cargo xtask vm` tests what stands in for the best.
