@@ -121,10 +121,12 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
 
     let failures = settled(&nginx)?;
     ensure!(failures.len() >= 2_000, "only {} failures", failures.len());
-    tracer.wait_for_nearly(failures.len())?;
+    let came = tracer.wait_for_nearly(failures.len());
     let account = tracer.stop()?;
     account.is_orderly()?;
+    // First: which are missing says more than that some are.
     pair_off_but_for(account.lost()?, &nginx.failures(), &account.verdicts)?;
+    came?;
     let mut missing = 0;
     for kind in &kinds {
         missing += account.without_verdict(&kind.upstream, kind.name, kind.count)?;
