@@ -133,11 +133,14 @@ impl Joined {
             && self.nginx.unread == 0
     }
 
-    /// Whether the worker answered nginx's close by closing, having no more to send and nothing left to read, as an idle
-    /// server does.
+    /// Whether the worker answered nginx's close by closing within a second, having no more to send and nothing left to read, as an
+    /// idle server does.
     pub fn worker_closed_in_turn(&self) -> bool {
+        const IN_TURN_NS: u64 = 1_000_000_000;
         self.worker.is_some_and(|worker| {
-            let by_choice = worker.ended_ns > self.nginx.ended_ns && worker.error == 0 && worker.exiting == 0;
+            let is_in_turn =
+                worker.ended_ns > self.nginx.ended_ns && worker.ended_ns - self.nginx.ended_ns < IN_TURN_NS;
+            let by_choice = is_in_turn && worker.error == 0 && worker.exiting == 0;
             let had_read_all = if self.path.is_some() {
                 worker.unread == 0
             } else {

@@ -90,14 +90,16 @@ fn a_worker_that_goes_on_is_told_once() {
 
 #[test]
 fn what_may_have_stalled_waits_for_the_workers_end_too() {
-    let mut ledger = Ledger::default();
-    let mut record = given_up(60_000);
-    record.nginx.flags |= nginx_flag::READ_LAST;
-    record.nginx.received = 300;
-    ledger.take(exchange(record));
-    assert!(ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)).is_none());
-    let whole = joined(ledger.take(gone(&record, 60_001)));
-    assert!(whole.worker_closed_in_turn());
+    for (gone_ms, in_turn) in [(60_001, true), (61_700, false)] {
+        let mut ledger = Ledger::default();
+        let mut record = given_up(60_000);
+        record.nginx.flags |= nginx_flag::READ_LAST;
+        record.nginx.received = 300;
+        ledger.take(exchange(record));
+        assert!(ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)).is_none());
+        let whole = joined(ledger.take(gone(&record, gone_ms)));
+        assert_eq!(whole.worker_closed_in_turn(), in_turn, "{gone_ms}");
+    }
 }
 
 #[test]
