@@ -278,4 +278,4 @@ pub mod copy {
 }
 
 /// Events that can be between their copies at a time; a power of two.
-pub const SEEN_LEN: u32 = 4_096;
+pub const SEEN_LEN: u32 = 16_384;
