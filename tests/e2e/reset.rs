@@ -1,11 +1,12 @@
 //! `reset`: the connection was reset, and by whose doing.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use rig::reconcile::pair_off;
-use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, process};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, process, wait};
 
 #[test]
 fn request_terminate_timeout_is_a_kill_by_php_fpms_master() -> Result<()> {
@@ -101,6 +102,42 @@ fn a_worker_that_does_it_to_itself_is_no_victim_of_others() -> Result<()> {
     ensure!((crash.worker_pid(), crash.signal()) == (Some(workers[0]), Some("SIGSEGV")), "{crash:#?}");
     kill.says("reset/worker_killed", "proven", 502, Some("ECONNRESET"))?;
     kill.blames(Some(workers[1]), Some("SIGKILL"), Some(workers[1]))
+}
+
+#[test]
+fn who_killed_the_last_bearer_of_a_pid_has_not_killed_the_next() -> Result<()> {
+    const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+    if !Path::new(LAST_PID).exists() {
+        eprintln!("not tested: this kernel lets nobody choose a pid (CONFIG_CHECKPOINT_RESTORE)");
+        return Ok(());
+    }
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).workers(1).start()?;
+    let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let mut command = process::command(process::find_program(&["sleep"])?);
+    command.arg("1000");
+    let mut first = process::Process::start(command)?;
+    let pid = first.pid();
+    first.signal(Signal::SIGKILL)?;
+    first.wait()?;
+    wait::until_true("a worker with that pid", || {
+        let workers = fpm.workers()?;
+        let [worker] = workers[..] else { return Ok(false) };
+        if worker != pid {
+            std::fs::write(LAST_PID, (pid - 1).to_string())?;
+            process::send(worker, Signal::SIGKILL)?;
+            wait::until_true("another worker", || Ok(fpm.workers()?.iter().any(|one| *one != worker)))?;
+        }
+        Ok(worker == pid)
+    })?;
+    ensure!(nginx.client().get("/php/die.php?signal=9&tag=again")?.status == 502);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(fpm.endpoint())?;
+    verdict.says("reset/worker_killed", "proven", 502, Some("ECONNRESET"))?;
+    verdict.blames(Some(pid), Some("SIGKILL"), Some(pid))
 }
 
 #[test]

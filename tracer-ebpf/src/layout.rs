@@ -113,6 +113,10 @@ layout! {
     net_syncookies: "?net.ipv4.sysctl_tcp_syncookies",
     /// Process id.
     task_tgid: "task_struct.tgid",
+    /// The process's first thread.
+    task_leader: "task_struct.group_leader",
+    /// When a thread began, by CLOCK_MONOTONIC.
+    task_start_time: "task_struct.start_time",
     /// Parent process.
     task_parent: "task_struct.real_parent",
     /// PF_EXITING and others.

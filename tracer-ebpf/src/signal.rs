@@ -51,8 +51,10 @@ pub fn sent(number: u32, info: u64, task: u64, result: u32) {
     let victim: u32 = read(task, layout!(task_tgid));
     let sender = kernel::current();
     let key = key(victim, number);
-    // SAFETY: only tested for presence.
-    if sender.tgid == victim && unsafe { SIGNALS.get(key) }.is_some() {
+    // SAFETY: copied out at once.
+    let before = unsafe { SIGNALS.get(key) }.map(|signal| signal.ns);
+    // An older one was for another process, which had this pid before.
+    if sender.tgid == victim && before.is_some_and(|ns| ns >= began(task)) {
         return;
     }
     // SEND_SIG_NOINFO and SEND_SIG_PRIV are the pointers 0 and 1.
@@ -72,6 +74,12 @@ pub fn sent(number: u32, info: u64, task: u64, result: u32) {
         out_of_memory: 0,
     };
     let _evicts = SIGNALS.insert(key, &signal, 0);
+}
+
+/// When the process that `task` is a thread of began.
+#[inline(always)]
+fn began(task: u64) -> u64 {
+    read(read(task, layout!(task_leader)), layout!(task_start_time))
 }
 
 /// The kernel chose a victim because memory ran out: `victim` is its task, or on older kernels its pid, which no address is as small
