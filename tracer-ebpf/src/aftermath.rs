@@ -157,11 +157,26 @@ pub fn is_over(sk: u64) {
     }
 }
 
+/// Whether the socket that is destroyed now was over just before. Forgotten at once: the next socket may have its address.
+#[inline(always)]
+fn was_over(sk: u64) -> bool {
+    let Some(last) = LAST_CLOSED.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own entry.
+    unsafe {
+        let was_over = *last == sk;
+        if was_over {
+            *last = 0;
+        }
+        was_over
+    }
+}
+
 /// A socket is destroyed. One that was reset earlier changes no state any more when its process closes it, so
 /// this is where its closing shows. `__tcp_close` keeps the socket locked until that is done; where it is not, the network
 /// destroys what some process had closed before, and whoever runs now has no part in it.
 #[inline(always)]
 pub fn destroyed(sk: u64) {
+    let was_over = was_over(sk);
     if !kernel::is_owned(sk) {
         return;
     }
@@ -178,8 +193,7 @@ pub fn destroyed(sk: u64) {
         }
         return;
     }
-    // SAFETY: this CPU's own entry.
-    if LAST_CLOSED.get(0).is_some_and(|last| *last == sk) {
+    if was_over {
         return;
     }
     act(Action::Closed, sk, 0, tcp_state::CLOSE, now());
