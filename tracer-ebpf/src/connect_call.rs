@@ -36,15 +36,11 @@ fn thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
-/// A connect to an address of this family. On the stack: in a map it would be another task's as well, for the kernel may preempt
-/// these programs.
+/// A connect to an address of this family.
 #[inline(always)]
 fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connecting {
     // SAFETY: all zeroes are a value of the type.
-    let call = unsafe {
-        kernel::clear(room.as_mut_ptr());
-        room.assume_init_mut()
-    };
+    let call = unsafe { kernel::cleared(room) };
     call.upstream.family = family;
     call
 }

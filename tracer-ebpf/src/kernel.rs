@@ -89,6 +89,20 @@ pub unsafe fn clear<T>(to: *mut T) {
     unsafe { fill(to, core::ptr::null()) }
 }
 
+/// A value of all zeroes in that room: what is too large to be written word by word belongs on the stack, for a map's entry for each CPU
+/// is another task's as well where the kernel preempts programs.
+///
+/// # Safety
+/// All zeroes must be a value of the type.
+#[inline(always)]
+pub unsafe fn cleared<T>(room: &mut MaybeUninit<T>) -> &mut T {
+    // SAFETY: the caller answers for the value.
+    unsafe {
+        clear(room.as_mut_ptr());
+        room.assume_init_mut()
+    }
+}
+
 /// Whether two addresses are the same, word by word: written as one, the compiler calls its loop, which takes a byte at a time.
 #[inline(always)]
 pub fn is_same(one: &[u32; 4], other: &[u32; 4]) -> bool {

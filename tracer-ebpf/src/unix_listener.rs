@@ -15,10 +15,7 @@ use crate::{
 pub fn listens(sk: u64) {
     let mut room = MaybeUninit::<[u8; PATH_LEN]>::uninit();
     // SAFETY: all zeroes are an empty path.
-    let path = unsafe {
-        kernel::clear(room.as_mut_ptr());
-        room.assume_init_mut()
-    };
+    let path = unsafe { kernel::cleared(&mut room) };
     let address: u64 = read(sk, layout!(unix_addr));
     let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
     // SAFETY: the helper checks the address.

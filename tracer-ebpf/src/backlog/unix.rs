@@ -84,14 +84,11 @@ pub fn listens(sk: u64) {
 /// More than a path, and than what the kernel writes of one: a power of two.
 const PATH_ROOM: usize = 128;
 
-/// An empty path in that room, on the stack: in a map it would be another task's as well, for the kernel may preempt these programs.
+/// An empty path in that room.
 #[inline(always)]
 fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
     // SAFETY: all zeroes are a path, and there is more room.
-    unsafe {
-        kernel::clear(room.as_mut_ptr());
-        &mut *room.as_mut_ptr().cast()
-    }
+    unsafe { &mut *kernel::cleared(room).as_mut_ptr().cast() }
 }
 
 /// The listener whose queue `child` waits in, or has left.
