@@ -1,21 +1,14 @@
 //! What nginx does right after it closed an unfinished exchange of its own accord. It tells a timeout (it answers
 //! the client) from a client that went away (it closes the client's socket, whose peer had closed).
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
-    kernel::{self, layout, read},
+    kernel,
     maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
     nginx_end,
 };
-
-const SOCK_STREAM: u16 = 1;
-
-#[inline(always)]
-fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
-}
 
 #[inline(always)]
 fn now() -> u64 {
@@ -45,7 +38,7 @@ fn count_awaited(by: u64) {
 /// From now on, this thread's next act is told.
 #[inline(always)]
 pub fn await_next(id: ConnectionId) {
-    let thread = thread();
+    let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
     let awaited = Awaited { id, closed_ns: now(), turned_to: 0 };
@@ -57,7 +50,7 @@ pub fn await_next(id: ConnectionId) {
 /// The thread receives from `sk`: if it comes to no act before that, its next one belongs to something else.
 #[inline(always)]
 pub fn received(sk: u64) {
-    if let Some(awaited) = AWAITING.get_ptr_mut(thread()) {
+    if let Some(awaited) = AWAITING.get_ptr_mut(kernel::thread()) {
         // SAFETY: preallocated map memory of this thread's own.
         let awaited = unsafe { &mut *awaited };
         if awaited.turned_to == 0 {
@@ -69,7 +62,7 @@ pub fn received(sk: u64) {
 /// The thread ends: it will not act any more.
 #[inline(always)]
 pub fn thread_ends() {
-    if is_awaited() && AWAITING.remove(thread()).is_ok() {
+    if is_awaited() && AWAITING.remove(kernel::thread()).is_ok() {
         count_awaited(u64::MAX);
     }
 }
@@ -84,7 +77,7 @@ pub fn await_close(id: ConnectionId) {
 
 #[inline(always)]
 fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
-    let thread = thread();
+    let thread = kernel::thread();
     // SAFETY: copied out at once.
     let Some(Awaited { id, closed_ns, turned_to }) = (unsafe { AWAITING.get(thread) }).copied() else {
         return;
@@ -121,7 +114,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
 /// The thread sent `bytes` on `sk`, which was in `state`. Datagrams are no answer to a client: nginx writes its logs with them.
 #[inline(always)]
 pub fn sent(sk: u64, bytes: u32, state: u8) {
-    if read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM {
+    if kernel::is_stream(sk) {
         // On an end of ours it is the next upstream's turn, on a connection that was kept.
         match nginx_end::just_began(sk) {
             Some(began_ns) => connected(sk, began_ns),

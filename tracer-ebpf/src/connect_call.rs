@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
-    bpf_probe_read_user_str_bytes, generated,
+    bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
+    generated,
 };
 use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, MISSING, PATH_LEN, tcp_state};
 
@@ -25,16 +25,10 @@ use crate::{
 
 const EADDRNOTAVAIL: i64 = 99;
 const EINPROGRESS: i64 = 115;
-const SOCK_STREAM: u16 = 1;
 /// Calls of tcp_v4_connect that a thread is in, among [`crate::function::CALLS`].
 pub const CONNECT_V4: u32 = 9;
 /// The same of tcp_v6_connect.
 pub const CONNECT_V6: u32 = 11;
-
-#[inline(always)]
-fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
-}
 
 /// A connect to an address of this family.
 #[inline(always)]
@@ -86,7 +80,7 @@ pub fn called(fd: u64, address: u64, len: u64) {
     }
     // SAFETY: the helper takes nothing.
     call.start_ns = unsafe { bpf_ktime_get_ns() };
-    let _evicts = CONNECTING.insert(thread(), &*call, 0);
+    let _evicts = CONNECTING.insert(kernel::thread(), &*call, 0);
 }
 
 /// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
@@ -94,7 +88,7 @@ pub fn called(fd: u64, address: u64, len: u64) {
 pub fn goes_on(sk: u64) {
     let Some(attached) = ATTACHED.get(0) else { return };
     if attached.system_calls != 0 {
-        let _gone = CONNECTING.remove(thread());
+        let _gone = CONNECTING.remove(kernel::thread());
     }
     if attached.connects_by_kprobe != 0 {
         settles(call(CONNECT_V4), sk);
@@ -117,7 +111,7 @@ fn settles(call: u64, sk: u64) {
 /// connect returned `ret`.
 #[inline(always)]
 pub fn returned(ret: i64) {
-    let thread = thread();
+    let thread = kernel::thread();
     let Some(call) = CONNECTING.get_ptr_mut(thread) else { return };
     // SAFETY: preallocated map memory of this thread's own.
     let call = unsafe { &*call };
@@ -125,7 +119,7 @@ pub fn returned(ret: i64) {
     let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
     let sk = kernel::sock_of(call.fd);
     // A resolver and a log are asked by datagrams.
-    let is_stream = sk == 0 || read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM;
+    let is_stream = sk == 0 || kernel::is_stream(sk);
     if is_ours && is_stream && ret != -EINPROGRESS && (is_unix || ret < 0) {
         begin(sk, call, ret);
     }

@@ -354,12 +354,25 @@ pub fn current_exit() -> Option<u32> {
     (flags & PF_EXITING != 0).then(|| read(task, layout!(task_exit_code)))
 }
 
+/// The running thread, as userspace numbers it.
+#[inline(always)]
+pub fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
 /// The process id of the running task's parent.
 #[inline(always)]
 pub fn current_parent() -> u32 {
     // SAFETY: as above.
     let task = unsafe { bpf_get_current_task() };
     read(read(task, layout!(task_parent)), layout!(task_tgid))
+}
+
+/// Whether a socket is a stream: TCP or one of unix's. Datagrams are no exchange.
+#[inline(always)]
+pub fn is_stream(sk: u64) -> bool {
+    const SOCK_STREAM: u16 = 1;
+    read::<u16>(sk, layout!(sk_type)) == SOCK_STREAM
 }
 
 /// The sock behind a descriptor of the running process; zero, or an address that no map knows, for anything else.

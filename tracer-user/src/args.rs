@@ -145,7 +145,7 @@ pub struct Trace {
     #[arg(long)]
     pub connect_errors: bool,
 
-    /// Watch this many open exchanges at a time; the kernel takes 1.2 KiB for each, at once. Those beyond are counted, not explained.
+    /// Watch this many open exchanges at a time; the kernel takes 1.3 KiB for each, at once. Those beyond are counted, not explained.
     #[arg(long, value_name = "COUNT", default_value_t = MAX_OPEN, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
     pub max_open: u32,
 

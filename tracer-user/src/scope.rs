@@ -16,7 +16,7 @@ use crate::{
     load::Scope,
 };
 
-/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.2 KiB for each.
+/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.3 KiB for each.
 pub const MAX_OPEN: u32 = 10_240;
 
 /// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
@@ -93,7 +93,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 }
 
 /// A path as `struct sockaddr_un` has it. The command line has checked its length.
-fn sun_path(path: &Path) -> [u8; PATH_LEN] {
+pub(crate) fn sun_path(path: &Path) -> [u8; PATH_LEN] {
     let mut sun_path = [0; PATH_LEN];
     for (byte, from) in sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
         *byte = *from;

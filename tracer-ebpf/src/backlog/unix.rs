@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+    bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
     generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
 use tracer_ebpf::{
@@ -136,11 +136,6 @@ fn note_nginx(listener: &mut Listener) {
     }
 }
 
-#[inline(always)]
-fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
-}
-
 /// connect is called on `sk`, which is a unix stream socket, with a path.
 #[inline(always)]
 fn begins(sk: u64, path: &[u8; PATH_LEN]) {
@@ -156,10 +151,10 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
     }
     // It has come out of its last call without being seen.
     // SAFETY: only tested for presence.
-    if unsafe { UNIX_CALLS.get(thread()) }.is_some() {
+    if unsafe { UNIX_CALLS.get(kernel::thread()) }.is_some() {
         count!(returns_missed, 1);
     }
-    let _evicts = UNIX_CALLS.insert(thread(), call, 0);
+    let _evicts = UNIX_CALLS.insert(kernel::thread(), call, 0);
 }
 
 #[inline(always)]
@@ -223,7 +218,7 @@ pub fn connect_begins(sk: u64, address: u64, len: u32) {
 /// connect returned `ret`.
 #[inline(always)]
 pub fn connect_returned(ret: i64) {
-    let thread = thread();
+    let thread = kernel::thread();
     // SAFETY: copied out at once.
     let Some(call) = unsafe { UNIX_CALLS.get(thread) }.copied() else { return };
     let _gone = UNIX_CALLS.remove(thread);

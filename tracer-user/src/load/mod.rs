@@ -10,6 +10,8 @@ mod open;
 mod privileges;
 mod tracefs;
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
@@ -30,6 +32,7 @@ use crate::{
     facts::Fact,
     failure::Failure,
     ledger::{address, path_of},
+    scope::sun_path,
     verdict::Upstream,
 };
 
@@ -284,9 +287,7 @@ fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
     }
     if scope.upstreams.is_empty() && scope.paths.is_empty() {
         for path in NO_UPSTREAMS {
-            let mut key = [0; PATH_LEN];
-            key[..path.len()].copy_from_slice(path.as_bytes());
-            wanted.insert(key, 1, 0).map_err(anyhow::Error::from)?;
+            wanted.insert(sun_path(Path::new(path)), 1, 0).map_err(anyhow::Error::from)?;
         }
     }
     let mut served: HashMap<_, Endpoint, u32> =
