@@ -38,7 +38,8 @@ impl Tests {
     pub(crate) fn build(steps: &mut Steps, only: &[String]) -> Result<Self> {
         let build = || {
             let mut command = cargo();
-            command.args(["test", "--package", "rig", "--no-run"]);
+            // An emulated processor is slow enough: what the tests themselves compute is optimised.
+            command.args(["test", "--release", "--package", "rig", "--no-run"]);
             command
         };
         steps.run("building the end-to-end tests", &mut build())?;
