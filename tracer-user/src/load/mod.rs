@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The BPF object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
 
 /// Which exchanges to watch, and how many at a time.
 #[derive(Clone, Debug)]
