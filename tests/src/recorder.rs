@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
-use crate::tracer::{Run, binary, copies, only, run};
+use crate::tracer::{Run, binary, copies, is_told_by_kprobes, only, run};
 use crate::{Verdict, wait};
 
 /// A running `why502 record`, killed when dropped; its files go with it.
@@ -157,6 +157,17 @@ impl Recorded {
         ensure!(!self.stderr.contains("panicked"), "{}", self.stderr);
         Ok(())
     }
+
+    /// How many events these lines of it say that its hooks missed. More than none is in order only where kprobes do.
+    pub fn missed(&self, lines: &[Value]) -> Result<u64> {
+        let missed = lost(lines, "missed");
+        ensure!(
+            missed == 0 || is_told_by_kprobes(&self.stderr),
+            "{missed} events were missed: {}",
+            self.stderr
+        );
+        Ok(missed)
+    }
 }
 
 /// What files of evidence amount to.
@@ -170,6 +181,12 @@ pub fn report(files: &[&Path]) -> Result<Report> {
     ensure!(summary["type"] == "summary", "{summary}");
     let verdicts = lines.iter().filter(|line| line["type"] == "verdict").map(Verdict::read);
     Ok(Report { verdicts: verdicts.collect::<Result<_>>()?, summary, stderr })
+}
+
+/// How much these lines of evidence say was lost for a reason.
+pub fn lost(lines: &[Value], reason: &str) -> u64 {
+    let losses = lines.iter().filter(|line| line["type"] == "loss" && line["reason"] == reason);
+    losses.filter_map(|line| line["count"].as_u64()).sum()
 }
 
 /// The lines of a file as `zstdcat` shows them, each of them JSON.

@@ -253,7 +253,7 @@ impl Account {
 
 /// Whether what was lost are events that a kprobe missed, and it says so. That happens to kprobes, and to nothing else: a kernel calls none
 /// while another's program runs on the same CPU, and has room for few of the calls whose returns are hooked.
-fn is_told_by_kprobes(stderr: &str) -> bool {
+pub(crate) fn is_told_by_kprobes(stderr: &str) -> bool {
     only().concat().contains("kprobe")
         && stderr.lines().any(|line| {
             line.contains(" not seen to return")

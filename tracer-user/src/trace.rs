@@ -96,7 +96,9 @@ fn give_back_memory(object: &'static [u8]) {
     let page = procfs::page_size() as usize;
     if let Some(pages) = object.get(object.as_ptr().align_offset(page)..) {
         // SAFETY: nothing of this page-aligned range is ever written, so that its pages can be had from the file again.
-        unsafe { libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len() / page * page, libc::MADV_DONTNEED) };
+        unsafe {
+            libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len() / page * page, libc::MADV_DONTNEED)
+        };
     }
 }
 
