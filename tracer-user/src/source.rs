@@ -313,7 +313,7 @@ impl Source {
 
     /// Events that programs missed so far. From the first one on, further copies stand in.
     fn programs_missed(&mut self) -> Result<u64, Failure> {
-        let missed = self.tracer.missed()?.iter().map(|(_program, count)| count).sum();
+        let missed = self.tracer.missed_at_first()?;
         if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
             eprintln!(
                 "why502: this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"

@@ -193,15 +193,21 @@ impl Tracer {
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
     }
 
-    /// How many events the kernel did not show to a program because they interrupted the same program; by program, without the
-    /// further copies. Those that a further copy saw instead ([`Stats::stood_in`]) are among them.
+    /// How many events the kernel did not show to a program because they interrupted the same program; by program.
     ///
     /// # Errors
     /// If /proc does not show this process's own descriptors.
     pub fn missed(&self) -> Result<Vec<(&str, u64)>, Failure> {
-        let mut missed = misses::count(&self.object).context("the programs' own counters cannot be read")?;
-        missed.retain(|(program, _)| !hooks::is_dispensable(program));
-        Ok(missed)
+        Ok(misses::count(&self.object).context("the programs' own counters cannot be read")?)
+    }
+
+    /// How many of them are lost unless a further copy saw them instead ([`Stats::stood_in`]).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn missed_at_first(&self) -> Result<u64, Failure> {
+        let missed = self.missed()?;
+        Ok(missed.iter().filter(|(program, _)| !hooks::is_dispensable(program)).map(|(_, count)| count).sum())
     }
 
     /// Lets further copies of the programs stand in where the first ones miss events, if it is not done already. It makes each event
