@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
-use crate::tracer::{Run, are_told, binary, copies, only, run};
+use crate::tracer::{Run, binary, copies, is_told_by_kprobes, only, run};
 use crate::{Verdict, wait};
 
 /// A running `why502 record`, killed when dropped; its files go with it.
@@ -158,11 +158,11 @@ impl Recorded {
         Ok(())
     }
 
-    /// How many events these lines of it say that its hooks missed. More than none is in order only where the kernel left them out.
+    /// How many events these lines of it say that its hooks missed. More than none is in order only where kprobes do.
     pub fn missed(&self, lines: &[Value]) -> Result<u64> {
         let missed = lost(lines, "missed");
         ensure!(
-            missed == 0 || are_told(usize::try_from(missed)?, &self.stderr),
+            missed == 0 || is_told_by_kprobes(&self.stderr),
             "{missed} events were missed: {}",
             self.stderr
         );

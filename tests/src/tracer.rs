@@ -218,14 +218,14 @@ impl Account {
             .with_context(|| format!("{upstream}: {} verdicts on {count}", about.len()))
     }
 
-    /// How many events it says that it lost. More than none is in order only where the kernel left them out
-    /// ([`Account::is_orderly`]); so many failures may then have no verdict.
+    /// How many events it says that it lost. More than none is in order only where kprobes do ([`Account::is_orderly`]); so many
+    /// failures may then have no verdict.
     pub fn lost(&self) -> Result<usize> {
         Ok(self.summary["lost"].as_u64().context("a count of losses")?.try_into()?)
     }
 
     /// How sure a verdict is to be whose facts were all seen: `proven`. It may say `incomplete` if an event was lost, which
-    /// [`Account::is_orderly`] lets pass only where the kernel left it out.
+    /// [`Account::is_orderly`] lets pass only where kprobes do.
     pub fn surest(&self, verdict: &Verdict) -> &'static str {
         let is_touched = self.summary["lost"] != 0 && verdict.confidence == "incomplete";
         if is_touched { "incomplete" } else { "proven" }
@@ -238,7 +238,7 @@ impl Account {
         ensure!(status.success(), "why502 ended with {status}: {stderr}");
         ensure!(!stderr.contains("panicked"), "{stderr}");
         ensure!(
-            summary["lost"] == 0 || are_told(self.lost()?, stderr),
+            summary["lost"] == 0 || is_told_by_kprobes(stderr),
             "something was lost: {summary}; {stderr}"
         );
         ensure!(summary["failures"] == verdicts.len(), "{} verdicts, but {summary}", verdicts.len());
@@ -251,37 +251,14 @@ impl Account {
     }
 }
 
-/// Whether these losses are events for which the kernel left programs out, and it says so: kprobes, or a program with both its copies.
-pub(crate) fn are_told(lost: usize, stderr: &str) -> bool {
-    is_told_by_kprobes(stderr) || lost <= left_out(stderr)
-}
-
-/// A kernel calls no kprobe while another's program runs on the same CPU, and has room for few of the calls whose returns are hooked.
-fn is_told_by_kprobes(stderr: &str) -> bool {
+/// Whether what was lost are events that a kprobe missed, and it says so. That happens to kprobes, and to nothing else: a kernel calls none
+/// while another's program runs on the same CPU, and has room for few of the calls whose returns are hooked.
+pub(crate) fn is_told_by_kprobes(stderr: &str) -> bool {
     only().concat().contains("kprobe")
         && stderr.lines().any(|line| {
-            line.contains(" not seen to return") || line.contains(LEFT_OUT) && line.contains("kprobe_")
+            line.contains(" not seen to return")
+                || line.contains(" not seen because") && line.contains("kprobe_")
         })
-}
-
-/// What why502 says of programs that the kernel did not run, before it names them.
-const LEFT_OUT: &str = " not seen because a program of why502 was busy";
-
-/// For how many events a program and both its copies can have been left out, by what it says of each: where the kernel may preempt
-/// programs (7.0) and they take half of the time (emulated), three tasks at a time are inside of one.
-fn left_out(stderr: &str) -> usize {
-    let named = stderr.lines().find(|line| line.contains(LEFT_OUT)).and_then(|line| line.rsplit_once(": "));
-    let counts: BTreeMap<&str, usize> = named
-        .into_iter()
-        .flat_map(|(_, named)| named.split(", "))
-        .filter_map(|one| one.split_once(' '))
-        .filter_map(|(program, count)| Some((program, count.parse().ok()?)))
-        .collect();
-    let all_three = counts.iter().filter_map(|(program, first)| {
-        let [second, last] = ["2", "3"].map(|number| counts.get(format!("{program}_{number}").as_str()));
-        Some(*first.min(second?).min(last?))
-    });
-    all_three.sum()
 }
 
 /// `--copies`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is
@@ -340,22 +317,4 @@ fn collect(mut process: Process, stdout: Lines, stderr: Lines) -> Result<Run> {
 
 fn is(line: &str, kind: &str) -> bool {
     serde_json::from_str::<Value>(line).is_ok_and(|value| value["type"] == kind)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_program_and_its_copies_were_left_out_of_can_be_lost() {
-        let of = |named: &str| {
-            left_out(&format!(
-                "why502: 3 events{LEFT_OUT} with another on that CPU: {named}\nwhy502: and more"
-            ))
-        };
-        assert_eq!(of("sock_recv_length 9, sock_recv_length_2 4, sock_recv_length_3 2, kfree_skb 7"), 2);
-        assert_eq!(of("sock_recv_length 1, sock_recv_length_2 4, sock_recv_length_3 2"), 1);
-        assert_eq!(of("sock_recv_length 9, sock_recv_length_2 4, tcp_send_reset_3 5"), 0);
-        assert_eq!(left_out("why502: nothing of the kind"), 0);
-    }
 }
