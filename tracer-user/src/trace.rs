@@ -13,7 +13,7 @@ use crate::{
     args::Trace,
     clock::monotonic_ns,
     failure::Failure,
-    load::{self, Tracer},
+    load::Tracer,
     scope::{self, Beyond},
     source::Source,
     stream::Entry,
@@ -80,26 +80,18 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
-    give_back_memory(load::OBJECT);
+    give_back_memory();
     scope::greet(args, tracer.listeners());
     Source::new(tracer, args, beyond.counts_upstreams, is_verbose)
 }
 
-/// Gives back what reading the kernel's types took, several times what the tracing takes, and the pages of the BPF object, which are the
-/// program's file again when somebody reads them.
-fn give_back_memory(object: &'static [u8]) {
+/// Gives back what reading the kernel's types took: several times what the tracing takes.
+fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and works on the allocator only, which takes its own locks.
     unsafe {
         libc::malloc_trim(0)
     };
-    let page = procfs::page_size() as usize;
-    if let Some(pages) = object.get(object.as_ptr().align_offset(page)..) {
-        // SAFETY: nothing of this page-aligned range is ever written, so that its pages can be had from the file again.
-        unsafe {
-            libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len() / page * page, libc::MADV_DONTNEED)
-        };
-    }
 }
 
 /// Tells whoever waits for it that the tracing has begun.

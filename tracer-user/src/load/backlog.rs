@@ -19,7 +19,7 @@ use super::{
         Source as Hooks, function, kprobe, raw,
     },
     listeners::{self, Shown},
-    map, prepare, refused, take,
+    load, map, prepare, refused, take,
 };
 use crate::{facts::Fact, failure::Failure};
 
@@ -111,9 +111,7 @@ impl Backlog {
             .override_global("LAYOUT", &layout, true)
             .override_global("FILTERS", &filters, true)
             .override_global("PLACES", &places, true);
-        let mut object = loader.load(OBJECT).map_err(|error| {
-            Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
-        })?;
+        let mut object = load(&mut loader, OBJECT)?;
         let plan = hooks::follow(&mut object, plan(&layout, &places), only)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
             let attached = Attacher::new(&mut object).attach_one("sk_data_ready", "sk_data_ready");

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The BPF object that the build script made.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
 
 /// Which exchanges to watch, and how many at a time.
 #[derive(Clone, Debug)]
@@ -100,9 +100,7 @@ impl Tracer {
             loader.map_max_entries(map, scope.max_open);
         }
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
-        let mut object = loader.load(OBJECT).map_err(|error| {
-            Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
-        })?;
+        let mut object = load(&mut loader, OBJECT)?;
         want(&mut object, scope)?;
         let plan = hooks::attach(&mut object, &layout, &scope.only)?;
         let mut attached: Array<_, Attached> =
@@ -311,6 +309,22 @@ fn map<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map, F
 /// The errno with which the kernel refused something.
 fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
     std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
+}
+
+/// Makes an object's maps, and gives its pages back: the loader has copied what it needs, and they are the program's file again if
+/// somebody reads them.
+fn load(loader: &mut EbpfLoader<'_>, object: &'static [u8]) -> Result<Ebpf, Failure> {
+    let loaded = loader.load(object).map_err(|error| {
+        Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
+    })?;
+    let page = procfs::page_size() as usize;
+    if let Some(pages) = object.get(object.as_ptr().align_offset(page)..) {
+        // SAFETY: nothing of this page-aligned range is ever written, so that its pages can be had from the file again.
+        unsafe {
+            libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len() / page * page, libc::MADV_DONTNEED)
+        };
+    }
+    Ok(loaded)
 }
 
 /// Why the kernel refused something: its errno in words, never the verifier's log.
