@@ -77,6 +77,7 @@ macro_rules! on_fexit {
         $(#[$meta])*
         #[aya_ebpf::macros::fexit(function = $function)]
         pub fn $fexit(ctx: aya_ebpf::programs::FExitContext) -> i32 {
+            let _undisturbed = $crate::preemption::Undisturbed::begin();
             let arguments = $crate::function::keep(&ctx, $kept);
             let $returned = $crate::function::argument(&ctx, $returns);
             $($crate::copies::first!($second, arguments, $returned);)?
@@ -163,6 +164,7 @@ macro_rules! on_entry {
         $(#[$meta])*
         #[aya_ebpf::macros::fentry(function = $function)]
         pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
+            let _undisturbed = $crate::preemption::Undisturbed::begin();
             let arguments = $crate::function::keep(&ctx, $kept);
             $($crate::copies::first!($second, arguments, 0);)?
             let $arguments = arguments;

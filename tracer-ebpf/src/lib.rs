@@ -8,6 +8,7 @@
 
 pub mod accept_queue;
 mod exchange;
+mod kernel_function;
 mod layout;
 mod record;
 mod stats;
@@ -15,6 +16,9 @@ mod stats;
 pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
     PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
+};
+pub use kernel_function::{
+    IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE,
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, copy};
 pub use record::{

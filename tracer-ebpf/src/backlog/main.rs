@@ -31,6 +31,9 @@ mod packet;
 #[path = "../ports.rs"]
 mod ports;
 #[cfg(target_arch = "bpf")]
+#[path = "../preemption.rs"]
+mod preemption;
+#[cfg(target_arch = "bpf")]
 #[path = "../tcp_header.rs"]
 #[expect(dead_code, reason = "the other binary reads headers in two ways")]
 mod tcp_header;

@@ -111,7 +111,7 @@ impl Backlog {
             .override_global("LAYOUT", &layout, true)
             .override_global("FILTERS", &filters, true)
             .override_global("PLACES", &places, true);
-        let mut object = load(&mut loader, OBJECT)?;
+        let mut object = load(&mut loader, OBJECT, &kernel)?;
         let plan = hooks::follow(&mut object, plan(&layout, &places), only)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
             let attached = Attacher::new(&mut object).attach_one("sk_data_ready", "sk_data_ready");

@@ -12,6 +12,7 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracer_ebpf::{COMMON_LEN, Layout, MISSING};
 
+use super::kernel_functions;
 use crate::failure::Failure;
 
 /// Where the kernel shows its types.
@@ -20,7 +21,7 @@ pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The types of a kernel. They are read where they lie, for there are some 150,000, and a hundred are asked for.
 pub(super) struct Kernel {
     btf: Btf,
-    /// The numbers of the types of each name that the layout asks for.
+    /// The numbers of the types of each name that is asked for.
     named: HashMap<String, Vec<u32>>,
 }
 
@@ -44,10 +45,11 @@ fn map(path: &Path, file: &mut File) -> Result<Btf, String> {
     Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
 }
 
-/// Finds the types that the layout asks for, in one pass: each search by name is one.
+/// Finds the types that are asked for, in one pass: each search by name is one.
 fn index(btf: &Btf) -> HashMap<String, Vec<u32>> {
-    let mut named: HashMap<_, Vec<u32>> =
-        Layout::NAMES.iter().map(|entry| (type_name(entry), Vec::new())).collect();
+    let names = Layout::NAMES.iter().map(|entry| type_name(entry));
+    let names = names.chain(kernel_functions::names().map(str::to_owned));
+    let mut named: HashMap<_, Vec<u32>> = names.map(|name| (name, Vec::new())).collect();
     for id in 1.. {
         let Ok(found) = btf.resolve_type_by_id(id) else { break };
         let name = found.as_btf_type().and_then(|found| btf.resolve_name(found).ok());
@@ -91,6 +93,17 @@ impl Kernel {
             Some(ids) => ids.iter().filter_map(|id| self.btf.resolve_type_by_id(*id).ok()).collect(),
             None => self.btf.resolve_types_by_name(name).unwrap_or_default(),
         }
+    }
+
+    /// Whether the kernel has a type of this name, which must be one of those asked for.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.named.get(name).is_some_and(|ids| !ids.is_empty())
+    }
+
+    /// The number of a function's type, by which programs call it; the name must be one of those asked for.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        let mut ids = self.named.get(name)?.iter().copied();
+        ids.find(|id| matches!(self.btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
     }
 
     /// Every offset and number that the kernel side needs.

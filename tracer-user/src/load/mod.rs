@@ -3,6 +3,7 @@
 mod backlog;
 mod btf;
 mod hooks;
+mod kernel_functions;
 mod listeners;
 mod lockdown;
 mod misses;
@@ -91,7 +92,7 @@ impl Tracer {
     /// # Errors
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
     pub fn start(scope: &Scope) -> Result<Self, Failure> {
-        let (_, layout) = prepare()?;
+        let (kernel, layout) = prepare()?;
         let mut loader = EbpfLoader::new();
         // The object asks for no relocations, and reading all of the kernel's types takes its time.
         loader.btf(None);
@@ -100,7 +101,7 @@ impl Tracer {
             loader.map_max_entries(map, scope.max_open);
         }
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
-        let mut object = load(&mut loader, OBJECT)?;
+        let mut object = load(&mut loader, OBJECT, &kernel)?;
         want(&mut object, scope)?;
         let plan = hooks::attach(&mut object, &layout, &scope.only)?;
         let mut attached: Array<_, Attached> =
@@ -311,10 +312,11 @@ fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io
     std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
 }
 
-/// Makes an object's maps, and gives its pages back: the loader has copied what it needs, and they are the program's file again if
-/// somebody reads them.
-fn load(loader: &mut EbpfLoader<'_>, object: &'static [u8]) -> Result<Ebpf, Failure> {
-    let loaded = loader.load(object).map_err(|error| {
+/// Makes an object's maps, with its programs as they are to be on this kernel, and gives its pages back: they are the program's file
+/// again if somebody reads them.
+fn load(loader: &mut EbpfLoader<'_>, object: &'static [u8], kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
+    let settled = kernel_functions::settled(object, kernel_functions::numbers(kernel))?;
+    let loaded = loader.load(&settled).map_err(|error| {
         Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
     })?;
     let page = procfs::page_size() as usize;

@@ -10,7 +10,9 @@ use aya_ebpf::{
 use crate::{
     function::{argument, on_entry, on_return},
     kernel::{layout, read},
-    listener, packet, unix,
+    listener, packet,
+    preemption::Undisturbed,
+    unix,
 };
 
 /// The sock of a `struct socket`.
@@ -45,6 +47,7 @@ on_return! {
 /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)` returns.
 #[fexit(function = "unix_stream_connect")]
 pub fn fexit_unix_stream_connect(ctx: FExitContext) -> i32 {
+    let _undisturbed = Undisturbed::begin();
     unix::connect_returned(i64::from(argument(&ctx, 4) as i32));
     0
 }

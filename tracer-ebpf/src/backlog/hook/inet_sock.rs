@@ -6,12 +6,13 @@ use tracer_ebpf::{
     tcp_state::{CLOSE, ESTABLISHED, FIN_WAIT1, LISTEN, SYN_RECV, SYN_SENT},
 };
 
-use crate::{client, kernel, listener};
+use crate::{client, kernel, listener, preemption::Undisturbed};
 
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
 /// before the state is stored.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+    let _undisturbed = Undisturbed::begin();
     let sk: u64 = ctx.arg(0);
     let old_state = ctx.arg::<u64>(1) as u8;
     match (old_state, ctx.arg::<u64>(2) as u8) {

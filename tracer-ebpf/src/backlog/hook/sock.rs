@@ -2,12 +2,13 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::unix;
+use crate::{preemption::Undisturbed, unix};
 
 /// `sk_data_ready(const struct sock *sk)`, since 6.3; called after a connection entered a unix listener's queue, too, by the
 /// process that connects.
 #[raw_tracepoint(tracepoint = "sk_data_ready")]
 pub fn sk_data_ready(ctx: RawTracePointContext) -> i32 {
+    let _undisturbed = Undisturbed::begin();
     unix::ready(ctx.arg(0));
     0
 }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::{kernel, listener, unix};
+use crate::{kernel, listener, preemption::Undisturbed, unix};
 
 /// A system call's argument: they follow the common fields and the call's number, eight bytes each.
 #[inline(always)]
@@ -15,6 +15,7 @@ fn argument(ctx: &TracePointContext, number: usize) -> u64 {
 /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
+    let _undisturbed = Undisturbed::begin();
     unix::connect_called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2) as u32);
     0
 }
@@ -22,6 +23,7 @@ pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
 /// What connect returned.
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
+    let _undisturbed = Undisturbed::begin();
     unix::connect_returned(argument(&ctx, 0) as i64);
     0
 }
@@ -40,6 +42,7 @@ pub fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn accept_returned(ctx: &TracePointContext) -> u32 {
+    let _undisturbed = Undisturbed::begin();
     let returned = argument(ctx, 0) as i64;
     if returned >= 0 {
         listener::accepted(kernel::sock_of(returned as u64));

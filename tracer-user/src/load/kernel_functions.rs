@@ -1,0 +1,123 @@
+//! Puts the kernel's own functions where compiled programs call marks, or nothing where they are not to be called.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use object::{Object as _, ObjectSection as _, SectionKind};
+use tracer_ebpf::KERNEL_FUNCTIONS;
+
+use super::btf::Kernel;
+
+/// An instruction's length, in bytes: the operation, two registers, an offset, and four of a number.
+const INSTRUCTION: usize = 8;
+const CALL: u8 = 0x85;
+/// In a call's source register: the number is of a type in the kernel's BTF (`BPF_PSEUDO_KFUNC_CALL`), not a helper's.
+const KERNEL_FUNCTION: u8 = 2 << 4;
+/// Jumps to the next instruction.
+const NOTHING: [u8; INSTRUCTION] = [0x05, 0, 0, 0, 0, 0, 0, 0];
+
+/// Zero where the kernel interprets programs; it then refuses those that call its functions.
+const COMPILES: &str = "/proc/sys/net/core/bpf_jit_enable";
+
+/// Guards the programs of raw tracepoints in a kernel that may preempt them (`__DO_TRACE`, since 7.0).
+const PREEMPTIBLE: &str = "class_srcu_fast_notrace_t";
+
+/// The names that [`numbers`] asks for.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KERNEL_FUNCTIONS.iter().map(|function| function.name).chain([PREEMPTIBLE])
+}
+
+/// The numbers of [`KERNEL_FUNCTIONS`], in their order, where this kernel preempts programs and offers all that prevents it.
+pub(super) fn numbers(kernel: &Kernel) -> Option<[u32; KERNEL_FUNCTIONS.len()]> {
+    let interprets = fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0");
+    if interprets || !kernel.has(PREEMPTIBLE) {
+        return None;
+    }
+    let numbers: Option<Vec<u32>> =
+        KERNEL_FUNCTIONS.iter().map(|function| kernel.function(function.name)).collect();
+    numbers?.try_into().ok()
+}
+
+/// The object with these functions, or nothing, in place of every mark.
+///
+/// # Errors
+/// If it is no ELF object.
+pub(super) fn settled(elf: &[u8], numbers: Option<[u32; KERNEL_FUNCTIONS.len()]>) -> Result<Vec<u8>> {
+    let mut settled = elf.to_vec();
+    for place in marks(elf)? {
+        let instruction = &mut settled[place.at..place.at + INSTRUCTION];
+        match numbers {
+            Some(numbers) => {
+                instruction[1] = KERNEL_FUNCTION;
+                instruction[4..].copy_from_slice(&numbers[place.function].to_le_bytes());
+            }
+            None => instruction.copy_from_slice(&NOTHING),
+        }
+    }
+    Ok(settled)
+}
+
+/// Where an instruction calls a mark.
+struct Mark {
+    at: usize,
+    /// Which of [`KERNEL_FUNCTIONS`].
+    function: usize,
+}
+
+fn marks(elf: &[u8]) -> Result<Vec<Mark>> {
+    let object = object::File::parse(elf).context("the BPF object cannot be read")?;
+    let mut marks = Vec::new();
+    for section in object.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let Some((start, _length)) = section.file_range() else { continue };
+        let start = usize::try_from(start).context("the BPF object is too large")?;
+        let code = section.data().context("a section of the BPF object cannot be read")?;
+        // The second half of a long constant begins with a zero, so it is never taken for a call.
+        for (number, instruction) in code.chunks_exact(INSTRUCTION).enumerate() {
+            let called =
+                |mark: u32| instruction[..4] == [CALL, 0, 0, 0] && instruction[4..] == mark.to_le_bytes();
+            if let Some(function) = KERNEL_FUNCTIONS.iter().position(|function| called(function.mark)) {
+                marks.push(Mark { at: start + number * INSTRUCTION, function });
+            }
+        }
+    }
+    Ok(marks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::load::OBJECT;
+
+    #[test]
+    fn every_function_is_called_where_the_kernel_has_them_and_nothing_is_where_not() {
+        let marks_of = |elf: &[u8]| marks(elf).unwrap();
+        let called: HashSet<_> = marks_of(OBJECT).iter().map(|mark| mark.function).collect();
+        assert_eq!(called.len(), KERNEL_FUNCTIONS.len());
+
+        let numbers = [71_001, 71_002, 71_003, 71_004];
+        let (with, without) = (settled(OBJECT, Some(numbers)).unwrap(), settled(OBJECT, None).unwrap());
+        for Mark { at, function } in marks_of(OBJECT) {
+            let number = numbers[function].to_le_bytes();
+            assert_eq!(with[at..at + INSTRUCTION], [&[CALL, KERNEL_FUNCTION, 0, 0], &number[..]].concat());
+            assert_eq!(without[at..at + INSTRUCTION], NOTHING);
+        }
+        for settled in [with, without] {
+            assert!(marks_of(&settled).is_empty());
+            assert_eq!(settled.len(), OBJECT.len());
+        }
+    }
+
+    /// Whether they are to be called is another matter: that this kernel offers them is what its own list of them says.
+    #[test]
+    fn functions_are_known_by_their_numbers_in_the_kernels_types() {
+        let kernel = Kernel::running().unwrap();
+        let own = fs::read_to_string("/proc/kallsyms").unwrap();
+        for function in KERNEL_FUNCTIONS {
+            let is_there = own.lines().any(|line| line.split(' ').nth(2) == Some(function.name));
+            assert_eq!(kernel.function(function.name).is_some(), is_there, "{}", function.name);
+        }
+        assert_eq!(kernel.function("class_srcu_fast_notrace_t"), None);
+    }
+}
