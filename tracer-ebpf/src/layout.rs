@@ -261,7 +261,7 @@ pub struct Attached {
     pub handshake_drops: u32,
     /// One where each reset that this host's TCP sends is seen, also those that no socket sends.
     pub own_resets: u32,
-    /// One where the further copies of programs are attached ([`copy`]).
+    /// One where the further copies of programs are attached.
     pub copies: u32,
     /// One where system calls are traced.
     pub system_calls: u32,
@@ -271,15 +271,5 @@ pub struct Attached {
     pub connects_by_kprobe: u32,
 }
 
-/// The copies of a program that must see everything.
-pub mod copy {
-    /// The one that is always there.
-    pub const FIRST: u32 = 0;
-    /// One that sees what others missed.
-    pub const SECOND: u32 = 1;
-    /// Another one.
-    pub const LAST: u32 = 2;
-}
-
-/// Events that can be between their copies at a time; a power of two.
-pub const SEEN_LEN: u32 = 16_384;
+/// Hashes of events that can be between their copies at a time; a power of two.
+pub const SEEN_LEN: u32 = 4_096;

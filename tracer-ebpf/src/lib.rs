@@ -20,7 +20,7 @@ pub use exchange::{
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE,
 };
-pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, copy};
+pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN};
 pub use record::{
     Action, Aftermath, Alone, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, Served, WorkerGone,
 };

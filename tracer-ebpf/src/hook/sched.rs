@@ -4,14 +4,20 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, progra
 
 use crate::{aftermath, copies::in_copies, death, unix_end};
 
-/// Marks this event among those that copies see ([`crate::copies`]).
+/// Mark these events among those that copies see ([`crate::copies`]).
 const EXITS: u64 = 1 << 44;
+const UNIX_ENDS: u64 = 1 << 50;
 
 in_copies! {
     /// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
     /// files.
     "sched_process_exit": sched_process_exit, sched_process_exit_2, sched_process_exit_3;
     |ctx| (ctx.arg::<u64>(0), EXITS) => exits(ctx.arg(0))
+
+    /// The same, for a process of ours that has unix exchanges open; attached with the hooks of system calls. A program of its
+    /// own because `bpf_for_each_map_elem` is there since 5.13 only.
+    "sched_process_exit": unix_ends_exit, unix_ends_exit_2, unix_ends_exit_3;
+    |ctx| (ctx.arg::<u64>(0), UNIX_ENDS) => unix_ends()
 }
 
 #[inline(always)]
@@ -24,13 +30,10 @@ fn exits(task: u64) {
     }
 }
 
-/// The same, for a process of ours that has unix exchanges open; attached with the hooks of system calls. A program of its
-/// own because `bpf_for_each_map_elem` is there since 5.13 only.
-#[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn unix_ends_exit(_ctx: RawTracePointContext) -> i32 {
+#[inline(always)]
+fn unix_ends() {
     let pid_tgid = bpf_get_current_pid_tgid();
     if (pid_tgid >> 32) as u32 == pid_tgid as u32 {
         unix_end::owner_dies();
     }
-    0
 }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::{connect_call, unix_end};
+use crate::{connect_call, copies::three, unix_end};
 
 /// A system call's argument: they follow the common fields and the call's number, eight bytes each.
 #[inline(always)]
@@ -12,23 +12,32 @@ fn argument(ctx: &TracePointContext, number: usize) -> u64 {
     unsafe { ctx.read_at::<u64>(16 + 8 * number) }.unwrap_or(0)
 }
 
-/// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
-#[tracepoint(category = "syscalls", name = "sys_enter_connect")]
-pub fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    connect_call::called(argument(&ctx, 0), argument(&ctx, 1), argument(&ctx, 2));
-    0
+/// What a copy is told apart by.
+const CONNECTS: u64 = 1 << 47;
+const RETURNS: u64 = 1 << 48;
+const CLOSES: u64 = 1 << 49;
+
+/// Declares the copies of these programs.
+macro_rules! in_copies {
+    ($($(#[$meta:meta])* $name:literal: $first:ident, $second:ident, $last:ident;
+        |$ctx:ident| $what:expr => $body:expr)*) => {$(
+        three! {
+            [$(#[$meta])*] [tracepoint(category = "syscalls", name = $name)]
+            TracePointContext -> u32: $first, $second, $last; |$ctx| (argument($ctx, 0) << 6, $what) => $body
+        }
+    )*};
 }
 
-/// What connect returned.
-#[tracepoint(category = "syscalls", name = "sys_exit_connect")]
-pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    connect_call::returned(argument(&ctx, 0) as i64);
-    0
-}
+in_copies! {
+    /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
+    "sys_enter_connect": sys_enter_connect, sys_enter_connect_2, sys_enter_connect_3;
+    |ctx| CONNECTS => connect_call::called(argument(ctx, 0), argument(ctx, 1), argument(ctx, 2))
 
-/// `close(unsigned int fd)`.
-#[tracepoint(category = "syscalls", name = "sys_enter_close")]
-pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
-    unix_end::close_called(argument(&ctx, 0));
-    0
+    /// What connect returned.
+    "sys_exit_connect": sys_exit_connect, sys_exit_connect_2, sys_exit_connect_3;
+    |ctx| RETURNS => connect_call::returned(argument(ctx, 0) as i64)
+
+    /// `close(unsigned int fd)`.
+    "sys_enter_close": sys_enter_close, sys_enter_close_2, sys_enter_close_3;
+    |ctx| CLOSES => unix_end::close_called(argument(ctx, 0))
 }

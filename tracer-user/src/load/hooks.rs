@@ -220,7 +220,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 14] = [
+const COPIED: [(&str, &str); 18] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
@@ -235,6 +235,10 @@ const COPIED: [(&str, &str); 14] = [
     ("fexit_unix_stream_connect", "unix_stream_connect"),
     ("fexit_inet_stream_connect", "inet_stream_connect"),
     ("fentry_unix_release_sock", "unix_release_sock"),
+    ("unix_ends_exit", "sched_process_exit"),
+    ("sys_enter_connect", "sys_enter_connect"),
+    ("sys_exit_connect", "sys_exit_connect"),
+    ("sys_enter_close", "sys_enter_close"),
 ];
 const FURTHER: [&str; 2] = ["2", "3"];
 
@@ -253,20 +257,28 @@ fn is_copy(program: &str) -> bool {
     COPIED.iter().any(|(copied, _target)| first == Some(copied))
 }
 
-/// Attaches the further copies of the programs that are attached, in their order.
+/// Attaches the further copies of the programs that are attached, in their order, if they are not attached already.
 ///
 /// # Errors
 /// If the kernel refuses one.
-pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), ProgramError> {
-    let is_loaded = |first: &str| object.program(first).is_some_and(|program| program.fd().is_ok());
-    let loaded: Vec<_> = COPIED.into_iter().filter(|(first, _target)| is_loaded(first)).collect();
+pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
+    let is_loaded = |name: &str| object.program(name).is_some_and(|program| program.fd().is_ok());
+    let copies = COPIED.into_iter().filter(|(first, _target)| is_loaded(first));
+    let copies =
+        copies.flat_map(|(first, target)| FURTHER.map(|number| (format!("{first}_{number}"), target)));
+    let copies: Vec<_> = copies.filter(|(copy, _target)| !is_loaded(copy)).collect();
+    let is_call = |target: &str| {
+        SYSTEM_CALLS.points.iter().any(|point| matches!(point, Tracepoint(name) if *name == target))
+    };
+    let needs_tracefs = copies.iter().any(|(_copy, target)| is_call(target));
     let mut attacher = Attacher::new(object);
-    for (first, target) in loaded {
-        for number in FURTHER {
-            attacher.attach_one(&format!("{first}_{number}"), target)?;
+    let attach = || -> Result<(), Failure> {
+        for (copy, target) in copies {
+            attacher.attach_one(&copy, target).map_err(anyhow::Error::from)?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    if needs_tracefs { tracefs::with(attach) } else { attach() }
 }
 
 /// Attaches the hooks on system calls.

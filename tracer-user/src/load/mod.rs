@@ -156,6 +156,9 @@ impl Tracer {
             self.plan.sources.set(fact, source.clone());
         }
         self.traces_system_calls = true;
+        if self.has_copies {
+            hooks::attach_copies(&mut self.object)?;
+        }
         Ok(true)
     }
 
@@ -221,7 +224,7 @@ impl Tracer {
         // First: a copy that finds no note takes the event for missed.
         let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
         self.attached.set(0, Attached { copies: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
-        hooks::attach_copies(&mut self.object).map_err(anyhow::Error::from)?;
+        hooks::attach_copies(&mut self.object)?;
         Ok(true)
     }
 
