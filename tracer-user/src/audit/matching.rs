@@ -30,15 +30,21 @@ const SAME: Window = Window { before: 0, behind: SECOND };
 /// Where the others usually lie.
 const NEAR: Window = Window { before: SECOND / 2, behind: SECOND + SECOND / 2 };
 
-/// Where it may lie at most. On a host that has more to do than it can, nginx has come to an end 2 s after the kernel, and written a
-/// time 3.4 s old.
-pub const FAR: Window = Window { before: 5 * SECOND, behind: 5 * SECOND };
+/// Where it may lie on a host that has more to do than it can: nginx has come to an end 2 s after the kernel, and written a time 3.4 s
+/// old.
+const FAR: Window = Window { before: 5 * SECOND, behind: 5 * SECOND };
+
+/// Where it may lie at most, of what would have no match otherwise: on an emulated host, nginx has written a time 5.4 s old.
+pub const LATE: Window = Window { before: FAR.before, behind: 10 * SECOND };
 
 /// A verdict is paired off with a line of its own second once no older one can still come: the ledger keeps some back.
 pub const ORDERED: i64 = ledger::PATIENCE_NS as i64 + 2 * SECOND;
 
 /// And with a line that fits less well once those that it may fit better have had their turn.
 const SETTLED: i64 = ORDERED + FAR.before + FAR.behind;
+
+/// And with one that only nobody else has wanted, once the youngest such line has had its turn.
+pub const LEFT: i64 = SETTLED + LATE.behind;
 
 /// How well a line and a verdict fit; the best find each other first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +79,15 @@ pub struct Pairs {
 /// whatever line an older one could take instead is of use to the younger one as well.
 pub fn pairs(logged: &[Logged], told: &[Told], now: i64) -> Pairs {
     let classes = Classes::of(logged, told);
-    let nearest = classes.pairs(logged, told, &[SAME, NEAR, FAR], now);
-    if nearest.count == told.len() {
-        return nearest;
+    let mut best = classes.pairs(logged, told, &[SAME, NEAR, FAR, LATE], now);
+    for windows in [&[FAR, LATE][..], &[LATE]] {
+        if best.count == told.len() {
+            break;
+        }
+        let oldest = classes.pairs(logged, told, windows, now);
+        best = if oldest.count > best.count { oldest } else { best };
     }
-    let oldest = classes.pairs(logged, told, &[FAR], now);
-    if oldest.count > nearest.count { oldest } else { nearest }
+    best
 }
 
 /// Lines that fit the same verdicts, and the other way round: in a storm there are many of few.
@@ -116,7 +125,15 @@ impl Classes {
             Pairs { lines: vec![false; logged.len()], verdicts: vec![false; told.len()], count: 0 };
         for (window, wanted) in windows.iter().flat_map(|window| Fit::ALL.map(|fit| (window, fit))) {
             let is_plain = window.behind == SAME.behind && wanted != Fit::Possible;
-            let youngest = now - if is_plain { ORDERED } else { SETTLED };
+            let is_left = window.behind == LATE.behind;
+            let youngest = now
+                - if is_plain {
+                    ORDERED
+                } else if is_left {
+                    LEFT
+                } else {
+                    SETTLED
+                };
             // What one verdict finds too old or taken, so do all younger ones.
             let mut passed = vec![0; self.lines.len()];
             for (number, told) in told.iter().enumerate().take_while(|(_, told)| told.at <= youngest) {

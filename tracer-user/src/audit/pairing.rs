@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use super::{
     kind::logged_as,
     line::Failure,
-    matching::{END, Pairs, SECOND, pairs},
+    matching::{END, LEFT, Pairs, SECOND, pairs},
 };
 use crate::{cause::Cause, verdict::Upstream};
 
 /// What has found no match for this long finds none.
-const PATIENCE: i64 = 20 * SECOND;
+const PATIENCE: i64 = LEFT + 5 * SECOND;
 
 /// What may wait at a time, of either kind, for one nginx worker; the oldest beyond are given up.
 const MOST_WAITING: usize = 100_000;
