@@ -2,13 +2,14 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{packet_drop, preemption::Undisturbed};
+use crate::{copies::in_copies, packet_drop};
 
-/// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, ...)`; the reason since 5.17. Not called
-/// for packets that are consumed, a SYN dropped at a full accept queue among them.
-#[raw_tracepoint(tracepoint = "kfree_skb")]
-pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
-    let _undisturbed = Undisturbed::begin();
-    packet_drop::dropped(ctx.arg(0), ctx.arg::<u64>(2) as u32);
-    0
+/// Marks this event among those that copies see ([`crate::copies`]).
+const DROPPED: u64 = 1 << 51;
+
+in_copies! {
+    /// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, ...)`; the reason since 5.17. Not called
+    /// for packets that are consumed, a SYN dropped at a full accept queue among them.
+    "kfree_skb": kfree_skb, kfree_skb_2, kfree_skb_3;
+    |ctx| (ctx.arg::<u64>(0), DROPPED) => packet_drop::dropped(ctx.arg(0), ctx.arg::<u64>(2) as u32)
 }

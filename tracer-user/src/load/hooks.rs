@@ -220,7 +220,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 }
 
 /// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 18] = [
+const COPIED: [(&str, &str); 19] = [
     ("inet_sock_set_state", "inet_sock_set_state"),
     ("sock_send_length", "sock_send_length"),
     ("sock_recv_length", "sock_recv_length"),
@@ -235,6 +235,7 @@ const COPIED: [(&str, &str); 18] = [
     ("fexit_unix_stream_connect", "unix_stream_connect"),
     ("fexit_inet_stream_connect", "inet_stream_connect"),
     ("fentry_unix_release_sock", "unix_release_sock"),
+    ("kfree_skb", "kfree_skb"),
     ("unix_ends_exit", "sched_process_exit"),
     ("sys_enter_connect", "sys_enter_connect"),
     ("sys_exit_connect", "sys_exit_connect"),
