@@ -164,8 +164,8 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
     let moment = Duration::from_millis(u64::from(wait::patience()));
     let ended = |verdict: &Verdict| verdict.time.parse::<Timestamp>().ok();
     let accepted = |verdict: &Verdict| {
-        let before_end = verdict.us.ended?.checked_sub(verdict.us.accepted?)?;
-        Some(ended(verdict)? - Duration::from_micros(before_end))
+        let began = ended(verdict)? - Duration::from_micros(verdict.us.ended?);
+        Some(began + Duration::from_micros(verdict.us.accepted?))
     };
     let accepted_at_the_end = |verdict: &Verdict| {
         let first_end = ended(one).min(ended(other));

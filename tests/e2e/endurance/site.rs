@@ -232,7 +232,7 @@ impl Site {
                     && entry["pid"] == verdict.nginx.pid
                     && self.pools.iter().any(|pool| pool.endpoint().to_string() == verdict.upstream.addr)
                     && verdict.name() == "premature_close/worker_killed"
-                    && verdict.confidence == "inferred"
+                    && verdict.confidence != "proven"
             };
             let place = logged.iter().position(is_it);
             logged.swap_remove(place.with_context(|| format!("nginx logged nothing of this: {entry:#}"))?);
