@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn copies_are_told_from_what_they_copy() {
         assert!(is_copy("sock_send_length_2") && is_copy("fentry_unix_release_sock_3"));
-        for name in ["sock_send_length", "fentry_unix_release_sock", "sock_send_length_4", "kfree_skb_2"] {
+        for name in ["sock_send_length", "fentry_unix_release_sock", "sock_send_length_4", "mark_victim_2"] {
             assert!(!is_copy(name), "{name}");
         }
     }
