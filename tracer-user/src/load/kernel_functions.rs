@@ -29,8 +29,8 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 
 /// The numbers of [`KERNEL_FUNCTIONS`], in their order, where this kernel preempts programs and offers all that prevents it.
 pub(super) fn numbers(kernel: &Kernel) -> Option<[u32; KERNEL_FUNCTIONS.len()]> {
-    let interprets = fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0");
-    if interprets || !kernel.has(PREEMPTIBLE) {
+    let interprets = || fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0");
+    if !kernel.has(PREEMPTIBLE) || interprets() {
         return None;
     }
     let numbers: Option<Vec<u32>> =
