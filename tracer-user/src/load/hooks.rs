@@ -174,7 +174,7 @@ pub(super) fn follow(object: &mut Ebpf, plans: Vec<Plan>, only: &[HookKind]) -> 
         let mut reasons = Vec::new();
         let mut source_in_use = None;
         for source in sources.iter().filter(|source| allowed(source.kind)) {
-            match attacher.attach_mounted(source) {
+            match attacher.attach(source) {
                 Ok(name) => {
                     source_in_use = Some(name);
                     break;
@@ -268,18 +268,11 @@ pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
     let copies =
         copies.flat_map(|(first, target)| FURTHER.map(|number| (format!("{first}_{number}"), target)));
     let copies: Vec<_> = copies.filter(|(copy, _target)| !is_loaded(copy)).collect();
-    let is_call = |target: &str| {
-        SYSTEM_CALLS.points.iter().any(|point| matches!(point, Tracepoint(name) if *name == target))
-    };
-    let needs_tracefs = copies.iter().any(|(_copy, target)| is_call(target));
     let mut attacher = Attacher::new(object);
-    let attach = || -> Result<(), Failure> {
-        for (copy, target) in copies {
-            attacher.attach_one(&copy, target).map_err(anyhow::Error::from)?;
-        }
-        Ok(())
-    };
-    if needs_tracefs { tracefs::with(attach) } else { attach() }
+    for (copy, target) in copies {
+        attacher.attach_one(&copy, target).map_err(anyhow::Error::from)?;
+    }
+    Ok(())
 }
 
 /// Attaches the hooks on system calls.
@@ -287,17 +280,12 @@ pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
 /// # Errors
 /// If the kernel refuses one, or its tracefs cannot be had.
 pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
-    tracefs::with(|| {
-        let mut attacher = Attacher::new(object);
-        let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
-        if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
-            eprintln!(
-                "why502: an nginx that dies is not seen to end its unix exchanges: {}",
-                refused(&error)
-            );
-        }
-        Ok(name)
-    })
+    let mut attacher = Attacher::new(object);
+    let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
+    if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
+        eprintln!("why502: an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
+    }
+    Ok(name)
 }
 
 pub(super) struct Attacher<'a> {
@@ -319,14 +307,6 @@ impl<'a> Attacher<'a> {
         for (program, _) in source.points.iter().flat_map(|point| programs(source.kind, *point)) {
             self.detach(&program);
         }
-    }
-
-    /// The same as `attach`, with tracefs at hand for what needs it.
-    fn attach_mounted(&mut self, source: &Source) -> Result<String, String> {
-        if source.kind != HookKind::SystemCall {
-            return self.attach(source);
-        }
-        tracefs::with(|| self.attach(source).map_err(Failure::CannotTrace)).map_err(|error| error.to_string())
     }
 
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
@@ -362,7 +342,7 @@ impl<'a> Attacher<'a> {
         let result = match program {
             Program::RawTracePoint(program) => program.load().and_then(|()| program.attach(target).map(drop)),
             Program::TracePoint(program) => {
-                program.load().and_then(|()| program.attach("syscalls", target).map(drop))
+                program.load().and_then(|()| tracefs::with(|| program.attach("syscalls", target).map(drop))?)
             }
             Program::KProbe(program) => program.load().and_then(|()| program.attach(target, 0).map(drop)),
             Program::FEntry(program) => {

@@ -1,13 +1,11 @@
 //! tracefs, which numbers the tracepoints on system calls.
 
-use std::{fs, thread};
+use std::{fs, io, panic, thread};
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-
-use crate::failure::Failure;
 
 const PATH: &str = "/sys/kernel/tracing";
 
@@ -20,19 +18,17 @@ pub fn is_mounted() -> bool {
 /// does, so that nothing is left behind.
 ///
 /// # Errors
-/// Those of `work`, or that tracefs cannot be mounted.
-pub(super) fn with<T: Send>(work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+/// That tracefs cannot be mounted.
+pub(super) fn with<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     if is_mounted() {
-        return work();
+        return Ok(work());
     }
     let mounted = || {
         mount_privately()
-            .map_err(|error| Failure::CannotTrace(format!("tracefs cannot be mounted on {PATH}: {error}")))?;
-        work()
+            .map_err(|error| io::Error::other(format!("tracefs cannot be mounted on {PATH}: {error}")))?;
+        Ok(work())
     };
-    thread::scope(|scope| scope.spawn(mounted).join()).unwrap_or_else(|_| {
-        Err(Failure::Run(anyhow::anyhow!("attaching the hooks on system calls panicked")))
-    })
+    thread::scope(|scope| scope.spawn(mounted).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 fn mount_privately() -> nix::Result<()> {
