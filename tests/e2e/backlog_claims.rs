@@ -114,7 +114,7 @@ fn an_overflow_while_watching_is_told() -> Result<()> {
     let file = fpm.pool_file();
     let file = file.to_str().context("a path that is no text")?;
     let backlog = Backlog::start(&[":9484", "--verify", "--fpm-pool", file])?;
-    let _crowd = namespace.crowd(fpm.endpoint(), 5)?;
+    let _crowd = namespace.file(&namespace, fpm.endpoint(), 5)?;
     let account = backlog.stop()?;
     let overflowed = check(&account, &["nothing overflowed"])?;
     ensure!(overflowed["holds"] == false, "{overflowed}");

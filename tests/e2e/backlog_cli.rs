@@ -49,8 +49,8 @@ fn told(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Resu
     let namespace = Namespace::new()?;
     let tracer = Tracer::run_as("backlog", &[&listener.to_string()], terminal, |_| {})?;
     let _socket = namespace.listen(listener, 1)?;
-    let _crowd = namespace.crowd(listener, 5)?;
-    drop(namespace.crowd(listener, 1)?);
+    let _crowd = namespace.file(&namespace, listener, 5)?;
+    drop(namespace.file(&namespace, listener, 1)?);
     wait::until_true("each SYN to be dropped", || Ok(namespace.tcp_counter("ListenOverflows")? >= 4))?;
     tracer.signal(signal)?;
     let run = tracer.end()?;

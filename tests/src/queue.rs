@@ -11,7 +11,7 @@ use procfs::net::{TcpNetEntries, TcpState};
 use crate::{Endpoint, Namespace, process, wait};
 
 impl Namespace {
-    /// How many connections wait at a listener to be accepted; `None` if nobody listens there.
+    /// How many connections wait at a listener to be accepted, or at all that share its port; `None` if nobody listens there.
     pub fn accept_queue(&self, listener: &Endpoint) -> Result<Option<u32>> {
         match listener {
             Endpoint::Tcp(address) => {
@@ -21,8 +21,9 @@ impl Namespace {
                     let machine = procfs::current_system_info();
                     TcpNetEntries::from_file(&path, machine).context("listing TCP sockets")
                 })?;
-                let mut listeners = entries.0.into_iter().filter(|entry| entry.state == TcpState::Listen);
-                Ok(listeners.find(|entry| entry.local_address == *address).map(|entry| entry.rx_queue))
+                let listeners = entries.0.into_iter().filter(|entry| entry.state == TcpState::Listen);
+                let queues = listeners.filter(|entry| entry.local_address == *address);
+                Ok(queues.map(|entry| entry.rx_queue).reduce(|all, one| all + one))
             }
             Endpoint::Unix(path) => {
                 let mut ss = self.command(process::find_program(&["ss"])?);

@@ -8,7 +8,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{CLIENTS, CONNECTING},
+    maps::{CLIENTS, CONNECTING, GONE},
     ports::port_is_watched,
     victim,
 };
@@ -101,4 +101,7 @@ pub fn ended(sk: u64, old_state: u8) {
         _ => Fate::Failed,
     };
     victim::ended(&key, fate, errno);
+    if old_state != tcp_state::SYN_SENT {
+        let _evicts = CLIENTS.insert(key, GONE, 0);
+    }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{
-    PATH_LEN, Task,
+    COMM_LEN, PATH_LEN, Task,
     accept_queue::{Attached, Key, Listener, MAX_LISTENERS, MAX_VICTIMS, RING_BYTES, Stats, Victim},
 };
 
@@ -88,9 +88,12 @@ pub static VICTIMS: HashMap<Key, Victim> = HashMap::with_max_entries(MAX_VICTIMS
 #[map]
 pub static CONNECTING: LruHashMap<u64, Task> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Who has connected to such a port lately.
+/// Who has connected to such a port lately; [`GONE`] where that connection met a full queue and its client's end is over.
 #[map]
 pub static CLIENTS: LruHashMap<Key, Task> = LruHashMap::with_max_entries(16_384, 0);
+
+/// No task: its tgid is zero. What the client's kernel still sends, its FIN first, is of no further connection.
+pub const GONE: Task = Task { tgid: 0, tid: 0, comm: [0; COMM_LEN] };
 
 /// Unix connects under way, by thread.
 #[map]

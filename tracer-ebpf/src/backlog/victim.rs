@@ -9,7 +9,7 @@ use crate::{
     address::is_global,
     kernel::{self, layout, read},
     listener,
-    maps::{CLIENTS, RING, STATS, VICTIMS, count},
+    maps::{CLIENTS, GONE, RING, STATS, VICTIMS, count},
 };
 
 /// Names the attempt of `client` to connect to a port, in a network namespace.
@@ -37,7 +37,7 @@ pub enum Stage {
     FinalAck,
 }
 
-/// An attempt met a full queue. `isn` is the SYN's sequence number.
+/// An attempt met a full queue; none if it is over already. `isn` is the SYN's sequence number.
 #[inline(always)]
 pub fn met_full<'a>(
     listener: &Listener,
@@ -55,14 +55,18 @@ pub fn met_full<'a>(
     if !known {
         // A client that uses its port again has given up what it had begun with it.
         ended(key, Fate::ClosedByClient, 0);
+        // SAFETY: copied out at once.
+        let task = unsafe { CLIENTS.get(key) }.copied();
+        if stage == Stage::FinalAck && task.is_some_and(|task| task.tgid == GONE.tgid) {
+            return None;
+        }
         let new = Victim {
             listener: listener.sock,
             listener_since_ns: listener.since_ns,
             first_ns: now,
             client: *client,
             isn,
-            // SAFETY: copied out at once.
-            task: unsafe { CLIENTS.get(key) }.copied().unwrap_or_default(),
+            task: task.unwrap_or_default(),
             ..Victim::default()
         };
         if VICTIMS.insert(key, new, 0).is_err() {
