@@ -142,7 +142,10 @@ fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()
             None => only.push(verdict),
         }
     }
-    let rest: Vec<_> = rest.into_values().flatten().collect();
+    let mut rest: Vec<_> = rest.into_values().flatten().collect();
+    for left in [&mut only, &mut rest] {
+        left.retain(|verdict| !may_be_alone(verdict));
+    }
     ensure!(
         only.len() <= lost && rest.len() <= lost,
         "only the first said {only:#?}, only the second {rest:#?}"
@@ -160,8 +163,6 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
     // One of them may have lost an event, where kprobes do.
     let is_as_sure = one.confidence == other.confidence
         || [one, other].iter().any(|verdict| verdict.confidence == "incomplete");
-    // Each tells the wall clock's time as it knows it.
-    let moment = Duration::from_millis(u64::from(wait::patience()));
     let ended = |verdict: &Verdict| verdict.time.parse::<Timestamp>().ok();
     let accepted = |verdict: &Verdict| {
         let began = ended(verdict)? - Duration::from_micros(verdict.us.ended?);
@@ -169,7 +170,7 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
     };
     let accepted_at_the_end = |verdict: &Verdict| {
         let first_end = ended(one).min(ended(other));
-        accepted(verdict).zip(first_end).is_some_and(|(accepted, end)| accepted + moment >= end)
+        accepted(verdict).zip(first_end).is_some_and(|(accepted, end)| accepted + moment() >= end)
     };
     let same_worker = match (one.worker_pid(), other.worker_pid()) {
         (Some(_), None) => accepted_at_the_end(one),
@@ -177,6 +178,21 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
         (one, other) => one == other,
     };
     same_worker && is_as_sure && said(one) == said(other)
+}
+
+/// Whether only one of two tracers may give this verdict, which is no failure to nginx if it had read the whole response: the worker's
+/// end was over a moment before nginx's, and to the other's hook, which runs after that of the first, a moment after it.
+fn may_be_alone(verdict: &Verdict) -> bool {
+    let has_read = verdict.bytes.as_ref().and_then(|bytes| bytes.received) > Some(0);
+    let ends = verdict.us.worker_ended.zip(verdict.us.ended);
+    let at_once =
+        ends.is_some_and(|(worker, nginx)| Duration::from_micros(nginx.saturating_sub(worker)) <= moment());
+    verdict.cause == "premature_close" && verdict.confidence == "inferred" && has_read && at_once
+}
+
+/// How far apart the hooks of two tracers may run for one event, and the clocks by which each tells the time.
+fn moment() -> Duration {
+    Duration::from_millis(u64::from(wait::patience()))
 }
 
 /// The processes in a network namespace, by what its link in /proc says.
