@@ -100,28 +100,32 @@ pub fn name(victim: &mut Victim, task: &Task) {
     }
 }
 
-/// A victim's fate is known: tells it.
+/// A victim's fate is known: tells it, unless userspace has taken it in meanwhile. Whoever removes it tells it.
 #[inline(always)]
 pub fn ended(key: &Key, fate: Fate, errno: u32) {
     let Some(victim) = find(key) else { return };
     victim.fate = fate as u32;
     victim.errno = errno;
     victim.ended_ns = listener::now();
-    match RING.reserve::<VictimEnded>(0) {
-        Some(mut entry) => {
-            let record = entry.as_mut_ptr();
-            // SAFETY: the entry is exactly one record; every byte of it is written here.
-            unsafe {
-                (*record).header =
-                    Header { kind: Kind::VictimEnded as u32, len: size_of::<VictimEnded>() as u32 };
-                (*record).victim = *victim;
-            }
-            entry.submit(0);
+    let Some(mut entry) = RING.reserve::<VictimEnded>(0) else {
+        if VICTIMS.remove(key).is_ok() {
+            count!(open, u64::MAX);
+            count!(lost, 1);
         }
-        None => count!(lost, 1),
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::VictimEnded as u32, len: size_of::<VictimEnded>() as u32 };
+        (*record).victim = *victim;
     }
-    let _gone = VICTIMS.remove(key);
-    count!(open, u64::MAX);
+    if VICTIMS.remove(key).is_ok() {
+        count!(open, u64::MAX);
+        entry.submit(0);
+    } else {
+        entry.discard(0);
+    }
 }
 
 /// It did not meet a full queue after all.

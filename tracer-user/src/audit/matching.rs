@@ -34,8 +34,9 @@ const NEAR: Window = Window { before: SECOND / 2, behind: SECOND + SECOND / 2 };
 /// old.
 const FAR: Window = Window { before: 5 * SECOND, behind: 5 * SECOND };
 
-/// Where it may lie at most, of what would have no match otherwise: on an emulated host, nginx has written a time 5.4 s old.
-pub const LATE: Window = Window { before: FAR.before, behind: 10 * SECOND };
+/// Where it may lie at most, of what would have no match otherwise: on an emulated host, nginx has written a time 5.4 s old, and
+/// come to an end more than 5 s after the kernel.
+pub const LATE: Window = Window { before: 10 * SECOND, behind: 10 * SECOND };
 
 /// A verdict is paired off with a line of its own second once no older one can still come: the ledger keeps some back.
 pub const ORDERED: i64 = ledger::PATIENCE_NS as i64 + 2 * SECOND;
@@ -44,7 +45,7 @@ pub const ORDERED: i64 = ledger::PATIENCE_NS as i64 + 2 * SECOND;
 const SETTLED: i64 = ORDERED + FAR.before + FAR.behind;
 
 /// And with one that only nobody else has wanted, once the youngest such line has had its turn.
-pub const LEFT: i64 = SETTLED + LATE.behind;
+pub const LEFT: i64 = ORDERED + LATE.before + LATE.behind;
 
 /// How well a line and a verdict fit; the best find each other first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

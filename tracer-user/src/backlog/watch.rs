@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -78,11 +79,13 @@ async fn watch(args: &Args) -> Result<(), Failure> {
             _ = terminate.recv() => is_over = true,
         }
         let mut batch = || -> io::Result<()> {
-            while let Some(record) = ring.get_mut().next() {
-                run.take(&Bytes::copy_from_slice(&record))?;
-            }
+            run.take_all(ring.get_mut())?;
             if is_over {
-                run.end()?;
+                let balances = run.balance();
+                run.tell_open()?;
+                // Those that ended while the sums were looked at.
+                run.take_all(ring.get_mut())?;
+                run.end(&balances)?;
             } else if is_time {
                 run.tick()?;
             }
@@ -244,6 +247,14 @@ impl<'a> Run<'a> {
         self.closed.push(queue);
     }
 
+    /// Takes in what waits in the ring buffer.
+    fn take_all(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<()> {
+        while let Some(record) = ring.next() {
+            self.take(&Bytes::copy_from_slice(&record))?;
+        }
+        Ok(())
+    }
+
     /// Takes in one record of the ring buffer.
     fn take(&mut self, bytes: &Bytes) -> io::Result<()> {
         match decode(bytes) {
@@ -294,26 +305,32 @@ impl<'a> Run<'a> {
         self.output.queues(&self.told(), Moment::Running)?;
         let now = monotonic_ns();
         for (key, victim) in self.backlog.victims() {
-            if let Some(outcome) = judged(&victim, now) {
-                self.backlog.forget(&key);
+            if let Some(outcome) = judged(&victim, now)
+                && self.backlog.forget(&key)
+            {
                 self.tell(&victim, Some(outcome))?;
             }
         }
         Ok(())
     }
 
-    /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
-    fn end(&mut self) -> io::Result<()> {
-        let balances = self.balance();
+    /// Tells each victim whose fate is open, as it stands.
+    fn tell_open(&mut self) -> io::Result<()> {
         for (key, victim) in self.backlog.victims() {
-            self.backlog.forget(&key);
-            self.tell(&victim, Some(at_the_end(&victim)))?;
+            if self.backlog.forget(&key) {
+                self.tell(&victim, Some(at_the_end(&victim)))?;
+            }
         }
+        Ok(())
+    }
+
+    /// It is over: tells the queues as they are in the end, and the sums held against the kernel's.
+    fn end(&mut self, balances: &[Balance]) -> io::Result<()> {
         let mut last = self.told();
         let gone = self.closed.iter().filter(|queue| self.choice.has(queue)).cloned();
         last.extend(gone);
         self.output.queues(&last, Moment::Last)?;
-        self.output.balance(&balances)?;
+        self.output.balance(balances)?;
         if self.args.verify {
             let checks = self.verify(&last);
             self.output.checks(&checks)?;

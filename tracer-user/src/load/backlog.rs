@@ -186,10 +186,9 @@ impl Backlog {
         entries(&self.victims)
     }
 
-    /// Forgets a victim that has been told.
-    pub fn forget(&mut self, key: &Key) {
-        // The kernel side may have ended and told it meanwhile.
-        let _gone = self.victims.remove(key);
+    /// Forgets a victim. Returns whether the caller is to tell it: otherwise the kernel side has ended and told it meanwhile.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        self.victims.remove(key).is_ok()
     }
 }
 
