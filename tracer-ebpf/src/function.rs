@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_probe_read_kernel},
     macros::map,
     maps::LruHashMap,
     programs::ProbeContext,
@@ -11,7 +11,7 @@ use tracer_ebpf::MISSING;
 
 use crate::{kernel::layout, maps::count};
 
-/// The arguments of functions that kprobes are inside of, by `thread << 32 | function`.
+/// The arguments of functions that kprobes are inside of, by [`call`].
 #[map]
 pub static CALLS: LruHashMap<u64, [u64; 3]> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -51,10 +51,17 @@ fn register(position: u32) -> u64 {
     u64::from(if offset == MISSING { 8 * position } else { offset })
 }
 
-/// Names the running thread's call of a function.
+/// Names the running thread's call of a function: `thread << 32 | function`. All idle threads have the number zero, and packets come to
+/// each at once: there, the processor is named, which they never leave.
 #[inline(always)]
 pub fn call(function: u32) -> u64 {
-    u64::from(bpf_get_current_pid_tgid() as u32) << 32 | u64::from(function)
+    const IDLE: u32 = 1 << 31;
+    let thread = match bpf_get_current_pid_tgid() as u32 {
+        // SAFETY: the helper takes nothing.
+        0 => IDLE | unsafe { bpf_get_smp_processor_id() },
+        thread => thread,
+    };
+    u64::from(thread) << 32 | u64::from(function)
 }
 
 /// The last argument of a call whose return has nothing to tell any more.
