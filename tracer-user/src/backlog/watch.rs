@@ -81,11 +81,7 @@ async fn watch(args: &Args) -> Result<(), Failure> {
         let mut batch = || -> io::Result<()> {
             run.take_all(ring.get_mut())?;
             if is_over {
-                let balances = run.balance();
-                run.tell_open()?;
-                // Those that ended while the sums were looked at.
-                run.take_all(ring.get_mut())?;
-                run.end(&balances)?;
+                run.end(ring.get_mut())?;
             } else if is_time {
                 run.tick()?;
             }
@@ -304,8 +300,13 @@ impl<'a> Run<'a> {
         self.look();
         self.output.queues(&self.told(), Moment::Running)?;
         let now = monotonic_ns();
+        self.tell_open(|victim| judged(victim, now))
+    }
+
+    /// Tells each victim whose fate the kernel side left open and of which there is something to say.
+    fn tell_open(&mut self, outcome: impl Fn(&Victim) -> Option<Outcome>) -> io::Result<()> {
         for (key, victim) in self.backlog.victims() {
-            if let Some(outcome) = judged(&victim, now)
+            if let Some(outcome) = outcome(&victim)
                 && self.backlog.forget(&key)
             {
                 self.tell(&victim, Some(outcome))?;
@@ -314,23 +315,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Tells each victim whose fate is open, as it stands.
-    fn tell_open(&mut self) -> io::Result<()> {
-        for (key, victim) in self.backlog.victims() {
-            if self.backlog.forget(&key) {
-                self.tell(&victim, Some(at_the_end(&victim)))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// It is over: tells the queues as they are in the end, and the sums held against the kernel's.
-    fn end(&mut self, balances: &[Balance]) -> io::Result<()> {
+    /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
+    fn end(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<()> {
+        let balances = self.balance();
+        self.tell_open(|victim| Some(at_the_end(victim)))?;
+        // Those that ended while the sums were looked at.
+        self.take_all(ring)?;
         let mut last = self.told();
         let gone = self.closed.iter().filter(|queue| self.choice.has(queue)).cloned();
         last.extend(gone);
         self.output.queues(&last, Moment::Last)?;
-        self.output.balance(balances)?;
+        self.output.balance(&balances)?;
         if self.args.verify {
             let checks = self.verify(&last);
             self.output.checks(&checks)?;
