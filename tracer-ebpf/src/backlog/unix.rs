@@ -232,7 +232,9 @@ pub fn connect_returned(ret: i64) {
     let Some(listener) = listener::find(call.listener) else { return };
     let waited = listener::now().saturating_sub(call.start_ns);
     match ret {
-        0 if call.met_full != 0 && waited <= AT_ONCE_NS => victim::forgotten(&key),
+        0 if call.met_full != 0 && waited <= AT_ONCE_NS => {
+            let _was_open = victim::forgotten(&key);
+        }
         0 if call.met_full != 0 => {
             // SAFETY: a counter in a map.
             unsafe { kernel::add(&raw mut listener.unix_waited, 1) };

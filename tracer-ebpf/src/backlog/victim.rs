@@ -108,8 +108,7 @@ pub fn ended(key: &Key, fate: Fate, errno: u32) {
     victim.errno = errno;
     victim.ended_ns = listener::now();
     let Some(mut entry) = RING.reserve::<VictimEnded>(0) else {
-        if VICTIMS.remove(key).is_ok() {
-            count!(open, u64::MAX);
+        if forgotten(key) {
             count!(lost, 1);
         }
         return;
@@ -120,20 +119,21 @@ pub fn ended(key: &Key, fate: Fate, errno: u32) {
         (*record).header = Header { kind: Kind::VictimEnded as u32, len: size_of::<VictimEnded>() as u32 };
         (*record).victim = *victim;
     }
-    if VICTIMS.remove(key).is_ok() {
-        count!(open, u64::MAX);
+    if forgotten(key) {
         entry.submit(0);
     } else {
         entry.discard(0);
     }
 }
 
-/// It did not meet a full queue after all.
+/// It is no victim any more, or never was. Returns whether it was one until now.
 #[inline(always)]
-pub fn forgotten(key: &Key) {
-    if VICTIMS.remove(key).is_ok() {
+pub fn forgotten(key: &Key) -> bool {
+    let was_open = VICTIMS.remove(key).is_ok();
+    if was_open {
         count!(open, u64::MAX);
     }
+    was_open
 }
 
 /// A connection has entered the queue, maybe after it had met it full. Also learns that nginx uses this listener.
