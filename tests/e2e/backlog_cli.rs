@@ -58,7 +58,8 @@ fn told(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Resu
     ensure!(
         run.stdout.last().is_some_and(|line| line.contains("4 connections met a full queue")),
         "{}\n{}",
-        run.stdout.join("\n"),
+        // What a terminal was told is one long line.
+        run.stdout.join("\n").replace('\r', "\n"),
         run.stderr
     );
     Ok(run)
