@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::accept;
+use rig::tracer::run;
 use rig::{Backlog, Endpoint, Fpm, Location, Namespace, Nginx, wait};
 
 const BACKLOG: usize = 3;
@@ -393,6 +394,34 @@ fn listeners_that_share_a_port_are_told_apart() -> Result<()> {
     ensure!(account.all("overflow").len() == 50, "{} victims", account.all("overflow").len());
     ensure!(account.reconciled(&listener)?["difference"] == 0);
     Ok(())
+}
+
+/// A look at the listeners may come while the kernel side writes a new one down. Taken for one that listens elsewhere, it was not told, nor
+/// were the clients that met its full queue.
+#[test]
+fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
+    const LOOKS: usize = 12;
+    let namespace = Namespace::new()?;
+    let (listener, is_over) = (Endpoint::v4(9481), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| namespace.listen_and_stop(&listener, &is_over));
+        let told = (0..LOOKS).try_for_each(|_| -> Result<()> {
+            let run = run(&["backlog", "--all", "-o", "json", "-d", "1ms"])?;
+            ensure!(run.status.success(), "{}: {}", run.status, run.stderr);
+            for line in run.stdout.iter().filter(|line| line.contains("\"type\":\"listener\"")) {
+                let told: serde_json::Value = serde_json::from_str(line)?;
+                let addr = told["addr"].as_str().unwrap_or_default();
+                ensure!(
+                    !addr.ends_with(":0") && (addr != listener.to_string() || told["limit"] == 1),
+                    "{told}"
+                );
+            }
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let churned = churn.join().map_err(|_| anyhow!("listening panicked"))?;
+        churned.and(told)
+    })
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen,
+    setsockopt, shutdown, socket, sockopt,
 };
 
 use crate::{Endpoint, Namespace};
@@ -38,6 +39,16 @@ impl Namespace {
             backlog,
             Manner { deferring: true, ..Manner::default() },
         )?))
+    }
+
+    /// Listens over TCP and stops listening, as often as it can, until `is_over`.
+    pub fn listen_and_stop(&self, endpoint: &Endpoint, is_over: &AtomicBool) -> Result<()> {
+        let socket = self.listen(endpoint, 1)?;
+        while !is_over.load(Ordering::Relaxed) {
+            shutdown(socket.as_raw_fd(), Shutdown::Read)?;
+            listen(&socket, Backlog::new(1)?)?;
+        }
+        Ok(())
     }
 
     fn listen_so(&self, endpoint: &Endpoint, backlog: i32, manner: Manner) -> Result<OwnedFd> {

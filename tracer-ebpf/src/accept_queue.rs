@@ -76,7 +76,7 @@ pub struct Listener {
     pub sock: u64,
     /// Its `struct net`.
     pub net: u64,
-    /// When it was seen first.
+    /// When it was seen first. Written last: while it is zero, the rest is not there yet.
     pub since_ns: u64,
     /// The number of its inode; zero while unknown.
     pub inode: u64,

@@ -128,6 +128,20 @@ fn remove_under(key: &ListenerKey, sock: u64) {
     }
 }
 
+/// Says that all of an entry is written: no write before is moved behind this one.
+#[inline(always)]
+fn is_there(listener: &mut Listener, now: u64) {
+    // SAFETY: an aligned field of eight bytes. Inline, for the compiler keeps other writes on their side of it.
+    unsafe {
+        core::arch::asm!(
+            "*(u64 *)({field} + 0) = {now}",
+            field = in(reg) &raw mut listener.since_ns,
+            now = in(reg) now,
+            options(nostack),
+        );
+    }
+}
+
 /// A socket began to listen, called by its owner, or was shown to us by userspace while it listens.
 #[inline(always)]
 pub fn add(sk: u64, family: u16, by_owner: bool) {
@@ -139,7 +153,6 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     let Some(listener) = find(sk) else { return };
     listener.sock = sk;
     listener.net = kernel::net(sk);
-    listener.since_ns = now();
     listener.inode = inode(sk);
     listener.netns = read(listener.net, layout!(net_inum));
     if by_owner {
@@ -161,7 +174,9 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
         }
     }
     listener.first_depth = depth(sk, family);
-    look(listener, listener.since_ns);
+    let now = now();
+    look(listener, now);
+    is_there(listener, now);
 }
 
 /// The tracer itself calls receive on listeners that are older than it, which fails and hands over their address.

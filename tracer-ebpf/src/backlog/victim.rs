@@ -60,10 +60,14 @@ pub fn met_full<'a>(
         if stage == Stage::FinalAck && task.is_some_and(|task| task.tgid == GONE.tgid) {
             return None;
         }
+        // Whole from the start: userspace may read it at any moment.
         let new = Victim {
             listener: listener.sock,
             listener_since_ns: listener.since_ns,
             first_ns: now,
+            last_ns: now,
+            syn_drops: u32::from(stage == Stage::First),
+            ack_drops: u32::from(stage == Stage::FinalAck),
             client: *client,
             isn,
             task: task.unwrap_or_default(),
@@ -74,9 +78,9 @@ pub fn met_full<'a>(
             return None;
         }
         count!(open, 1);
+        return find(key);
     }
-    // SAFETY: preallocated map memory.
-    let victim = unsafe { &mut *VICTIMS.get_ptr_mut(key)? };
+    let victim = find(key)?;
     victim.last_ns = now;
     match stage {
         Stage::First => victim.syn_drops += 1,

@@ -66,12 +66,15 @@ impl Waits {
     }
 }
 
+/// A listener's name: its address in the kernel is used again, the moment it was seen first (ns, monotonic) is not.
+pub(super) type Name = (u64, u64);
+
 /// A listener with its accept queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
     /// The kernel's address of it.
     pub sock: u64,
-    /// When it was seen first (ns, monotonic): with `sock` it names the listener.
+    /// When it was seen first (ns, monotonic).
     pub since_ns: u64,
     /// Where it listens.
     pub addr: Upstream,
@@ -106,6 +109,11 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// What names it.
+    pub(super) fn name(&self) -> Name {
+        (self.sock, self.since_ns)
+    }
+
     /// What the kernel side says of a listener at a moment (ns, monotonic).
     pub fn of(listener: &Listener, now_ns: u64, owner: Option<Process>, somaxconn: Option<u32>) -> Self {
         let full_now = match listener.full_since_ns {

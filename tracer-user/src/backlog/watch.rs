@@ -25,7 +25,7 @@ use super::{
     decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
     owners::Owners,
-    queue::addr,
+    queue::{Name, addr},
     reconcile::Books,
     verify::{Check, Scene, checks},
     victim::{at_the_end, judged},
@@ -109,9 +109,6 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// A listener's name: its address in the kernel is used again, the moment it was seen first is not.
-type Name = (u64, u64);
-
 /// What a run has come to so far.
 struct Run<'a> {
     args: &'a Args,
@@ -125,8 +122,8 @@ struct Run<'a> {
     queues: Vec<Queue>,
     /// Those that were closed.
     closed: Vec<Queue>,
-    /// Where each listener listens or listened, and its network namespace.
-    addresses: HashMap<Name, (Upstream, u32)>,
+    /// Both, and those whose end is still to be read: each as it was seen last.
+    known: HashMap<Name, Queue>,
     victims: u64,
     passed_over: u64,
 }
@@ -155,7 +152,7 @@ impl<'a> Run<'a> {
             started_ns: monotonic_ns(),
             queues: Vec::new(),
             closed: Vec::new(),
-            addresses: HashMap::new(),
+            known: HashMap::new(),
             victims: 0,
             passed_over: 0,
         };
@@ -209,7 +206,7 @@ impl<'a> Run<'a> {
         let mut queues: Vec<Queue> = listeners.iter().map(|listener| self.queue(listener, now)).collect();
         queues.sort_by(|a, b| (&a.addr, a.netns, a.since_ns).cmp(&(&b.addr, b.netns, b.since_ns)));
         for queue in &queues {
-            self.addresses.insert((queue.sock, queue.since_ns), (queue.addr.clone(), queue.netns));
+            self.known.insert(queue.name(), queue.clone());
         }
         self.queues = queues;
     }
@@ -234,12 +231,10 @@ impl<'a> Run<'a> {
     }
 
     fn close(&mut self, mut queue: Queue) {
-        let same = |known: &&Queue| (known.sock, known.since_ns) == (queue.sock, queue.since_ns);
-        if let Some(known) = self.queues.iter().find(same) {
-            // Whoever owned it may be gone by now.
-            queue.owner = queue.owner.or_else(|| known.owner.clone());
-        }
-        self.addresses.insert((queue.sock, queue.since_ns), (queue.addr.clone(), queue.netns));
+        // Whoever owned it may be gone by now.
+        let known = self.known.get(&queue.name());
+        queue.owner = queue.owner.or_else(|| known?.owner.clone());
+        self.known.insert(queue.name(), queue.clone());
         self.closed.push(queue);
     }
 
@@ -271,34 +266,39 @@ impl<'a> Run<'a> {
     /// Tells a victim, if its listener is one that is told.
     fn tell(&mut self, victim: &Victim, outcome: Option<Outcome>) -> io::Result<()> {
         let name = (victim.listener, victim.listener_since_ns);
-        if !self.addresses.contains_key(&name) {
+        if !self.known.contains_key(&name) {
             self.look();
         }
-        let Some((listener, netns)) = self.addresses.get(&name).cloned() else {
+        let Some(queue) = self.known.get(&name) else {
             eprintln!("why502: a connection met the full queue of a listener that is gone");
             self.passed_over += 1;
             return Ok(());
         };
-        let is_it = |queue: &&Queue| (queue.sock, queue.since_ns) == name;
-        let queue = self.queues.iter().find(is_it).or_else(|| self.closed.iter().find(is_it));
-        let overflow = Overflow::of(victim, &listener, netns, outcome, &self.args.comm);
+        let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, &self.args.comm);
         // nginx may have connected since the listener was looked at.
-        if !overflow.is_nginx && !queue.is_some_and(|queue| self.choice.has(queue)) {
+        if !overflow.is_nginx && !self.choice.has(queue) {
             return Ok(());
         }
         self.victims += 1;
         self.output.overflow(&overflow)
     }
 
-    fn told(&self) -> Vec<Queue> {
-        self.queues.iter().filter(|queue| self.choice.has(queue)).cloned().collect()
+    /// Each listener once; one that was closed as it was then, should it have been looked at just before.
+    fn all(&self) -> Vec<&Queue> {
+        let closed: HashSet<Name> = self.closed.iter().map(Queue::name).collect();
+        let open = self.queues.iter().filter(|queue| !closed.contains(&queue.name()));
+        open.chain(&self.closed).collect()
+    }
+
+    fn told<'b>(&self, queues: impl IntoIterator<Item = &'b Queue>) -> Vec<Queue> {
+        queues.into_iter().filter(|queue| self.choice.has(queue)).cloned().collect()
     }
 
     /// A second has passed.
     fn tick(&mut self) -> io::Result<()> {
         self.bury_unix_listeners();
         self.look();
-        self.output.queues(&self.told(), Moment::Running)?;
+        self.output.queues(&self.told(&self.queues), Moment::Running)?;
         let now = monotonic_ns();
         self.tell_open(|victim| judged(victim, now))
     }
@@ -317,13 +317,11 @@ impl<'a> Run<'a> {
 
     /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
     fn end(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<()> {
-        let balances = self.balance();
+        let balances = self.balance(ring)?;
         self.tell_open(|victim| Some(at_the_end(victim)))?;
         // Those that ended while the sums were looked at.
         self.take_all(ring)?;
-        let mut last = self.told();
-        let gone = self.closed.iter().filter(|queue| self.choice.has(queue)).cloned();
-        last.extend(gone);
+        let last = self.told(self.all());
         self.output.queues(&last, Moment::Last)?;
         self.output.balance(&balances)?;
         if self.args.verify {
@@ -355,29 +353,31 @@ impl<'a> Run<'a> {
         };
         let mut depth_of = |queue: &Queue| {
             let now = self.backlog.listeners();
-            now.iter()
-                .find(|now| (now.sock, now.since_ns) == (queue.sock, queue.since_ns))
-                .map(|now| now.depth)
+            now.iter().find(|now| (now.sock, now.since_ns) == queue.name()).map(|now| now.depth)
         };
         checks(&scene, &mut depth_of)
     }
 
     /// Holds the sums against the kernel's, at a moment when nothing was counted meanwhile if there is one.
-    fn balance(&mut self) -> Vec<Balance> {
+    fn balance(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<Vec<Balance>> {
         const TRIES: usize = 5;
         let mut balances = Vec::new();
         for _ in 0..TRIES {
-            self.look();
-            let before: u64 = self.queues.iter().map(Queue::overflows).sum();
-            let all = self.queues.iter().chain(&self.closed);
-            let choice = &self.choice;
-            balances = self.books.close(all.map(|queue| (queue, choice.has(queue))));
-            self.look();
-            if self.queues.iter().map(Queue::overflows).sum::<u64>() == before {
+            let before = self.seen(ring)?;
+            let all = self.all();
+            balances = self.books.close(all.into_iter().map(|queue| (queue, self.choice.has(queue))));
+            if self.seen(ring)? == before {
                 break;
             }
         }
-        balances
+        Ok(balances)
+    }
+
+    /// How many packets were seen to meet a full queue by now, also of listeners that were closed before they were looked at.
+    fn seen(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<u64> {
+        self.look();
+        self.take_all(ring)?;
+        Ok(self.all().into_iter().map(Queue::overflows).sum())
     }
 }
 

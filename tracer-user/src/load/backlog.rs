@@ -170,9 +170,10 @@ impl Backlog {
         Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
     }
 
-    /// Every listener as it is now.
+    /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet.
     pub fn listeners(&self) -> Vec<Listener> {
-        entries(&self.listeners).into_iter().map(|(_, listener)| listener).collect()
+        let listeners = entries(&self.listeners).into_iter().map(|(_, listener)| listener);
+        listeners.filter(|listener| listener.since_ns != 0).collect()
     }
 
     /// Forgets a listener that is no more.
