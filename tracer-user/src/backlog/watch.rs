@@ -12,11 +12,12 @@ use bytes::Bytes;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
+    task::yield_now,
     time::{Instant, interval, sleep_until},
 };
 use tracer_ebpf::{
     COMM_LEN, FAMILY_UNIX,
-    accept_queue::{Listener, Stats, Victim},
+    accept_queue::{Listener, RING_BYTES, Stats, Victim},
 };
 
 use super::{
@@ -68,10 +69,12 @@ async fn watch(args: &Args) -> Result<(), Failure> {
         .context("the ring buffer cannot be watched")?;
     let mut tick = interval(TICK);
     let end = args.duration.or(args.verify.then_some(VERIFIED)).map(|duration| Instant::now() + duration);
-    let mut is_over = false;
+    let (mut is_over, mut has_more) = (false, false);
     while !is_over {
         let mut is_time = false;
         tokio::select! {
+            // Only so does the event loop look for signals meanwhile.
+            () = yield_now(), if has_more => {}
             guard = ring.readable_mut() => guard.context("the ring buffer cannot be read")?.clear_ready(),
             _ = tick.tick() => is_time = true,
             () = at(end) => is_over = true,
@@ -79,7 +82,7 @@ async fn watch(args: &Args) -> Result<(), Failure> {
             _ = terminate.recv() => is_over = true,
         }
         let mut batch = || -> io::Result<()> {
-            run.take_all(ring.get_mut())?;
+            has_more = !run.take_all(ring.get_mut())?;
             if is_over {
                 run.end(ring.get_mut())?;
             } else if is_time {
@@ -238,12 +241,18 @@ impl<'a> Run<'a> {
         self.closed.push(queue);
     }
 
-    /// Takes in what waits in the ring buffer.
-    fn take_all(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<()> {
-        while let Some(record) = ring.next() {
-            self.take(&Bytes::copy_from_slice(&record))?;
+    /// Takes in what waits in the ring buffer by now. Returns whether nothing is left: in a storm there is always more, and yet signals and
+    /// deadlines must have their turn.
+    fn take_all(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<bool> {
+        let mut taken = 0;
+        while taken < RING_BYTES as usize {
+            let Some(record) = ring.next() else { return Ok(true) };
+            let bytes = Bytes::copy_from_slice(&record);
+            drop(record);
+            taken += bytes.len();
+            self.take(&bytes)?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes in one record of the ring buffer.
