@@ -410,8 +410,10 @@ fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
         let told = (0..looks).try_for_each(|_| -> Result<()> {
             let run = run(&["backlog", "--all", "-o", "json", "-d", "1ms"])?;
             ensure!(run.status.success(), "{}: {}", run.status, run.stderr);
+            let is_here = |line: &String| line.contains(&here);
+            ensure!(run.stdout.iter().any(is_here), "{} lines, none of it", run.stdout.len());
             let is_half = |line: &&String| {
-                line.contains(r#""addr":"[::]:0""#) || line.contains(&here) && line.contains(r#""limit":0,"#)
+                line.contains(r#""addr":"[::]:0""#) || is_here(line) && line.contains(r#""limit":0,"#)
             };
             let half = run.stdout.iter().find(is_half);
             ensure!(half.is_none(), "{half:?}");
