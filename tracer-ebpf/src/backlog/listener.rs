@@ -130,7 +130,7 @@ fn remove_under(key: &ListenerKey, sock: u64) {
 
 /// Says that all of an entry is written: no write before is moved behind this one.
 #[inline(always)]
-fn is_there(listener: &mut Listener, now: u64) {
+fn publish(listener: &mut Listener, now: u64) {
     // SAFETY: an aligned field of eight bytes. Inline, for the compiler keeps other writes on their side of it.
     unsafe {
         core::arch::asm!(
@@ -176,7 +176,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     listener.first_depth = depth(sk, family);
     let now = now();
     look(listener, now);
-    is_there(listener, now);
+    publish(listener, now);
 }
 
 /// The tracer itself calls receive on listeners that are older than it, which fails and hands over their address.

@@ -248,7 +248,6 @@ impl<'a> Run<'a> {
         while taken < RING_BYTES as usize {
             let Some(record) = ring.next() else { return Ok(true) };
             let bytes = Bytes::copy_from_slice(&record);
-            drop(record);
             taken += bytes.len();
             self.take(&bytes)?;
         }
