@@ -1,17 +1,15 @@
 //! Servers that misbehave on purpose, each a process of its own (`faulty-server`), since why502 attributes to
 //! pids.
 
-use std::env;
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result};
 
 use crate::lines::Lines;
-use crate::process::{Pid, Process};
+use crate::process::{self, Pid, Process};
 use crate::{Endpoint, Namespace};
 
 /// How a server misbehaves. All but the last speak HTTP, as far as they speak.
@@ -96,7 +94,7 @@ impl FaultyServer {
         endpoint: Endpoint,
         backlog: i32,
     ) -> Result<FaultyServer> {
-        let mut command = namespace.command(binary()?);
+        let mut command = namespace.command(process::of_the_rig("faulty-server")?);
         command.args([fault.to_string(), endpoint.to_string(), backlog.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = namespace.start(command)?;
@@ -136,19 +134,4 @@ impl FaultyServer {
         writeln!(stdin, "close").context("telling the faulty server to close its listener")?;
         self.lines.wait("closed listener", |lines| lines.iter().any(|line| line == "closed"))
     }
-}
-
-/// cargo tells integration tests where a crate's programs are; other programs of the rig lie beside this one.
-fn binary() -> Result<PathBuf> {
-    if let Some(told) = env::var_os("CARGO_BIN_EXE_faulty-server") {
-        return Ok(told.into());
-    }
-    let me = env::current_exe()?;
-    for folder in me.ancestors().skip(1).take(2) {
-        let path = folder.join("faulty-server");
-        if path.is_file() {
-            return Ok(path);
-        }
-    }
-    bail!("faulty-server is not built: cargo build -p rig --bins")
 }

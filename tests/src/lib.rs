@@ -36,6 +36,9 @@ pub mod database;
 pub mod faulty;
 pub mod remote;
 
+// Local users who mean harm.
+pub mod attacker;
+
 // What nginx says happened.
 pub mod access_log;
 pub mod error_log;
@@ -52,6 +55,7 @@ pub mod sight;
 pub mod tracer;
 pub mod verdict;
 
+pub use attacker::{Attacker, Walls};
 pub use backlog::Backlog;
 pub use client::Client;
 pub use crowd::Crowd;

@@ -181,3 +181,18 @@ fn spawn(command: Command) -> io::Result<Child> {
     spawner.lock().map_err(|_| gone())?.send((command, reply)).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
 }
+
+/// One of the rig's own programs. cargo tells integration tests where they are; to other programs of the rig they lie beside.
+pub(crate) fn of_the_rig(name: &str) -> Result<PathBuf> {
+    if let Some(told) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
+        return Ok(told.into());
+    }
+    let me = std::env::current_exe()?;
+    for folder in me.ancestors().skip(1).take(2) {
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("{name} is not built: cargo build -p rig --bins")
+}

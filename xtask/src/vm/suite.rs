@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail};
 use super::{cpio::Archive, debian::output};
 use crate::{demo::cargo, step::Steps};
 
-/// The rig's program that is no test.
-const SERVER: &str = "faulty-server";
+/// The rig's programs that are no tests.
+const PARTS: [&str; 2] = ["faulty-server", "attacker"];
 /// Tests of what this machine's browser and database make of a report: they say nothing of a kernel.
 const OF_READERS: &str = "report";
 /// How long one test may take before it is killed: more than it may wait for one thing in vain (`rig::wait::bound`), so that it says what.
@@ -27,7 +27,7 @@ const NO_COMPLAINT: &str = "soft lockup";
 
 /// The end-to-end tests as cargo built them, and which of them are to run.
 pub(crate) struct Tests {
-    /// Each test target's name and file, and the rig's own server's.
+    /// Each test target's name and file, and those of the rig's own programs.
     programs: Vec<(String, PathBuf)>,
     /// The target and the name of each test.
     names: Vec<(String, String)>,
@@ -45,11 +45,11 @@ impl Tests {
         steps.run("building the end-to-end tests", &mut build())?;
         let said = output(build().args(["--quiet", "--message-format=json"]))?;
         let programs: Vec<_> = said.lines().filter_map(built).collect();
-        if !programs.iter().any(|(name, _)| name == SERVER) {
-            bail!("cargo did not say where {SERVER} is");
+        if let Some(part) = PARTS.iter().find(|part| !programs.iter().any(|(name, _)| name == *part)) {
+            bail!("cargo did not say where {part} is");
         }
         let mut names = Vec::new();
-        for (name, program) in programs.iter().filter(|(name, _)| name != SERVER) {
+        for (name, program) in programs.iter().filter(|(name, _)| !PARTS.contains(&name.as_str())) {
             let listed = output(Command::new(program).args(["--list", "--format", "terse"]))?;
             let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
             names.extend(tests.map(|test| (name.clone(), test.to_owned())));
@@ -104,7 +104,7 @@ fn built(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
     let (kind, name) = (target["kind"][0].as_str()?, target["name"].as_str()?);
-    let ours = kind == "test" || name == SERVER;
+    let ours = kind == "test" || PARTS.contains(&name);
     ours.then_some(())?;
     Some((name.to_owned(), message["executable"].as_str()?.into()))
 }
