@@ -7,7 +7,7 @@ use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 use crate::{
     kernel,
     maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
-    nginx_end,
+    nginx_end, word,
 };
 
 #[inline(always)]
@@ -180,6 +180,7 @@ pub fn destroyed(sk: u64) {
             if nginx_end::is_open(id) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
+                word::closes(id);
                 await_next(id);
             }
             count_awaited(u64::MAX);

@@ -186,6 +186,8 @@ pub mod nginx_flag {
     /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
     /// cookies were off.
     pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;
+    /// Each bit that has a meaning: evidence must have a name for it.
+    pub const ALL: u32 = (SYN_QUEUE_FULL_AT_CONNECT << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -265,6 +267,8 @@ pub struct NginxEnd {
     pub dropped: PacketDrop,
     /// The ICMP message that answered its SYN.
     pub icmp: Icmp,
+    /// When nginx said the word that is about this exchange ([`crate::Word::ns`]); zero where it said none before this record.
+    pub word_ns: u64,
 }
 
 /// The first fatal signal that another process sent, as `signal_generate` saw it.

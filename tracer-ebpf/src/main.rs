@@ -50,6 +50,8 @@ mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod unix_listener;
 #[cfg(target_arch = "bpf")]
+mod word;
+#[cfg(target_arch = "bpf")]
 mod worker_end;
 
 /// This binary runs in the kernel only; on the host it exists so that the workspace builds as a whole.

@@ -13,7 +13,7 @@ use crate::{
     },
     packet_drop, reset,
     tell::tell,
-    worker_end,
+    word, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -391,9 +391,9 @@ pub fn closes_broken(id: ConnectionId) {
     if met {
         nginx.error = error;
         nginx.ended_ns = ended_ns;
-        well = nginx.flags & nginx_flag::PEEKED != 0;
+        well = nginx.flags & nginx_flag::PEEKED != 0 && nginx.word_ns == 0;
     } else if nginx.flags & nginx_flag::READ_LAST != 0 && nginx.unread == 0 {
-        well = true;
+        well = nginx.word_ns == 0;
     }
     if !well {
         tell(exchange, false);
@@ -430,9 +430,14 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
         nginx.flags |= nginx_flag::CLOSER_EXITING;
         nginx.exit_code = exit_code;
     }
+    // What the network ends may end in any thread's time.
+    if nginx.error == 0 || nginx.upstream.family == FAMILY_UNIX {
+        nginx.word_ns = word::of_close(nginx.connect_ns);
+    }
+    let has_failed = nginx.word_ns != 0;
     count!(exchanges, u64::from(nginx.exchange));
     count_upstream(nginx);
-    (ended_well(exchange, now), now)
+    (!has_failed && ended_well(exchange, now), now)
 }
 
 #[inline(always)]

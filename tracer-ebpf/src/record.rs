@@ -1,6 +1,6 @@
 //! What goes through the ring buffer: one record per ended, not plainly clean socket.
 
-use crate::{Endpoint, NginxEnd, PATH_LEN, WorkerEnd};
+use crate::{Endpoint, NginxEnd, PATH_LEN, Task, WorkerEnd};
 
 /// The ring buffer's size in bytes. 20,000 refused connections a second fill it in not quite half a second if nobody reads. Userspace
 /// has it mapped twice, one after the other, so that each of its pages counts twice in what is resident.
@@ -23,6 +23,12 @@ pub enum Kind {
     Served = 4,
     /// [`Alone`].
     Alone = 5,
+    /// [`Word`].
+    Word = 6,
+    /// [`Closed`].
+    Closed = 7,
+    /// [`Started`].
+    Started = 8,
 }
 
 impl Kind {
@@ -34,6 +40,9 @@ impl Kind {
             3 => Some(Self::WorkerGone),
             4 => Some(Self::Served),
             5 => Some(Self::Alone),
+            6 => Some(Self::Word),
+            7 => Some(Self::Closed),
+            8 => Some(Self::Started),
             _ => None,
         }
     }
@@ -181,4 +190,73 @@ pub struct Served {
     pub reserved: u32,
     /// The worker's end; it names no socket of nginx's.
     pub worker: WorkerEnd,
+}
+
+/// How much is kept of the name or the reason in a [`Word`], in bytes; a zero closes it.
+pub const SUBJECT_LEN: usize = 128;
+
+/// One call of nginx's `ngx_log_error_core` about an upstream, at level error or above.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    /// [`Kind::Word`].
+    pub header: Header,
+    /// When it was said; with the thread it names the word.
+    pub ns: u64,
+    /// `log->connection`: the number behind the asterisk in nginx's line.
+    pub connection: u64,
+    /// The first argument of the message that is a number, if it has one.
+    pub number: i64,
+    /// Who said it.
+    pub nginx: Task,
+    /// `NGX_LOG_EMERG` (1) to `NGX_LOG_ERR` (4).
+    pub level: u32,
+    /// The errno in nginx's line, or zero.
+    pub errno: u32,
+    /// The name or the reason among the message's arguments, closed by a zero; empty where it has none.
+    pub subject: [u8; SUBJECT_LEN],
+    /// The message as nginx's source has it, with its conversions (`connect() to %V failed`), closed by a zero.
+    pub message: [u8; 96],
+    /// What nginx was doing (`log->action`): what stands behind "while" in its line; closed by a zero.
+    pub action: [u8; 48],
+}
+
+/// nginx has closed a connection that the network had ended before, and said this word in between.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// [`Kind::Closed`].
+    pub header: Header,
+    /// nginx's socket.
+    pub sock: u64,
+    /// `connect_ns` of the exchange.
+    pub connect_ns: u64,
+    /// [`Word::ns`] of the word.
+    pub word_ns: u64,
+    /// The thread that said it.
+    pub thread: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// A process whose exchanges are watched runs a new binary: what that says of its upstreams is to be heard, too.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// [`Kind::Started`].
+    pub header: Header,
+    /// The process.
+    pub task: Task,
 }

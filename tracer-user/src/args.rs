@@ -153,6 +153,10 @@ pub struct Trace {
     #[arg(long, value_name = "INODE", hide = true)]
     pub only_netns: Option<u32>,
 
+    /// Leave nginx's memory alone: no uprobe hears what it says of its upstreams, and what it judges by content is not told.
+    #[arg(long)]
+    pub no_uprobe: bool,
+
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,
@@ -206,9 +210,8 @@ impl UpstreamFilter {
             (Self::Address(wanted), Upstream::Inet(seen)) => canonical(*wanted) == canonical(*seen),
             (Self::Port(wanted), Upstream::Inet(seen)) => *wanted == seen.port(),
             (Self::Unix(wanted), Upstream::Unix(seen)) => wanted == seen,
-            (Self::Address(_) | Self::Port(_), Upstream::Unix(_)) | (Self::Unix(_), Upstream::Inet(_)) => {
-                false
-            }
+            (Self::Address(_) | Self::Port(_), Upstream::Unix(_) | Upstream::Named(_))
+            | (Self::Unix(_), Upstream::Inet(_) | Upstream::Named(_)) => false,
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute},
+    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word},
     facts::Sources,
-    ledger::{Joined, Ledger, Whole},
+    ledger::{Joined, Ledger, Said, Whole},
     sample::Activities,
     stream::{Counts, Distance, Entry, Loss, Start, What},
     verdict::{After, Delayed, Summary, Verdict},
@@ -113,6 +113,7 @@ impl Pipeline {
                 exchange.activity = self.activities.take(&exchange.nginx);
                 self.tell_exchange(&exchange)
             }
+            Whole::Said(said) => self.tell_word(&said),
             Whole::Afterwards(_) if self.is_over() => None,
             Whole::Afterwards(end) => Some(Told::After(Box::new(afterwards(&end, &self.distance)))),
         }
@@ -136,6 +137,20 @@ impl Pipeline {
             }
             Outcome::Delayed(_) | Outcome::Well => None,
         }
+    }
+
+    fn tell_word(&mut self, said: &Said) -> Option<Told> {
+        let context = Context {
+            clock: &self.distance,
+            sources: &self.sources,
+            evidence_lost: said.ns <= self.last_loss_ns,
+        };
+        let verdict = Box::new(attribute_word(said, &context)?);
+        if self.is_over() {
+            return Some(Told::Beyond(verdict));
+        }
+        *self.failures.entry(verdict.cause).or_default() += 1;
+        Some(Told::Verdict(verdict))
     }
 
     /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.

@@ -75,8 +75,16 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         counts_upstreams: u32::from(beyond.counts_upstreams),
         reserved: 0,
     };
-    let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
-    Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: args.max_open })
+    Ok(Scope {
+        filters,
+        upstreams,
+        paths,
+        listeners,
+        connect_errors: args.connect_errors,
+        words: !args.no_uprobe,
+        only: args.hooks_only.clone(),
+        max_open: args.max_open,
+    })
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.
@@ -114,6 +122,18 @@ pub fn greet(args: &Trace, listeners: usize) {
         (None, None) => "every process".to_owned(),
     };
     eprintln!("why502: tracing {who}; {listeners} listening sockets known; Ctrl-C ends");
+}
+
+/// The processes whose exchanges are watched and that run already.
+pub fn processes(args: &Trace) -> Vec<u32> {
+    let name = args.comm().unwrap_or("nginx");
+    let processes = procfs::process::all_processes().into_iter().flatten().flatten();
+    let stats = processes.filter_map(|process| process.stat().ok());
+    let ours = stats.filter(|stat| match args.pid.map(u32::cast_signed) {
+        Some(pid) => stat.pid == pid || stat.ppid == pid,
+        None => stat.comm == name,
+    });
+    ours.map(|stat| stat.pid.cast_unsigned()).collect()
 }
 
 fn is_running(name: &str) -> bool {

@@ -16,7 +16,7 @@ use tracer_ebpf::Stats;
 use crate::{
     args::{Trace, UpstreamFilter},
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
-    decode::decode,
+    decode::{Event, decode},
     facts::Sources,
     failure::Failure,
     load::Tracer,
@@ -246,14 +246,27 @@ impl Source {
 
     /// The next record, if there is one.
     fn record(&mut self) -> Option<What> {
-        let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
-        Some(match decode(&bytes) {
-            Ok(record) => What::Record(record),
-            Err(error) => {
-                eprintln!("why502: a record was passed over: {error}");
-                What::Loss(Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 })
+        loop {
+            let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
+            match decode(&bytes) {
+                Ok(Event::Started(started)) => self.hear(started.task.tgid),
+                Ok(Event::Record(record)) => return Some(What::Record(record)),
+                Err(error) => {
+                    eprintln!("why502: a record was passed over: {error}");
+                    let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
+                    return Some(What::Loss(loss));
+                }
             }
-        })
+        }
+    }
+
+    /// Hears what the binary of this process says from now on, if it is an nginx.
+    fn hear(&mut self, pid: u32) {
+        if let Err(why) = self.tracer.hear(pid) {
+            eprintln!(
+                "why502: what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
+            );
+        }
     }
 
     fn entry(&self, what: What) -> Entry {

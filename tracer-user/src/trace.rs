@@ -80,6 +80,13 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
+    for pid in scope::processes(args) {
+        if let Err(why) = tracer.hear(pid) {
+            eprintln!(
+                "why502: what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
+            );
+        }
+    }
     give_back_memory();
     scope::greet(args, tracer.listeners());
     Source::new(tracer, args, beyond.counts_upstreams, is_verbose)

@@ -11,6 +11,8 @@ pub enum Upstream {
     Inet(SocketAddr),
     /// To a unix stream socket.
     Unix(PathBuf),
+    /// Nowhere: nothing was attempted. The name that nginx was asked for, where it is known; else empty.
+    Named(String),
 }
 
 impl fmt::Display for Upstream {
@@ -19,6 +21,8 @@ impl fmt::Display for Upstream {
         match self {
             Self::Inet(address) => address.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
+            Self::Named(name) if name.is_empty() => f.write_str("no server"),
+            Self::Named(name) => name.fmt(f),
         }
     }
 }
@@ -52,6 +56,21 @@ pub struct Process {
     pub pid: u32,
     /// Its name, at most 15 bytes.
     pub comm: String,
+}
+
+/// What nginx said of an upstream: one line of its error log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// How important it is to nginx: `error`, `crit`, `alert` or `emerg`.
+    pub level: &'static str,
+    /// The errno in it, or zero.
+    pub errno: u32,
+    /// The message, without the errno.
+    pub message: String,
+    /// What nginx was doing: what stands behind "while".
+    pub doing: Option<String>,
+    /// The number of the client's connection, behind the asterisk.
+    pub connection: u64,
 }
 
 /// The process that served, or should have served, the exchange.
@@ -148,6 +167,8 @@ pub struct Verdict {
     pub errno: Option<String>,
     /// What nginx writes to its error log, in its words.
     pub error_log: Option<String>,
+    /// What nginx said of it, if that was heard.
+    pub word: Option<Word>,
     /// Who served it.
     pub worker: Option<Worker>,
     /// Who sent the signal that the worker died of.

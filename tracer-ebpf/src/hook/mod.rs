@@ -11,3 +11,4 @@ mod socket;
 mod syscall;
 mod tcp;
 mod waiting;
+mod word;

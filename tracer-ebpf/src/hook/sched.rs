@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{aftermath, copies::in_copies, death, unix_end};
+use crate::{aftermath, copies::in_copies, death, preemption::Undisturbed, unix_end, word};
 
 /// Mark these events among those that copies see ([`crate::copies`]).
 const EXITS: u64 = 1 << 44;
@@ -20,9 +20,19 @@ in_copies! {
     |ctx| (ctx.arg::<u64>(0), UNIX_ENDS) => unix_ends()
 }
 
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, since 3.4; called by the task that runs
+/// something new, once it has its new name.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn sched_process_exec(_ctx: RawTracePointContext) -> i32 {
+    let _undisturbed = Undisturbed::begin();
+    word::started();
+    0
+}
+
 #[inline(always)]
 fn exits(task: u64) {
     aftermath::thread_ends();
+    word::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {

@@ -126,6 +126,9 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
         // Of an ICMP message that answers its SYN nginx may learn when it receives.
         ("refused", _) => &[Connect, TimedOutByKernel],
         ("local_error", _) => &[Connect],
+        ("connect_timeout", "tls_handshake") => &[TimedOut],
+        ("tls_failed", _) => &[Tls],
+        ("reset", "http2_stream" | "http2_goaway") => &[Rejected],
         ("accept_queue_overflow", "syn_dropped") | ("connect_timeout", _) => &[TimedOutConnecting],
         ("accept_queue_overflow", "handshake_ack_dropped") => &[TimedOut],
         ("accept_queue_overflow", "unix_backlog_full") => &[Connect],

@@ -130,7 +130,8 @@ impl Named {
             (Self::Inet(named), Upstream::Inet(_)) => UpstreamFilter::Address(*named).matches(upstream),
             (Self::Unix(named), Upstream::Unix(path)) => begins_with_path(named, &path.to_string_lossy()),
             (Self::CutOff, _) => true,
-            (Self::Inet(_), Upstream::Unix(_)) | (Self::Unix(_), Upstream::Inet(_)) => false,
+            (Self::Inet(_), Upstream::Unix(_) | Upstream::Named(_))
+            | (Self::Unix(_), Upstream::Inet(_) | Upstream::Named(_)) => false,
         }
     }
 

@@ -22,7 +22,7 @@ pub use report::{Listed, Report, Unexplained, Unlogged};
 use crate::{
     args::{Live, UpstreamFilter},
     failure::Failure,
-    verdict::Verdict,
+    verdict::{Upstream, Verdict},
 };
 use early::Early;
 use follow::Follower;
@@ -119,6 +119,10 @@ impl Audit {
     }
 
     fn take(&mut self, verdict: &Verdict, counts: bool) {
+        if matches!(verdict.upstream, Upstream::Named(_)) {
+            // It is nginx's line itself, and names no upstream.
+            return;
+        }
         self.ground.pairing.verdict(Told {
             at: verdict.unix_ns,
             since: now(),

@@ -15,7 +15,7 @@ pub(super) fn name(number: u32) -> String {
 }
 
 /// The C library's text for an errno, as nginx logs it.
-fn text(number: u32) -> &'static str {
+pub(super) fn text(number: u32) -> &'static str {
     match known(number) {
         // nix words some of them on its own.
         Errno::EADDRNOTAVAIL => "Cannot assign requested address",
@@ -50,7 +50,7 @@ pub(super) fn connect_line(exchange: &Joined) -> String {
     let target = match exchange.upstream() {
         Upstream::Unix(path) => format!("connect() to unix:{} failed", path.display()),
         Upstream::Inet(address) if exchange.failed_at_once() => format!("connect() to {address} failed"),
-        Upstream::Inet(_) => "connect() failed".to_owned(),
+        Upstream::Inet(_) | Upstream::Named(_) => "connect() failed".to_owned(),
     };
     format!("{target} ({error}: {}) while connecting to upstream", text(error))
 }

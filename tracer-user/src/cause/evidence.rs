@@ -21,6 +21,9 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
             facts.add_from(activity.last_ns(), "/proc sampling", format!("the {who} {}", activity.figures()));
         }
     }
+    for said in &exchange.said {
+        facts.add_from(said.ns, super::WORDS, format!("nginx says: {}", super::nginx_says::line(said)));
+    }
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts

@@ -11,6 +11,7 @@ mod finding;
 mod kernel_timeout;
 mod local_error;
 mod nginx_exit;
+mod nginx_says;
 mod premature_close;
 mod read_timeout;
 mod refused;
@@ -30,8 +31,8 @@ use tracer_ebpf::nginx_flag;
 
 use crate::{
     facts::Sources,
-    ledger::Joined,
-    verdict::{Bytes, Confidence, Delayed, Moments, Queue, Verdict, Worker},
+    ledger::{Joined, Said},
+    verdict::{Bytes, Confidence, Delayed, Evidence, Moments, Queue, Upstream, Verdict, Worker},
     words::{count, span},
 };
 
@@ -39,6 +40,7 @@ use crate::{
 /// what nginx decided for itself comes before what it met.
 const LIST: &[fn(&Joined) -> Option<Finding>] = &[
     nginx_exit::judge,
+    nginx_says::judge,
     client_abort::judge,
     refused::judge,
     accept_queue_overflow::judge,
@@ -94,11 +96,48 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
         Some(finding) => finding,
         None => unknown::judge(exchange, context.evidence_lost),
     };
+    let is_explained = !matches!(finding.cause, None | Some(Cause::NotEnoughFacts));
+    let finding = match exchange.word() {
+        Some(said) if !is_explained => nginx_says::quoted(exchange, said),
+        _ => finding,
+    };
     if finding.cause.is_none() {
         return Outcome::Well;
     }
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
+
+/// What nginx said of no exchange: of an upstream that it never connected to.
+pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
+    let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } =
+        nginx_says::of_no_exchange(said)?;
+    let cause = cause?;
+    let line = nginx_says::line(said);
+    Some(Verdict {
+        unix_ns: context.clock.unix_ns(said.ns),
+        cause,
+        confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
+        nginx: said.nginx.clone(),
+        local: None,
+        upstream: said.peer().unwrap_or_else(|| Upstream::Named(said.subject.clone())),
+        request: None,
+        status: cause.status(),
+        errno: (said.errno != 0).then(|| errors::name(said.errno)),
+        evidence: vec![Evidence { us: 0, source: WORDS.to_owned(), fact: format!("nginx says: {line}") }],
+        error_log: Some(line),
+        word: Some(nginx_says::word(said)),
+        worker: None,
+        killer: None,
+        moments: Moments::default(),
+        bytes: Bytes::default(),
+        queue: None,
+        explanation,
+        advice,
+    })
+}
+
+/// What hears nginx's word.
+const WORDS: &str = "uprobe/ngx_log_error_core";
 
 /// Whether a finding follows from this host's not having the worker's end, which was lost: it must have been here.
 fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
@@ -113,6 +152,9 @@ fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
 /// seen.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
+    if let Some(said) = exchange.word() {
+        return !nginx_says::is_before_response(said);
+    }
     exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
 }
 
@@ -130,8 +172,10 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         upstream: exchange.upstream(),
         request: exchange.request,
         status: cause.status().filter(|_| !is_cut_short(exchange, cause)),
-        errno,
-        error_log,
+        errno: errno
+            .or_else(|| exchange.word().filter(|said| said.errno != 0).map(|said| errors::name(said.errno))),
+        error_log: exchange.word().map(nginx_says::line).or(error_log),
+        word: exchange.word().map(nginx_says::word),
         worker: signals::worker(exchange).map(|process| Worker {
             process,
             signal: worker.and_then(signals::died_of).map(signals::name),

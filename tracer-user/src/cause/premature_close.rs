@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{nginx_flag, tcp_state};
 
-use super::{Cause, Finding, signals, unknown};
+use super::{Cause, Finding, nginx_says, signals, unknown};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -20,10 +20,11 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if nginx.old_state != tcp_state::CLOSE_WAIT || !read_the_end || nginx.error != 0 {
         return None;
     }
+    let is_answered = nginx_says::is_answered(exchange);
     let after = span(exchange.lasted_ns());
     let upstream = exchange.upstream();
     let Some(worker) = &exchange.worker else {
-        if exchange.nginx.received > 0 {
+        if is_answered {
             return None;
         }
         return Some(Finding {
@@ -40,8 +41,9 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let name = signals::worker_in_words(worker);
     let died = worker.exiting != 0;
     // After bytes of a response, only a death by signal tells that it was not whole; and an idle connection fails no exchange.
-    if exchange.nginx.received > 0 && (signals::died_of(worker).is_none() || !exchange.nginx_acted_at_once())
-    {
+    // nginx knows by the protocol, and says so.
+    let is_whole = signals::died_of(worker).is_none() || !exchange.nginx_acted_at_once();
+    if is_answered && is_whole && exchange.word().is_none() {
         return Some(Finding::well());
     }
     if worker.closer.tgid == 0 {
@@ -69,7 +71,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         None if died => Finding::proven(
             Cause::PrematureWorkerExited,
             format!(
-                "The {name} exited {after} into the exchange, before it had answered; the kernel closed its connection."
+                "The {name} exited {after} into the exchange, {}; the kernel closed its connection.",
+                if is_answered { "in the middle of its response" } else { "before it had answered" }
             ),
             "the upstream's log: an exit in the code, or a limit such as pm.max_requests reached at the wrong moment.",
         ),
@@ -81,7 +84,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             "the upstream's log for this request: it lives and chose to close.",
         ),
     };
-    if exchange.nginx.received == 0 {
+    if !is_answered || exchange.word().is_some() {
         return Some(Finding { error_log: Some(LINE.to_owned()), ..finding });
     }
     // It may have died between its last byte and its close: then nginx has all that it wants.

@@ -2,9 +2,10 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, doing, signals};
+use super::{Cause, Finding, doing, nginx_says, signals};
 use crate::{
     ledger::Joined,
+    verdict::Confidence,
     words::{count, span},
 };
 
@@ -18,10 +19,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if !gave_up {
         return None;
     }
-    if exchange.nginx.received > 0 {
+    if nginx_says::is_answered(exchange) {
         return stalled(exchange);
     }
-    if !exchange.nginx_went_on() || exchange.arrived() > 0 {
+    if !exchange.nginx_went_on() || exchange.arrived() > 0 && exchange.word().is_none() {
         return None;
     }
     let finding = match &exchange.worker {
@@ -108,12 +109,15 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 /// client, and a server of this host closes in turn.
 fn stalled(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
+    let is_said = exchange.nginx_says("upstream timed out");
     let acted = exchange.nginx_acted_at_once() && !exchange.worker_closed_in_turn();
-    if !acted || !exchange.may_have_stalled() {
+    if !is_said && (!acted || !exchange.may_have_stalled()) {
         return exchange.may_have_stalled().then(Finding::well);
     }
-    Some(
-        Finding::inferred(
+    let confidence = if is_said { Confidence::Proven } else { Confidence::Inferred };
+    Some(Finding {
+        confidence,
+        ..Finding::inferred(
             Cause::TimeoutStalledResponse,
             format!(
                 "The response stalled: after {} nothing more came for {}, and nginx stopped waiting. The client saw the \
@@ -124,8 +128,8 @@ fn stalled(exchange: &Joined) -> Option<Finding> {
             ),
             "what the worker did in the middle of its output; then fastcgi_read_timeout or proxy_read_timeout.",
         )
-        .logged("ETIMEDOUT", BODY),
-    )
+        .logged("ETIMEDOUT", BODY)
+    })
 }
 
 fn undelivered(exchange: &Joined) -> Finding {

@@ -7,6 +7,7 @@ use crate::{ledger::Joined, verdict::Upstream, words::count};
 
 const ENOENT: u32 = 2;
 const EACCES: u32 = 13;
+const EAGAIN: u32 = 11;
 const ENETUNREACH: u32 = 101;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
@@ -18,8 +19,9 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let finding = match exchange.upstream() {
-        Upstream::Unix(path) => unix(exchange, &path.display().to_string()),
+        Upstream::Unix(path) => unix(exchange.nginx.error, &path.display().to_string()),
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
+        Upstream::Named(_) => None,
     }?;
     let errno = errors::name(exchange.nginx.error);
     // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
@@ -31,9 +33,26 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     })
 }
 
+/// A connect that failed at once, of which nothing but nginx's word and the errno in it was seen. Over TCP an errno has several
+/// meanings.
+pub(super) fn at_once(peer: &Upstream, error: u32) -> Option<Finding> {
+    match peer {
+        Upstream::Unix(path) if error == EAGAIN => Some(Finding::proven(
+            Cause::QueueUnixFull,
+            format!(
+                "The accept queue of {} was full, and its kernel refused the connection at once.",
+                path.display()
+            ),
+            "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
+        )),
+        Upstream::Unix(path) => unix(error, &path.display().to_string()),
+        Upstream::Inet(_) | Upstream::Named(_) => None,
+    }
+}
+
 /// Each errno of a unix connect has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
-fn unix(exchange: &Joined, path: &str) -> Option<Finding> {
-    Some(match exchange.nginx.error {
+fn unix(error: u32, path: &str) -> Option<Finding> {
+    Some(match error {
         ENOENT => Finding::proven(
             Cause::RefusedSocketMissing,
             format!(

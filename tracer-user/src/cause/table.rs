@@ -64,6 +64,12 @@ causes! {
         "The listener had too many unfinished handshakes and dropped each SYN until nginx gave up connecting.";
     ConnectSynUnanswered: "connect_timeout" / "syn_unanswered", Some(504),
         "Nothing answered the SYN before nginx gave up connecting.";
+    ConnectTlsHandshake: "connect_timeout" / "tls_handshake", Some(504),
+        "The upstream took the connection and did not finish the TLS handshake before nginx gave up connecting.";
+    TlsHandshake: "tls_failed" / "handshake", Some(502),
+        "The TLS handshake with the upstream failed.";
+    TlsCertificate: "tls_failed" / "certificate_rejected", Some(502),
+        "nginx refused the upstream's certificate.";
     ResetWorkerKilled: "reset" / "worker_killed", Some(502),
         "A signal ended the worker while it served the exchange.";
     ResetWorkerCrashed: "reset" / "worker_crashed", Some(502),
@@ -80,12 +86,18 @@ causes! {
         "nginx sent on a kept-alive connection that the upstream had closed just before.";
     ResetByRemote: "reset" / "by_remote", Some(502),
         "The upstream's host, which is not this one, reset the connection.";
+    ResetHttp2Stream: "reset" / "http2_stream", Some(502),
+        "The upstream reset the request's HTTP/2 stream.";
+    ResetHttp2Goaway: "reset" / "http2_goaway", Some(502),
+        "The upstream ended the HTTP/2 connection with an error.";
     PrematureWorkerKilled: "premature_close" / "worker_killed", Some(502),
         "A signal ended the worker after it had read the request and before it answered.";
     PrematureWorkerExited: "premature_close" / "worker_exited", Some(502),
         "The worker exited before it answered.";
     PrematurePeerClosed: "premature_close" / "peer_closed", Some(502),
         "The upstream closed the connection properly before it answered.";
+    ResponseCutShort: "premature_close" / "response_cut_short", None,
+        "The upstream closed the connection properly in the middle of its response.";
     TimeoutNeverAccepted: "read_timeout" / "never_accepted", Some(504),
         "The connection waited in the accept queue, behind busy workers, until nginx stopped waiting.";
     TimeoutSlowWorker: "read_timeout" / "slow_worker", Some(504),
@@ -106,12 +118,30 @@ causes! {
         "The client went away before the upstream answered.";
     ClientAbortMid: "client_abort" / "mid_response", Some(499),
         "The client went away while the response was on its way.";
+    HeaderTooBig: "rejected_response" / "header_too_big", Some(502),
+        "The response's header is larger than nginx's buffer for it.";
+    InvalidHeader: "rejected_response" / "invalid_header", Some(502),
+        "nginx read a response that breaks the protocol, and would not accept it.";
+    WrongProtocol: "rejected_response" / "wrong_protocol", Some(502),
+        "The upstream does not speak the protocol that nginx speaks with it.";
+    Http2Error: "rejected_response" / "http2_error", Some(502),
+        "The upstream broke the rules of HTTP/2.";
     RejectedResponse: "rejected_response" / "header_too_big_or_invalid", Some(502),
         "nginx read a response that it would not accept and closed the connection.";
+    NoLiveUpstreams: "not_attempted" / "no_live_upstreams", Some(502),
+        "Each server of the group had failed before, and nginx asked none of them.";
+    Unresolved: "not_attempted" / "unresolved", Some(502),
+        "The upstream's name could not be resolved.";
+    TooManyOpenFiles: "not_attempted" / "too_many_open_files", Some(500),
+        "nginx had too many open files to make a socket for the upstream.";
+    WorkerConnections: "not_attempted" / "worker_connections", Some(500),
+        "nginx had no connection left for the upstream.";
     LocalPorts: "local_error" / "ports_exhausted", Some(502),
         "This host had no local port left for the connection.";
     LocalError: "local_error" / "connect_error", Some(502),
         "connect failed on this host, before anything was sent.";
+    LocalTempFile: "local_error" / "temp_file", None,
+        "nginx could not write a temporary file of its own.";
     NginxKilled: "nginx_exit" / "worker_killed", None,
         "A signal ended the nginx worker.";
     NginxExited: "nginx_exit" / "worker_exited", None,
@@ -120,6 +150,8 @@ causes! {
         "Facts that would tell were lost.";
     NotEnoughFacts: "unknown" / "not_enough_facts", None,
         "The facts that were seen do not tell.";
+    NginxSays: "unknown" / "nginx_says", None,
+        "nginx says why, in words that no rule knows.";
 }
 
 impl fmt::Display for Cause {

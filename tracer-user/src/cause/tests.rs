@@ -402,6 +402,6 @@ fn names_are_unique_and_lower_case() {
     assert!(
         names
             .iter()
-            .all(|name| name.chars().all(|letter| letter.is_ascii_lowercase() || "/_".contains(letter)))
+            .all(|name| name.chars().all(|letter| letter.is_ascii_lowercase() || "/_2".contains(letter)))
     );
 }

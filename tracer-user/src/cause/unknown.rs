@@ -10,7 +10,7 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
     }
     let after = span(exchange.lasted_ns());
     if evidence_lost {
-        return Finding::proven(
+        return Finding::inferred(
             Cause::EvidenceLost,
             format!(
                 "The exchange with {} ended after {after} without an answer, and facts that would tell why were lost.",
@@ -19,7 +19,7 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
             "the count of lost records in the summary.",
         );
     }
-    Finding::proven(
+    Finding::inferred(
         Cause::NotEnoughFacts,
         format!(
             "The exchange with {} ended after {after}, and the facts seen do not tell why.",
@@ -32,7 +32,7 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
 /// Someone took the connection and closed it without reading from it, or died: who, and which of the two, is not seen where accepts
 /// and closes of unix sockets are not.
 pub(super) fn unseen(exchange: &Joined) -> Finding {
-    Finding::proven(
+    Finding::inferred(
         Cause::NotEnoughFacts,
         format!(
             "A worker of {} accepted the connection and never read from it. {} later its end was closed; who that was, and \

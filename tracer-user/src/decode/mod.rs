@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{Action, Aftermath, Alone, Exchange, Header, Kind, Served, WorkerGone};
+use tracer_ebpf::{
+    Action, Aftermath, Alone, Closed, Exchange, Header, Kind, Served, Started, Word, WorkerGone,
+};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, KnownLayout};
 
 /// One record of the kernel side.
@@ -16,6 +18,19 @@ pub enum Record {
     WorkerGone(Box<WorkerGone>),
     /// A connection that a listener of this host took up has ended, and nginx is on another host.
     Served(Box<Served>),
+    /// nginx said something of an upstream.
+    Word(Box<Word>),
+    /// nginx closed a connection that had ended before, about which it had said a word.
+    Closed(Closed),
+}
+
+/// What the kernel side sends.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A record: evidence.
+    Record(Record),
+    /// A process that is watched runs a new binary.
+    Started(Started),
 }
 
 /// Why bytes are no record.
@@ -46,22 +61,26 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// If the bytes are not exactly one record.
-pub fn decode(bytes: &Bytes) -> Result<Record, DecodeError> {
+pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
-    match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
-        Kind::Exchange => Ok(Record::Exchange(whole(bytes, header.kind)?)),
+    let record = match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
+        Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
         Kind::Alone => {
             let Alone { header, nginx } = *whole::<Alone>(bytes, header.kind)?;
-            Ok(Record::Exchange(Box::new(Exchange { header, nginx, ..Exchange::new_zeroed() })))
+            Record::Exchange(Box::new(Exchange { header, nginx, ..Exchange::new_zeroed() }))
         }
-        Kind::WorkerGone => Ok(Record::WorkerGone(whole(bytes, header.kind)?)),
-        Kind::Served => Ok(Record::Served(whole(bytes, header.kind)?)),
+        Kind::WorkerGone => Record::WorkerGone(whole(bytes, header.kind)?),
+        Kind::Served => Record::Served(whole(bytes, header.kind)?),
+        Kind::Word => Record::Word(whole(bytes, header.kind)?),
+        Kind::Closed => Record::Closed(*whole(bytes, header.kind)?),
+        Kind::Started => return Ok(Event::Started(*whole(bytes, header.kind)?)),
         Kind::Aftermath => {
             let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;
             let action = Action::from_u32(aftermath.action).ok_or(DecodeError::Action(aftermath.action))?;
-            Ok(Record::Aftermath(aftermath, action))
+            Record::Aftermath(aftermath, action)
         }
-    }
+    };
+    Ok(Event::Record(record))
 }
 
 pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
@@ -90,7 +109,9 @@ mod tests {
         let mut record = Exchange::new_zeroed();
         record.header.kind = Kind::Exchange as u32;
         record.nginx.sent = 552;
-        let Ok(Record::Exchange(decoded)) = decode(&bytes_of(&record)) else { panic!("not an exchange") };
+        let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
+            panic!("not an exchange")
+        };
         assert_eq!(decoded.nginx.sent, 552);
     }
 
@@ -99,7 +120,9 @@ mod tests {
         let mut record = Alone::new_zeroed();
         record.header.kind = Kind::Alone as u32;
         record.nginx.error = 111;
-        let Ok(Record::Exchange(decoded)) = decode(&bytes_of(&record)) else { panic!("not an exchange") };
+        let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
+            panic!("not an exchange")
+        };
         assert_eq!((decoded.nginx.error, decoded.worker.sock, decoded.path[0]), (111, 0, 0));
     }
 

@@ -126,6 +126,12 @@ const CLIENT_RESETS: Need = Need {
     because: "Proven of a client that closes; one that resets its connection is not seen to leave.",
 };
 
+const WORDS: Need = Need {
+    any: &[Proof::Fact(Fact::Words)],
+    without: Level::NotSeen,
+    because: "nginx judges this by what it reads, and what it says is not heard here.",
+};
+
 /// Without it the kernel's SIGKILL to a worker is told as `worker_killed`, and the kernel as its sender.
 const OOM: Need = Need {
     any: &[Proof::Fact(Fact::OomVictims)],
@@ -172,7 +178,22 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
         Cause::LocalError => (&[CONNECT_ERRORS], Proven),
         Cause::NginxKilled | Cause::NginxExited => (&[NGINX_DEATHS], Proven),
-        Cause::EvidenceLost | Cause::NotEnoughFacts => return None,
+        Cause::ConnectTlsHandshake
+        | Cause::TlsHandshake
+        | Cause::TlsCertificate
+        | Cause::ResetHttp2Stream
+        | Cause::ResetHttp2Goaway
+        | Cause::ResponseCutShort
+        | Cause::HeaderTooBig
+        | Cause::InvalidHeader
+        | Cause::WrongProtocol
+        | Cause::Http2Error
+        | Cause::NoLiveUpstreams
+        | Cause::Unresolved
+        | Cause::TooManyOpenFiles
+        | Cause::WorkerConnections
+        | Cause::LocalTempFile => (&[WORDS], Proven),
+        Cause::EvidenceLost | Cause::NotEnoughFacts | Cause::NginxSays => return None,
     })
 }
 
@@ -264,6 +285,6 @@ mod tests {
     #[test]
     fn honest_answers_are_no_causes() {
         assert!(rule(Cause::NotEnoughFacts).is_none() && rule(Cause::EvidenceLost).is_none());
-        assert_eq!(standings(&samples::sight(&[], &[])).len(), Cause::ALL.len() - 2);
+        assert_eq!(standings(&samples::sight(&[], &[])).len(), Cause::ALL.len() - 3);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     settings,
     sight::{How, Sight},
 };
-use crate::{facts::Fact, load};
+use crate::load;
 
 /// The version of the contract.
 const VERSION: u32 = 1;
@@ -118,7 +118,7 @@ fn facts(sight: &Sight) -> Vec<Seen<'_>> {
                 How::Never(reason) => (None, false, Some(reason)),
             };
             Seen {
-                fact: name(fact),
+                fact: fact.name(),
                 meaning: fact.meaning(),
                 source: source.map(String::as_str),
                 on_demand,
@@ -158,29 +158,5 @@ impl<'a> From<&'a Master> for Process<'a> {
             listeners: listeners.as_deref(),
             other_network_namespace: *is_elsewhere,
         }
-    }
-}
-
-/// A fact's name in the contract.
-fn name(fact: Fact) -> &'static str {
-    match fact {
-        Fact::States => "states",
-        Fact::Connects => "connects",
-        Fact::Sends => "sends",
-        Fact::Receives => "receives",
-        Fact::Accepts => "accepts",
-        Fact::SynDrops => "syn_drops",
-        Fact::HandshakeDrops => "handshake_drops",
-        Fact::ResetsSent => "resets_sent",
-        Fact::ResetsReceived => "resets_received",
-        Fact::Icmp => "icmp",
-        Fact::Retransmits => "retransmits",
-        Fact::Destroys => "destroys",
-        Fact::Signals => "signals",
-        Fact::Deaths => "deaths",
-        Fact::OomVictims => "oom_victims",
-        Fact::PacketDrops => "packet_drops",
-        Fact::UnixSockets => "unix_sockets",
-        Fact::ConnectErrors => "connect_errors",
     }
 }

@@ -137,6 +137,7 @@ pub enum Seen {
 fn nothing(only: &[HookKind]) -> Scope {
     let filters = Filters { upstreams: 1, own_pid: std::process::id(), ..Filters::default() };
     Scope {
+        words: true,
         filters,
         upstreams: Vec::new(),
         paths: Vec::new(),
@@ -168,31 +169,10 @@ pub(super) mod samples {
     use super::*;
     use crate::facts::Sources;
 
-    const ALL: [Fact; 18] = [
-        Fact::States,
-        Fact::Connects,
-        Fact::Sends,
-        Fact::Receives,
-        Fact::Accepts,
-        Fact::SynDrops,
-        Fact::HandshakeDrops,
-        Fact::ResetsSent,
-        Fact::ResetsReceived,
-        Fact::Icmp,
-        Fact::Retransmits,
-        Fact::Destroys,
-        Fact::Signals,
-        Fact::Deaths,
-        Fact::OomVictims,
-        Fact::PacketDrops,
-        Fact::UnixSockets,
-        Fact::ConnectErrors,
-    ];
-
     /// A kernel that lets everything be seen, but for some facts, and those by system calls that `on_demand` names.
     pub fn sight(missing: &[Fact], on_demand: &[Fact]) -> Sight {
         let mut plan = HookPlan::default();
-        for fact in ALL {
+        for &fact in Fact::ALL {
             if missing.contains(&fact) || on_demand.contains(&fact) {
                 plan.missing.push((fact, "refused".to_owned()));
             } else {

@@ -199,6 +199,21 @@ impl Codec<[u8; COMM_LEN]> for Name {
     }
 }
 
+/// A text that a zero closes; null for an empty one.
+pub(super) struct Text;
+
+impl<const LEN: usize> Codec<[u8; LEN]> for Text {
+    type Json = Option<String>;
+
+    fn encode(bytes: &[u8; LEN], _: Context<'_>) -> Option<String> {
+        (bytes[0] != 0).then(|| text(bytes))
+    }
+
+    fn decode(json: Option<String>, _: Base) -> Result<[u8; LEN], Bad> {
+        json.map_or(Ok([0; LEN]), |text| bytes(&text))
+    }
+}
+
 /// A unix socket's path, closed by a zero.
 pub(super) struct SocketPath;
 
@@ -326,9 +341,11 @@ pub enum Flag {
     SendBlocked,
     /// The SYN queue was full at each look taken while the SYN was unanswered.
     SynQueueFullAtConnect,
+    /// Each reset that this host's TCP sent was seen.
+    OwnResetsSeen,
 }
 
-const FLAGS: [(u32, Flag); 12] = [
+const FLAGS: [(u32, Flag); 13] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -341,6 +358,7 @@ const FLAGS: [(u32, Flag); 12] = [
     (nginx_flag::PEEKED, Flag::Peeked),
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
+    (nginx_flag::OWN_RESETS_SEEN, Flag::OwnResetsSeen),
 ];
 
 /// [`nginx_flag`] bits by name.
@@ -405,6 +423,6 @@ mod tests {
     #[test]
     fn every_flag_has_a_name() {
         let all = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
-        assert_eq!(all, 0b1_0111_1111_1111);
+        assert_eq!(all, nginx_flag::ALL);
     }
 }

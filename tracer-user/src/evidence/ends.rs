@@ -194,6 +194,8 @@ mirror! {
         dropped: Drops = Drops,
         /// The ICMP message that answered its SYN.
         icmp: Icmp = Icmp,
+        /// nginx's word on this exchange was said: then it names a line of type `word`.
+        word_ns: Option<i64> = Moment,
     }
 
     /// The worker's end of an exchange. Moments are nanoseconds since the recording began.

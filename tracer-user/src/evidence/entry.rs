@@ -1,11 +1,15 @@
 //! From the stream's entries to lines, and back.
 
-use tracer_ebpf::{Aftermath, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, WorkerGone};
+use tracer_ebpf::{
+    Aftermath, Closed, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, Word, WorkerGone,
+};
 
 use super::{
     Header, Line, Names,
-    codec::{Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, bad},
-    ends::{NginxEnd, WorkerEnd},
+    codec::{
+        Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
+    },
+    ends::{NginxEnd, Task, WorkerEnd},
     header::{number, of_sources, to_sources},
     line::Action,
     look::Look,
@@ -90,6 +94,36 @@ impl Encoder {
                     worker: Box::new(WorkerEnd::encode(worker, context)),
                 }
             }
+            What::Record(Record::Word(word)) => {
+                let Word { header: _, ns, connection, number, nginx, level, errno, subject, message, action } =
+                    word.as_ref();
+                Line::Word {
+                    at,
+                    ns: Moment::encode(ns, context),
+                    connection: Number::encode(connection, context),
+                    number: *number,
+                    nginx: Task::encode(nginx, context),
+                    level: *level,
+                    errno: *errno,
+                    subject: Text::encode(subject, context).filter(|_| !context.names.is_anonymous()),
+                    message: Text::encode(message, context).unwrap_or_default(),
+                    r#while: Text::encode(action, context),
+                }
+            }
+            What::Record(Record::Closed(Closed {
+                header: _,
+                sock,
+                connect_ns,
+                word_ns,
+                thread,
+                reserved: _,
+            })) => Line::Closed {
+                at,
+                sock: Id::encode(sock, context),
+                connect_ns: Moment::encode(connect_ns, context),
+                word_ns: Moment::encode(word_ns, context),
+                thread: *thread,
+            },
             What::Look(look) => Line::Look { at, look: Look::encode(look, context) },
             What::Depth(Depth { ns, listener, depth, limit }) => Line::Depth {
                 at,
@@ -123,6 +157,8 @@ impl Encoder {
         match upstream {
             Upstream::Inet(address) => self.names.address(*address).to_string(),
             Upstream::Unix(path) => self.names.path(&path.to_string_lossy()).into_owned(),
+            // Exchanges are counted by where they went.
+            Upstream::Named(name) => name.clone(),
         }
     }
 }
@@ -213,6 +249,32 @@ impl Decoder {
                     worker: WorkerEnd::decode(*worker, base)?,
                 };
                 (at, What::Record(Record::Served(Box::new(served))))
+            }
+            Line::Word { at, ns, connection, number, nginx, level, errno, subject, message, r#while } => {
+                let word = Word {
+                    header: header::<Word>(Kind::Word),
+                    ns: Moment::decode(ns, base)?,
+                    connection: Number::decode(connection, base)?,
+                    number,
+                    nginx: Task::decode(nginx, base)?,
+                    level,
+                    errno,
+                    subject: Text::decode(subject, base)?,
+                    message: Text::decode(Some(message), base)?,
+                    action: Text::decode(r#while, base)?,
+                };
+                (at, What::Record(Record::Word(Box::new(word))))
+            }
+            Line::Closed { at, sock, connect_ns, word_ns, thread } => {
+                let closed = Closed {
+                    header: header::<Closed>(Kind::Closed),
+                    sock: Id::decode(sock, base)?,
+                    connect_ns: Moment::decode(connect_ns, base)?,
+                    word_ns: Moment::decode(word_ns, base)?,
+                    thread,
+                    reserved: 0,
+                };
+                (at, What::Record(Record::Closed(closed)))
             }
             Line::Look { at, look } => (at, What::Look(Look::decode(look, base)?)),
             Line::Depth { at, ns, listener, depth, limit } => {

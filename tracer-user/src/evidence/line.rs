@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Header,
-    ends::{NginxEnd, WorkerEnd},
+    ends::{NginxEnd, Task, WorkerEnd},
     look::Look,
 };
 
@@ -71,6 +71,42 @@ pub enum Line {
         peer: Option<String>,
         /// The worker's end.
         worker: Box<WorkerEnd>,
+    },
+    /// nginx said something of an upstream: one call of `ngx_log_error_core`.
+    Word {
+        /// The recording's time.
+        at: i64,
+        /// When it was said; with the thread it names the word.
+        ns: Option<i64>,
+        /// The number of the client's connection.
+        connection: u64,
+        /// The first number among the message's arguments; zero where it has none.
+        number: i64,
+        /// The thread.
+        nginx: Task,
+        /// nginx's own number for the level: 1 emerg, 2 alert, 3 crit, 4 error.
+        level: u32,
+        /// The errno in its line, or zero.
+        errno: u32,
+        /// The peer's name or the reason among its arguments; null where it has none, or where names are replaced.
+        subject: Option<String>,
+        /// The message as nginx's source has it, with its conversions.
+        message: String,
+        /// What nginx was doing.
+        r#while: Option<String>,
+    },
+    /// nginx closed a connection that had ended before, about which it had said a word.
+    Closed {
+        /// The recording's time.
+        at: i64,
+        /// nginx's socket.
+        sock: Option<u64>,
+        /// The exchange's connect.
+        connect_ns: Option<i64>,
+        /// When the word was said.
+        word_ns: Option<i64>,
+        /// The thread that said it.
+        thread: u32,
     },
     /// What a slow worker was found doing.
     Look {

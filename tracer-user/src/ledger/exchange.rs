@@ -13,6 +13,7 @@ use tracer_ebpf::{
     PATH_LEN, Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
+use super::Said;
 use crate::{
     sample::Activity,
     verdict::{Process, Upstream},
@@ -49,6 +50,8 @@ pub struct Joined {
     pub request: Option<u64>,
     /// What the worker was found doing, if the exchange was slow enough to be looked at.
     pub activity: Option<Activity>,
+    /// What nginx said of it, in order: the last word is the one before it closed.
+    pub said: Vec<Said>,
 }
 
 impl Joined {
@@ -62,6 +65,7 @@ impl Joined {
             request: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
+            said: Vec::new(),
         }
     }
 
@@ -73,6 +77,16 @@ impl Joined {
     /// Whether all of [`nginx_flag`] bits `flags` are set.
     pub fn has(&self, flags: u32) -> bool {
         self.nginx.flags & flags == flags
+    }
+
+    /// nginx's word on it, if that was heard: the last one before it closed.
+    pub fn word(&self) -> Option<&Said> {
+        self.said.last()
+    }
+
+    /// Whether nginx's word on it begins so; its conversions are nginx's own.
+    pub fn nginx_says(&self, beginning: &str) -> bool {
+        self.said.iter().any(|said| said.message().starts_with(beginning))
     }
 
     /// Whether the handshake was over on nginx's side.
@@ -153,14 +167,16 @@ impl Joined {
     /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
     /// client or tried the next upstream.
     pub fn nginx_went_on(&self) -> bool {
-        // Before it answers, nginx reads what is left of the client's own request.
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
+        // It says nothing of clients at level error. Before it answers, it reads what is left of the client's own request.
+        self.word().is_some()
+            || matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
             if is_same_turn(&what) || what.turned_to == what.other_sock)
     }
 
     /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
     pub fn client_had_left(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
+        self.word().is_none()
+            && matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
             && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
     }
 
@@ -173,7 +189,8 @@ impl Joined {
     /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
     /// belong together. An idle connection is closed for itself.
     pub fn nginx_acted_at_once(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
+        self.word().is_some()
+            || matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
     }
 
     /// Bytes of this exchange's response that arrived at nginx's end, read or not. The FIN, which the kernel counts as a byte until it

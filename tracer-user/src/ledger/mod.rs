@@ -6,13 +6,16 @@ mod exchange;
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use tracer_ebpf::{Action, Aftermath, Exchange, WorkerEnd, nginx_flag};
+use tracer_ebpf::{Action, Aftermath, Closed, Exchange, Word, WorkerEnd, nginx_flag};
+use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, path_of, process};
+pub use words::Said;
 
 use crate::{decode::Record, verdict::Upstream};
 
@@ -36,6 +39,8 @@ pub enum Whole {
     Exchange(Box<Joined>),
     /// The end of a worker's part in an exchange that nginx had given up.
     Afterwards(Box<Afterwards>),
+    /// A word that is about no exchange.
+    Said(Box<Said>),
 }
 
 /// What a worker did after nginx gave its exchange up.
@@ -58,6 +63,9 @@ pub struct Ledger {
     /// By deadline, and at the same one in the order in which they came: a replay has other names for sockets.
     by_deadline: BTreeMap<(u64, u64), Name>,
     came: u64,
+    words: Words,
+    /// The connect of each thread that failed at once, about which nginx has yet to say a word.
+    refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
 }
@@ -92,16 +100,25 @@ impl Ledger {
             Record::WorkerGone(gone) => self.worker_gone(&gone.worker),
             // Only together with evidence of nginx's host is it part of an exchange.
             Record::Served(_) => None,
+            Record::Word(word) => self.word(&word),
+            Record::Closed(closed) => self.closed(&closed),
         }
     }
 
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
         joined.request = self.request_of(&joined);
+        if joined.nginx.word_ns != 0 {
+            let (thread, word_ns) = (joined.nginx.nginx.tid, joined.nginx.word_ns);
+            joined.said = self.words.claim(thread, word_ns, joined.nginx.connect_ns);
+        }
         if !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
             return Some(self.complete(joined));
         }
         let name = joined.name();
+        if joined.failed_at_once() {
+            self.refused.put(joined.nginx.nginx.tid, name);
+        }
         self.came += 1;
         let place = (joined.nginx.ended_ns.saturating_add(PATIENCE_NS), self.came);
         self.by_deadline.insert(place, name);
@@ -152,6 +169,28 @@ impl Ledger {
         Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
     }
 
+    fn word(&mut self, word: &Word) -> Option<Whole> {
+        let said = Said::new(word);
+        if said.is_of_connect()
+            && let Some(name) = self.refused.take(&said.thread)
+            && let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name)
+            && joined.nginx.error == said.errno
+        {
+            joined.said.push(said);
+            return None;
+        }
+        self.words.put(said).map(Whole::Said)
+    }
+
+    /// The word is claimed in any case: an exchange that has been told already waits no longer for it.
+    fn closed(&mut self, closed: &Closed) -> Option<Whole> {
+        let said = self.words.claim(closed.thread, closed.word_ns, closed.connect_ns);
+        if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&(closed.sock, closed.connect_ns)) {
+            joined.said.extend(said);
+        }
+        None
+    }
+
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
         let Waiting { place, joined } = self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
@@ -175,13 +214,13 @@ impl Ledger {
     pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
         let still_waiting = self.by_deadline.split_off(&(now, 0));
         let overdue = std::mem::replace(&mut self.by_deadline, still_waiting);
-        overdue
-            .into_values()
-            .filter_map(|name| {
-                let Waiting { joined, .. } = self.waiting.remove(&name)?;
-                Some(self.complete(joined))
-            })
-            .collect()
+        let exchanges = overdue.into_values().filter_map(|name| {
+            let Waiting { joined, .. } = self.waiting.remove(&name)?;
+            Some(self.complete(joined))
+        });
+        let mut whole: Vec<_> = exchanges.collect();
+        whole.extend(self.words.overdue(now).into_iter().map(Whole::Said));
+        whole
     }
 
     /// Gives up waiting for anything: the oldest first.
@@ -191,7 +230,8 @@ impl Ledger {
 
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
-        self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline)
+        let exchange = self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline);
+        exchange.into_iter().chain(self.words.next_deadline()).min()
     }
 }
 

@@ -10,6 +10,7 @@ mod misses;
 mod open;
 mod privileges;
 mod tracefs;
+mod words;
 
 use std::path::Path;
 
@@ -28,6 +29,8 @@ pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
+
+use words::Words;
 
 use crate::{
     facts::Fact,
@@ -53,6 +56,8 @@ pub struct Scope {
     pub listeners: Vec<Endpoint>,
     /// Whether to see connects that fail before TCP's own hooks do.
     pub connect_errors: bool,
+    /// Whether to hear what nginx says.
+    pub words: bool,
     /// The kinds of hooks to use; empty for any.
     pub only: Vec<HookKind>,
     /// Open exchanges that fit at a time.
@@ -68,6 +73,7 @@ pub struct Tracer {
     layout: Layout,
     attached: Array<MapData, Attached>,
     has_copies: bool,
+    words: Option<Words>,
     stats: PerCpuArray<MapData, Stats>,
     upstreams: HashMap<MapData, Endpoint, u64>,
     unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
@@ -103,7 +109,18 @@ impl Tracer {
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
         let mut object = load(&mut loader, OBJECT, &kernel)?;
         want(&mut object, scope)?;
-        let plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let words = scope.words.then(|| words::load(&mut object));
+        let words = match words.unwrap_or_else(|| Err("left alone (--no-uprobe)".to_owned())) {
+            Ok(()) => {
+                plan.sources.set(Fact::Words, words::SOURCE.to_owned());
+                Some(Words::default())
+            }
+            Err(reason) => {
+                plan.missing.push((Fact::Words, reason));
+                None
+            }
+        };
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
         attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
@@ -125,6 +142,7 @@ impl Tracer {
             layout,
             attached,
             has_copies: false,
+            words,
             stats,
             upstreams,
             unix_upstreams,
@@ -160,6 +178,22 @@ impl Tracer {
             hooks::attach_copies(&mut self.object)?;
         }
         Ok(true)
+    }
+
+    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Returns whether that began now.
+    ///
+    /// # Errors
+    /// Why it cannot be heard.
+    pub fn hear(&mut self, pid: u32) -> Result<bool, String> {
+        match &mut self.words {
+            Some(words) => words.hear(&mut self.object, pid),
+            None => Ok(false),
+        }
+    }
+
+    /// In how many binaries what nginx says is heard; none where it cannot be.
+    pub fn heard(&self) -> Option<usize> {
+        self.words.as_ref().map(Words::heard)
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.

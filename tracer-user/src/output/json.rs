@@ -69,11 +69,13 @@ struct Verdict<'a> {
     detail: &'static str,
     confidence: &'static str,
     nginx: Nginx<'a>,
-    upstream: Upstream,
+    upstream: Option<Upstream>,
+    group: Option<&'a str>,
     request: Option<u64>,
     status: Option<u16>,
     errno: Option<&'a str>,
     error_log: Option<&'a str>,
+    word: Option<Word<'a>>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
     us: Moments,
@@ -182,6 +184,15 @@ struct Worker<'a> {
 }
 
 #[derive(Serialize)]
+struct Word<'a> {
+    level: &'a str,
+    errno: u32,
+    message: &'a str,
+    r#while: Option<&'a str>,
+    connection: u64,
+}
+
+#[derive(Serialize)]
 struct Doing<'a> {
     samples: u32,
     waits: Vec<Wait<'a>>,
@@ -245,6 +256,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             status,
             errno,
             error_log,
+            word,
             worker,
             killer,
             moments,
@@ -262,11 +274,13 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             detail: cause.detail(),
             confidence: confidence.name(),
             nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
-            upstream: upstream.into(),
+            upstream: Upstream::of(upstream),
+            group: group(upstream),
             request: *request,
             status: *status,
             errno: errno.as_deref(),
             error_log: error_log.as_deref(),
+            word: word.as_ref().map(Word::from),
             worker: worker.as_ref().map(Worker::from),
             killer: killer.as_ref().map(Process::from),
             us: moments.into(),
@@ -383,10 +397,31 @@ impl<'a> From<&'a verdict::Worker> for Worker<'a> {
     }
 }
 
+impl<'a> From<&'a verdict::Word> for Word<'a> {
+    fn from(verdict::Word { level, errno, message, doing, connection }: &'a verdict::Word) -> Self {
+        Self { level, errno: *errno, message, r#while: doing.as_deref(), connection: *connection }
+    }
+}
+
 impl<'a> From<&'a verdict::Doing> for Doing<'a> {
     fn from(verdict::Doing { samples, waits, running }: &'a verdict::Doing) -> Self {
         let waits = waits.iter().map(|(on, samples)| Wait { on, samples: *samples });
         Self { samples: *samples, waits: waits.collect(), running: *running }
+    }
+}
+
+/// The name that nothing was attempted for.
+fn group(upstream: &verdict::Upstream) -> Option<&str> {
+    match upstream {
+        verdict::Upstream::Named(name) if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
+impl Upstream {
+    /// Where an exchange went; none where nothing was attempted.
+    fn of(upstream: &verdict::Upstream) -> Option<Self> {
+        (!matches!(upstream, verdict::Upstream::Named(_))).then(|| upstream.into())
     }
 }
 
@@ -396,6 +431,7 @@ impl From<&verdict::Upstream> for Upstream {
             verdict::Upstream::Inet(address) if address.is_ipv4() => "inet",
             verdict::Upstream::Inet(_) => "inet6",
             verdict::Upstream::Unix(_) => "unix",
+            verdict::Upstream::Named(_) => "none",
         };
         Self { family, addr: upstream.to_string() }
     }

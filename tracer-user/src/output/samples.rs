@@ -32,6 +32,7 @@ pub fn killed() -> Verdict {
         request: None,
         status: Some(502),
         errno: Some("ECONNRESET".to_owned()),
+        word: None,
         error_log: Some(
             "recv() failed (104: Connection reset by peer) while reading response header from upstream".to_owned(),
         ),
@@ -75,6 +76,7 @@ pub fn unknown() -> Verdict {
         request: None,
         status: None,
         errno: None,
+        word: None,
         error_log: None,
         worker: None,
         killer: None,

@@ -57,7 +57,7 @@ impl Depths {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.extend(upstreams.filter_map(|upstream| match upstream {
             Upstream::Inet(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            Upstream::Unix(_) => None,
+            Upstream::Unix(_) | Upstream::Named(_) => None,
         }));
     }
 

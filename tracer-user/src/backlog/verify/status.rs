@@ -92,6 +92,7 @@ async fn fetch(reached: &Upstream, path: &str) -> Result<Vec<u8>> {
             let stream = UnixStream::connect(path).await.context("connecting")?;
             Client::new_tokio(stream).execute_once(request).await?
         }
+        Upstream::Named(name) => anyhow::bail!("{name} is no address"),
     };
     answer.stdout.context("an empty answer")
 }

@@ -1,0 +1,284 @@
+//! nginx's own word: what it is about to write to its error log about an upstream.
+//!
+//! nginx says so before it closes the upstream's connection, in the very turn of its loop that closes it. So the next connection of ours
+//! that the thread closes, and that had begun by then, is the one that the word is about; what the network had ended before is
+//! closed after the word, too. What never became a connection has no such close, and its words wait for none.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_probe_read_user, bpf_probe_read_user_str},
+    },
+    macros::map,
+    maps::{Array, HashMap},
+};
+use tracer_ebpf::{Closed, Header, Kind, SUBJECT_LEN, Started, Word};
+
+use crate::{
+    kernel,
+    maps::{ConnectionId, RING, count},
+    nginx_end,
+};
+
+/// When a thread said the word whose connection it is about to close (ns, monotonic).
+#[map]
+static SAID: HashMap<u32, u64> = HashMap::with_max_entries(4_096, 0);
+
+/// How many entries that has: cheap to ask, and nearly always none.
+#[map]
+static SPOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// `NGX_LOG_ERR`, src/core/ngx_log.h: more important levels have smaller numbers, from 1 on.
+pub const ERROR: u64 = 4;
+
+/// In a `ngx_log_t` (src/core/ngx_log.h): the connection's number, and what is being done.
+const LOG_CONNECTION: u64 = 16;
+const LOG_ACTION: u64 = 64;
+
+/// Eight characters that can be compared at once.
+const fn word(text: &[u8; 8]) -> u64 {
+    u64::from_ne_bytes(*text)
+}
+
+/// The characters at a place of a text.
+#[inline(always)]
+fn at<const LEN: usize>(text: &[u8; LEN], place: usize) -> u64 {
+    // SAFETY: within the text, which is longer than each place that is asked for; it need not be aligned.
+    unsafe { text.as_ptr().add(place).cast::<u64>().read_unaligned() }
+}
+
+/// Whether this is what nginx does with an upstream (`c->log->action`, src/http/ngx_http_upstream.c).
+#[inline(always)]
+fn is_with_upstream<const LEN: usize>(action: &[u8; LEN]) -> bool {
+    let (first, second) = (at(action, 0), at(action, 8));
+    first == word(b"connecti") && second == word(b"ng to up")
+        || first == word(b"SSL hand") && second == word(b"shaking ")
+        || first == word(b"sending ") && second == word(b"request ")
+        || first == word(b"reading ") && (second == word(b"response") || second == word(b"upstream"))
+        || first == word(b"proxying")
+}
+
+/// Whether this is said of an upstream whatever nginx is doing.
+#[inline(always)]
+fn is_of_upstream<const LEN: usize>(message: &[u8; LEN]) -> bool {
+    let first = at(message, 0);
+    first == word(b"upstream")
+        || first == word(b"%V could")
+        || first == word(b"no resol")
+        || first == word(b"no live ")
+}
+
+/// Whether this is said of no connection: none was made, connect itself refused it, or it goes on.
+#[inline(always)]
+fn is_of_no_connection<const LEN: usize>(message: &[u8; LEN]) -> bool {
+    let first = at(message, 0);
+    first == word(b"no live ")
+        || first == word(b"%V could")
+        || first == word(b"no resol")
+        || first == word(b"no port ")
+        || first == word(b"invalid ")
+        || first == word(b"%ui work")
+        || first == word(b"socket()")
+        || first == word(b"setsocko")
+        || first == word(b"ioctl(FI")
+        || first == word(b"fcntl(O_")
+        || first == word(b"bind(%V)")
+        || first == word(b"epoll_ct")
+        || first == word(b"FastCGI ") && at(message, 8) == word(b"sent in ")
+        || first == word(b"connect(") && at(message, 8) == word(b") to %V ")
+}
+
+/// Reads a text of nginx's that a zero closes; what cannot be read is empty.
+#[inline(always)]
+fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) {
+    // SAFETY: the helper checks where it reads, and writes within the text.
+    let _length = unsafe { bpf_probe_read_user_str(to.cast(), LEN as u32, from as *const _) };
+}
+
+/// Reads `length` characters of nginx's, or as many as there is room for.
+#[inline(always)]
+fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
+    const MOST: u64 = SUBJECT_LEN as u64 - 1;
+    let length = kernel::bounded::<MOST>(if length > MOST { MOST } else { length }) as u32;
+    // SAFETY: the helper checks where it reads, and writes within the text.
+    let _refused = unsafe { bpf_probe_read_user(to.cast(), length, from as *const _) };
+}
+
+#[inline(always)]
+fn user_word(from: u64) -> u64 {
+    let mut value = MaybeUninit::<u64>::zeroed();
+    // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
+    unsafe {
+        let _refused = bpf_probe_read_user(value.as_mut_ptr().cast(), 8, from as *const _);
+        value.assume_init()
+    }
+}
+
+/// Of the arguments, only names of peers and reasons are read: nothing of requests or responses.
+#[inline(always)]
+fn read_subject(word_said: &mut Word, first: u64, second: u64) {
+    let message = &word_said.message;
+    let begins = at(message, 0);
+    let subject = &raw mut word_said.subject;
+    let is_certificate = begins == word(b"upstream") && at(message, 8) == word(b" SSL cer");
+    if begins == word(b"connect(")
+        || begins == word(b"%V could")
+        || begins == word(b"bind(%V)")
+        || is_certificate && at(message, 24) == word(b"does not")
+    {
+        // `ngx_str_t`: the length, then where the characters are.
+        let (length, from) = (user_word(first), user_word(first.wrapping_add(8)));
+        read_characters(subject, from, length);
+        word_said.number = second as i32 as i64;
+    } else if is_certificate {
+        word_said.number = first as i64;
+        read_text(subject, second);
+    } else if begins & 0xff_ffff_ffff == word(b"%*s\0\0\0\0\0") & 0xff_ffff_ffff {
+        // `ngx_ssl_error`: the whole text.
+        read_characters(subject, second, first);
+    } else {
+        word_said.number = first as i64;
+    }
+}
+
+/// nginx calls `ngx_log_error_core(level, log, errno, format, first, second)`.
+#[inline(always)]
+pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u64) {
+    if level == 0 {
+        return;
+    }
+    let mut action = MaybeUninit::<[u8; 48]>::zeroed();
+    read_text(action.as_mut_ptr(), user_word(log.wrapping_add(LOG_ACTION)));
+    // SAFETY: made of zeroes.
+    let action = unsafe { action.assume_init_ref() };
+    let mut message = MaybeUninit::<[u8; 32]>::zeroed();
+    read_text(message.as_mut_ptr(), format);
+    // SAFETY: made of zeroes.
+    let message = unsafe { message.assume_init_ref() };
+    if !is_with_upstream(action) && !is_of_upstream(message) {
+        return;
+    }
+    let task = kernel::current();
+    if !nginx_end::is_our_task(&task) {
+        return;
+    }
+    // SAFETY: the helper takes nothing.
+    let ns = unsafe { bpf_ktime_get_ns() };
+    if !is_of_no_connection(message) {
+        let thread = kernel::thread();
+        // SAFETY: only tested for presence.
+        let is_new = unsafe { SAID.get(thread) }.is_none();
+        match SAID.insert(thread, ns, 0) {
+            Ok(()) if is_new => count_spoken(1),
+            Ok(()) => {}
+            // Its word is told, but joined to no exchange.
+            Err(_) => count!(lost, 1),
+        }
+    }
+    let Some(mut entry) = RING.reserve::<Word>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; all of it is cleared first.
+    let record = unsafe {
+        kernel::clear(record);
+        &mut *record
+    };
+    record.header = Header { kind: Kind::Word as u32, len: size_of::<Word>() as u32 };
+    record.ns = ns;
+    record.connection = user_word(log.wrapping_add(LOG_CONNECTION));
+    record.nginx = task;
+    record.level = level as u32;
+    record.errno = errno;
+    read_text(&raw mut record.message, format);
+    read_text(&raw mut record.action, user_word(log.wrapping_add(LOG_ACTION)));
+    read_subject(record, first, second);
+    entry.submit(0);
+}
+
+/// One more waits for its connection's close or, with all bits set, one less.
+#[inline(always)]
+fn count_spoken(by: u64) {
+    if let Some(count) = SPOKEN.get_ptr_mut(0) {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { kernel::add(count, by) };
+    }
+}
+
+/// Whether any word waits for its connection's close: false nearly always, and cheap to ask.
+#[inline(always)]
+fn is_any() -> bool {
+    SPOKEN.get(0).is_some_and(|count| {
+        // SAFETY: a plain look at a counter that others change.
+        unsafe { core::ptr::read_volatile(count) != 0 }
+    })
+}
+
+/// The running thread closes a connection that began at `began_ns`: when it said the word that is about it, or zero.
+#[inline(always)]
+pub fn of_close(began_ns: u64) -> u64 {
+    if !is_any() {
+        return 0;
+    }
+    let thread = kernel::thread();
+    // SAFETY: copied out at once.
+    let Some(ns) = (unsafe { SAID.get(thread) }).copied() else { return 0 };
+    if ns < began_ns {
+        return 0;
+    }
+    if SAID.remove(thread).is_ok() {
+        count_spoken(u64::MAX);
+    }
+    ns
+}
+
+/// The running thread closes a connection that the network had ended, and whose record was sent then: says which word is about it.
+#[inline(always)]
+pub fn closes(id: ConnectionId) {
+    let word_ns = of_close(id.connect_ns);
+    if word_ns == 0 {
+        return;
+    }
+    let Some(mut entry) = RING.reserve::<Closed>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    entry.write(Closed {
+        header: Header { kind: Kind::Closed as u32, len: size_of::<Closed>() as u32 },
+        sock: id.sock,
+        connect_ns: id.connect_ns,
+        word_ns,
+        thread: kernel::thread(),
+        reserved: 0,
+    });
+    entry.submit(0);
+}
+
+/// The running process has begun to run another binary.
+#[inline(always)]
+pub fn started() {
+    let task = kernel::current();
+    if !nginx_end::is_our_task(&task) {
+        return;
+    }
+    let Some(mut entry) = RING.reserve::<Started>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    entry.write(Started {
+        header: Header { kind: Kind::Started as u32, len: size_of::<Started>() as u32 },
+        task,
+    });
+    entry.submit(0);
+}
+
+/// The thread ends: it closes nothing any more.
+#[inline(always)]
+pub fn thread_ends() {
+    if is_any() && SAID.remove(kernel::thread()).is_ok() {
+        count_spoken(u64::MAX);
+    }
+}

@@ -1,0 +1,255 @@
+//! What nginx said of upstreams, until it is known which exchange each word is about.
+
+use std::collections::BTreeMap;
+
+use tracer_ebpf::{SUBJECT_LEN, Word};
+
+use super::{PATIENCE_NS, comm};
+use crate::verdict::{Process, Upstream};
+
+/// How many words wait at most; the oldest then waits no longer.
+const MOST_WAITING: usize = 16_384;
+
+/// One thing that nginx said of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// When (ns, monotonic).
+    pub ns: u64,
+    /// The thread.
+    pub thread: u32,
+    /// Who.
+    pub nginx: Process,
+    /// `NGX_LOG_EMERG` (1) to `NGX_LOG_ERR` (4).
+    pub level: u32,
+    /// The errno in its line, or zero.
+    pub errno: u32,
+    /// The number of its client's connection: what stands behind the asterisk in its line.
+    pub connection: u64,
+    /// The message as nginx's source has it, with its conversions.
+    pub format: String,
+    /// The name or the reason among its arguments; empty where it has none.
+    pub subject: String,
+    /// The first number among its arguments.
+    pub number: i64,
+    /// What nginx was doing.
+    pub doing: String,
+}
+
+/// A text that a zero closes.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+impl Said {
+    pub(super) fn new(word: &Word) -> Self {
+        let Word { header: _, ns, connection, number, nginx, level, errno, subject, message, action } = word;
+        let subject: &[u8; SUBJECT_LEN] = subject;
+        Self {
+            ns: *ns,
+            thread: nginx.tid,
+            nginx: Process { pid: nginx.tgid, comm: comm(nginx).into_owned() },
+            level: *level,
+            errno: *errno,
+            connection: *connection,
+            format: text(message),
+            subject: text(subject),
+            number: *number,
+            doing: text(action),
+        }
+    }
+
+    /// The message, with those arguments in it that are known, as it stands in nginx's line before the errno.
+    pub fn message(&self) -> String {
+        if self.format == "%*s" {
+            return self.subject.trim_start().to_owned();
+        }
+        let mut subject = Some(self.subject.as_str()).filter(|subject| !subject.is_empty());
+        let mut message = String::new();
+        let mut rest = self.format.as_str();
+        // Only the first number is known, and only where it does not say how long a text is.
+        let mut has_number = self.format.contains(".*s") || self.format.contains("%*s");
+        while let Some((before, after)) = rest.split_once('%') {
+            message += before;
+            // nginx's own conversions (src/core/ngx_string.c): flags, then a type of one character.
+            let flags = after.find(|flag: char| !flag.is_ascii_digit() && !"uxXm.*".contains(flag));
+            let (kind, after) = match flags.map(|at| after.split_at(at)) {
+                Some((_, after)) if !after.is_empty() => {
+                    let kind = after.chars().next().unwrap_or_default();
+                    (kind, &after[kind.len_utf8()..])
+                }
+                _ => ('?', ""),
+            };
+            match kind {
+                'V' | 's' if subject.is_some() => message += subject.take().unwrap_or_default(),
+                's' if self.is_of_name() => message += resolver_says(self.number),
+                'd' | 'i' | 'l' if !has_number => {
+                    has_number = true;
+                    message += &self.number.to_string();
+                }
+                _ => message.push('…'),
+            }
+            rest = after;
+        }
+        message + rest
+    }
+
+    /// Whether it is about no connection: none was made, connect refused it, or it goes on. As in the kernel side's `word.rs`.
+    pub fn is_of_no_connection(&self) -> bool {
+        const BEGINNINGS: [&str; 14] = [
+            "no live ",
+            "%V could",
+            "no resol",
+            "no port ",
+            "invalid ",
+            "%ui work",
+            "socket()",
+            "setsocko",
+            "ioctl(FI",
+            "fcntl(O_",
+            "bind(%V)",
+            "epoll_ct",
+            "FastCGI sent in ",
+            "connect() to %V ",
+        ];
+        BEGINNINGS.iter().any(|beginning| self.format.starts_with(beginning))
+    }
+
+    /// Whether it is about a name that does not resolve.
+    pub fn is_of_name(&self) -> bool {
+        self.format.starts_with("%V could not be resolved")
+    }
+
+    /// Whether connect itself failed, at once.
+    pub fn is_of_connect(&self) -> bool {
+        self.format.starts_with("connect() to %V ")
+    }
+
+    /// Where connect went, as nginx names it, if it was that which failed.
+    pub fn peer(&self) -> Option<Upstream> {
+        let name = self.is_of_connect().then_some(self.subject.as_str())?;
+        match name.strip_prefix("unix:") {
+            Some(path) => Some(Upstream::Unix(path.trim_end_matches(':').into())),
+            None => name.parse().ok().map(Upstream::Inet),
+        }
+    }
+
+    /// Whether it is no failure but what a FastCGI application wrote.
+    pub fn is_note(&self) -> bool {
+        self.format.starts_with("FastCGI sent in stderr")
+    }
+}
+
+/// What nginx's resolver says of its own numbers (`ngx_resolver_strerror`, src/core/ngx_resolver.c).
+fn resolver_says(number: i64) -> &'static str {
+    match number {
+        1 => "Format error",
+        2 => "Server failure",
+        3 => "Host not found",
+        4 => "Unimplemented",
+        5 => "Operation refused",
+        110 => "Operation timed out",
+        _ => "Unknown error",
+    }
+}
+
+/// The words that wait: by when they were said, and the thread.
+#[derive(Debug, Default)]
+pub(super) struct Words(BTreeMap<(u64, u32), Box<Said>>);
+
+impl Words {
+    /// One more waits; gives back the one for which there is no room.
+    pub(super) fn put(&mut self, said: Said) -> Option<Box<Said>> {
+        self.0.insert((said.ns, said.thread), Box::new(said));
+        (self.0.len() > MOST_WAITING).then(|| self.0.pop_first().map(|(_, said)| said)).flatten()
+    }
+
+    /// The words about an exchange of `thread` that began at `began_ns`, the last of which was said at `word_ns`.
+    pub(super) fn claim(&mut self, thread: u32, word_ns: u64, began_ns: u64) -> Vec<Said> {
+        let Some(last) = self.0.remove(&(word_ns, thread)) else { return Vec::new() };
+        // Nothing lies between the words about one connection but words about it.
+        let before: Vec<_> = self
+            .0
+            .range((began_ns, 0)..(word_ns, thread))
+            .filter(|((_, of), said)| {
+                *of == thread && said.connection == last.connection && !said.is_of_no_connection()
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        let mut words: Vec<_> = before.into_iter().filter_map(|name| self.0.remove(&name)).collect();
+        words.push(last);
+        words.into_iter().map(|said| *said).collect()
+    }
+
+    /// Those that have waited for long enough at `now` (ns, monotonic): the oldest first.
+    pub(super) fn overdue(&mut self, now: u64) -> Vec<Box<Said>> {
+        let still_waiting = self.0.split_off(&(now.saturating_sub(PATIENCE_NS), 0));
+        std::mem::replace(&mut self.0, still_waiting).into_values().collect()
+    }
+
+    /// When [`Words::overdue`] next has something (ns, monotonic).
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.0.first_key_value().map(|((ns, _), _)| ns.saturating_add(PATIENCE_NS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(format: &str, subject: &str, number: i64) -> Said {
+        Said {
+            ns: 5,
+            thread: 7,
+            nginx: Process { pid: 7, comm: "nginx".to_owned() },
+            level: 4,
+            errno: 0,
+            connection: 1,
+            format: format.to_owned(),
+            subject: subject.to_owned(),
+            number,
+            doing: String::new(),
+        }
+    }
+
+    #[test]
+    fn messages_have_the_arguments_that_are_known() {
+        let message = |format, subject, number| said(format, subject, number).message();
+        assert_eq!(message("connect() to %V failed", "unix:/x", 0), "connect() to unix:/x failed");
+        assert_eq!(
+            message("upstream SSL certificate verify error: (%l:%s)", "self-signed certificate", 18),
+            "upstream SSL certificate verify error: (18:self-signed certificate)"
+        );
+        assert_eq!(
+            message("upstream sent unsupported FastCGI protocol version: %d", "", 72),
+            "upstream sent unsupported FastCGI protocol version: 72"
+        );
+        assert_eq!(
+            message("%*s", "SSL_do_handshake() failed (SSL: x)", 0),
+            "SSL_do_handshake() failed (SSL: x)"
+        );
+        assert_eq!(
+            message("upstream sent invalid header: \"%*s\\x%02xd...\"", "", 0),
+            "upstream sent invalid header: \"…\\x…...\""
+        );
+        assert_eq!(
+            message("%V could not be resolved (%i: %s)", "nobody.invalid", 3),
+            "nobody.invalid could not be resolved (3: Host not found)"
+        );
+        assert_eq!(message("100%", "", 0), "100…");
+    }
+
+    #[test]
+    fn words_about_one_connection_are_claimed_together() {
+        let mut words = Words::default();
+        words.put(Said { ns: 10, connection: 9, ..said("upstream sent invalid header", "", 0) });
+        words.put(Said { ns: 11, ..said("upstream sent invalid header", "", 0) });
+        words.put(Said { ns: 12, ..said("no live upstreams", "", 0) });
+        words.put(Said { ns: 13, ..said("upstream sent invalid header", "", 0) });
+        let claimed = words.claim(7, 13, 10);
+        assert_eq!(claimed.iter().map(|said| said.ns).collect::<Vec<_>>(), [11, 13]);
+        assert!(words.claim(7, 13, 10).is_empty());
+        assert_eq!(words.overdue(12 + PATIENCE_NS).len(), 1);
+        assert_eq!(words.next_deadline(), Some(12 + PATIENCE_NS));
+    }
+}

@@ -1,0 +1,110 @@
+//! nginx's own word: a uprobe on `ngx_log_error_core` in each binary that runs as nginx.
+//!
+//! nginx exports the function (it links with `-Wl,-E`), so a stripped binary names it, too. A binary is known by its file: what runs
+//! already and what is started from it later is heard alike. Nothing is executed, and of the file only its tables are read.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{UProbe, uprobe::UProbeScope},
+};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+
+use super::{hooks::Attacher, refused};
+
+/// The function, and the program that hears it.
+const FUNCTION: &str = "ngx_log_error_core";
+
+/// As evidence names it.
+pub(super) const SOURCE: &str = "uprobe/ngx_log_error_core";
+
+/// Exists where the kernel was built with uprobes (`CONFIG_UPROBE_EVENTS`).
+const UPROBES: &str = "/sys/bus/event_source/devices/uprobe";
+
+/// A binary is no larger than this, in bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// The binaries that are heard.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// By device and inode; those without the function, too.
+    known: HashSet<(u64, u64)>,
+    /// How many are heard.
+    heard: usize,
+}
+
+/// Loads the program.
+///
+/// # Errors
+/// Why nginx's word cannot be heard on this kernel.
+pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
+    if !Path::new(UPROBES).exists() {
+        return Err("this kernel has no uprobes".to_owned());
+    }
+    program(object)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+    let started = "sched_process_exec";
+    Attacher::new(object)
+        .attach_one(started, started)
+        .map_err(|error| format!("raw_tp/{started}: {}", refused(&error)))
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut UProbe, String> {
+    let program = object.program_mut(FUNCTION).ok_or("the BPF object has no program for it")?;
+    program
+        .try_into()
+        .map_err(|_| "the BPF object's program for it is none on a function of a process".to_owned())
+}
+
+impl Words {
+    /// Hears the binary that this process runs, if that is an nginx and not heard already. Returns whether that began now.
+    ///
+    /// # Errors
+    /// Why it cannot be heard.
+    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32) -> Result<bool, String> {
+        let path = PathBuf::from(format!("/proc/{pid}/exe"));
+        // A process that has ended meanwhile says nothing more.
+        let Ok(file) = File::open(&path) else { return Ok(false) };
+        let meta = file.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
+        if !self.known.insert((meta.dev(), meta.ino())) {
+            return Ok(false);
+        }
+        let Some(offset) = offset(&file, meta.len())? else { return Ok(false) };
+        program(object)?
+            .attach(offset, &path, UProbeScope::AllProcesses)
+            .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+        self.heard += 1;
+        Ok(true)
+    }
+
+    /// How many binaries are heard.
+    pub(super) fn heard(&self) -> usize {
+        self.heard
+    }
+}
+
+/// Where the function lies in its file; none where it is no nginx.
+fn offset(file: &File, length: u64) -> Result<Option<u64>, String> {
+    if length > LARGEST {
+        return Err(format!("its binary is larger than {} MiB", LARGEST >> 20));
+    }
+    let mut bytes = Vec::new();
+    let mut limited = file.take(LARGEST);
+    limited.read_to_end(&mut bytes).map_err(|error| format!("its binary cannot be read: {error}"))?;
+    let binary = object::File::parse(bytes.as_slice())
+        .map_err(|error| format!("its binary is no program: {error}"))?;
+    let symbol =
+        binary.dynamic_symbols().chain(binary.symbols()).find(|symbol| symbol.name() == Ok(FUNCTION));
+    let Some(address) = symbol.map(|symbol| symbol.address()) else { return Ok(None) };
+    let segment = binary.segments().find_map(|segment| {
+        let within = address.checked_sub(segment.address()).filter(|within| *within < segment.size())?;
+        Some(segment.file_range().0 + within)
+    });
+    Ok(segment)
+}
