@@ -143,7 +143,7 @@ fn only_the_headers_buffer_can_be_too_small() -> Result<()> {
     ensure!(client.get("/wide/big_header.php")?.status == 200);
     ensure!(client.get("/header/big_header.php")?.status == 502);
     let account = account(tracer, &nginx, 1)?;
-    ensure!(account.verdicts[0].name() == "rejected_response/header_too_big_or_invalid");
+    ensure!(account.verdicts[0].name() == "rejected_response/header_too_big");
     let advice = account.verdicts[0].advice.clone().unwrap_or_default();
     ensure!(advice.contains("fastcgi_buffer_size"), "{advice}");
     Ok(())

@@ -301,7 +301,7 @@ fn a_header_that_nginx_rejects_is_its_own_doing() -> Result<()> {
     let account = tracer.stop()?;
     account.is_orderly()?;
     pair_off(&nginx.failures(), &account.verdicts)?;
-    account.only(fpm.endpoint())?.says("rejected_response/header_too_big_or_invalid", "proven", 502, None)
+    account.only(fpm.endpoint())?.says("rejected_response/header_too_big", "proven", 502, None)
 }
 
 #[test]

@@ -190,5 +190,6 @@ pub fn destroyed(sk: u64) {
     if was_over {
         return;
     }
+    word::forget();
     act(Action::Closed, sk, 0, tcp_state::CLOSE, now());
 }

@@ -65,6 +65,7 @@ pub fn connects(sk: u64) {
     if aftermath::is_awaited() {
         aftermath::connected(sk, now);
     }
+    word::forget();
     connect_call::goes_on(sk);
     let upstream = common.remote();
     if !is_wanted(&upstream) {

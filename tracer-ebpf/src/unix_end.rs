@@ -15,7 +15,7 @@ use crate::{
     tell::tell,
     transfer,
     unix_listener::look,
-    worker_end,
+    word, worker_end,
 };
 
 /// Stands for unix sockets among the watched ports.
@@ -57,9 +57,10 @@ pub fn close_called(fd: u64) {
         abandoned_ends(sk, task.tgid);
         return;
     }
-    let Some(exchange) = nginx_end::find(sk, NO_PORT) else { return };
-    if exchange.nginx.upstream.family == FAMILY_UNIX {
-        ended(exchange, sk);
+    match nginx_end::find(sk, NO_PORT) {
+        Some(exchange) if exchange.nginx.upstream.family == FAMILY_UNIX => ended(exchange, sk),
+        None if !kernel::is_inet(sk) => word::forget(),
+        Some(_) | None => {}
     }
 }
 
@@ -212,7 +213,7 @@ pub fn released(sk: u64, was_queued: bool) {
         }
         return;
     }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return word::forget() };
     // SAFETY: preallocated map memory.
     let worker = unsafe { &mut *worker };
     worker_end::closes(worker);

@@ -210,7 +210,7 @@ fn count_spoken(by: u64) {
 
 /// Whether any word waits for its connection's close: false nearly always, and cheap to ask.
 #[inline(always)]
-fn is_any() -> bool {
+pub fn is_any() -> bool {
     SPOKEN.get(0).is_some_and(|count| {
         // SAFETY: a plain look at a counter that others change.
         unsafe { core::ptr::read_volatile(count) != 0 }
@@ -275,9 +275,10 @@ pub fn started() {
     entry.submit(0);
 }
 
-/// The thread ends: it closes nothing any more.
+/// The thread closes or begins something else: what it said last was about a connection that is not watched, or it ends and closes
+/// nothing any more.
 #[inline(always)]
-pub fn thread_ends() {
+pub fn forget() {
     if is_any() && SAID.remove(kernel::thread()).is_ok() {
         count_spoken(u64::MAX);
     }

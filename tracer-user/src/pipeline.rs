@@ -140,6 +140,10 @@ impl Pipeline {
     }
 
     fn tell_word(&mut self, said: &Said) -> Option<Told> {
+        if !said.is_of_no_connection() {
+            // Its connection is not watched: it is older than the tracing, or there was no room for it.
+            return None;
+        }
         let context = Context {
             clock: &self.distance,
             sources: &self.sources,

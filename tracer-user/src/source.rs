@@ -16,9 +16,10 @@ use tracer_ebpf::Stats;
 use crate::{
     args::{Trace, UpstreamFilter},
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
-    decode::{Event, decode},
+    decode::{Event, Record, decode},
     facts::Sources,
     failure::Failure,
+    ledger::Said,
     load::Tracer,
     record::Depths,
     sample::{self, Look},
@@ -81,6 +82,8 @@ pub struct Source {
     counted_ns: u64,
     depths: Option<Depths>,
     max_open: u32,
+    /// The upstreams that were asked for; empty for all.
+    wanted: Vec<UpstreamFilter>,
 }
 
 impl Source {
@@ -121,6 +124,7 @@ impl Source {
             counted_ns: now,
             depths: None,
             max_open: args.max_open,
+            wanted: args.upstreams.clone(),
         })
     }
 
@@ -250,6 +254,7 @@ impl Source {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.hear(started.task.tgid),
+                Ok(Event::Record(Record::Word(word))) if !self.is_asked_for(&Said::new(&word)) => {}
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
                     eprintln!("why502: a record was passed over: {error}");
@@ -258,6 +263,13 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// Whether a word may be about an upstream that was asked for. Of what names none, only words about connections that are watched
+    /// can be.
+    fn is_asked_for(&self, said: &Said) -> bool {
+        let matches = |peer: Upstream| self.wanted.iter().any(|wanted| wanted.matches(&peer));
+        self.wanted.is_empty() || said.peer().map_or_else(|| !said.is_of_no_connection(), matches)
     }
 
     /// Hears what the binary of this process says from now on, if it is an nginx.

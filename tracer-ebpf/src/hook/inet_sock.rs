@@ -11,7 +11,7 @@ use crate::{
     kernel::{self, layout, read},
     listener,
     maps::port_is_watched,
-    nginx_end, transfer, worker_end,
+    nginx_end, transfer, word, worker_end,
 };
 
 in_copies! {
@@ -61,7 +61,8 @@ fn ended(sk: u64, old_state: u8, new_state: u8) {
         return;
     }
     // With an error it was the network that closed it, not this thread.
-    if aftermath::is_awaited() && read::<u32>(sk, layout!(sk_err)) == 0 {
+    if (aftermath::is_awaited() || word::is_any()) && read::<u32>(sk, layout!(sk_err)) == 0 {
+        word::forget();
         aftermath::closed(sk, old_state);
     }
 }

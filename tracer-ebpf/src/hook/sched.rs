@@ -32,7 +32,7 @@ pub fn sched_process_exec(_ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn exits(task: u64) {
     aftermath::thread_ends();
-    word::thread_ends();
+    word::forget();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {

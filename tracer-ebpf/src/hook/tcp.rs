@@ -7,7 +7,7 @@ use crate::{
     aftermath,
     copies::in_copies,
     kernel::{layout, read},
-    nginx_end, reset,
+    nginx_end, reset, word,
 };
 
 /// What a copy is told apart by: one socket's events of different kinds may be under way at a time.
@@ -40,7 +40,7 @@ in_copies! {
     /// `tcp_destroy_sock(struct sock *sk)`, since 4.16.
     "tcp_destroy_sock": tcp_destroy_sock, tcp_destroy_sock_2, tcp_destroy_sock_3;
     |ctx| (ctx.arg(0), DESTROYED) => {
-        if aftermath::is_awaited() {
+        if aftermath::is_awaited() || word::is_any() {
             aftermath::destroyed(ctx.arg(0));
         }
     }

@@ -39,7 +39,7 @@ pub enum Whole {
     Exchange(Box<Joined>),
     /// The end of a worker's part in an exchange that nginx had given up.
     Afterwards(Box<Afterwards>),
-    /// A word that is about no exchange.
+    /// A word that is about no exchange that was seen.
     Said(Box<Said>),
 }
 
@@ -174,7 +174,8 @@ impl Ledger {
         if said.is_of_connect()
             && let Some(name) = self.refused.take(&said.thread)
             && let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name)
-            && joined.nginx.error == said.errno
+            // A connect that found no port leaves no error on the socket.
+            && (joined.nginx.error == said.errno || joined.nginx.error == 0)
         {
             joined.said.push(said);
             return None;

@@ -42,7 +42,8 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Said {
-    pub(super) fn new(word: &Word) -> Self {
+    /// What a record says.
+    pub fn new(word: &Word) -> Self {
         let Word { header: _, ns, connection, number, nginx, level, errno, subject, message, action } = word;
         let subject: &[u8; SUBJECT_LEN] = subject;
         Self {
