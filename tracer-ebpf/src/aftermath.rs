@@ -35,13 +35,13 @@ fn count_awaited(by: u64) {
     }
 }
 
-/// From now on, this thread's next act is told.
+/// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended.
 #[inline(always)]
-pub fn await_next(id: ConnectionId) {
+pub fn await_next(id: ConnectionId, word_ns: u64) {
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    let awaited = Awaited { id, closed_ns: now(), turned_to: 0 };
+    let awaited = Awaited { id, closed_ns: now(), turned_to: 0, word_ns };
     if AWAITING.insert(thread, &awaited, 0).is_ok() && is_new {
         count_awaited(1);
     }
@@ -79,7 +79,8 @@ pub fn await_close(id: ConnectionId) {
 fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let thread = kernel::thread();
     // SAFETY: copied out at once.
-    let Some(Awaited { id, closed_ns, turned_to }) = (unsafe { AWAITING.get(thread) }).copied() else {
+    let Some(Awaited { id, closed_ns, turned_to, word_ns }) = (unsafe { AWAITING.get(thread) }).copied()
+    else {
         return;
     };
     // Closing it may show twice. Anything else on this address is done on a new socket, and often it is the next one made.
@@ -107,6 +108,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         reserved: 0,
         peer: kernel::remote(sk),
         reserved2: 0,
+        word_ns,
     });
     entry.submit(0);
 }
@@ -180,8 +182,7 @@ pub fn destroyed(sk: u64) {
             if nginx_end::is_open(id) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
-                word::closes(id);
-                await_next(id);
+                await_next(id, word::of_close(id.connect_ns));
             }
             count_awaited(u64::MAX);
         }

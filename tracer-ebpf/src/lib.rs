@@ -22,8 +22,8 @@ pub use kernel_function::{
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN};
 pub use record::{
-    Action, Aftermath, Alone, Closed, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, SUBJECT_LEN, Served,
-    Started, Word, WorkerGone,
+    Action, Aftermath, Alone, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, SUBJECT_LEN, Served, Started,
+    Word, WordOf, WorkerGone,
 };
 pub use stats::Stats;
 

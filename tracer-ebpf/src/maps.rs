@@ -29,6 +29,7 @@ pub struct Awaited {
     pub id: ConnectionId,
     pub closed_ns: u64,
     pub turned_to: u64,
+    pub word_ns: u64,
 }
 
 /// The newest listener on an address.

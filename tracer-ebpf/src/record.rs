@@ -1,6 +1,6 @@
 //! What goes through the ring buffer: one record per ended, not plainly clean socket.
 
-use crate::{Endpoint, NginxEnd, PATH_LEN, Task, WorkerEnd};
+use crate::{COMM_LEN, Endpoint, NginxEnd, PATH_LEN, Task, WorkerEnd};
 
 /// The ring buffer's size in bytes. 20,000 refused connections a second fill it in not quite half a second if nobody reads. Userspace
 /// has it mapped twice, one after the other, so that each of its pages counts twice in what is resident.
@@ -25,8 +25,8 @@ pub enum Kind {
     Alone = 5,
     /// [`Word`].
     Word = 6,
-    /// [`Closed`].
-    Closed = 7,
+    /// [`WordOf`].
+    WordOf = 7,
     /// [`Started`].
     Started = 8,
 }
@@ -41,7 +41,7 @@ impl Kind {
             4 => Some(Self::Served),
             5 => Some(Self::Alone),
             6 => Some(Self::Word),
-            7 => Some(Self::Closed),
+            7 => Some(Self::WordOf),
             8 => Some(Self::Started),
             _ => None,
         }
@@ -155,6 +155,8 @@ pub struct Aftermath {
     pub peer: Endpoint,
     /// Always zero.
     pub reserved2: u32,
+    /// When nginx said the word that is about the exchange, of one that the network had ended ([`Word::ns`]); else zero.
+    pub word_ns: u64,
 }
 
 /// A worker's end that ended after nginx's end of a failed exchange.
@@ -195,7 +197,8 @@ pub struct Served {
 /// How much is kept of the name or the reason in a [`Word`], in bytes; a zero closes it.
 pub const SUBJECT_LEN: usize = 128;
 
-/// One call of nginx's `ngx_log_error_core` about an upstream, at level error or above.
+/// One call of nginx's `ngx_log_error_core` about a connection to an upstream, at level error or above. In a storm each failure has one:
+/// it is as short as can be.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -203,7 +206,7 @@ pub const SUBJECT_LEN: usize = 128;
 )]
 #[derive(Clone, Copy, Debug)]
 pub struct Word {
-    /// [`Kind::Word`].
+    /// [`Kind::Word`], or [`Kind::WordOf`] within a [`WordOf`].
     pub header: Header,
     /// When it was said; with the thread it names the word.
     pub ns: u64,
@@ -211,40 +214,34 @@ pub struct Word {
     pub connection: u64,
     /// The first argument of the message that is a number, if it has one.
     pub number: i64,
-    /// Who said it.
-    pub nginx: Task,
+    /// The process that said it.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
     /// `NGX_LOG_EMERG` (1) to `NGX_LOG_ERR` (4).
     pub level: u32,
     /// The errno in nginx's line, or zero.
     pub errno: u32,
-    /// The name or the reason among the message's arguments, closed by a zero; empty where it has none.
-    pub subject: [u8; SUBJECT_LEN],
     /// The message as nginx's source has it, with its conversions (`connect() to %V failed`), closed by a zero.
-    pub message: [u8; 96],
+    pub message: [u8; 80],
     /// What nginx was doing (`log->action`): what stands behind "while" in its line; closed by a zero.
-    pub action: [u8; 48],
+    pub action: [u8; 40],
 }
 
-/// nginx has closed a connection that the network had ended before, and said this word in between.
+/// The same of a name or with a reason, and who said it: it may be about no connection.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Closed {
-    /// [`Kind::Closed`].
-    pub header: Header,
-    /// nginx's socket.
-    pub sock: u64,
-    /// `connect_ns` of the exchange.
-    pub connect_ns: u64,
-    /// [`Word::ns`] of the word.
-    pub word_ns: u64,
-    /// The thread that said it.
-    pub thread: u32,
-    /// Always zero.
-    pub reserved: u32,
+pub struct WordOf {
+    /// The word.
+    pub word: Word,
+    /// The process's name.
+    pub comm: [u8; COMM_LEN],
+    /// The name or the reason among the message's arguments, closed by a zero; empty where it has none.
+    pub subject: [u8; SUBJECT_LEN],
 }
 
 /// A process whose exchanges are watched runs a new binary: what that says of its upstreams is to be heard, too.

@@ -31,7 +31,7 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
     if awaits && by_network {
         aftermath::await_close(id);
     } else if awaits {
-        aftermath::await_next(id);
+        aftermath::await_next(id, 0);
     }
 }
 

@@ -14,11 +14,11 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{Closed, Header, Kind, SUBJECT_LEN, Started, Word};
+use tracer_ebpf::{Header, Kind, SUBJECT_LEN, Started, Task, Word, WordOf};
 
 use crate::{
     kernel,
-    maps::{ConnectionId, RING, count},
+    maps::{RING, count},
     nginx_end,
 };
 
@@ -116,30 +116,36 @@ fn user_word(from: u64) -> u64 {
     }
 }
 
-/// Of the arguments, only names of peers and reasons are read: nothing of requests or responses.
+/// Where the name or the reason among a message's arguments is. Of the arguments, only these are read, and numbers: nothing of requests or
+/// responses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// There is none.
+    None,
+    /// An `ngx_str_t` is the first argument: its length, then where its characters are.
+    String,
+    /// A number, then a text that a zero closes.
+    Text,
+    /// A length, then as many characters: the whole text of `ngx_ssl_error`.
+    Characters,
+}
+
 #[inline(always)]
-fn read_subject(word_said: &mut Word, first: u64, second: u64) {
-    let message = &word_said.message;
+fn subject_of<const LEN: usize>(message: &[u8; LEN]) -> Subject {
     let begins = at(message, 0);
-    let subject = &raw mut word_said.subject;
     let is_certificate = begins == word(b"upstream") && at(message, 8) == word(b" SSL cer");
-    if begins == word(b"connect(")
+    if is_certificate && at(message, 24) == word(b" verify ") {
+        Subject::Text
+    } else if is_certificate
         || begins == word(b"%V could")
         || begins == word(b"bind(%V)")
-        || is_certificate && at(message, 24) == word(b"does not")
+        || begins == word(b"connect(") && at(message, 8) == word(b") to %V ")
     {
-        // `ngx_str_t`: the length, then where the characters are.
-        let (length, from) = (user_word(first), user_word(first.wrapping_add(8)));
-        read_characters(subject, from, length);
-        word_said.number = second as i32 as i64;
-    } else if is_certificate {
-        word_said.number = first as i64;
-        read_text(subject, second);
-    } else if begins & 0xff_ffff_ffff == word(b"%*s\0\0\0\0\0") & 0xff_ffff_ffff {
-        // `ngx_ssl_error`: the whole text.
-        read_characters(subject, second, first);
+        Subject::String
+    } else if begins & 0xffff_ffff == word(b"%*s\0\0\0\0\0") & 0xffff_ffff {
+        Subject::Characters
     } else {
-        word_said.number = first as i64;
+        Subject::None
     }
 }
 
@@ -149,11 +155,11 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     if level == 0 {
         return;
     }
-    let mut action = MaybeUninit::<[u8; 48]>::zeroed();
+    let mut action = MaybeUninit::<[u8; 24]>::zeroed();
     read_text(action.as_mut_ptr(), user_word(log.wrapping_add(LOG_ACTION)));
     // SAFETY: made of zeroes.
     let action = unsafe { action.assume_init_ref() };
-    let mut message = MaybeUninit::<[u8; 32]>::zeroed();
+    let mut message = MaybeUninit::<[u8; 40]>::zeroed();
     read_text(message.as_mut_ptr(), format);
     // SAFETY: made of zeroes.
     let message = unsafe { message.assume_init_ref() };
@@ -177,26 +183,85 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
             Err(_) => count!(lost, 1),
         }
     }
-    let Some(mut entry) = RING.reserve::<Word>(0) else {
-        count!(lost, 1);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: the entry is exactly one record; all of it is cleared first.
-    let record = unsafe {
-        kernel::clear(record);
-        &mut *record
-    };
-    record.header = Header { kind: Kind::Word as u32, len: size_of::<Word>() as u32 };
-    record.ns = ns;
-    record.connection = user_word(log.wrapping_add(LOG_CONNECTION));
-    record.nginx = task;
-    record.level = level as u32;
-    record.errno = errno;
-    read_text(&raw mut record.message, format);
-    read_text(&raw mut record.action, user_word(log.wrapping_add(LOG_ACTION)));
-    read_subject(record, first, second);
-    entry.submit(0);
+    let said = Said { ns, level, log, errno, format, first, second };
+    let subject = subject_of(message);
+    if subject == Subject::None && !is_of_no_connection(message) {
+        said.send(&task);
+    } else {
+        said.send_of(&task, subject);
+    }
+}
+
+/// What was said, as nginx gave it.
+struct Said {
+    ns: u64,
+    level: u64,
+    log: u64,
+    errno: u32,
+    format: u64,
+    first: u64,
+    second: u64,
+}
+
+impl Said {
+    #[inline(always)]
+    fn send(&self, task: &Task) {
+        let Some(mut entry) = RING.reserve::<Word>(0) else {
+            count!(lost, 1);
+            return;
+        };
+        let record = entry.as_mut_ptr();
+        // SAFETY: the entry is exactly one record; all of it is cleared first.
+        let record = unsafe {
+            kernel::clear(record);
+            &mut *record
+        };
+        self.write(record, task);
+        record.header = Header { kind: Kind::Word as u32, len: size_of::<Word>() as u32 };
+        record.number = self.first as i64;
+        entry.submit(0);
+    }
+
+    #[inline(always)]
+    fn send_of(&self, task: &Task, subject: Subject) {
+        let Some(mut entry) = RING.reserve::<WordOf>(0) else {
+            count!(lost, 1);
+            return;
+        };
+        let record = entry.as_mut_ptr();
+        // SAFETY: the entry is exactly one record; all of it is cleared first.
+        let record = unsafe {
+            kernel::clear(record);
+            &mut *record
+        };
+        self.write(&mut record.word, task);
+        record.word.header = Header { kind: Kind::WordOf as u32, len: size_of::<WordOf>() as u32 };
+        record.comm = task.comm;
+        let to = &raw mut record.subject;
+        match subject {
+            Subject::None => record.word.number = self.first as i64,
+            Subject::String => {
+                read_characters(to, user_word(self.first.wrapping_add(8)), user_word(self.first));
+                record.word.number = i64::from(self.second as i32);
+            }
+            Subject::Text => {
+                read_text(to, self.second);
+                record.word.number = self.first as i64;
+            }
+            Subject::Characters => read_characters(to, self.second, self.first),
+        }
+        entry.submit(0);
+    }
+
+    #[inline(always)]
+    fn write(&self, record: &mut Word, task: &Task) {
+        record.ns = self.ns;
+        record.connection = user_word(self.log.wrapping_add(LOG_CONNECTION));
+        (record.tgid, record.tid) = (task.tgid, task.tid);
+        (record.level, record.errno) = (self.level as u32, self.errno);
+        read_text(&raw mut record.message, self.format);
+        read_text(&raw mut record.action, user_word(self.log.wrapping_add(LOG_ACTION)));
+    }
 }
 
 /// One more waits for its connection's close or, with all bits set, one less.
@@ -233,28 +298,6 @@ pub fn of_close(began_ns: u64) -> u64 {
         count_spoken(u64::MAX);
     }
     ns
-}
-
-/// The running thread closes a connection that the network had ended, and whose record was sent then: says which word is about it.
-#[inline(always)]
-pub fn closes(id: ConnectionId) {
-    let word_ns = of_close(id.connect_ns);
-    if word_ns == 0 {
-        return;
-    }
-    let Some(mut entry) = RING.reserve::<Closed>(0) else {
-        count!(lost, 1);
-        return;
-    };
-    entry.write(Closed {
-        header: Header { kind: Kind::Closed as u32, len: size_of::<Closed>() as u32 },
-        sock: id.sock,
-        connect_ns: id.connect_ns,
-        word_ns,
-        thread: kernel::thread(),
-        reserved: 0,
-    });
-    entry.submit(0);
 }
 
 /// The running process has begun to run another binary.

@@ -88,6 +88,7 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
         return Outcome::Delayed(delayed(exchange, context.clock));
     }
     let found = LIST.iter().find_map(|judge| judge(exchange));
+    let is_recognised = found.is_some();
     let finding = match found {
         Some(finding) if context.evidence_lost && takes_lost_for_absent(exchange, &finding) => {
             // What nginx met is a fact all the same.
@@ -96,9 +97,9 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
         Some(finding) => finding,
         None => unknown::judge(exchange, context.evidence_lost),
     };
-    let is_explained = !matches!(finding.cause, None | Some(Cause::NotEnoughFacts));
     let finding = match exchange.word() {
-        Some(said) if !is_explained => nginx_says::quoted(exchange, said),
+        // nginx says that it failed.
+        Some(said) if !is_recognised || finding.cause.is_none() => nginx_says::quoted(exchange, said),
         _ => finding,
     };
     if finding.cause.is_none() {

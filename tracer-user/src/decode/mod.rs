@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{
-    Action, Aftermath, Alone, Closed, Exchange, Header, Kind, Served, Started, Word, WorkerGone,
-};
+use tracer_ebpf::{Action, Aftermath, Alone, Exchange, Header, Kind, Served, Started, WordOf, WorkerGone};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, KnownLayout};
 
 /// One record of the kernel side.
@@ -19,9 +17,7 @@ pub enum Record {
     /// A connection that a listener of this host took up has ended, and nginx is on another host.
     Served(Box<Served>),
     /// nginx said something of an upstream.
-    Word(Box<Word>),
-    /// nginx closed a connection that had ended before, about which it had said a word.
-    Closed(Closed),
+    Word(Box<WordOf>),
 }
 
 /// What the kernel side sends.
@@ -71,8 +67,11 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         }
         Kind::WorkerGone => Record::WorkerGone(whole(bytes, header.kind)?),
         Kind::Served => Record::Served(whole(bytes, header.kind)?),
-        Kind::Word => Record::Word(whole(bytes, header.kind)?),
-        Kind::Closed => Record::Closed(*whole(bytes, header.kind)?),
+        Kind::WordOf => Record::Word(whole(bytes, header.kind)?),
+        Kind::Word => {
+            let word = *whole(bytes, header.kind)?;
+            Record::Word(Box::new(WordOf { word, ..WordOf::new_zeroed() }))
+        }
         Kind::Started => return Ok(Event::Started(*whole(bytes, header.kind)?)),
         Kind::Aftermath => {
             let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;

@@ -1,7 +1,7 @@
 //! From the stream's entries to lines, and back.
 
 use tracer_ebpf::{
-    Aftermath, Closed, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, Word, WorkerGone,
+    Aftermath, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, Word, WordOf, WorkerGone,
 };
 
 use super::{
@@ -62,6 +62,7 @@ impl Encoder {
                     reserved: _,
                     peer,
                     reserved2: _,
+                    word_ns,
                 } = aftermath.as_ref();
                 Line::Aftermath {
                     at,
@@ -79,6 +80,7 @@ impl Encoder {
                     bytes: *bytes,
                     old_state: State::encode(old_state, context),
                     peer: Address::encode(peer, context),
+                    word_ns: Moment::encode(word_ns, context),
                 }
             }
             What::Record(Record::WorkerGone(gone)) => {
@@ -95,14 +97,16 @@ impl Encoder {
                 }
             }
             What::Record(Record::Word(word)) => {
-                let Word { header: _, ns, connection, number, nginx, level, errno, subject, message, action } =
-                    word.as_ref();
+                let WordOf { word, comm, subject } = word.as_ref();
+                let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } =
+                    word;
+                let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
                 Line::Word {
                     at,
                     ns: Moment::encode(ns, context),
                     connection: Number::encode(connection, context),
                     number: *number,
-                    nginx: Task::encode(nginx, context),
+                    nginx: Task::encode(&nginx, context),
                     level: *level,
                     errno: *errno,
                     subject: Text::encode(subject, context).filter(|_| !context.names.is_anonymous()),
@@ -110,20 +114,6 @@ impl Encoder {
                     r#while: Text::encode(action, context),
                 }
             }
-            What::Record(Record::Closed(Closed {
-                header: _,
-                sock,
-                connect_ns,
-                word_ns,
-                thread,
-                reserved: _,
-            })) => Line::Closed {
-                at,
-                sock: Id::encode(sock, context),
-                connect_ns: Moment::encode(connect_ns, context),
-                word_ns: Moment::encode(word_ns, context),
-                thread: *thread,
-            },
             What::Look(look) => Line::Look { at, look: Look::encode(look, context) },
             What::Depth(Depth { ns, listener, depth, limit }) => Line::Depth {
                 at,
@@ -212,6 +202,7 @@ impl Decoder {
                 bytes,
                 old_state,
                 peer,
+                word_ns,
             } => {
                 let action = match action {
                     Action::Sent => tracer_ebpf::Action::Sent,
@@ -232,6 +223,7 @@ impl Decoder {
                     reserved: 0,
                     peer: Address::decode(peer, base)?,
                     reserved2: 0,
+                    word_ns: Moment::decode(word_ns, base)?,
                 };
                 (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
             }
@@ -251,30 +243,21 @@ impl Decoder {
                 (at, What::Record(Record::Served(Box::new(served))))
             }
             Line::Word { at, ns, connection, number, nginx, level, errno, subject, message, r#while } => {
+                let nginx = Task::decode(nginx, base)?;
                 let word = Word {
-                    header: header::<Word>(Kind::Word),
+                    header: header::<WordOf>(Kind::WordOf),
                     ns: Moment::decode(ns, base)?,
                     connection: Number::decode(connection, base)?,
                     number,
-                    nginx: Task::decode(nginx, base)?,
+                    tgid: nginx.tgid,
+                    tid: nginx.tid,
                     level,
                     errno,
-                    subject: Text::decode(subject, base)?,
                     message: Text::decode(Some(message), base)?,
                     action: Text::decode(r#while, base)?,
                 };
+                let word = WordOf { word, comm: nginx.comm, subject: Text::decode(subject, base)? };
                 (at, What::Record(Record::Word(Box::new(word))))
-            }
-            Line::Closed { at, sock, connect_ns, word_ns, thread } => {
-                let closed = Closed {
-                    header: header::<Closed>(Kind::Closed),
-                    sock: Id::decode(sock, base)?,
-                    connect_ns: Moment::decode(connect_ns, base)?,
-                    word_ns: Moment::decode(word_ns, base)?,
-                    thread,
-                    reserved: 0,
-                };
-                (at, What::Record(Record::Closed(closed)))
             }
             Line::Look { at, look } => (at, What::Look(Look::decode(look, base)?)),
             Line::Depth { at, ns, listener, depth, limit } => {

@@ -53,6 +53,8 @@ pub enum Line {
         old_state: Option<String>,
         /// The other socket's peer.
         peer: Option<String>,
+        /// When nginx said its word on the exchange: it names a line of type `word`, of an exchange that the network had ended.
+        word_ns: Option<i64>,
     },
     /// The worker's end of such an exchange, when it ended after nginx's.
     WorkerGone {
@@ -82,7 +84,7 @@ pub enum Line {
         connection: u64,
         /// The first number among the message's arguments; zero where it has none.
         number: i64,
-        /// The thread.
+        /// The thread; its name is empty where the exchange has it.
         nginx: Task,
         /// nginx's own number for the level: 1 emerg, 2 alert, 3 crit, 4 error.
         level: u32,
@@ -94,19 +96,6 @@ pub enum Line {
         message: String,
         /// What nginx was doing.
         r#while: Option<String>,
-    },
-    /// nginx closed a connection that had ended before, about which it had said a word.
-    Closed {
-        /// The recording's time.
-        at: i64,
-        /// nginx's socket.
-        sock: Option<u64>,
-        /// The exchange's connect.
-        connect_ns: Option<i64>,
-        /// When the word was said.
-        word_ns: Option<i64>,
-        /// The thread that said it.
-        thread: u32,
     },
     /// What a slow worker was found doing.
     Look {

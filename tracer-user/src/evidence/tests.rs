@@ -1,6 +1,6 @@
 use std::{env, fs, io::Read as _, path::PathBuf};
 
-use tracer_ebpf::{Action, Closed, Endpoint, FAMILY_UNIX, Kind, PATH_LEN, Served, Word, tcp_state};
+use tracer_ebpf::{Action, Endpoint, FAMILY_UNIX, Kind, PATH_LEN, Served, WordOf, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -40,14 +40,14 @@ fn entries() -> Vec<Entry> {
     let mut served = Served::new_zeroed();
     (served.handshake, served.peer, served.worker) = (1 << 40 | 7, endpoint(9, 40_000), worker());
     served.header.kind = Kind::Served as u32;
-    let mut word = Word::new_zeroed();
-    (word.ns, word.connection, word.number, word.level, word.errno) = (at(1_900), 17, 18, 4, 110);
-    word.nginx = task(24945, "nginx");
+    let mut word = WordOf::new_zeroed();
+    word.word.header.kind = Kind::WordOf as u32;
+    (word.word.ns, word.word.connection, word.word.number) = (at(1_900), 17, 18);
+    (word.word.tgid, word.word.tid, word.word.level, word.word.errno) = (7, 8, 4, 110);
+    word.comm[..5].copy_from_slice(b"nginx");
     word.subject[..4].copy_from_slice(b"a\\\xff\n");
-    word.message[..18].copy_from_slice(b"upstream timed out");
-    word.action[..16].copy_from_slice(b"reading upstream");
-    let mut closed = Closed::new_zeroed();
-    (closed.sock, closed.connect_ns, closed.word_ns, closed.thread) = (7, CONNECT, at(1_900), 24945);
+    word.word.message[..18].copy_from_slice(b"upstream timed out");
+    word.word.action[..16].copy_from_slice(b"reading upstream");
     let look = |doing| {
         What::Look(Look {
             ns: at(1_000),
@@ -68,7 +68,6 @@ fn entries() -> Vec<Entry> {
         What::Record(gone),
         What::Record(Record::Served(Box::new(served))),
         What::Record(Record::Word(Box::new(word))),
-        What::Record(Record::Closed(closed)),
         look(Doing::Running),
         look(Doing::Waiting(Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap())))),
         look(Doing::Waiting(Target::FileLock("/var/lib/x".into()))),

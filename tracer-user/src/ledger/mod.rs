@@ -10,7 +10,7 @@ mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use tracer_ebpf::{Action, Aftermath, Closed, Exchange, Word, WorkerEnd, nginx_flag};
+use tracer_ebpf::{Action, Aftermath, Exchange, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
@@ -101,7 +101,6 @@ impl Ledger {
             // Only together with evidence of nginx's host is it part of an exchange.
             Record::Served(_) => None,
             Record::Word(word) => self.word(&word),
-            Record::Closed(closed) => self.closed(&closed),
         }
     }
 
@@ -143,6 +142,10 @@ impl Ledger {
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
         let Waiting { joined, .. } = self.waiting.get_mut(&name)?;
+        if aftermath.word_ns != 0 {
+            let thread = joined.nginx.nginx.tid;
+            joined.said.extend(self.words.claim(thread, aftermath.word_ns, aftermath.connect_ns));
+        }
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
         if action == Action::Connected && aftermath.turned_to == 0 {
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
@@ -169,7 +172,7 @@ impl Ledger {
         Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
     }
 
-    fn word(&mut self, word: &Word) -> Option<Whole> {
+    fn word(&mut self, word: &WordOf) -> Option<Whole> {
         let said = Said::new(word);
         if said.is_of_connect()
             && let Some(name) = self.refused.take(&said.thread)
@@ -181,15 +184,6 @@ impl Ledger {
             return None;
         }
         self.words.put(said).map(Whole::Said)
-    }
-
-    /// The word is claimed in any case: an exchange that has been told already waits no longer for it.
-    fn closed(&mut self, closed: &Closed) -> Option<Whole> {
-        let said = self.words.claim(closed.thread, closed.word_ns, closed.connect_ns);
-        if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&(closed.sock, closed.connect_ns)) {
-            joined.said.extend(said);
-        }
-        None
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {

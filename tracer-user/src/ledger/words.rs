@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::{SUBJECT_LEN, Word};
+use tracer_ebpf::{Word, WordOf};
 
-use super::{PATIENCE_NS, comm};
+use super::PATIENCE_NS;
 use crate::verdict::{Process, Upstream};
 
 /// How many words wait at most; the oldest then waits no longer.
@@ -17,7 +17,7 @@ pub struct Said {
     pub ns: u64,
     /// The thread.
     pub thread: u32,
-    /// Who.
+    /// Who; the name is empty where an exchange has it.
     pub nginx: Process,
     /// `NGX_LOG_EMERG` (1) to `NGX_LOG_ERR` (4).
     pub level: u32,
@@ -43,13 +43,13 @@ fn text(bytes: &[u8]) -> String {
 
 impl Said {
     /// What a record says.
-    pub fn new(word: &Word) -> Self {
-        let Word { header: _, ns, connection, number, nginx, level, errno, subject, message, action } = word;
-        let subject: &[u8; SUBJECT_LEN] = subject;
+    pub fn new(record: &WordOf) -> Self {
+        let WordOf { word, comm, subject } = record;
+        let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
         Self {
             ns: *ns,
-            thread: nginx.tid,
-            nginx: Process { pid: nginx.tgid, comm: comm(nginx).into_owned() },
+            thread: *tid,
+            nginx: Process { pid: *tgid, comm: text(comm) },
             level: *level,
             errno: *errno,
             connection: *connection,
