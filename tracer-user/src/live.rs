@@ -10,7 +10,7 @@ use crate::{
     clock::{monotonic_ns, nanoseconds},
     evidence::{Encoder, Header, Names},
     failure::Failure,
-    output::{Json, Look, Output, Text},
+    output::{Json, Look, Output, Text, terminal},
     pipeline::{Pipeline, Told},
     record::Recording,
     scope::Beyond,
@@ -35,10 +35,9 @@ async fn live(args: &Live) -> Result<(), Failure> {
         audit.begin();
     }
     let limit = args.trace.count.map(Into::into);
-    let stdout = io::BufWriter::new(io::stdout());
     let output: Box<dyn Output> = match args.output {
-        Format::Json => Box::new(Json::new(stdout)),
-        Format::Text => Box::new(Text::new(stdout, Look::of_stdout(args.verbose))),
+        Format::Json => Box::new(Json::new(terminal::json())),
+        Format::Text => Box::new(Text::new(terminal::text(), Look::of_stdout(args.verbose))),
     };
     let recording = match &args.evidence {
         Some(path) => {

@@ -233,8 +233,8 @@ impl Recording {
             let number = part.header().part;
             if number > self.last_part.saturating_add(1) {
                 self.last_part = number;
-                eprintln!(
-                    "why502: {} is not the file after the one before: what lies between is missing",
+                crate::notice!(
+                    "{} is not the file after the one before: what lies between is missing",
                     shown(path)
                 );
                 let loss = Loss { ns: self.last_ns, reason: LossReason::Unread, count: 0 };
@@ -250,11 +250,11 @@ impl Recording {
             }
             if let Some(why) = part.cut() {
                 let wall = time(self.distance.0.saturating_add_unsigned(self.last_ns));
-                eprintln!("why502: {} was cut off ({why}): it is read up to {wall}", shown(path));
+                crate::notice!("{} was cut off ({why}): it is read up to {wall}", shown(path));
             } else if self.parts.len() == 1 && !self.is_ended {
                 let wall = time(self.distance.0.saturating_add_unsigned(self.last_ns));
                 let path = shown(&self.parts[0].0);
-                eprintln!("why502: {path} does not tell the end of its recording: it is read up to {wall}");
+                crate::notice!("{path} does not tell the end of its recording: it is read up to {wall}");
             }
             self.parts.pop_front();
         }
@@ -271,8 +271,8 @@ fn join(recordings: &mut [Recording], paths: &[PathBuf]) -> Result<(), Failure> 
     let mut ends = Ends::default();
     each(recordings, paths, true, |number, what| ends.add(number, what))?;
     if ends.left_out > 0 {
-        eprintln!(
-            "why502: there are more worker's ends than fit in memory: the last {} are not joined",
+        crate::notice!(
+            "there are more worker's ends than fit in memory: the last {} are not joined",
             ends.left_out
         );
     }
