@@ -11,7 +11,7 @@ use crate::{
     evidence::{Encoder, Header, Names},
     failure::Failure,
     output::{Json, Look, Output, Text, terminal},
-    pipeline::{Pipeline, Told},
+    pipeline::{Pipeline, Told, tell_cut_looks},
     record::Recording,
     scope::Beyond,
     source::Source,
@@ -87,16 +87,16 @@ impl Session for Telling {
         if let Some(recording) = self.recording.as_mut().filter(|_| !only_audited) {
             recording.add(&entry);
         }
-        let told = self.pipeline.take(entry);
-        self.tell(told)
+        self.pipeline.take(entry);
+        self.tell()
     }
 
     fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
         if let Some(recording) = &mut self.recording {
             recording.pause(monotonic_ns());
         }
-        let told = self.pipeline.advance(at_ns);
-        let flow = self.tell(told)?;
+        self.pipeline.advance(at_ns);
+        let flow = self.tell()?;
         if let Some(audit) = &mut self.audit
             && at_ns >= self.read_logs_ns
         {
@@ -115,8 +115,8 @@ impl Session for Telling {
 }
 
 impl Telling {
-    fn tell(&mut self, told: Vec<Told>) -> Result<Flow, Failure> {
-        for told in told {
+    fn tell(&mut self) -> Result<Flow, Failure> {
+        while let Some(told) = self.pipeline.next() {
             match told {
                 Told::Verdict(verdict) => {
                     self.write(|output| output.verdict(&verdict))?;
@@ -163,6 +163,7 @@ impl Telling {
         if let Some(recording) = self.recording.take() {
             recording.finish();
         }
+        tell_cut_looks(self.pipeline.cut_looks());
         let summary = self.pipeline.summary();
         self.write(|output| output.summary(&summary))?;
         self.write(|output| output.flush())

@@ -19,7 +19,7 @@ use crate::{
     clock::monotonic_ns,
     evidence::{Encoder, Header, Names},
     failure::Failure,
-    pipeline::{Pipeline, Told},
+    pipeline::{Pipeline, Told, tell_cut_looks},
     scope::Beyond,
     stream::{Entry, What},
     trace::{self, Ends, Flow, Session},
@@ -107,14 +107,14 @@ impl Session for Keeping {
             Keep::File(recording) => recording.add(&entry),
             Keep::Window(window, _) => window.add(&entry),
         }
-        let told = self.pipeline.take(entry);
-        self.note(&told);
+        self.pipeline.take(entry);
+        self.note();
         Ok(if self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
     }
 
     fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
-        let told = self.pipeline.advance(at_ns);
-        self.note(&told);
+        self.pipeline.advance(at_ns);
+        self.note();
         let now = monotonic_ns();
         match &mut self.keep {
             Keep::File(recording) => recording.pause(now),
@@ -162,16 +162,16 @@ fn write(window: &mut Window, why: &str) {
 }
 
 impl Keeping {
-    fn note(&mut self, told: &[Told]) {
-        let Keep::Window(_, alarm) = &mut self.keep else { return };
-        for told in told {
-            if let Told::Verdict(verdict) = told {
+    fn note(&mut self) {
+        while let Some(told) = self.pipeline.next() {
+            if let (Told::Verdict(verdict), Keep::Window(_, alarm)) = (told, &mut self.keep) {
                 alarm.failure(self.pipeline.now_ns(), verdict.cause);
             }
         }
     }
 
     fn end(self, output: &Path) -> Result<(), Failure> {
+        tell_cut_looks(self.pipeline.cut_looks());
         let summary = self.pipeline.summary();
         let failures = count(self.pipeline.failures(), "failure");
         let lost = match summary.lost {

@@ -16,7 +16,7 @@ use crate::{
     evidence::{Encoder, Frames, Line, Names},
     failure::Failure,
     output::{Json, Look, Output, file, terminal},
-    pipeline::Told,
+    pipeline::{Told, tell_cut_looks},
     words::count,
 };
 use digest::Digest;
@@ -64,11 +64,13 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {
         digest.entry(&entry, replay.distance(number));
-        for told in replay.take(number, entry) {
+        replay.take(number, entry);
+        while let Some(told) = replay.told(number) {
             tell(&told).context(OUT)?;
             digest.told(told);
         }
     }
+    tell_cut_looks(replay.cut_looks());
     for sentence in replay.joined() {
         crate::notice!("{sentence}");
     }
@@ -78,18 +80,16 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
 
 /// Makes everything of evidence that can be made of one file: the text, the page, the lines, and evidence again.
 #[cfg(test)]
-fn everything(evidence: &[u8]) -> Result<Vec<u8>, Failure> {
+fn everything(evidence: &[u8]) -> Result<(), Failure> {
     let mut replay = Replay::of(evidence.to_vec())?;
-    let mut out = Vec::new();
-    let mut output = Json::new(&mut out);
+    let mut output = Json::new(io::sink());
     let digest = follow(&mut replay, |told| tell(&mut output, told))?;
     output.summary(&digest.summary).context(OUT)?;
     let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
     let page = html::page(&digest, &headers).context("the page cannot be made")?;
-    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, &mut out).context(OUT)?;
-    out.extend(page.into_bytes());
-    self::evidence(Replay::of(evidence.to_vec())?, &mut out, true)?;
-    Ok(out)
+    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, io::sink()).context(OUT)?;
+    drop((page, digest));
+    self::evidence(Replay::of(evidence.to_vec())?, io::sink(), true)
 }
 
 /// A line that live tracing wrote.
