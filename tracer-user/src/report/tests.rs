@@ -63,7 +63,9 @@ fn a_page_shows_hostile_names_as_text() {
 
 #[test]
 fn what_does_not_fit_in_memory_is_read_up_to_there_and_called_incomplete() {
-    let mut replay = Replay::of(golden()).unwrap();
+    // All of them wait for what nginx does next.
+    let waiting = mutated(&golden(), |lines| lines.retain(|line| !line.contains(r#""type":"aftermath""#)));
+    let mut replay = Replay::of(waiting).unwrap();
     let mut told = Vec::new();
     let mut is_exchange_seen = false;
     while let Some((number, entry)) = replay.next().unwrap() {
@@ -74,8 +76,9 @@ fn what_does_not_fit_in_memory_is_read_up_to_there_and_called_incomplete() {
             replay = replay.within(0);
         }
     }
-    let [Told::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(verdict.confidence, Confidence::Incomplete);
+    let is_incomplete =
+        |told: &Told| matches!(told, Told::Verdict(verdict) if verdict.confidence == Confidence::Incomplete);
+    assert!((1..5).contains(&told.len()) && told.iter().all(is_incomplete), "{told:?}");
     assert_eq!(replay.summary().lost, 1);
 }
 
