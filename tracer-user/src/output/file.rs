@@ -7,15 +7,24 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, bail};
 
-/// Which file one is, whatever it is called.
+/// Which file one is, whatever it is called. The number of an inode is given again once its file is gone, so its time of birth counts
+/// as well, where the file system keeps that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
     inode: u64,
+    born: Option<SystemTime>,
+}
+
+impl From<fs::Metadata> for Identity {
+    fn from(metadata: fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
+    }
 }
 
 impl Identity {
@@ -24,8 +33,7 @@ impl Identity {
     /// # Errors
     /// Of the system.
     pub fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+        Ok(file.metadata()?.into())
     }
 
     /// Whether the name leads to this file, and not by a link.
@@ -34,7 +42,7 @@ impl Identity {
     /// Of the system. That nothing has this name is none.
     pub fn is_at(self, path: &Path) -> io::Result<bool> {
         match fs::symlink_metadata(path) {
-            Ok(there) => Ok(self == Self { device: there.dev(), inode: there.ino() }),
+            Ok(there) => Ok(self == there.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }

@@ -213,3 +213,6 @@ impl Keeping {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
