@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use rig::recorder::{Recorder, report};
-use rig::tracer::binary;
+use rig::tracer::{Tracer, binary};
 use rig::{Endpoint, Location, Namespace, Nginx, process, wait};
 use tempfile::TempDir;
 
@@ -199,6 +199,34 @@ fn nothing_in_a_file_steers_the_terminal() -> Result<()> {
         let output = command.output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success() && !said.is_empty() && is_harmless(said.as_bytes()), "{said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_name_of_a_process_or_socket_steers_the_terminal() -> Result<()> {
+    // Names of threads have 15 bytes.
+    const COMM: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\r\u{9b}m";
+    let folder = TempDir::with_prefix("why502-attack-")?;
+    let path = folder.path().join("\u{1b}[2J\n\u{202e}.sock");
+    let namespace = Namespace::new()?;
+    for format in ["text", "json"] {
+        let arguments = ["-o", format, "-v", "--comm", COMM, "--connect-errors", "-c", "2"];
+        let tracer = Tracer::spawn(&arguments, None, |_| {})?;
+        let (path, by_comm) = (path.clone(), std::thread::Builder::new().name(COMM.to_owned()));
+        namespace.run(move || {
+            let connects = by_comm.spawn(move || {
+                ensure!(std::net::TcpStream::connect("127.0.0.1:9009").is_err(), "somebody listens there");
+                ensure!(std::os::unix::net::UnixStream::connect(path).is_err(), "somebody listens there");
+                Ok(())
+            })?;
+            connects.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        })?;
+        let run = tracer.end()?;
+        ensure!(run.status.success(), "{run:?}");
+        let said = [run.stdout.join("\n"), run.stderr].concat();
+        ensure!(said.contains("127.0.0.1:9009") && said.contains(".sock"), "{said:?}");
+        ensure!(is_harmless(said.as_bytes()), "{said:?}");
     }
     Ok(())
 }
