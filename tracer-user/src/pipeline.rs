@@ -173,7 +173,7 @@ impl Pipeline {
 
     /// Looks at slow exchanges of which not all is told, for want of room.
     pub fn cut_looks(&self) -> u64 {
-        self.activities.cut()
+        self.activities.left_out()
     }
 
     /// The failures that were told so far.

@@ -33,7 +33,7 @@ pub struct Activities {
     /// When those long gone were last forgotten.
     swept_ns: u64,
     /// Looks at exchanges that were left out, in whole or in part.
-    cut: u64,
+    left_out: u64,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Activities {
             Doing::Waiting(target) => self.targets.kept(target).map_or(Found::WaitingUnkept, Found::Waiting),
         };
         if matches!(found, Found::WaitingUnkept) {
-            self.cut += exchanges.len() as u64;
+            self.left_out += exchanges.len() as u64;
         }
         for (name, exchange) in exchanges {
             let is_full = self.kept.len() == MOST;
@@ -72,7 +72,7 @@ impl Activities {
                 Some(kept) if kept.exchange == exchange => {
                     kept.activity.add(ns, &found, has_other_threads);
                 }
-                None if is_full => self.cut += 1,
+                None if is_full => self.left_out += 1,
                 _ => {
                     let activity = Activity::new(ns, &found, has_other_threads);
                     self.kept.insert(name, Kept { exchange, activity });
@@ -88,8 +88,8 @@ impl Activities {
     }
 
     /// Looks at exchanges of which not all is kept, for want of room.
-    pub fn cut(&self) -> u64 {
-        self.cut
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         for number in 0..2 * MOST_BYTES as u64 / 4_096 {
             activities.add(Look { exchanges: vec![((number, 70), one.1)], ..on(number) });
         }
-        assert!(activities.targets.bytes <= MOST_BYTES && activities.cut() > 0);
+        assert!(activities.targets.bytes <= MOST_BYTES && activities.left_out() > 0);
         let kept: usize = activities.targets.known.iter().map(|target| target.bytes()).sum();
         assert!(kept <= activities.targets.bytes);
     }
@@ -190,6 +190,6 @@ mod tests {
         for sock in 0..2 * MOST as u64 {
             activities.add(look(sock, &[((sock, 70), 1)]));
         }
-        assert_eq!((activities.kept.len(), activities.cut()), (MOST, MOST as u64));
+        assert_eq!((activities.kept.len(), activities.left_out()), (MOST, MOST as u64));
     }
 }
