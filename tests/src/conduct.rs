@@ -304,6 +304,8 @@ mod tests {
     use super::*;
     use crate::strace::calls;
 
+    const NOTHING: [&str; 0] = [];
+
     /// What is wrong with these calls of process 7, after an orderly start.
     fn found(text: &str, licence: &Licence) -> Vec<String> {
         let start = "execve(\"/bin/why502\", [\"why502\"], 0x1 /* 2 vars */) = 0";
@@ -320,7 +322,7 @@ mod tests {
     }
 
     fn all_is_well(text: &str) {
-        assert_eq!(found(text, &Licence::default()), [String::new(); 0]);
+        assert_eq!(found(text, &Licence::default()), NOTHING);
     }
 
     fn is_wrong(text: &str, why: &str) {
@@ -402,7 +404,7 @@ mod tests {
         is_wrong("renameat(AT_FDCWD</>, \"/tmp/a/b\", AT_FDCWD</>, \"/etc/passwd\") = 0", "it changes files");
         let licence = Licence { writes: vec!["/tmp/a".into()], ..Licence::default() };
         let text = "openat(AT_FDCWD</>, \"/tmp/a/b\", O_WRONLY|O_CREAT, 0600) = 3</tmp/a/b>\nunlink(\"/tmp/a/b\") = 0";
-        assert_eq!(found(text, &licence), [String::new(); 0]);
+        assert_eq!(found(text, &licence), NOTHING);
         assert_eq!(found("unlink(\"/tmp/a/../b\") = 0", &licence).len(), 1);
     }
 
@@ -410,13 +412,13 @@ mod tests {
     fn namespaces_signals_and_connections_need_a_licence() {
         let enters = "openat(AT_FDCWD</>, \"/proc/12/ns/net\", O_RDONLY) = 3<net:[9]>\nsetns(3<net:[9]>, CLONE_NEWNET) = 0";
         is_wrong(enters, "it enters a namespace");
-        assert_eq!(found(enters, &Licence { enters: true, ..Licence::default() }), [String::new(); 0]);
+        assert_eq!(found(enters, &Licence { enters: true, ..Licence::default() }), NOTHING);
         is_wrong("setns(0<mnt:[9]>, CLONE_NEWNS) = 0", "it enters a namespace");
         is_wrong("kill(12, SIGTERM) = 0", "it signals");
         all_is_well("kill(12, 0) = 0\ntgkill(7, 7, SIGABRT) = 0");
         let connects = "connect(0<socket:[1]>, {sa_family=AF_INET, sin_port=htons(9000)}, 16) = 0";
         is_wrong(connects, "it connects");
         let licence = Licence { connects: vec!["htons(9000)".to_owned()], ..Licence::default() };
-        assert_eq!(found(connects, &licence), [String::new(); 0]);
+        assert_eq!(found(connects, &licence), NOTHING);
     }
 }
