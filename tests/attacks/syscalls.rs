@@ -65,7 +65,8 @@ fn live_touches_nobody() -> Result<()> {
     let (master, log) = (site.nginx.master().to_string(), site.nginx.error_log());
     let log = log.to_str().context("a path that is no text")?;
     let strace = Strace::start(&["live", "-o", "json", "-p", &master, "--error-log", log])?;
-    let licence = Licence { writes: vec![strace.ready()], ..Licence::default() };
+    let looks_into = site.fpm.workers()?;
+    let licence = Licence { writes: vec![strace.ready()], looks_into, ..Licence::default() };
     site.fail()?;
     strace.lines().wait("a verdict", |lines| lines.iter().any(|line| is_slow(line)))?;
     let traced = strace.stop()?;
@@ -83,7 +84,9 @@ fn record_writes_its_file_and_nothing_else_and_report_reads_it() -> Result<()> {
     let file = folder.path().join("evidence.zst");
     let file = file.to_str().context("a path that is no text")?;
     let strace = Strace::start(&["record", "-o", file, "-p", &site.nginx.master().to_string()])?;
-    let licence = Licence { writes: vec![strace.ready(), folder.path().to_owned()], ..Licence::default() };
+    let looks_into = site.fpm.workers()?;
+    let writes = vec![strace.ready(), folder.path().to_owned()];
+    let licence = Licence { writes, looks_into, ..Licence::default() };
     site.fail()?;
     let before = fs::metadata(file)?.len();
     wait::until_true("the failure to be on disk", || Ok(fs::metadata(file)?.len() > before))?;
@@ -125,7 +128,8 @@ fn verify_reads_configurations_as_text_and_asks_only_the_pool_that_was_meant() -
     ])?;
     let Endpoint::Tcp(address) = site.fpm.endpoint() else { anyhow::bail!("the pool has no port") };
     let pool = format!("sin_port=htons({})", address.port());
-    let licence = Licence { writes: vec![strace.ready()], enters: true, connects: vec![pool] };
+    let licence =
+        Licence { writes: vec![strace.ready()], enters: true, connects: vec![pool], ..Licence::default() };
     let traced = strace.finish()?;
     ensure!(traced.stdout.iter().any(|line| line.contains("check")), "{:#?}", traced.stdout);
     is_harmless(&traced, &licence)

@@ -14,6 +14,8 @@ pub struct Licence {
     pub writes: Vec<PathBuf>,
     /// Whether it may enter network namespaces, to read what they count.
     pub enters: bool,
+    /// Into whose memory it may look: what a worker waits for by poll or select lies there.
+    pub looks_into: Vec<Pid>,
     /// To which addresses it may connect, by the words that strace has for them.
     pub connects: Vec<String>,
 }
@@ -53,10 +55,9 @@ const NAMESPACES: [&str; 3] = ["SIOCGSKNS", "NS_GET_", "PIDFD_GET_"];
 /// What returns two, in an array.
 const PAIR_MAKERS: [(&str, usize); 3] = [("pipe", 0), ("pipe2", 0), ("socketpair", 3)];
 /// What nothing here ever needs: to read or stop another process, take its descriptors, or work where strace sees nothing.
-const NEVER: [&str; 14] = [
+const NEVER: [&str; 13] = [
     "pidfd_getfd",
     "ptrace",
-    "process_vm_readv",
     "process_vm_writev",
     "process_madvise",
     "process_mrelease",
@@ -158,6 +159,11 @@ impl Judge<'_> {
             }
             "mount" => {
                 (!MOUNTS.contains(&call.arguments.join(", ").as_str())).then_some("it mounts something")
+            }
+            "process_vm_readv" => {
+                let is_meant =
+                    call.argument(0).parse().is_ok_and(|pid| self.licence.looks_into.contains(&pid));
+                (!is_meant).then_some("it looks into the memory of somebody")
             }
             "recvmsg" | "recvmmsg" => {
                 call.shown().contains("SCM_RIGHTS").then_some("it takes in a descriptor")
@@ -415,6 +421,10 @@ mod tests {
         assert_eq!(found(enters, &Licence { enters: true, ..Licence::default() }), NOTHING);
         is_wrong("setns(0<mnt:[9]>, CLONE_NEWNS) = 0", "it enters a namespace");
         is_wrong("kill(12, SIGTERM) = 0", "it signals");
+        let looks =
+            "process_vm_readv(12, [{iov_base=\"\", iov_len=8}], 1, [{iov_base=0x1, iov_len=8}], 1, 0) = 8";
+        is_wrong(looks, "it looks into the memory");
+        assert_eq!(found(looks, &Licence { looks_into: vec![12], ..Licence::default() }), NOTHING);
         all_is_well("kill(12, 0) = 0\ntgkill(7, 7, SIGABRT) = 0");
         let connects = "connect(0<socket:[1]>, {sa_family=AF_INET, sin_port=htons(9000)}, 16) = 0";
         is_wrong(connects, "it connects");
