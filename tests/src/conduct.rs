@@ -208,7 +208,11 @@ impl Judge<'_> {
                 .is_some_and(|(descriptor, _)| self.behind_a_link.contains(&descriptor))
             && !call.argument(number).starts_with("\"/");
         if starts_behind {
-            return (!is_kept_below).then_some("it leaves a foreign folder by the links in it");
+            // One name at a time, and a link stays one: so whoever walks has seen each on the way.
+            let name = call.argument(number).trim_matches('"');
+            let is_one_step = flags.contains("O_NOFOLLOW") && !name.contains('/') && name != "..";
+            return (!is_kept_below && !is_one_step)
+                .then_some("it leaves a foreign folder by the links in it");
         }
         let is_only_named = flags.contains("O_PATH");
         match self.place(&path) {
@@ -278,7 +282,12 @@ impl Judge<'_> {
         let made = call.result.filter(|made| *made >= 0).and_then(|made| i32::try_from(made).ok());
         let Some(made) = made.filter(|_| is_maker) else { return };
         self.own.insert(made);
-        let is_behind = call.descriptor(0).is_some_and(|(folder, _)| self.behind_a_link.contains(&folder))
+        let is_reopened = call.path(usize::from(name != "open")).is_some_and(|path| {
+            let own = path.strip_prefix("/proc/self/fd").ok().and_then(Path::to_str);
+            own.and_then(|own| own.parse().ok()).is_some_and(|own: i32| self.behind_a_link.contains(&own))
+        });
+        let is_behind = is_reopened
+            || call.descriptor(0).is_some_and(|(folder, _)| self.behind_a_link.contains(&folder))
             || matches!(name, "openat" | "openat2")
                 && !call.arguments.join(" ").contains("O_NOFOLLOW")
                 && call.path(1).is_some_and(|path| self.place(&path) == Place::Link);
@@ -377,6 +386,19 @@ mod tests {
         all_is_well(&format!(
             "{root}openat2(3</>, \"etc/nginx.conf\", {{flags=O_RDONLY, resolve=RESOLVE_IN_ROOT}}, 24) = 4</etc/nginx.conf>\nread(4</etc/nginx.conf>, \"\", 1) = 0"
         ));
+        all_is_well(&format!(
+            "{root}openat(3</>, \"etc\", O_RDONLY|O_NOFOLLOW|O_PATH) = 4</etc>\nopenat(4</etc>, \"nginx.conf\", O_RDONLY|O_NOFOLLOW|O_PATH) = 5</etc/nginx.conf>\nopenat(AT_FDCWD</>, \"/proc/self/fd/5\", O_RDONLY) = 6</etc/nginx.conf>"
+        ));
+        is_wrong(
+            &format!("{root}openat(3</>, \"..\", O_RDONLY|O_NOFOLLOW|O_PATH) = 4</>"),
+            "it leaves a foreign folder",
+        );
+        is_wrong(
+            &format!(
+                "{root}openat(AT_FDCWD</>, \"/proc/self/fd/3\", O_RDONLY) = 4</>\nopenat(4</>, \"etc\", O_RDONLY) = 5</etc>"
+            ),
+            "it leaves a foreign folder",
+        );
         is_wrong(
             &format!("{root}openat(3</>, \"etc/nginx.conf\", O_RDONLY) = 4</etc/nginx.conf>"),
             "it leaves a foreign folder",
