@@ -132,6 +132,8 @@ fn verify_reads_configurations_as_text_and_asks_only_the_pool_that_was_meant() -
         Licence { writes: vec![strace.ready()], enters: true, connects: vec![pool], ..Licence::default() };
     let traced = strace.finish()?;
     ensure!(traced.stdout.iter().any(|line| line.contains("check")), "{:#?}", traced.stdout);
+    ensure!(opened(&traced, |path| path.ends_with("nginx.conf")), "no configuration was read");
+    ensure!(traced.calls.iter().any(|call| call.name == "connect"), "no status page was asked");
     is_harmless(&traced, &licence)
 }
 

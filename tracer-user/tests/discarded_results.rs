@@ -210,7 +210,9 @@ fn called(call: &syn::ExprCall) -> Option<String> {
 fn is_conversion(expression: &syn::Expr) -> bool {
     match expression {
         syn::Expr::MethodCall(call) => call.method == "parse" || call.method == "try_into",
-        syn::Expr::Call(call) => matches!(called(call).as_deref(), Some("try_from" | "from_str_radix")),
+        syn::Expr::Call(call) => {
+            matches!(called(call).as_deref(), Some("try_from" | "from_str_radix" | "read_from_bytes"))
+        }
         _ => false,
     }
 }
@@ -218,7 +220,7 @@ fn is_conversion(expression: &syn::Expr) -> bool {
 /// Whether an expression looks into what is already here, and gives an `Option`.
 fn is_look(expression: &syn::Expr) -> bool {
     let syn::Expr::MethodCall(call) = expression else { return false };
-    ["get", "next", "last", "first", "pop"].iter().any(|look| call.method == look)
+    ["get", "get_mut", "next", "last", "first", "pop", "as_deref"].iter().any(|look| call.method == look)
 }
 
 /// Whether a value may be let go without a look: a guard, which only ends later; what is removed from a map, where it may be gone already.
