@@ -183,7 +183,7 @@ impl Search<'_> {
             let drops = ["ok", "unwrap_or_default", "flatten"].iter().any(|word| is(1, word));
             let is_call = is(0, ".") && drops && is(2, "()");
             let is_let = is(0, "let") && (is(1, "_") || is(1, "Ok"));
-            let is_insert = is(0, ".") && is(1, "insert") && !is(3, "?");
+            let is_insert = is(0, ".") && is(1, "insert") && is(3, ";");
             if is_call || is_let || is_insert {
                 self.note(&tokens[number + 1]);
             }
