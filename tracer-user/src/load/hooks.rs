@@ -336,7 +336,7 @@ impl<'a> Attacher<'a> {
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let missing = || ProgramError::InvalidName { name: name.to_owned() };
         if name.starts_with('f') && self.btf.is_none() {
-            self.btf = Btf::from_sys_fs().ok();
+            self.btf = Some(Btf::from_sys_fs()?);
         }
         let program = self.object.program_mut(name).ok_or_else(missing)?;
         let result = match program {
