@@ -233,15 +233,15 @@ impl Source {
         if self.missed.told > 0 {
             let by_program: Vec<String> =
                 self.tracer.missed()?.iter().map(|(program, count)| format!("{program} {count}")).collect();
-            eprintln!(
-                "why502: {} not seen because a program of why502 was busy with another on that CPU: {}",
+            crate::notice!(
+                "{} not seen because a program of why502 was busy with another on that CPU: {}",
                 words::count(self.missed.told, "event"),
                 by_program.join(", ")
             );
         }
         if self.stats.returns_missed > 0 {
-            eprintln!(
-                "why502: {} not seen to return, for kprobes have room for few calls at a time",
+            crate::notice!(
+                "{} not seen to return, for kprobes have room for few calls at a time",
                 words::count(self.stats.returns_missed, "call")
             );
         }
@@ -257,7 +257,7 @@ impl Source {
                 Ok(Event::Record(Record::Word(word))) if !self.is_asked_for(&Said::new(&word)) => {}
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
-                    eprintln!("why502: a record was passed over: {error}");
+                    crate::notice!("a record was passed over: {error}");
                     let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
                     return Some(What::Loss(loss));
                 }
@@ -275,8 +275,8 @@ impl Source {
     /// Hears what the binary of this process says from now on, if it is an nginx.
     fn hear(&mut self, pid: u32) {
         if let Err(why) = self.tracer.hear(pid) {
-            eprintln!(
-                "why502: what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
+            crate::notice!(
+                "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
             );
         }
     }
@@ -301,8 +301,8 @@ impl Source {
             returns_missed,
         } = self.tracer.stats()?;
         if untracked > 0 && self.stats.untracked == 0 {
-            eprintln!(
-                "why502: more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
+            crate::notice!(
+                "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
                  not explained",
                 self.max_open
             );
@@ -340,8 +340,8 @@ impl Source {
     fn programs_missed(&mut self) -> Result<u64, Failure> {
         let missed = self.tracer.missed_at_first()?;
         if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
-            eprintln!(
-                "why502: this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
+            crate::notice!(
+                "this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
             );
         }
         Ok(missed)
@@ -376,15 +376,15 @@ impl Source {
         match self.tracer.trace_system_calls() {
             Ok(begins) => {
                 if begins && self.is_verbose {
-                    eprintln!(
-                        "why502: unix-socket upstreams are in use: watching connect and close, which slows every system \
+                    crate::notice!(
+                        "unix-socket upstreams are in use: watching connect and close, which slows every system \
                          call of this host a little"
                     );
                 }
                 begins
             }
             Err(failure) => {
-                eprintln!("why502: unix-socket upstreams are in use and cannot be watched here: {failure}");
+                crate::notice!("unix-socket upstreams are in use and cannot be watched here: {failure}");
                 false
             }
         }
