@@ -138,6 +138,7 @@ fn subject_of<const LEN: usize>(message: &[u8; LEN]) -> Subject {
         Subject::Text
     } else if is_certificate
         || begins == word(b"%V could")
+        || begins == word(b"no resol")
         || begins == word(b"bind(%V)")
         || begins == word(b"connect(") && at(message, 8) == word(b") to %V ")
     {

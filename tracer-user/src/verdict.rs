@@ -63,8 +63,8 @@ pub struct Process {
 pub struct Word {
     /// How important it is to nginx: `error`, `crit`, `alert` or `emerg`.
     pub level: &'static str,
-    /// The errno in it, or zero.
-    pub errno: u32,
+    /// The errno in it, if there is one.
+    pub errno: Option<u32>,
     /// The message, without the errno.
     pub message: String,
     /// What nginx was doing: what stands behind "while".

@@ -153,8 +153,8 @@ fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
 /// seen.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
-    if let Some(said) = exchange.word() {
-        return !nginx_says::is_before_response(said);
+    if exchange.word().is_some() {
+        return nginx_says::has_begun(exchange);
     }
     exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
 }

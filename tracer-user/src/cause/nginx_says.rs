@@ -85,8 +85,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             format!("nginx would not accept the response of {upstream}: {}.", reason(exchange)),
             "the upstream's response: what it sent breaks the protocol.",
         )
-    } else if message.starts_with("upstream prematurely closed") && !is_before_response(said) {
+    } else if message.starts_with("upstream prematurely closed") && is_cut_short(exchange, said) {
         return cut_short(exchange, said);
+    } else if is_certificate(&message) {
+        own_certificate(&message)
     } else if is_temp_file(&message) {
         Finding::proven(
             Cause::LocalTempFile,
@@ -151,6 +153,8 @@ pub(super) fn of_no_exchange(said: &Said) -> Option<Finding> {
             ),
             "worker_connections: clients and upstreams count, each. Then what holds them: keepalive_timeout, slow upstreams.",
         )
+    } else if is_certificate(&message) {
+        own_certificate(&message)
     } else if let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno)) {
         refused
     } else {
@@ -186,7 +190,7 @@ pub(super) fn word(said: &Said) -> Word {
             3 => "crit",
             _ => "error",
         },
-        errno: said.errno,
+        errno: (said.errno != 0).then_some(said.errno),
         message: said.message(),
         doing: Some(said.doing.clone()).filter(|doing| !doing.is_empty()),
         connection: said.connection,
@@ -206,7 +210,21 @@ fn is_tls_timeout(said: &Said) -> bool {
 
 /// Whether a response has begun: nginx says what it was reading, else bytes tell. Those of a TLS handshake are no response.
 pub(super) fn is_answered(exchange: &Joined) -> bool {
-    exchange.word().map_or(exchange.nginx.received > 0, |said| !is_before_response(said))
+    exchange.word().map_or(exchange.nginx.received > 0, |said| is_cut_short(exchange, said))
+}
+
+/// Whether the response had begun, as far as the message tells: what stands behind "while" was true before nginx read what it complains
+/// of, and header and body may come in one read. FastCGI and HTTP/2 know the response's own end, apart from the connection's.
+fn is_cut_short(exchange: &Joined, said: &Said) -> bool {
+    let of_protocol = ["upstream prematurely closed FastCGI", "upstream prematurely closed stream"];
+    !is_before_response(said)
+        || exchange.nginx.received > 0
+            && of_protocol.iter().any(|beginning| said.format.starts_with(beginning))
+}
+
+/// Whether nginx has begun to answer its client: then the status is the response's own. What is no HTTP/1 is passed on as HTTP/0.9.
+pub(super) fn has_begun(exchange: &Joined) -> bool {
+    is_answered(exchange) || exchange.nginx_says("upstream sent no valid HTTP")
 }
 
 /// Whether nginx had not accepted a header yet.
@@ -215,22 +233,43 @@ pub(super) fn is_before_response(said: &Said) -> bool {
 }
 
 fn is_wrong_protocol(message: &str) -> bool {
-    message.starts_with("upstream sent no valid HTTP")
-        || message.starts_with("upstream sent unsupported FastCGI protocol version")
+    [
+        "no valid ",
+        "unsupported FastCGI",
+        "unexpected FastCGI",
+        "invalid FastCGI",
+        "too long FastCGI",
+        "invalid chunked",
+    ]
+    .iter()
+    .any(|what| message.strip_prefix("upstream sent ").is_some_and(|sent| sent.starts_with(what)))
+        || message.starts_with("upstream prematurely sent")
 }
 
 /// src/http/modules/ngx_http_grpc_module.c.
 fn is_http2(said: &Said) -> bool {
-    let format = &said.format;
     let of_frames = ["http2", "frame", "stream", "window", "settings", "hpack", "grpc"];
-    (format.starts_with("upstream sent") || format.starts_with("upstream violated"))
-        && of_frames.iter().any(|word| format.contains(word))
+    let what = said.format.strip_prefix("upstream sent").or(said.format.strip_prefix("upstream violated"));
+    what.is_some_and(|what| of_frames.iter().any(|word| what.contains(word)))
 }
 
 fn is_rejection(message: &str) -> bool {
     ["upstream sent", "upstream prematurely sent", "upstream violated", "memcached sent"]
         .iter()
         .any(|beginning| message.starts_with(beginning))
+}
+
+/// `ngx_ssl_certificate` and its kind (src/event/ngx_event_openssl.c).
+fn is_certificate(message: &str) -> bool {
+    message.starts_with("cannot load certificate")
+}
+
+fn own_certificate(message: &str) -> Finding {
+    Finding::proven(
+        Cause::LocalCertificate,
+        format!("nginx could not load the certificate that it was to show the upstream: {message}."),
+        "proxy_ssl_certificate and proxy_ssl_certificate_key: the files that they name, and who may read them.",
+    )
 }
 
 /// `ngx_create_temp_file`, `ngx_write_chain_to_file` (src/os/unix/ngx_files.c), `ngx_create_path`.

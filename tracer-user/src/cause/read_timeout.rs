@@ -89,13 +89,20 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     } else {
         format!("the {}", signals::worker_in_words(worker))
     };
+    // What came before the response was TLS's: which of what nginx sent was the request is not seen.
+    let what = if exchange.nginx.received > 0 {
+        format!(
+            "nginx stopped waiting for the response to a request, which {name} took up{queued} and did not answer."
+        )
+    } else {
+        format!(
+            "nginx stopped waiting {} after it had sent the request, which {name} took up{queued} and did not answer.",
+            waited(exchange)
+        )
+    };
     Finding::proven(
         Cause::TimeoutSlowWorker,
-        format!(
-            "nginx stopped waiting {} after it had sent the request, which {name} took up{queued} and did not answer.{served}{}",
-            waited(exchange),
-            doing::it(exchange),
-        ),
+        format!("{what}{served}{}", doing::it(exchange)),
         format!(
             "{}. fastcgi_read_timeout or proxy_read_timeout is how long nginx waits.",
             doing::advice(exchange).unwrap_or_else(|| {

@@ -123,7 +123,7 @@ causes! {
     InvalidHeader: "rejected_response" / "invalid_header", Some(502),
         "nginx read a response that breaks the protocol, and would not accept it.";
     WrongProtocol: "rejected_response" / "wrong_protocol", Some(502),
-        "The upstream does not speak the protocol that nginx speaks with it.";
+        "The upstream does not speak the protocol that nginx speaks with it, or breaks it.";
     Http2Error: "rejected_response" / "http2_error", Some(502),
         "The upstream broke the rules of HTTP/2.";
     RejectedResponse: "rejected_response" / "header_too_big_or_invalid", Some(502),
@@ -140,6 +140,8 @@ causes! {
         "This host had no local port left for the connection.";
     LocalError: "local_error" / "connect_error", Some(502),
         "connect failed on this host, before anything was sent.";
+    LocalCertificate: "local_error" / "certificate", Some(500),
+        "nginx could not load the certificate that it was to show the upstream.";
     LocalTempFile: "local_error" / "temp_file", None,
         "nginx could not write a temporary file of its own.";
     NginxKilled: "nginx_exit" / "worker_killed", None,

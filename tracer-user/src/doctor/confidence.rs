@@ -192,6 +192,7 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         | Cause::Unresolved
         | Cause::TooManyOpenFiles
         | Cause::WorkerConnections
+        | Cause::LocalCertificate
         | Cause::LocalTempFile => (&[WORDS], Proven),
         Cause::EvidenceLost | Cause::NotEnoughFacts | Cause::NginxSays => return None,
     })

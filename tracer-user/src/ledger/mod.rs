@@ -209,13 +209,15 @@ impl Ledger {
     pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
         let still_waiting = self.by_deadline.split_off(&(now, 0));
         let overdue = std::mem::replace(&mut self.by_deadline, still_waiting);
-        let exchanges = overdue.into_values().filter_map(|name| {
+        let exchanges = overdue.into_iter().filter_map(|((deadline, _), name)| {
             let Waiting { joined, .. } = self.waiting.remove(&name)?;
-            Some(self.complete(joined))
+            Some((deadline, self.complete(joined)))
         });
         let mut whole: Vec<_> = exchanges.collect();
-        whole.extend(self.words.overdue(now).into_iter().map(Whole::Said));
-        whole
+        let words = self.words.overdue(now);
+        whole.extend(words.into_iter().map(|said| (said.ns.saturating_add(PATIENCE_NS), Whole::Said(said))));
+        whole.sort_by_key(|(deadline, _)| *deadline);
+        whole.into_iter().map(|(_, whole)| whole).collect()
     }
 
     /// Gives up waiting for anything: the oldest first.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::{Word, WordOf};
+use tracer_ebpf::{SUBJECT_LEN, Word, WordOf};
 
 use super::PATIENCE_NS;
 use crate::verdict::{Process, Upstream};
@@ -54,7 +54,7 @@ impl Said {
             errno: *errno,
             connection: *connection,
             format: text(message),
-            subject: text(subject),
+            subject: if subject[SUBJECT_LEN - 2] == 0 { text(subject) } else { text(subject) + "…" },
             number: *number,
             doing: text(action),
         }

@@ -186,7 +186,7 @@ struct Worker<'a> {
 #[derive(Serialize)]
 struct Word<'a> {
     level: &'a str,
-    errno: u32,
+    errno: Option<u32>,
     message: &'a str,
     r#while: Option<&'a str>,
     connection: u64,
