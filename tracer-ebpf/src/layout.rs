@@ -119,6 +119,8 @@ layout! {
     task_start_time: "task_struct.start_time",
     /// Parent process.
     task_parent: "task_struct.real_parent",
+    /// Its stack in the kernel.
+    task_stack: "task_struct.stack",
     /// PF_EXITING and others.
     task_flags: "task_struct.flags",
     /// What wait(2) will say.
@@ -243,8 +245,8 @@ pub struct Filters {
     pub netns: u32,
     /// One where exchanges are counted by upstream, too.
     pub counts_upstreams: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// How large a task's stack in the kernel is at least, in bytes (`THREAD_SIZE`).
+    pub stack_bytes: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.

@@ -20,6 +20,7 @@ use crate::{
     kernel,
     maps::{RING, count},
     nginx_end,
+    put::put,
 };
 
 /// When a thread said the word whose connection it is about to close (ns, monotonic).
@@ -177,11 +178,9 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
         let thread = kernel::thread();
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();
-        match SAID.insert(thread, ns, 0) {
-            Ok(()) if is_new => count_spoken(1),
-            Ok(()) => {}
-            // Its word is told, but joined to no exchange.
-            Err(_) => count!(lost, 1),
+        // Where there is no room, it is told and joined to nothing.
+        if put!(SAID, thread, ns, acts_unkept) && is_new {
+            count_spoken(1);
         }
     }
     let said = Said { ns, level, log, errno, format, first, second };

@@ -119,9 +119,11 @@ impl Pipeline {
             match entry.what {
                 What::Record(record) => self.due.extend(self.ledger.take(record)),
                 What::Look(look) => self.activities.add(look),
-                What::Loss(Loss { ns, reason: _, count }) => {
+                What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
-                    self.last_loss_ns = self.last_loss_ns.max(ns);
+                    if !reason.is_marked() {
+                        self.last_loss_ns = self.last_loss_ns.max(ns);
+                    }
                 }
                 What::Counts(counts) => self.counts = counts,
                 What::Sources(sources) => self.sources = sources,

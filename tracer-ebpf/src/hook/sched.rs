@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{aftermath, copies::in_copies, death, preemption::Undisturbed, unix_end, word};
+use crate::{aftermath, connect_call, copies::in_copies, preemption::Undisturbed, process, unix_end, word};
 
 /// Mark these events among those that copies see ([`crate::copies`]).
 const EXITS: u64 = 1 << 44;
@@ -33,10 +33,11 @@ pub fn sched_process_exec(_ctx: RawTracePointContext) -> i32 {
 fn exits(task: u64) {
     aftermath::thread_ends();
     word::forget();
+    connect_call::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
-        death::of(tgid, task);
+        process::ends(tgid, task);
     }
 }
 

@@ -343,9 +343,11 @@ pub enum Flag {
     SynQueueFullAtConnect,
     /// Each reset that this host's TCP sent was seen.
     OwnResetsSeen,
+    /// Something of this exchange was lost.
+    FactsLost,
 }
 
-const FLAGS: [(u32, Flag); 13] = [
+const FLAGS: [(u32, Flag); 14] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -359,6 +361,7 @@ const FLAGS: [(u32, Flag); 13] = [
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
     (nginx_flag::OWN_RESETS_SEEN, Flag::OwnResetsSeen),
+    (nginx_flag::FACTS_LOST, Flag::FactsLost),
 ];
 
 /// [`nginx_flag`] bits by name.
@@ -374,6 +377,55 @@ impl Codec<u32> for Flags {
     fn decode(json: Vec<Flag>, _: Base) -> Result<u32, Bad> {
         let bit = |flag: &Flag| FLAGS.iter().find(|(_, known)| known == flag).map_or(0, |(bit, _)| *bit);
         Ok(json.iter().map(bit).fold(0, |all, bit| all | bit))
+    }
+}
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A process sent it.
+    Process,
+    /// A timer.
+    Timer,
+    /// The kernel.
+    Kernel,
+    /// A fault of the process's own.
+    Fault,
+    /// Its parent's death.
+    ParentDeath,
+    /// An event on a file or a message queue, or a process that forged its code.
+    Event,
+    /// It is not known any more.
+    Lost,
+}
+
+const ORIGINS: [(tracer_ebpf::Origin, Origin); 7] = [
+    (tracer_ebpf::Origin::Process, Origin::Process),
+    (tracer_ebpf::Origin::Timer, Origin::Timer),
+    (tracer_ebpf::Origin::Kernel, Origin::Kernel),
+    (tracer_ebpf::Origin::Fault, Origin::Fault),
+    (tracer_ebpf::Origin::ParentDeath, Origin::ParentDeath),
+    (tracer_ebpf::Origin::Event, Origin::Event),
+    (tracer_ebpf::Origin::Lost, Origin::Lost),
+];
+
+/// A signal's origin by name; null where it is not told.
+pub(super) struct Origins;
+
+impl Codec<u16> for Origins {
+    type Json = Option<Origin>;
+
+    fn encode(origin: &u16, _: Context<'_>) -> Option<Origin> {
+        let number = tracer_ebpf::Origin::from_u16(*origin)?;
+        ORIGINS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+    }
+
+    fn decode(json: Option<Origin>, _: Base) -> Result<u16, Bad> {
+        let number =
+            |name| ORIGINS.iter().find(|(_, known)| *known == name).map_or(0, |(number, _)| *number as u16);
+        Ok(json.map_or(0, number))
     }
 }
 
@@ -417,6 +469,17 @@ mod tests {
         }
         for json in [i64::MAX, i64::MIN, -1_000, -1_001] {
             assert!(Moment::decode(Some(json), base).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn every_origin_comes_back_as_it_was() {
+        let (base, names) = (Base { started_ns: 0 }, Names::new(false));
+        let context = Context { base, names: &names };
+        let told: Vec<_> = (0..10).map(|number| Origins::encode(&number, context)).collect();
+        assert_eq!(told.iter().flatten().count(), 7);
+        for (number, json) in (0..8).zip(told) {
+            assert_eq!(Origins::decode(json, base).unwrap(), number);
         }
     }
 
