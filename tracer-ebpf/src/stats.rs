@@ -24,6 +24,10 @@ pub struct Stats {
     pub stood_in: u64,
     /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
     pub returns_missed: u64,
+    /// Listeners that found no room, each as often as it was left out.
+    pub listeners_untracked: u64,
+    /// Addresses that were looked for since, so that the listeners are to be shown again.
+    pub listeners_sought: u64,
 }
 
 impl Stats {
@@ -40,6 +44,8 @@ impl Stats {
             // One CPU may take back what another has counted.
             stood_in: self.stood_in.wrapping_add(other.stood_in),
             returns_missed: self.returns_missed + other.returns_missed,
+            listeners_untracked: self.listeners_untracked + other.listeners_untracked,
+            listeners_sought: self.listeners_sought + other.listeners_sought,
         }
     }
 }

@@ -274,7 +274,16 @@ impl Source {
             unix_seen,
             stood_in,
             returns_missed,
+            listeners_untracked,
+            listeners_sought,
         } = self.tracer.stats()?;
+        self.tracer.show_listeners(listeners_sought)?;
+        if listeners_untracked > 0 && self.stats.listeners_untracked == 0 {
+            eprintln!(
+                "why502: this host has more listeners than are kept in sight: those of upstreams are looked up when they are needed, \
+                 and a verdict that came before is marked incomplete"
+            );
+        }
         if untracked > 0 && self.stats.untracked == 0 {
             crate::notice!(
                 "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
@@ -285,8 +294,16 @@ impl Source {
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         let missed = missed + (returns_missed - before.returns_missed);
-        self.stats =
-            Stats { exchanges, connections, untracked, workers_untracked, lost, returns_missed, ..before };
+        self.stats = Stats {
+            exchanges,
+            connections,
+            untracked,
+            workers_untracked,
+            lost,
+            returns_missed,
+            listeners_untracked,
+            ..before
+        };
         let mut news = Vec::new();
         for (reason, count) in [
             (LossReason::RingFull, lost - before.lost),

@@ -26,6 +26,10 @@ mod listener;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+#[path = "../open_files.rs"]
+#[expect(dead_code, reason = "another binary asks for the sockets of some processes only")]
+mod open_files;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 #[path = "../ports.rs"]
@@ -39,6 +43,9 @@ mod preemption;
 mod tcp_header;
 #[cfg(target_arch = "bpf")]
 mod unix;
+#[cfg(target_arch = "bpf")]
+#[path = "../unix_place.rs"]
+mod unix_place;
 #[cfg(target_arch = "bpf")]
 mod victim;
 

@@ -72,10 +72,6 @@ pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(MAX_LIS
 #[map]
 pub static GROUPS: HashMap<ListenerKey, Group> = HashMap::with_max_entries(2 * MAX_LISTENERS, 0);
 
-/// Unix listeners by path.
-#[map]
-pub static PATHS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(MAX_LISTENERS, 0);
-
 /// Connections in accept queues, by their socket. One that leaves unseen is pushed out in time.
 #[map]
 pub static WAITING: LruHashMap<u64, Waiting> = LruHashMap::with_max_entries(65_536, 0);
@@ -98,6 +94,10 @@ pub const GONE: Task = Task { tgid: 0, tid: 0, comm: [0; COMM_LEN] };
 /// Unix connects under way, by thread.
 #[map]
 pub static UNIX_CALLS: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Where to, by thread.
+#[map]
+pub static UNIX_PATHS: LruHashMap<u32, [u8; PATH_LEN]> = LruHashMap::with_max_entries(4_096, 0);
 
 /// What userspace attached.
 #[map]

@@ -1,26 +1,26 @@
 //! Network namespaces: what their kernel counts, and how they are set.
 
 use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::Path,
     thread,
 };
 
 use nix::sched::{CloneFlags, setns};
 
-use super::owners::Holder;
-use crate::duplicate::duplicate;
-
-/// `SIOCGSKNS`, include/uapi/linux/sockios.h: a descriptor of a socket's network namespace (since 4.10).
-const SIOCGSKNS: libc::Ioctl = 0x894C;
-
 /// Where a thread sees the counters of the namespace that it is in.
 const OWN_NETSTAT: &str = "/proc/thread-self/net/netstat";
 
-/// A network namespace that this process may look into. While it is open, the namespace lives.
-#[derive(Debug)]
-pub(super) struct Netns(OwnedFd);
+/// A network namespace, by its number and a process that lives in it. It is opened when it is needed: held open, it would live for as long
+/// as this process, and anyone may make some.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Netns {
+    number: u32,
+    pid: u32,
+}
 
 /// What the kernel counts for TCP listeners, in one network namespace and since it exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,19 +36,27 @@ pub struct Counters {
 }
 
 impl Netns {
-    /// The namespace of a listening socket.
-    pub fn of_socket(holder: &Holder) -> Option<Self> {
-        let socket = duplicate(holder.process.pid.cast_signed(), holder.fd)?;
-        // SAFETY: takes no further argument; the result is checked below.
-        let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-        // SAFETY: the kernel made this descriptor just now, for us alone.
-        (fd >= 0).then(|| Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    /// The namespace of this number, if the process lives in it.
+    pub fn of(number: u32, pid: u32) -> Option<Self> {
+        let netns = Self { number, pid };
+        netns.open().is_ok().then_some(netns)
+    }
+
+    /// Whether the process still lives, and in this namespace.
+    fn open(&self) -> io::Result<File> {
+        let file = File::open(format!("/proc/{}/ns/net", self.pid))?;
+        if file.metadata()?.ino() == u64::from(self.number) {
+            Ok(file)
+        } else {
+            Err(io::Error::other("the process lives in another network namespace"))
+        }
     }
 
     /// Runs `work` in a thread inside the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Option<T> {
+        let namespace = self.open().ok()?;
         let inside = || {
-            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
             Some(work())
         };
         thread::scope(|scope| scope.spawn(inside).join()).ok().flatten()
@@ -64,10 +72,26 @@ impl Netns {
         self.read(&Path::new("/proc/sys").join(name.replace('.', "/")))?.trim().parse().ok()
     }
 
-    /// What its kernel counts.
+    /// What its kernel counts. The namespace need not be entered for that.
     pub fn counters(&self) -> Option<Counters> {
-        parse(&self.read(Path::new(OWN_NETSTAT))?)
+        let counters = parse(&fs::read_to_string(format!("/proc/{}/net/netstat", self.pid)).ok()?)?;
+        // It was that process's namespace, before as well: a process leaves it for good.
+        self.open().is_ok().then_some(counters)
     }
+}
+
+/// A process of each network namespace that has any, by the namespace's number.
+pub(super) fn members() -> HashMap<u32, u32> {
+    let mut members = HashMap::new();
+    // Without a list of processes there is none to be named; processes that have gone meanwhile are none either.
+    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+        if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid))
+            && let Ok(number) = u32::try_from(namespace.ino())
+        {
+            members.entry(number).or_insert(process.pid.cast_unsigned());
+        }
+    }
+    members
 }
 
 /// What the calling thread's namespace counts.
@@ -118,8 +142,11 @@ mod tests {
 
     #[test]
     fn this_thread_has_a_namespace_with_counters() {
-        let here = Netns(fs::File::open("/proc/thread-self/ns/net").unwrap().into());
+        let number = u32::try_from(fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
+        let here = Netns::of(number, std::process::id()).unwrap();
         assert!(here.counters().is_some() && here.setting("net.core.somaxconn").is_some());
+        assert!(Netns::of(number + 1, std::process::id()).is_none());
+        assert!(members().contains_key(&number));
         assert!(super::here().is_some());
     }
 }

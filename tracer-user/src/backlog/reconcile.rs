@@ -1,9 +1,12 @@
 //! The sums of what was seen, held against what the kernel itself counts in each network namespace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use super::{
-    netns::{Counters, Netns},
+    netns::{Counters, Netns, members},
     owners::Holder,
     queue::Queue,
 };
@@ -65,7 +68,13 @@ impl Balance {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     namespaces: HashMap<u32, Option<Account>>,
+    /// Processes of namespaces in which no listener's owner lives, and when they were looked for.
+    members: HashMap<u32, u32>,
+    looked: Option<Instant>,
 }
+
+/// How often it is looked for them.
+const LOOKED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Account {
@@ -84,8 +93,10 @@ impl Books {
         if matches!(self.namespaces.get(&netns), Some(Some(_))) {
             return;
         }
+        let owner = holder.and_then(|holder| Netns::of(netns, holder.process.pid));
+        let found = owner.or_else(|| self.member(netns));
         let mut account = || {
-            let netns = Netns::of_socket(holder?)?;
+            let netns = found?;
             let somaxconn = netns.setting("net.core.somaxconn");
             let (mut seen_before, mut before) = (seen(), netns.counters()?);
             for _ in 0..TRIES {
@@ -101,6 +112,14 @@ impl Books {
         self.namespaces.insert(netns, account);
     }
 
+    /// A namespace by any process that lives in it: an owner may hold a socket of a namespace that it has left, or never was in.
+    fn member(&mut self, netns: u32) -> Option<Netns> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKED) {
+            (self.members, self.looked) = (members(), Some(Instant::now()));
+        }
+        Netns::of(netns, *self.members.get(&netns)?)
+    }
+
     /// A namespace, if it could be opened.
     pub fn netns(&self, netns: u32) -> Option<&Netns> {
         Some(&self.namespaces.get(&netns)?.as_ref()?.netns)
@@ -112,7 +131,7 @@ impl Books {
     }
 
     /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told.
-    pub fn close<'a>(&self, queues: impl Iterator<Item = (&'a Queue, bool)>) -> Vec<Balance> {
+    pub fn close<'a>(&mut self, queues: impl Iterator<Item = (&'a Queue, bool)>) -> Vec<Balance> {
         let mut sums: BTreeMap<u32, (u64, u64, bool)> = BTreeMap::new();
         for (queue, is_told) in queues {
             let (seen, elsewhere, any) = sums.entry(queue.netns).or_default();
@@ -121,8 +140,10 @@ impl Books {
         }
         let told = sums.into_iter().filter(|(_, (.., any))| *any);
         told.map(|(netns, (seen, elsewhere, _))| {
+            let now = self.namespaces.get(&netns).and_then(|account| account.as_ref()?.netns.counters());
+            let now = now.or_else(|| self.member(netns)?.counters());
             let account = self.namespaces.get(&netns).and_then(Option::as_ref);
-            let kernel = account.and_then(|account| Some(account.netns.counters()?.since(&account.before)));
+            let kernel = account.zip(now).map(|(account, now)| now.since(&account.before));
             // What was seen before the counters were read is not in their rise.
             let before = account.map_or(0, |account| account.seen_before);
             let taken = before.min(seen);

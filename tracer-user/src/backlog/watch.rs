@@ -26,7 +26,7 @@ use super::{
     decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
     owners::Owners,
-    queue::{Name, addr},
+    queue::Name,
     reconcile::Books,
     verify::{Check, Scene, checks},
     victim::{at_the_end, judged},
@@ -38,7 +38,6 @@ use crate::{
     failure::Failure,
     load::Backlog,
     output::{Look, file, terminal},
-    verdict::Upstream,
 };
 
 /// How often the listeners are told.
@@ -198,7 +197,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) {
         let listeners = self.backlog.listeners();
         let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
-        self.owners.look_for(listened, self.backlog.shown());
+        self.owners.look_for(listened, &mut self.backlog);
         for listener in &listeners {
             let holder = self.owners.of(listener.inode);
             let netns = listener.netns;
@@ -220,15 +219,15 @@ impl<'a> Run<'a> {
 
     /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
     fn bury_unix_listeners(&mut self) {
-        for listener in self.backlog.listeners() {
-            if listener.local.family == FAMILY_UNIX
-                && listener.inode != 0
-                && self.owners.is_abandoned(listener.inode)
-            {
-                self.backlog.bury(listener.sock);
-                let queue = self.queue(&listener, monotonic_ns());
-                self.close(queue);
-            }
+        let unix: Vec<Listener> = self.backlog.listeners().into_iter().filter(is_unix).collect();
+        let inodes = unix.iter().map(|listener| listener.inode).filter(|inode| *inode != 0);
+        let abandoned = self.owners.abandoned(inodes, &mut self.backlog);
+        let abandoned: HashSet<u64> = abandoned.into_iter().collect();
+        for listener in unix.iter().filter(|listener| abandoned.contains(&listener.inode)) {
+            self.backlog.bury(listener.sock);
+            let queue = self.queue(listener, monotonic_ns());
+            self.close(queue);
+            self.owners.forget(listener.inode);
         }
     }
 
@@ -371,8 +370,8 @@ impl<'a> Run<'a> {
         let mut balances = Vec::new();
         for _ in 0..TRIES {
             let before = self.seen(ring)?;
-            let all = self.all();
-            balances = self.books.close(all.into_iter().map(|queue| (queue, self.choice.has(queue))));
+            let all: Vec<Queue> = self.all().into_iter().cloned().collect();
+            balances = self.books.close(all.iter().map(|queue| (queue, self.choice.has(queue))));
             if self.seen(ring)? == before {
                 break;
             }
@@ -397,5 +396,5 @@ fn seen_in(netns: u32, listeners: &[Listener]) -> u64 {
 }
 
 fn is_unix(listener: &Listener) -> bool {
-    matches!(addr(listener), Upstream::Unix(_))
+    listener.local.family == FAMILY_UNIX
 }
