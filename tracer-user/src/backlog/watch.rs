@@ -134,8 +134,8 @@ impl<'a> Run<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
         comm[..args.comm.len()].copy_from_slice(args.comm.as_bytes());
-        let choice = Choice::new(args);
         let backlog = Backlog::start(comm, &args.hooks_only)?;
+        let choice = Choice::new(args);
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(terminal::json())),
             Format::Text => {

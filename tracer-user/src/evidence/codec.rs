@@ -326,9 +326,11 @@ pub enum Flag {
     SendBlocked,
     /// The SYN queue was full at each look taken while the SYN was unanswered.
     SynQueueFullAtConnect,
+    /// The upstream's listener may have been among those that found no room.
+    ListenerLeftOut,
 }
 
-const FLAGS: [(u32, Flag); 12] = [
+const FLAGS: [(u32, Flag); 13] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -341,6 +343,7 @@ const FLAGS: [(u32, Flag); 12] = [
     (nginx_flag::PEEKED, Flag::Peeked),
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
+    (nginx_flag::LISTENER_LEFT_OUT, Flag::ListenerLeftOut),
 ];
 
 /// [`nginx_flag`] bits by name.

@@ -3,6 +3,8 @@
 //! Becomes user and group 65534, with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
+mod listeners;
+
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +26,10 @@ fn main() -> Result<()> {
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match attack.as_str() {
+        "names" => listeners::names(&arguments),
+        "listeners" => listeners::flood(&arguments),
+        "path" => listeners::path(&arguments),
+        "namespaces" => listeners::namespaces(&arguments),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }
