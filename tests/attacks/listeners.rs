@@ -32,8 +32,9 @@ fn look_for_listeners() -> Result<()> {
     Tracer::start(&["--comm", "nobodys"])?.stop()?.is_orderly()?;
     Recorder::start(&["--comm", "nobodys"])?.stop()?.is_orderly()?;
     Backlog::start(&["--all"])?.stop()?;
+    // Its status is about what the kernel does not let it see.
     let doctor = run(&["doctor", "-o", "json"])?;
-    ensure!(doctor.status.success(), "{}", doctor.stderr);
+    ensure!(doctor.stdout.concat().contains("\"processes\""), "{}", doctor.stderr);
     Ok(())
 }
 

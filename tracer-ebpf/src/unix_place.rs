@@ -76,24 +76,17 @@ pub fn register(sk: u64) -> bool {
         return true;
     }
     let _evicts = UNIX_SHARED.insert(address, sk, 0);
-    let mut room = MaybeUninit::<[u8; PATH_LEN]>::uninit();
-    // SAFETY: all zeroes are an empty path.
-    let path = unsafe { kernel::cleared(&mut room) };
-    let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
-    // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
-    let read = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
-    if !read.is_ok_and(|path| !path.is_empty()) {
-        return true;
-    }
+    let mut room = MaybeUninit::uninit();
+    let Some(path) = bound(&mut room, address) else { return true };
     let mut new = known(sk);
     // SAFETY: copied out at once.
-    if let Some(old) = unsafe { UNIX_BOUND.get(&*path) }.copied() {
+    if let Some(old) = unsafe { UNIX_BOUND.get(path) }.copied() {
         if old.sock == new.sock && old.inode == new.inode {
             return true;
         }
         new.is_ambiguous = old.is_ambiguous | u64::from(is_still(&old));
     }
-    if UNIX_BOUND.insert(&*path, new, 0).is_ok() {
+    if UNIX_BOUND.insert(path, new, 0).is_ok() {
         return true;
     }
     if let Some(left_out) = UNIX_LEFT_OUT.get_ptr_mut(0) {
@@ -101,6 +94,37 @@ pub fn register(sk: u64) -> bool {
         unsafe { kernel::add(left_out, 1) };
     }
     false
+}
+
+/// The path that a socket was bound to, in that room; none for a name in the abstract namespace, which begins with a zero, and none for no
+/// name at all.
+#[inline(always)]
+fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; PATH_LEN]> {
+    // SAFETY: all zeroes are an empty path.
+    let path = unsafe { kernel::cleared(room) };
+    let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
+    // SAFETY: the helper checks the address.
+    let read = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
+    (address != 0 && read.is_ok_and(|path| !path.is_empty())).then_some(path)
+}
+
+/// A unix socket ends. What several were seen by stays ambiguous.
+#[inline(always)]
+pub fn forget(sk: u64) {
+    if !is_listener(sk) {
+        return;
+    }
+    let address: u64 = read(sk, layout!(unix_addr));
+    let _gone = UNIX_SHARED.remove(address);
+    let mut room = MaybeUninit::uninit();
+    if let Some(path) = bound(&mut room, address)
+        // SAFETY: copied out at once.
+        && let Some(known) = unsafe { UNIX_BOUND.get(path) }.copied()
+        && known.sock == sk
+        && known.is_ambiguous == 0
+    {
+        let _gone = UNIX_BOUND.remove(path);
+    }
 }
 
 /// The place of a path for the running process; none for what does not begin at its root.

@@ -45,6 +45,7 @@ mod tcp_header;
 mod unix;
 #[cfg(target_arch = "bpf")]
 #[path = "../unix_place.rs"]
+#[expect(dead_code, reason = "userspace finds out here which listeners are gone")]
 mod unix_place;
 #[cfg(target_arch = "bpf")]
 mod victim;

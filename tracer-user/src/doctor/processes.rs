@@ -29,7 +29,13 @@ pub struct Master {
 
 /// Every master of this host.
 pub fn masters() -> Vec<Master> {
-    let Ok(processes) = all_processes() else { return Vec::new() };
+    let processes = match all_processes() {
+        Ok(processes) => processes,
+        Err(error) => {
+            eprintln!("why502: nginx and php-fpm are not looked for: /proc cannot be read ({error})");
+            return Vec::new();
+        }
+    };
     let ours: Vec<(Process, Stat)> = processes
         .flatten()
         .filter_map(|process| process.stat().ok().map(|stat| (process, stat)))
