@@ -15,8 +15,7 @@ use crate::{
     tell::tell,
     transfer,
     unix_listener::look,
-    unix_place,
-    worker_end,
+    unix_place, worker_end,
 };
 
 /// Stands for unix sockets among the watched ports.

@@ -1,6 +1,9 @@
 //! Which process a listening socket belongs to.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use tracer_ebpf::HeldSocket;
 
@@ -15,13 +18,23 @@ pub(super) struct Holder {
 }
 
 /// What is known of the holders of sockets, by inode number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Owners {
     /// None for one that nobody holds: the kernel's own, or one that is gone.
     found: HashMap<u64, Option<Holder>>,
 }
 
 impl Owners {
+    /// The owners of all listeners that exist already, which the kernel side learns by that: the oldest holder of each.
+    pub fn of_all(backlog: &mut Backlog) -> Self {
+        let mut found = HashMap::new();
+        // Those that are missing then are looked for later.
+        let _is_all = backlog.holders(|held| {
+            found.entry(held.inode).or_insert_with(|| Some(holder(held)));
+        });
+        Self { found }
+    }
+
     /// Looks for the owners of sockets that were not looked for before; the host's open files are visited only if there are any. Each
     /// socket is named by its inode, with the process that called listen. Of several holders that one is the owner, or else the oldest
     /// one: a master hands its listeners on to its workers.
@@ -31,14 +44,7 @@ impl Owners {
         if wanted.is_empty() {
             return;
         }
-        let mut found: HashMap<u64, Option<Holder>> = wanted.keys().map(|inode| (*inode, None)).collect();
-        let is_all = backlog.holders(|held| {
-            let Some(&listened) = wanted.get(&held.inode) else { return };
-            let entry = found.entry(held.inode).or_default();
-            if entry.is_none() || held.tgid == listened && !is_of(entry.as_ref(), listened) {
-                *entry = Some(holder(held));
-            }
-        });
+        let (found, is_all) = search(&wanted, backlog);
         // Whom nobody was found to hold is not known to be held by nobody unless all were visited.
         self.found.extend(found.into_iter().filter(|(_, holder)| is_all || holder.is_some()));
     }
@@ -46,12 +52,19 @@ impl Owners {
     /// Those of these sockets that nobody holds any more. Should its holder have closed one while another one keeps it, that one is its
     /// owner from now on.
     pub fn abandoned(&mut self, inodes: impl Iterator<Item = u64>, backlog: &mut Backlog) -> Vec<u64> {
-        let left: Vec<u64> = inodes.filter(|inode| self.was_left(*inode)).collect();
-        for inode in &left {
-            self.found.remove(inode);
+        let left: HashMap<u64, u32> =
+            inodes.filter(|inode| self.was_left(*inode)).map(|inode| (inode, 0)).collect();
+        if left.is_empty() {
+            return Vec::new();
         }
-        self.look_for(left.iter().map(|inode| (*inode, 0)), backlog);
-        left.into_iter().filter(|inode| matches!(self.found.get(inode), Some(None))).collect()
+        let (found, is_all) = search(&left, backlog);
+        if !is_all {
+            return Vec::new();
+        }
+        let abandoned =
+            found.iter().filter(|(_, holder)| holder.is_none()).map(|(inode, _)| *inode).collect();
+        self.found.extend(found);
+        abandoned
     }
 
     /// Whether the holder of a socket is known to hold it no more.
@@ -67,10 +80,24 @@ impl Owners {
         self.found.get(&inode)?.as_ref()
     }
 
-    /// Forgets a socket that is no more.
-    pub fn forget(&mut self, inode: u64) {
-        self.found.remove(&inode);
+    /// Forgets all but these sockets: the others are no more.
+    pub fn keep(&mut self, inodes: impl Iterator<Item = u64>) {
+        let kept: HashSet<u64> = inodes.collect();
+        self.found.retain(|inode, _| kept.contains(inode));
     }
+}
+
+/// The owners of these sockets, and whether all that hold any were visited.
+fn search(wanted: &HashMap<u64, u32>, backlog: &mut Backlog) -> (HashMap<u64, Option<Holder>>, bool) {
+    let mut found: HashMap<u64, Option<Holder>> = wanted.keys().map(|inode| (*inode, None)).collect();
+    let is_all = backlog.holders(|held| {
+        let Some(&listened) = wanted.get(&held.inode) else { return };
+        let entry = found.entry(held.inode).or_default();
+        if entry.is_none() || held.tgid == listened && !is_of(entry.as_ref(), listened) {
+            *entry = Some(holder(held));
+        }
+    });
+    (found, is_all)
 }
 
 fn is_of(holder: Option<&Holder>, pid: u32) -> bool {

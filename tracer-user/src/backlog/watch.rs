@@ -134,7 +134,8 @@ impl<'a> Run<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
         comm[..args.comm.len()].copy_from_slice(args.comm.as_bytes());
-        let backlog = Backlog::start(comm, &args.hooks_only)?;
+        let mut backlog = Backlog::start(comm, &args.hooks_only)?;
+        let owners = Owners::of_all(&mut backlog);
         let choice = Choice::new(args);
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(terminal::json())),
@@ -146,7 +147,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             args,
             backlog,
-            owners: Owners::default(),
+            owners,
             books: Books::default(),
             choice,
             output,
@@ -196,6 +197,7 @@ impl<'a> Run<'a> {
     /// Looks at every listener, and learns what is new about them.
     fn look(&mut self) {
         let listeners = self.backlog.listeners();
+        self.owners.keep(listeners.iter().map(|listener| listener.inode));
         let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
         self.owners.look_for(listened, &mut self.backlog);
         for listener in &listeners {
@@ -227,7 +229,6 @@ impl<'a> Run<'a> {
             self.backlog.bury(listener.sock);
             let queue = self.queue(listener, monotonic_ns());
             self.close(queue);
-            self.owners.forget(listener.inode);
         }
     }
 

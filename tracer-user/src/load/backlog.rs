@@ -1,6 +1,9 @@
 //! The kernel side of `why502 backlog`: an object of its own, so that `live` does not carry its hooks.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -28,6 +31,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/wh
 /// The function that consumes a SYN once a listener has dealt with it.
 const SYN_CONSUMER: &str = "tcp_rcv_state_process";
 
+/// A visit to the open files of this host that takes longer than this is made up for by a pause.
+const LONG: Duration = Duration::from_millis(50);
+
+/// How much of the time may go into long ones: one part in so many.
+const SHARE: u32 = 20;
+
 /// How a fact about accept queues is seen, or why it is not.
 pub type Source = Result<String, String>;
 
@@ -38,6 +47,8 @@ pub struct Backlog {
     unix_arrivals: Source,
     /// Whether there is an iterator over listeners.
     shows_listeners: bool,
+    /// From when on they may be visited again.
+    due: Option<Instant>,
     stats: Array<MapData, Stats>,
     listeners: HashMap<MapData, u64, Listener>,
     victims: HashMap<MapData, Key, Victim>,
@@ -91,7 +102,7 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
 }
 
 impl Backlog {
-    /// Loads and attaches everything, and shows the kernel side the listeners that exist already. `comm` names the processes
+    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
     /// whose upstreams matter.
     ///
     /// # Errors
@@ -131,7 +142,7 @@ impl Backlog {
                 false
             }
         };
-        let mut backlog = Self {
+        Ok(Self {
             stats: Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?,
             listeners: HashMap::try_from(take(&mut object, "LISTENERS")?).map_err(anyhow::Error::from)?,
             victims: HashMap::try_from(take(&mut object, "VICTIMS")?).map_err(anyhow::Error::from)?,
@@ -140,22 +151,24 @@ impl Backlog {
             plan,
             unix_arrivals,
             shows_listeners,
-        };
-        backlog.holders(|_| {});
-        Ok(backlog)
+            due: None,
+        })
     }
 
     /// Hands on who holds listeners, each descriptor by itself; the kernel side learns those that it does not know. Returns whether that
-    /// is all of them: where it cannot be done, that is said.
+    /// is all of them: where it cannot be done, that is said. After a long visit to the host's open files there is none for a while.
     pub fn holders(&mut self, each: impl FnMut(&HeldSocket)) -> bool {
-        if !self.shows_listeners {
+        if !self.shows_listeners || self.due.is_some_and(|due| due > Instant::now()) {
             return false;
         }
-        listeners::show(&mut self.object, each)
-            .inspect_err(|error| {
-                eprintln!("why502: who owns the listeners of this host is not known: {error}")
-            })
-            .is_ok()
+        let started = Instant::now();
+        let result = listeners::show(&mut self.object, each);
+        let took = started.elapsed();
+        self.due = (took > LONG).then(|| Instant::now() + took * SHARE);
+        if let Err(error) = &result {
+            eprintln!("why502: who owns the listeners of this host is not known: {error}");
+        }
+        result.is_ok()
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.

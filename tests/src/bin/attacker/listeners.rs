@@ -28,7 +28,8 @@ fn take_descriptors() -> Result<()> {
 /// `names [INODE]...`: listens in the abstract namespace by names that are no text, and that make a row of /proc/net/unix of their own for
 /// each of these inodes: a bound, unconnected stream socket, as listeners are. Without inodes the table is no text at all.
 pub(crate) fn names(inodes: &[&str]) -> Result<()> {
-    let row = |inode: &str| format!("x\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode} /forged");
+    let row =
+        |inode: &str| format!("x\n0000000000000000: 00000002 00000000 00010000 0001 01 {inode} /forged");
     let mut names: Vec<Vec<u8>> = inodes.iter().map(|inode| row(inode).into_bytes()).collect();
     if names.is_empty() {
         names = vec![b"\xff".to_vec(), b"a\nb\n".to_vec(), b"\n\n0000: zz".to_vec()];
@@ -44,8 +45,7 @@ pub(crate) fn flood(arguments: &[&str]) -> Result<()> {
     let (port, count): (u16, u32) = (port.parse()?, count.parse()?);
     take_descriptors()?;
     let first = u32::from(Ipv4Addr::new(127, 77, 0, 1));
-    let listen =
-        |number| Ok(TcpListener::bind(SocketAddrV4::new(Ipv4Addr::from(first + number), port))?);
+    let listen = |number| Ok(TcpListener::bind(SocketAddrV4::new(Ipv4Addr::from(first + number), port))?);
     let _listeners = (0..count).map(listen).collect::<Result<Vec<_>>>()?;
     lie_in_wait()
 }
