@@ -121,6 +121,7 @@ fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
     exchange.has(nginx_flag::LISTENER_LEFT_OUT)
         && exchange.worker.is_none()
+        && !exchange.is_on_kept_connection()
         && finding.cause.is_some()
         && finding.confidence != Confidence::Proven
 }

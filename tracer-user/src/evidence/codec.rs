@@ -408,6 +408,6 @@ mod tests {
     #[test]
     fn every_flag_has_a_name() {
         let all = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
-        assert_eq!(all, 0b1_0111_1111_1111);
+        assert_eq!(all, 0b11_0111_1111_1111);
     }
 }
