@@ -7,23 +7,24 @@ use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 
 use crate::{
     address::{ANY4, is_global, key},
-    kernel::{self, filter, layout, read},
+    kernel::{self, Common, filter, layout, read},
     maps::{LISTENERS, Listener, ListenerKey, PEERS, SHOWN, SOUGHT, Sought, count},
 };
 
 /// `::1`.
 const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
-/// Whether this socket listens at that address, still.
+/// Whether this socket listens at that address, still. Without a branch for each question: verifiers would follow each.
 #[inline(always)]
 fn is_at(sock: u64, key: &ListenerKey) -> bool {
-    if sock == 0 || read::<u8>(sock, layout!(state)) != tcp_state::LISTEN || !kernel::is_inet(sock) {
-        return false;
-    }
-    let local = kernel::local(sock);
-    u32::from(local.port) == key.port
-        && kernel::is_same(&local.addr, &key.addr)
-        && (key.net == 0 || kernel::net(sock) == key.net)
+    // Zero cannot be read, and all zeroes are no listener.
+    let common = Common::of(sock);
+    let local = common.local();
+    (common.state() == tcp_state::LISTEN)
+        & common.is_inet()
+        & (u32::from(local.port) == key.port)
+        & kernel::is_same(&local.addr, &key.addr)
+        & ((key.net == 0) | (common.net() == key.net))
 }
 
 /// Another listener of the group that shares this one's address (`SO_REUSEPORT`), or zero. The group's listeners come first in it.
