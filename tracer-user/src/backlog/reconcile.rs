@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    netns::{Counters, Netns, members},
+    netns::{Counters, Netns, Way, ways},
     owners::Holder,
     queue::Queue,
 };
@@ -68,8 +68,8 @@ impl Balance {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     namespaces: HashMap<u32, Option<Account>>,
-    /// Processes of namespaces in which no listener's owner lives, and when they were looked for.
-    members: HashMap<u32, u32>,
+    /// Ways to namespaces to which no listener's owner leads any more, and when they were looked for.
+    ways: HashMap<u32, Way>,
     looked: Option<Instant>,
 }
 
@@ -88,14 +88,14 @@ struct Account {
 impl Books {
     /// Opens a namespace's account, unless that was done or tried before. `seen` is what the kernel side has seen there so far; the
     /// counters are read again until they stand still meanwhile.
-    pub fn open(&mut self, netns: u32, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
+    pub fn open(&mut self, netns: u32, inode: u64, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
         const TRIES: usize = 5;
         if matches!(self.namespaces.get(&netns), Some(Some(_))) {
             return;
         }
-        let owner = holder.and_then(|holder| Netns::of(netns, holder.process.pid));
-        let found = owner.or_else(|| self.member(netns));
-        let mut account = || {
+        let found = holder.and_then(|holder| Netns::of(netns, holder, inode));
+        let found = found.or_else(|| self.other_way(netns));
+        let account = || {
             let netns = found?;
             let somaxconn = netns.setting("net.core.somaxconn");
             let (mut seen_before, mut before) = (seen(), netns.counters()?);
@@ -112,12 +112,12 @@ impl Books {
         self.namespaces.insert(netns, account);
     }
 
-    /// A namespace by any process that lives in it: an owner may hold a socket of a namespace that it has left, or never was in.
-    fn member(&mut self, netns: u32) -> Option<Netns> {
+    /// Another way to a namespace, if there is one.
+    fn other_way(&mut self, netns: u32) -> Option<Netns> {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKED) {
-            (self.members, self.looked) = (members(), Some(Instant::now()));
+            (self.ways, self.looked) = (ways(), Some(Instant::now()));
         }
-        Netns::of(netns, *self.members.get(&netns)?)
+        Netns::by(netns, self.ways.get(&netns)?.clone())
     }
 
     /// A namespace, if it could be opened.
@@ -141,7 +141,7 @@ impl Books {
         let told = sums.into_iter().filter(|(_, (.., any))| *any);
         told.map(|(netns, (seen, elsewhere, _))| {
             let now = self.namespaces.get(&netns).and_then(|account| account.as_ref()?.netns.counters());
-            let now = now.or_else(|| self.member(netns)?.counters());
+            let now = now.or_else(|| self.other_way(netns)?.counters());
             let account = self.namespaces.get(&netns).and_then(Option::as_ref);
             let kernel = account.zip(now).map(|(account, now)| now.since(&account.before));
             // What was seen before the counters were read is not in their rise.

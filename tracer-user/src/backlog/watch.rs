@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         for listener in &listeners {
             let holder = self.owners.of(listener.inode);
             let netns = listener.netns;
-            self.books.open(netns, holder, || seen_in(netns, &self.backlog.listeners()));
+            self.books.open(netns, listener.inode, holder, || seen_in(netns, &self.backlog.listeners()));
         }
         let now = monotonic_ns();
         let mut queues: Vec<Queue> = listeners.iter().map(|listener| self.queue(listener, now)).collect();
