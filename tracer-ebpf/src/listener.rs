@@ -83,7 +83,7 @@ fn add_under(key: &ListenerKey, sock: u64) {
 
 /// A listener found no room.
 #[inline(always)]
-pub fn leave_out() {
+fn leave_out() {
     count!(listeners_untracked, 1);
     if let Some(left_out) = SHOWN.get_ptr_mut(shown::LEFT_OUT) {
         // SAFETY: a counter in a map.

@@ -5,7 +5,7 @@ use tracer_ebpf::{ListenerView, PATH_LEN};
 
 use crate::{
     kernel::{layout, read},
-    listener::leave_out,
+    maps::count,
     unix_place,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 #[inline(always)]
 pub fn listens(sk: u64) {
     if unix_place::is_listener(sk) && !unix_place::register(sk) {
-        leave_out();
+        count!(listeners_untracked, 1);
     }
 }
 
