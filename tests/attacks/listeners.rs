@@ -73,7 +73,7 @@ fn a_forged_row_takes_no_byte_out_of_a_stream_and_no_datagram() -> Result<()> {
 fn names_that_are_no_text_blind_nobody() -> Result<()> {
     let namespace = Namespace::new()?;
     let _attacker = Attacker::start(&namespace, Walls::None, "names", &[])?;
-    let fpm = Fpm::on(&namespace).backlog(1).start()?;
+    let fpm = Fpm::on(&namespace).backlog(1).listen(Endpoint::v4(9612)).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/", &fpm).connect_timeout(CONNECT)).start()?;
     let doctor = run(&["doctor", "-o", "json"])?;
     let doctor: Value = serde_json::from_str(&doctor.stdout.concat())?;
@@ -175,7 +175,7 @@ fn a_flood_of_namespaces_takes_no_descriptor_and_hides_no_owner() -> Result<()> 
     const COUNT: &str = "300";
     let namespace = Namespace::new()?;
     let attacker = Attacker::start(&namespace, Walls::Own, "namespaces", &["9000", COUNT])?;
-    let fpm = Fpm::on(&namespace).backlog(5).start()?;
+    let fpm = Fpm::on(&namespace).backlog(5).listen(Endpoint::v4(9611)).start()?;
     let backlog = Backlog::start(&["--all"])?;
     let addr = fpm.endpoint().to_string();
     let is_owned = |line: &Value| line["addr"] == addr && line["pid"] == fpm.master();
