@@ -38,7 +38,6 @@ pub mod audit;
 pub mod output;
 
 pub mod clock;
-mod duplicate;
 pub mod facts;
 pub mod failure;
 pub mod memory;

@@ -3,6 +3,7 @@
 //! Becomes user and group 65534, with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
+mod listeners;
 mod signals;
 
 use std::{env, fs};
@@ -28,6 +29,10 @@ fn main() -> Result<()> {
     match attack.as_str() {
         "signals" => signals::play(&arguments),
         "spin" => signals::spin(),
+        "names" => listeners::names(&arguments),
+        "listeners" => listeners::flood(&arguments),
+        "path" => listeners::path(&arguments),
+        "namespaces" => listeners::namespaces(&arguments),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }
