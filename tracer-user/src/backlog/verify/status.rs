@@ -1,6 +1,6 @@
 //! php-fpm's status page: its `listen queue` against the kernel's depth.
 
-use std::{net::SocketAddr, os::fd::AsRawFd as _, path::Path, time::Duration};
+use std::{net::SocketAddr, os::fd::AsRawFd as _, panic::resume_unwind, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use fastcgi_client::{Client, Params, Request, io};
@@ -52,7 +52,9 @@ pub(super) fn check(
         return unanswered(format!("it was not asked: php-fpm {} does not listen on {reached}", master.pid));
     };
     let before = depth_of(queue);
-    let asked = ask(master, door, path);
+    // Another event loop has this thread.
+    let asking = thread::scope(|scope| scope.spawn(|| ask(master, door, path)).join());
+    let asked = asking.unwrap_or_else(|panic| resume_unwind(panic));
     let after = depth_of(queue);
     let (holds, figures) = match (asked, before, after) {
         (Err(error), ..) => (None, format!("the page cannot be had: {error:#}")),
@@ -149,7 +151,7 @@ fn parse(answer: &[u8]) -> Result<Status> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, net::TcpListener, thread};
+    use std::{io::Write as _, net::TcpListener};
 
     use super::*;
 
