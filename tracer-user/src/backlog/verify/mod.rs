@@ -95,7 +95,7 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
                 figures: reason,
             }),
             Ok(pools) => {
-                for (pool, configured, master) in pools {
+                for Running { pool, configured, master } in pools {
                     checks.extend(enforced(&configured, scene));
                     checks.extend(status::check(&pool, &master, scene, depth_of));
                     known.push(configured);
@@ -109,26 +109,33 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
     checks
 }
 
-/// The pools that a file configures, whose listener each of them means, and the php-fpm that reads the file, or why none is known.
-fn pools(path: &Path, scene: &Scene<'_>) -> Result<Vec<(Pool, Configured, Result<Master, String>)>, String> {
-    let unread = |error: io::Error| format!("it cannot be read: {error}");
-    let (text, identity) = read_given(path).map_err(unread)?;
-    let here = fs::metadata("/proc/self/ns/net")
-        .map_err(|error| format!("this network namespace is not known: {error}"))?;
-    let here =
-        u32::try_from(here.ino()).map_err(|error| format!("this network namespace is not known: {error}"))?;
-    let whose = |pool: Pool| {
-        let master = fpm::master(&pool, identity, scene);
+/// A pool on this host.
+struct Running {
+    pool: Pool,
+    /// What it asks for, and whose listener it means.
+    configured: Configured,
+    /// The php-fpm that reads the pool's file, or why none is known.
+    master: Result<Master, String>,
+}
+
+/// The pools that a file of the user's configures.
+fn pools(path: &Path, scene: &Scene<'_>) -> Result<Vec<Running>, String> {
+    let (text, file) = read_given(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    let here = network().map_err(|error| format!("in which network this is cannot be told: {error}"))?;
+    let running = |pool: Pool| {
+        let master = fpm::master(&pool, file, scene);
         let whose = master.as_ref().map_or(Whose::Namespace(here), |master| Whose::Process(master.pid));
-        let configured = Configured {
-            by: format!("the pool {}", pool.name),
-            whose,
-            addr: pool.listen.clone(),
-            backlog: pool.backlog,
-        };
-        (pool, configured, master)
+        let by = format!("the pool {}", pool.name);
+        let configured = Configured { by, whose, addr: pool.listen.clone(), backlog: pool.backlog };
+        Running { pool, configured, master }
     };
-    Ok(fpm::read(&text)?.into_iter().map(whose).collect())
+    Ok(fpm::read(&text)?.into_iter().map(running).collect())
+}
+
+/// The number of this process's own network namespace.
+fn network() -> io::Result<u32> {
+    let number = fs::metadata("/proc/self/ns/net")?.ino();
+    u32::try_from(number).map_err(io::Error::other)
 }
 
 fn overflowed(queue: &Queue) -> Check {
