@@ -8,7 +8,7 @@ use std::{
 
 use ini::{Ini, ParseOption};
 
-use super::{Budget, Identity, Master, Refusal};
+use super::{Budget, Identity, Master, Refusal, Root};
 
 /// How a master begins its title (`fpm_env_setproctitle`, sapi/fpm/fpm/fpm_env.c), the path in brackets.
 const TITLE: &[u8] = b"php-fpm: master process (";
@@ -18,9 +18,14 @@ const TITLE: &[u8] = b"php-fpm: master process (";
 /// # Errors
 /// If that cannot be told.
 pub(crate) fn is_configured_by(master: &Master, file: Identity) -> Result<bool, Refusal> {
-    let mut budget = Budget::default();
     let main = master.absolute(&main_file(master.command_line())?)?;
-    let (text, identity) = master.root().read(&main, &mut budget)?;
+    is_part_of(master.root(), main, file)
+}
+
+/// Whether a file is this one or one that this includes.
+fn is_part_of(root: &Root, main: PathBuf, file: Identity) -> Result<bool, Refusal> {
+    let mut budget = Budget::default();
+    let (text, identity) = root.read(&main, &mut budget)?;
     if identity == file {
         return Ok(true);
     }
@@ -28,15 +33,23 @@ pub(crate) fn is_configured_by(master: &Master, file: Identity) -> Result<bool, 
     let included = text.iter().flat_map(|(_, section)| section.get_all("include"));
     let (absolute, relative): (Vec<_>, Vec<_>) =
         included.map(Path::new).partition(|pattern| pattern.is_absolute());
+    // It may be one of those at which nobody looks.
+    let mut unseen = None;
     for pattern in absolute {
-        for path in master.root().expand(pattern, &mut budget)? {
-            if master.root().identity(&path).is_ok_and(|identity| identity == file) {
-                return Ok(true);
+        for path in root.expand(pattern, &mut budget)? {
+            match root.identity(&path) {
+                Ok(identity) if identity == file => return Ok(true),
+                Err(refusal) if !refusal.is_missing() => unseen = unseen.or(Some(refusal)),
+                Ok(_) | Err(_) => {}
             }
         }
     }
-    // It goes from a folder that is compiled in.
-    if relative.is_empty() { Ok(false) } else { Err(Refusal::RelativeInclude(main)) }
+    match unseen {
+        Some(refusal) => Err(refusal),
+        // It goes from a folder that is compiled in.
+        None if !relative.is_empty() => Err(Refusal::RelativeInclude(main)),
+        None => Ok(false),
+    }
 }
 
 /// php-fpm takes a backslash as it is.
@@ -68,6 +81,30 @@ fn main_file(command_line: &[u8]) -> Result<PathBuf, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pools_file_is_one_that_the_main_file_includes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let is_part = |include: &str, name: &str| {
+            std::fs::write(at("main.conf"), format!("[global]\nerror_log = /x\ninclude={include}\n"))
+                .unwrap();
+            let root = Root::new(std::fs::File::open(folder.path()).unwrap().into());
+            let file = Identity::from(&std::fs::metadata(at(name)).unwrap());
+            is_part_of(&root, "/main.conf".into(), file)
+        };
+        std::fs::create_dir(at("pool.d")).unwrap();
+        for name in ["pool.d/www.conf", "other.conf"] {
+            std::fs::write(at(name), "[www]\n").unwrap();
+        }
+        assert!(is_part("/pool.d/*.conf", "main.conf").unwrap());
+        assert!(is_part("/pool.d/*.conf", "pool.d/www.conf").unwrap());
+        assert!(!is_part("/pool.d/*.conf", "other.conf").unwrap());
+        assert!(matches!(is_part("pool.d/*.conf", "other.conf"), Err(Refusal::RelativeInclude(_))));
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(at("pool.d"), permissions).unwrap();
+        assert!(matches!(is_part("/pool.d/*.conf", "other.conf"), Err(Refusal::WritableFolder(_))));
+    }
 
     #[test]
     fn the_main_file_is_in_the_title_or_among_the_arguments() {
