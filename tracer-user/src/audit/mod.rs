@@ -148,7 +148,7 @@ impl Audit {
             });
             if let Some(other) = follower.take_turn() {
                 let (path, other) = (follower.path().display(), other.display());
-                eprintln!("why502: {path} is a link that leads to {other} now; that is followed");
+                crate::notice!("{path} is a link that leads to {other} now; that is followed");
             }
             if let (Err(error), false) = (&read, *is_failing) {
                 let path = follower.path().display();
