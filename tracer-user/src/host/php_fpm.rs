@@ -39,8 +39,9 @@ fn is_part_of(root: &Root, main: PathBuf, file: Identity) -> Result<bool, Refusa
         for path in root.expand(pattern, &mut budget)? {
             match root.identity(&path) {
                 Ok(identity) if identity == file => return Ok(true),
-                Err(refusal) if !refusal.is_missing() => unseen = unseen.or(Some(refusal)),
-                Ok(_) | Err(_) => {}
+                Ok(_) => {}
+                Err(refusal) if refusal.is_missing() => {}
+                Err(refusal) => unseen = unseen.or(Some(refusal)),
             }
         }
     }

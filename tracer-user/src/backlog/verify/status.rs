@@ -98,10 +98,9 @@ fn ask(master: &Master, door: &Queue, path: &str) -> Result<Status> {
 /// Waits for an answer, but not for ever.
 fn within<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(async { timeout(PATIENCE, asking).await }) {
-        Ok(answer) => answer,
-        Err(_) => bail!("no answer within {} s", PATIENCE.as_secs()),
-    }
+    let answer = runtime.block_on(async { timeout(PATIENCE, asking).await });
+    let Ok(answer) = answer else { bail!("no answer within {} s", PATIENCE.as_secs()) };
+    answer
 }
 
 async fn at_address(address: SocketAddr, path: &str) -> Result<Vec<u8>> {

@@ -99,7 +99,9 @@ impl<'a> Statements<'a> {
         while let Some(letter) = self.rest.first() {
             match letter {
                 b'#' => while self.take().is_some_and(|letter| letter != b'\n') {},
-                letter if is_blank(*letter) => drop(self.take()),
+                letter if is_blank(*letter) => {
+                    self.take();
+                }
                 _ => return,
             }
         }
