@@ -99,8 +99,7 @@ fn ask(master: &Master, door: &Queue, path: &str) -> Result<Status> {
 fn within<T>(asking: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { timeout(PATIENCE, asking).await });
-    let Ok(answer) = answer else { bail!("no answer within {} s", PATIENCE.as_secs()) };
-    answer
+    answer.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))?
 }
 
 async fn at_address(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
