@@ -3,8 +3,8 @@
 //! Becomes user and group 65534 (unless `kept`), with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
-mod signals;
 mod configuration;
+mod signals;
 
 use std::{env, fs};
 
