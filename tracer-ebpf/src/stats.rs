@@ -52,4 +52,8 @@ counters! {
     afterwards_unkept,
     /// Exchanges that are not counted by upstream, for there are too many upstreams.
     upstreams_unkept,
+    /// Listeners that found no room, each as often as it was left out.
+    listeners_untracked,
+    /// Addresses that were looked for since, so that the listeners are to be shown again.
+    listeners_sought,
 }

@@ -12,6 +12,8 @@ pub mod report;
 
 pub mod scope;
 
+mod host;
+
 pub mod load;
 
 pub mod source;
@@ -38,7 +40,6 @@ pub mod audit;
 pub mod output;
 
 pub mod clock;
-mod duplicate;
 pub mod facts;
 pub mod failure;
 pub mod memory;

@@ -258,7 +258,7 @@ impl Source {
             ),
         ] {
             if count > 0 {
-                eprintln!("why502: {} {why}", words::count(count, what));
+                crate::notice!("{} {why}", words::count(count, what));
             }
         }
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
@@ -308,6 +308,13 @@ impl Source {
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
         let stats = self.tracer.stats()?;
         let Stats { exchanges, connections, untracked, unix_seen, stood_in, .. } = stats;
+        self.tracer.show_listeners(stats.listeners_sought)?;
+        if stats.listeners_untracked > 0 && self.stats.listeners_untracked == 0 {
+            crate::notice!(
+                "this host has more listeners than are kept in sight: those of upstreams are looked up when they are needed, and a \
+                 verdict that came before is marked incomplete"
+            );
+        }
         if untracked > 0 && self.stats.untracked == 0 {
             crate::notice!(
                 "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \

@@ -9,6 +9,7 @@ mod signal;
 mod skb;
 mod socket;
 mod syscall;
+mod task_file;
 mod tcp;
 mod waiting;
 mod word;

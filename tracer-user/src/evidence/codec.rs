@@ -343,11 +343,13 @@ pub enum Flag {
     SynQueueFullAtConnect,
     /// Each reset that this host's TCP sent was seen.
     OwnResetsSeen,
+    /// The upstream's listener may have been among those that found no room.
+    ListenerLeftOut,
     /// Something of this exchange was lost.
     FactsLost,
 }
 
-const FLAGS: [(u32, Flag); 14] = [
+const FLAGS: [(u32, Flag); 15] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -361,6 +363,7 @@ const FLAGS: [(u32, Flag); 14] = [
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
     (nginx_flag::OWN_RESETS_SEEN, Flag::OwnResetsSeen),
+    (nginx_flag::LISTENER_LEFT_OUT, Flag::ListenerLeftOut),
     (nginx_flag::FACTS_LOST, Flag::FactsLost),
 ];
 

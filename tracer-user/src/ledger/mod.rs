@@ -14,7 +14,7 @@ use tracer_ebpf::{Action, Aftermath, Exchange, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, path_of, process};
+pub(crate) use exchange::{address, comm, comm_of, path_of, process};
 pub use words::Said;
 
 use crate::{decode::Record, verdict::Upstream};
