@@ -128,7 +128,7 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
 /// Checks that two tracers that ran side by side gave the same verdicts, but for as many as either says that it lost events.
 fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()> {
     let end = |verdict: &Verdict| {
-        (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.upstream.addr.clone(), verdict.name())
+        (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.address().map(str::to_owned), verdict.name())
     };
     let mut rest = BTreeMap::<_, Vec<&Verdict>>::new();
     for other in others {

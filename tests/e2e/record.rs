@@ -255,8 +255,7 @@ fn addresses_and_paths_are_replaced_consistently() -> Result<()> {
         ensure!(!text.contains(secret), "{secret} is in the evidence");
     }
     let said = report(&[&recorded.file()])?;
-    let mut about: Vec<_> =
-        said.verdicts.iter().map(|verdict| (verdict.name(), &verdict.upstream.addr)).collect();
+    let mut about: Vec<_> = said.verdicts.iter().map(|verdict| (verdict.name(), verdict.address())).collect();
     about.sort();
     about.dedup();
     ensure!(about.len() == 2 && said.verdicts.len() == 4, "{about:?}");

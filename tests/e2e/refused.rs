@@ -33,8 +33,8 @@ fn a_port_without_listener_is_no_listener_over_ipv4_and_ipv6() -> Result<()> {
         );
         ensure!(verdict.us.connected.is_none() && verdict.us.accepted.is_none(), "{verdict:#?}");
     }
-    ensure!(account.about(&four).iter().all(|verdict| verdict.upstream.family == "inet"));
-    ensure!(account.about(&six).iter().all(|verdict| verdict.upstream.family == "inet6"));
+    ensure!(account.about(&four).iter().all(|verdict| verdict.family() == Some("inet")));
+    ensure!(account.about(&six).iter().all(|verdict| verdict.family() == Some("inet6")));
     ensure!((account.about(&four).len(), account.about(&six).len()) == (4, 2));
     Ok(())
 }

@@ -1,37 +1,7 @@
 //! Upstreams over TLS: nginx says goodbye to them with a record of its own, which is no request.
 
 use anyhow::{Result, ensure};
-use rig::{Endpoint, Location, Namespace, Nginx, Tracer};
-
-/// A server of nginx's own that speaks TLS, with a key made for this test.
-fn tls_server(namespace: &Namespace, port: u16) -> Result<String> {
-    let folder = namespace.folder("tls")?;
-    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
-    let made = namespace
-        .command("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=rig",
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()?;
-    ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
-    Ok(format!(
-        "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {}; location / {{ return 200 hello; }} }}",
-        certificate.display(),
-        key.display()
-    ))
-}
+use rig::{Certificate, Endpoint, Location, Namespace, Nginx, Tracer};
 
 #[test]
 fn successes_over_tls_are_silent_and_a_refusal_beside_them_is_told() -> Result<()> {
@@ -40,7 +10,7 @@ fn successes_over_tls_are_silent_and_a_refusal_beside_them_is_told() -> Result<(
     let nobody = Endpoint::v4(18444);
     let nginx = Nginx::on(&namespace)
         .workers(2)
-        .block(&tls_server(&namespace, 18443)?)
+        .block(&Certificate::self_signed(&namespace, "rig")?.server(18443, "return 200 hello;"))
         .group("kept", &[&upstream], &["keepalive 4"])
         .location(Location::https("/tls/", &upstream))
         .location(Location::https("/keeps/", &upstream).through_group("kept"))

@@ -94,7 +94,7 @@ fn a_missing_socket_and_a_stale_one_are_told_apart() -> Result<()> {
         for verdict in about {
             verdict.says(name, "proven", 502, Some(errno))?;
             verdict.blames(None, None, None)?;
-            ensure!(verdict.upstream.family == "unix" && verdict.us.connected.is_none(), "{verdict:#?}");
+            ensure!(verdict.family() == Some("unix") && verdict.us.connected.is_none(), "{verdict:#?}");
         }
     }
     Ok(())

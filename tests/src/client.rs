@@ -1,7 +1,7 @@
 //! HTTP requests, one connection each.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -32,6 +32,10 @@ pub struct Response {
 /// A connection on which nothing has been asked yet.
 #[derive(Debug)]
 pub struct Connected(TcpStream);
+
+/// A request of which the end has not been sent.
+#[derive(Debug)]
+pub struct Begun(TcpStream);
 
 /// A request that has been sent and not yet been answered.
 #[derive(Debug)]
@@ -125,6 +129,17 @@ impl Client {
         Ok(Connected(self.connect()?))
     }
 
+    /// Connects, and sends the beginning of a request; a server that wants none may have closed before.
+    pub fn begin(&self, path: &str) -> Result<Begun> {
+        let mut stream = self.connect()?;
+        match write!(stream, "GET {path} HTTP/1.0\r\nHost: rig\r\n") {
+            Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Err(error).context("sending half a request")
+            }
+            _ => Ok(Begun(stream)),
+        }
+    }
+
     fn connect(&self) -> Result<TcpStream> {
         self.namespace.run(|| connect(self.server))
     }
@@ -134,6 +149,22 @@ impl Connected {
     /// Asks, and leaves the answer for later.
     pub fn ask(self, path: &str) -> Result<Asked> {
         request(&self.0, path)?;
+        Ok(Asked(self.0))
+    }
+}
+
+impl Begun {
+    /// Whether the server has closed the connection, for all that can be seen by now.
+    pub fn is_over(&self) -> Result<bool> {
+        self.0.set_nonblocking(true)?;
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false)?;
+        Ok(!peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
+    }
+
+    /// Sends the rest, and leaves the answer for later.
+    pub fn finish(mut self) -> Result<Asked> {
+        self.0.write_all(b"\r\n").context("sending the rest of a request")?;
         Ok(Asked(self.0))
     }
 }
@@ -182,10 +213,7 @@ impl Asked {
     pub fn abort(self) -> Result<()> {
         self.0.set_nonblocking(true)?;
         let read = (&self.0).read(&mut [0]);
-        ensure!(
-            read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock),
-            "the answer has come already"
-        );
+        ensure!(read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock), "the answer has come already");
         Ok(())
     }
 }

@@ -10,9 +10,9 @@ use anyhow::{Context, Error, Result};
 
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
-use crate::{Endpoint, Namespace};
+use crate::{Endpoint, Location, Namespace};
 
-/// How a server misbehaves. All but the last speak HTTP, as far as they speak.
+/// How a server misbehaves. It speaks HTTP, as far as it speaks, unless its name says otherwise. Having misbehaved, it closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Accepts and never reads.
@@ -45,11 +45,73 @@ pub enum Fault {
     NeverAccept,
     /// Answers, and closes what has been idle for a while.
     CloseIdle,
-    /// None: it answers, and keeps the connection open for more.
+    /// None: it answers, and keeps the connection open for more. What is no HTTP is answered by a 400.
     Answer,
+    /// Answers when [`FaultyServer::answer`] says so.
+    AnswerWhenTold,
+    /// Promises 100,000 bytes, sends 4,000 and closes properly.
+    CutLength,
+    /// Closes properly in the middle of a chunk.
+    CutChunk,
+    /// Sends what is no HTTP, and closes.
+    NoHttp,
+    /// `Content-Length: foo`.
+    BadLength,
+    /// Two `Content-Length`.
+    TwoLengths,
+    /// `Content-Length` and `Transfer-Encoding`.
+    LengthAndCoding,
+    /// `Transfer-Encoding: rot13`.
+    UnknownCoding,
+    /// A header line with a control character in its name.
+    BadHeader,
+    /// A chunk whose size is no number.
+    BadChunk,
+    /// A header of 20,000 bytes.
+    BigHeader,
+    /// Speaks FastCGI, and answers.
+    FastcgiAnswer,
+    /// Speaks FastCGI, writes to stderr, and answers.
+    FastcgiStderr,
+    /// Closes properly in the middle of a record of the body.
+    FastcgiCutRecord,
+    /// Sends all of the answer, and closes properly without END_REQUEST.
+    FastcgiNoEnd,
+    /// Ends stdout short of its `Content-Length`.
+    FastcgiCutStdout,
+    /// Ends the request short of its `Content-Length`, stdout being open.
+    FastcgiCutRequest,
+    /// Ends the request with nothing said.
+    FastcgiEndAtOnce,
+    /// Sends a record of an unknown type.
+    FastcgiUnknownRecord,
+    /// A header of 20,000 bytes.
+    FastcgiBigHeader,
+    /// A header line with a control character in its name.
+    FastcgiBadHeader,
+    /// Speaks HTTP/2, and answers.
+    Http2Answer,
+    /// RST_STREAM instead of an answer: INTERNAL_ERROR.
+    Http2Reset,
+    /// RST_STREAM in the middle of the answer: INTERNAL_ERROR.
+    Http2ResetMidway,
+    /// GOAWAY instead of an answer: ENHANCE_YOUR_CALM.
+    Http2Goaway,
+    /// Ends the stream short of its `content-length`.
+    Http2CutStream,
+    /// Closes properly in the middle of the answer.
+    Http2CutConnection,
+    /// A RST_STREAM frame of 5 bytes.
+    Http2BadLength,
+    /// A header that names no entry of the table.
+    Http2BadIndex,
+    /// A PUSH_PROMISE, which nobody allowed.
+    Http2Push,
+    /// A frame larger than nginx allows.
+    Http2BigFrame,
 }
 
-const NAMES: [(Fault, &str); 16] = [
+const NAMES: [(Fault, &str); 47] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
@@ -66,6 +128,37 @@ const NAMES: [(Fault, &str); 16] = [
     (Fault::NeverAccept, "never-accept"),
     (Fault::CloseIdle, "close-idle"),
     (Fault::Answer, "answer"),
+    (Fault::AnswerWhenTold, "answer-when-told"),
+    (Fault::CutLength, "cut-length"),
+    (Fault::CutChunk, "cut-chunk"),
+    (Fault::NoHttp, "no-http"),
+    (Fault::BadLength, "bad-length"),
+    (Fault::TwoLengths, "two-lengths"),
+    (Fault::LengthAndCoding, "length-and-coding"),
+    (Fault::UnknownCoding, "unknown-coding"),
+    (Fault::BadHeader, "bad-header"),
+    (Fault::BadChunk, "bad-chunk"),
+    (Fault::BigHeader, "big-header"),
+    (Fault::FastcgiAnswer, "fastcgi-answer"),
+    (Fault::FastcgiStderr, "fastcgi-stderr"),
+    (Fault::FastcgiCutRecord, "fastcgi-cut-record"),
+    (Fault::FastcgiNoEnd, "fastcgi-no-end"),
+    (Fault::FastcgiCutStdout, "fastcgi-cut-stdout"),
+    (Fault::FastcgiCutRequest, "fastcgi-cut-request"),
+    (Fault::FastcgiEndAtOnce, "fastcgi-end-at-once"),
+    (Fault::FastcgiUnknownRecord, "fastcgi-unknown-record"),
+    (Fault::FastcgiBigHeader, "fastcgi-big-header"),
+    (Fault::FastcgiBadHeader, "fastcgi-bad-header"),
+    (Fault::Http2Answer, "http2-answer"),
+    (Fault::Http2Reset, "http2-reset"),
+    (Fault::Http2ResetMidway, "http2-reset-midway"),
+    (Fault::Http2Goaway, "http2-goaway"),
+    (Fault::Http2CutStream, "http2-cut-stream"),
+    (Fault::Http2CutConnection, "http2-cut-connection"),
+    (Fault::Http2BadLength, "http2-bad-length"),
+    (Fault::Http2BadIndex, "http2-bad-index"),
+    (Fault::Http2Push, "http2-push"),
+    (Fault::Http2BigFrame, "http2-big-frame"),
 ];
 
 impl fmt::Display for Fault {
@@ -88,6 +181,7 @@ impl FromStr for Fault {
 #[derive(Debug)]
 pub struct FaultyServer {
     process: Process,
+    fault: Fault,
     endpoint: Endpoint,
     lines: Lines,
 }
@@ -107,7 +201,7 @@ impl FaultyServer {
         let stdout = process.pipes().stdout.take().context("a pipe from faulty-server")?;
         let lines = Lines::collect(stdout, |_| {});
         lines.wait("listener of the faulty server", |lines| lines.iter().any(|line| line == "ready"))?;
-        Ok(FaultyServer { process, endpoint, lines })
+        Ok(FaultyServer { process, fault, endpoint, lines })
     }
 
     /// Its pid.
@@ -118,6 +212,16 @@ impl FaultyServer {
     /// Where it listens.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The `location` `/FAULT/` that passes on to it.
+    pub fn location(&self) -> Location {
+        let (name, prefix) = (self.fault.to_string(), format!("/{}/", self.fault));
+        match name.split('-').next() {
+            Some("fastcgi") => Location::fastcgi(&prefix, &self.endpoint),
+            Some("http2") => Location::grpc(&prefix, &self.endpoint),
+            _ => Location::http(&prefix, &self.endpoint),
+        }
     }
 
     /// Waits until it has accepted `count` connections.
@@ -136,8 +240,21 @@ impl FaultyServer {
 
     /// Lets it close its listener, and live on.
     pub fn close_listener(&mut self) -> Result<()> {
-        let stdin = self.process.pipes().stdin.as_mut().context("a pipe to faulty-server")?;
-        writeln!(stdin, "close").context("telling the faulty server to close its listener")?;
+        self.tell("close")?;
         self.lines.wait("closed listener", |lines| lines.iter().any(|line| line == "closed"))
+    }
+
+    /// Lets it answer what it has read ([`Fault::AnswerWhenTold`]), and waits until the answers are on their way.
+    pub fn answer(&mut self) -> Result<()> {
+        self.tell("answer")?;
+        self.lines.wait("answers", |lines| {
+            let count = |what| lines.iter().filter(|line| *line == what).count();
+            count("answered") >= count("read")
+        })
+    }
+
+    fn tell(&mut self, command: &str) -> Result<()> {
+        let stdin = self.process.pipes().stdin.as_mut().context("a pipe to faulty-server")?;
+        writeln!(stdin, "{command}").with_context(|| format!("telling the faulty server to {command}"))
     }
 }

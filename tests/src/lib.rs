@@ -34,7 +34,10 @@ pub mod database;
 
 // Upstreams that misbehave as php-fpm cannot.
 pub mod faulty;
+pub mod faulty_site;
 pub mod remote;
+pub mod resolver;
+pub mod tls;
 
 // Local users who mean harm.
 pub mod attacker;
@@ -66,11 +69,14 @@ pub use crowd::Crowd;
 pub use database::Database;
 pub use endpoint::Endpoint;
 pub use faulty::{Fault, FaultyServer};
+pub use faulty_site::{By, FaultySite};
 pub use fpm::Fpm;
 pub use namespace::Namespace;
 pub use nginx::{Location, Nginx};
 pub use programs::Programs;
 pub use remote::{Remote, Temper};
+pub use resolver::{Help, Resolver};
 pub use sight::{Sight, When};
+pub use tls::Certificate;
 pub use tracer::Tracer;
 pub use verdict::Verdict;

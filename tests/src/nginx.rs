@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::access_log::{self, Access};
+use crate::client::Begun;
 use crate::error_log::{self, Failure};
-use crate::process::{self, Pid, Process};
+use crate::process::{self, Pid, Process, Stopped};
 use crate::{Client, Endpoint, Fpm, Namespace, wait};
 
 const PORT: u16 = 8080;
@@ -49,6 +50,11 @@ impl Location {
         Location { scheme: "https", ..Location::http(prefix, upstream) }
     }
 
+    /// Passes `prefix` on to whoever speaks HTTP/2 at an endpoint, as gRPC does.
+    pub fn grpc(prefix: &str, upstream: &Endpoint) -> Location {
+        Location { scheme: "grpc", ..Location::new(prefix, "grpc", upstream.for_nginx()) }
+    }
+
     /// Answers `prefix` itself, with no upstream at all.
     pub fn fixed(prefix: &str) -> Location {
         Location::new(prefix, "return", String::new())
@@ -65,10 +71,16 @@ impl Location {
         }
     }
 
-    /// Passes to a group made by [`Builder::group`] instead of to one endpoint.
+    /// Passes to a group made by [`Builder::group`], or to a name that may have variables, instead of to one endpoint.
     pub fn through_group(mut self, group: &str) -> Location {
         self.target = group.into();
         self
+    }
+
+    /// Passes a response on as it comes: `fastcgi_buffering` or `proxy_buffering` off.
+    pub fn unbuffered(self) -> Location {
+        let directive = format!("{}_buffering off", self.protocol);
+        self.directive(&directive)
     }
 
     /// `fastcgi_connect_timeout` or `proxy_connect_timeout`.
@@ -107,6 +119,7 @@ impl Location {
             "proxy" => {
                 "proxy_pass SCHEME://TARGET;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n"
             }
+            "grpc" => "grpc_pass SCHEME://TARGET;\n",
             _ => {
                 "fastcgi_pass TARGET;\n      \
                  fastcgi_param SCRIPT_FILENAME DOCROOT$fastcgi_script_name;\n      \
@@ -135,6 +148,8 @@ pub struct Builder {
     workers: usize,
     user: String,
     port: u16,
+    open_files: usize,
+    connections: usize,
     main: String,
     groups: Vec<String>,
     locations: Vec<Location>,
@@ -156,6 +171,18 @@ impl Builder {
     /// The port of 127.0.0.1 and of `[::1]` that it listens on; 8080 if not said.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = port;
+        self
+    }
+
+    /// How many descriptors a worker may have (`worker_rlimit_nofile`); 10,000 if not said.
+    pub fn open_files(mut self, limit: usize) -> Builder {
+        self.open_files = limit;
+        self
+    }
+
+    /// How many connections a worker may have (`worker_connections`), listeners among them; 4,000 if not said.
+    pub fn connections(mut self, limit: usize) -> Builder {
+        self.connections = limit;
         self
     }
 
@@ -209,14 +236,14 @@ impl Builder {
     }
 
     fn configuration(&self, folder: &Path) -> String {
-        let Builder { workers, user, port, main, groups, locations, .. } = self;
+        let Builder { workers, user, port, open_files, connections, main, groups, locations, .. } = self;
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", folder.display()))
             .concat();
         format!(
-            "daemon off;\n{main}user {user};\nworker_processes {workers};\nworker_rlimit_nofile 10000;\n\
+            "daemon off;\n{main}user {user};\nworker_processes {workers};\nworker_rlimit_nofile {open_files};\n\
              pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\n\
-             events {{ worker_connections 4000; }}\n\
+             events {{ worker_connections {connections}; }}\n\
              http {{\n{log}  access_log {folder}/access.log rig;\n{temp}  client_max_body_size 100m;\n{groups}  \
              server {{\n    listen 127.0.0.1:{port} backlog=1000;\n    listen [::1]:{port} backlog=1000;\n\
              {locations}  }}\n}}\n",
@@ -245,6 +272,8 @@ impl Nginx {
             workers: 1,
             user: "root".into(),
             port: PORT,
+            open_files: 10_000,
+            connections: 4_000,
             main: String::new(),
             groups,
             locations,
@@ -261,9 +290,45 @@ impl Nginx {
         process::children(self.master())
     }
 
+    fn worker(&self) -> Result<Pid> {
+        let workers = self.workers()?;
+        ensure!(workers.len() == 1, "not one worker but {workers:?}");
+        Ok(workers[0])
+    }
+
     /// A client that asks this nginx, over IPv4.
     pub fn client(&self) -> Client {
         Client::new(&self.builder.namespace, SocketAddr::from(([127, 0, 0, 1], self.builder.port)))
+    }
+
+    /// Stops its only worker until the value is dropped.
+    pub fn freeze(&self) -> Result<Stopped> {
+        process::stop(self.worker()?)
+    }
+
+    /// Begins requests, and finishes none, until its only worker can take no further connection: out of descriptors, or of
+    /// connections. What it has taken is returned.
+    pub fn begin_until_full(&self, path: &str) -> Result<Vec<Begun>> {
+        let limit = self.builder.open_files;
+        let worker = self.worker()?;
+        let mut begun: Vec<Begun> = Vec::new();
+        loop {
+            let before = process::descriptors(worker, limit)?;
+            if before == limit {
+                return Ok(begun);
+            }
+            let one = self.client().begin(path)?;
+            let is_taken = wait::until("nginx to take a connection", || {
+                if process::descriptors(worker, limit)? > before {
+                    return Ok(Some(true));
+                }
+                Ok(one.is_over()?.then_some(false))
+            })?;
+            if !is_taken {
+                return Ok(begun);
+            }
+            begun.push(one);
+        }
     }
 
     /// The file of the error log.

@@ -134,6 +134,33 @@ pub fn state(pid: Pid) -> Option<char> {
     procfs::process::Process::new(pid).ok()?.stat().ok().map(|stat| stat.state).filter(|state| *state != 'Z')
 }
 
+/// How many descriptors below a limit a process has; it may have inherited some above.
+pub fn descriptors(pid: Pid, limit: usize) -> Result<usize> {
+    let open = procfs::process::Process::new(pid)?.fd().with_context(|| format!("descriptors of {pid}"))?;
+    // One may be closed meanwhile.
+    let numbers = open.filter_map(|descriptor| usize::try_from(descriptor.ok()?.fd).ok());
+    Ok(numbers.filter(|number| *number < limit).count())
+}
+
+/// A process that is stopped until this is dropped.
+#[derive(Debug)]
+pub struct Stopped(Pid);
+
+/// Stops a process, and waits until it stands still.
+pub fn stop(pid: Pid) -> Result<Stopped> {
+    send(pid, Signal::SIGSTOP)?;
+    let stopped = Stopped(pid);
+    wait::until_true("a process to stop", || Ok(state(pid) == Some('T')))?;
+    Ok(stopped)
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Failure means that it is gone.
+        let _ = send(self.0, Signal::SIGCONT);
+    }
+}
+
 /// Finds a program by the first of `names` that is installed; a trailing `*` stands for any version
 /// (`php-fpm*`).
 pub fn find_program(names: &[&str]) -> Result<PathBuf> {

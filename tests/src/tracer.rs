@@ -198,7 +198,7 @@ impl Account {
     /// The verdicts on exchanges with one upstream, in order.
     pub fn about(&self, upstream: &Endpoint) -> Vec<&Verdict> {
         let address = upstream.to_string();
-        self.verdicts.iter().filter(|verdict| verdict.upstream.addr == address).collect()
+        self.verdicts.iter().filter(|verdict| verdict.address() == Some(&address)).collect()
     }
 
     /// The only verdict on an exchange with an upstream.

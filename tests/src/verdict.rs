@@ -22,8 +22,10 @@ pub struct Verdict {
     pub confidence: String,
     /// nginx's end.
     pub nginx: NginxEnd,
-    /// Whom nginx connected to.
-    pub upstream: Upstream,
+    /// Whom nginx connected to, if it came to that.
+    pub upstream: Option<Upstream>,
+    /// The name in `proxy_pass`, where nothing was attempted.
+    pub group: Option<String>,
     /// Names the downstream request, where nginx tried several upstreams for it.
     pub request: Option<u64>,
     /// What nginx answers.
@@ -32,6 +34,8 @@ pub struct Verdict {
     pub errno: Option<String>,
     /// What nginx writes to its error log.
     pub error_log: Option<String>,
+    /// What nginx said of it, if that was heard.
+    pub word: Option<Word>,
     /// Who accepted the connection.
     pub worker: Option<Worker>,
     /// Who sent the worker its fatal signal.
@@ -68,6 +72,22 @@ pub struct Upstream {
     pub family: String,
     /// As [`Endpoint`](crate::Endpoint) displays it.
     pub addr: String,
+}
+
+/// One call of nginx's error log.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Word {
+    /// `error`, `crit`, ...
+    pub level: String,
+    /// The errno, if it came with one.
+    pub errno: Option<i32>,
+    /// The text, without the errno.
+    pub message: String,
+    /// What nginx was doing: `connecting to upstream`.
+    #[serde(rename = "while")]
+    pub doing: Option<String>,
+    /// nginx's number of the client's connection.
+    pub connection: u64,
 }
 
 /// A process and its name.
@@ -229,6 +249,16 @@ impl Verdict {
         format!("{}/{}", self.cause, self.detail)
     }
 
+    /// The upstream's address, if anything was attempted.
+    pub fn address(&self) -> Option<&str> {
+        Some(self.upstream.as_ref()?.addr.as_str())
+    }
+
+    /// What kind of address that is: `inet`, `inet6` or `unix`.
+    pub fn family(&self) -> Option<&str> {
+        Some(self.upstream.as_ref()?.family.as_str())
+    }
+
     /// The worker's pid, if known.
     pub fn worker_pid(&self) -> Option<Pid> {
         self.worker.as_ref()?.pid
@@ -252,7 +282,8 @@ pub(crate) fn example() -> Result<Value> {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","confidence":"proven",
  "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
  "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
- "request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
+ "group":null,"request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
+ "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},
  "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},
  "killer":{"pid":24938,"comm":"php-fpm8.2"},
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},

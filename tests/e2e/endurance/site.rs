@@ -230,7 +230,7 @@ impl Site {
             let is_it = |verdict: &Verdict| {
                 entry["time"] == verdict.time.as_str()
                     && entry["pid"] == verdict.nginx.pid
-                    && self.pools.iter().any(|pool| pool.endpoint().to_string() == verdict.upstream.addr)
+                    && self.pools.iter().any(|pool| verdict.address() == Some(&pool.endpoint().to_string()))
                     && verdict.name() == "premature_close/worker_killed"
                     && verdict.confidence != "proven"
             };
@@ -274,7 +274,7 @@ fn check_death(verdict: &Verdict, master: Pid) -> Result<()> {
     let is_death = matches!(verdict.cause.as_str(), "reset" | "premature_close")
         && matches!(verdict.detail.as_str(), "worker_killed" | "worker_crashed" | "worker_exited");
     let is_unseen = verdict.name() == "unknown/not_enough_facts"
-        && verdict.upstream.family == "unix"
+        && verdict.family() == Some("unix")
         && verdict.worker.is_none();
     let killers = [Some(id().cast_signed()), Some(master), None];
     ensure!((is_death || is_unseen) && killers.contains(&verdict.killer_pid()), "{verdict:#?}");
