@@ -181,7 +181,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 22] = [
     "/v",
     "/type",
     "/time",
@@ -189,11 +189,13 @@ const FIELDS: [&str; 20] = [
     "/detail",
     "/confidence",
     "/nginx/local",
-    "/upstream/family",
+    "/upstream",
+    "/group",
     "/request",
     "/status",
     "/errno",
     "/error_log",
+    "/word",
     "/worker",
     "/killer",
     "/us",
@@ -223,6 +225,7 @@ impl Verdict {
             matches!(confidence, "proven" | "inferred" | "incomplete"),
             "how sure is {confidence}? {line}"
         );
+        ensure!(verdict.cause != "unknown" || confidence != "proven", "proven, and unknown: {line}");
         ensure!(!verdict.evidence.is_empty(), "a verdict without evidence: {line}");
         ensure!(!verdict.explanation.is_empty(), "a verdict without explanation: {line}");
         Ok(verdict)

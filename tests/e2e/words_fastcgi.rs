@@ -1,0 +1,78 @@
+//! What nginx says of upstreams that speak FastCGI wrongly, or not at all, each with its verdict (issue 19).
+
+use anyhow::{Result, ensure};
+use rig::error_log::{Failure, Kind};
+use rig::reconcile::pair_off_words;
+use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Location, Namespace, Nginx, Tracer};
+
+const FAULTS: [Fault; 10] = [
+    Fault::FastcgiCutRecord,
+    Fault::FastcgiNoEnd,
+    Fault::FastcgiCutStdout,
+    Fault::FastcgiCutRequest,
+    Fault::FastcgiEndAtOnce,
+    Fault::FastcgiUnknownRecord,
+    Fault::FastcgiBigHeader,
+    Fault::FastcgiBadHeader,
+    Fault::FastcgiStderr,
+    Fault::FastcgiAnswer,
+];
+
+fn name(fault: Fault, line: &Failure) -> &'static str {
+    match fault {
+        Fault::FastcgiBigHeader => "rejected_response/header_too_big",
+        Fault::FastcgiBadHeader => "rejected_response/invalid_header",
+        _ if line.kind == Kind::PrematureClose => "premature_close/response_cut_short",
+        _ => "rejected_response/wrong_protocol",
+    }
+}
+
+fn speaks_wrongly(by: By, arrange: fn(Location) -> Location) -> Result<()> {
+    let namespace = Namespace::new()?;
+    let site = FaultySite::start(&namespace, by, FAULTS, arrange)?;
+    let account = site.is_explained(name)?;
+    let notes: Vec<_> = account.others.iter().filter(|line| line["type"] == "note").collect();
+    ensure!(notes.len() == 1, "not one note that FastCGI sent something in stderr: {:#?}", account.others);
+    Ok(())
+}
+
+#[test]
+fn each_wrong_response_has_its_cause_over_tcp() -> Result<()> {
+    speaks_wrongly(By::Tcp, |location| location)
+}
+
+#[test]
+fn each_wrong_response_has_its_cause_unbuffered() -> Result<()> {
+    speaks_wrongly(By::Tcp, Location::unbuffered)
+}
+
+#[test]
+fn each_wrong_response_has_its_cause_over_unix_sockets() -> Result<()> {
+    speaks_wrongly(By::Unix, |location| location)
+}
+
+#[test]
+fn fastcgi_to_a_port_of_http_is_the_wrong_protocol() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let path = namespace.scratch().join("http.sock");
+    let tcp = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;
+    let unix = FaultyServer::start(&namespace, Fault::Answer, Endpoint::Unix(path), 4)?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::fastcgi("/tcp/", tcp.endpoint()))
+        .location(Location::fastcgi("/unix/", unix.endpoint()))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    for path in ["/tcp/", "/unix/"] {
+        ensure!(nginx.client().get(path)?.status == 502, "{path}");
+    }
+    tracer.wait_for(2)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off_words(&nginx.failures(), &account.verdicts)?;
+    for server in [&tcp, &unix] {
+        let verdict = account.only(server.endpoint())?;
+        verdict.says("rejected_response/wrong_protocol", "proven", 502, None)?;
+        verdict.blames(Some(server.pid()), None, None)?;
+    }
+    Ok(())
+}
