@@ -18,6 +18,7 @@ use crate::{
     },
     nginx_end,
     tell::tell,
+    trust,
     unix_end::NO_PORT,
     unix_listener::look,
     worker_end,
@@ -39,10 +40,24 @@ fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connectin
     call
 }
 
+/// Whether the running task's connects are ours. Strangers are counted: userspace looks at who they are.
+#[inline(always)]
+fn is_ours() -> bool {
+    let task = kernel::current();
+    if !nginx_end::is_asked_for(&task) {
+        return false;
+    }
+    let is_trusted = trust::is_trusted(&task);
+    if !is_trusted {
+        count!(unix_strangers, 1);
+    }
+    is_trusted
+}
+
 /// connect is called with an address of `len` bytes in user memory.
 #[inline(always)]
 pub fn called(fd: u64, address: u64, len: u64) {
-    if !nginx_end::is_our_task(&kernel::current()) {
+    if !is_ours() {
         return;
     }
     // SAFETY: the helper checks the address; a system call's argument is a user address.
@@ -136,7 +151,7 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     if ret == -EINPROGRESS {
         nginx_end::may_be_answered(sk);
     }
-    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
+    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !is_ours() {
         return;
     }
     let mut room = MaybeUninit::uninit();

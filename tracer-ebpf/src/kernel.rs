@@ -23,7 +23,7 @@ pub static FILTERS: Filters = Filters {
     listeners: 0,
     netns: 0,
     counts_upstreams: 0,
-    reserved: 0,
+    trusts_all: 0,
 };
 
 /// `PF_EXITING`, include/linux/sched.h.

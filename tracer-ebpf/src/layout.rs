@@ -117,8 +117,20 @@ layout! {
     task_leader: "task_struct.group_leader",
     /// When a thread began, by CLOCK_MONOTONIC.
     task_start_time: "task_struct.start_time",
+    /// The same by the clock that counts while the machine sleeps: what /proc shows.
+    task_start_boottime: "task_struct.start_boottime",
     /// Parent process.
     task_parent: "task_struct.real_parent",
+    /// Whose rights a task has.
+    task_cred: "task_struct.cred",
+    /// Its real user, as the initial user namespace numbers him.
+    cred_uid: "cred.uid",
+    /// A task's memory.
+    task_mm: "task_struct.mm",
+    /// The executable in it.
+    mm_exe: "mm_struct.exe_file",
+    /// A file's inode.
+    file_inode: "file.f_inode",
     /// PF_EXITING and others.
     task_flags: "task_struct.flags",
     /// What wait(2) will say.
@@ -243,8 +255,8 @@ pub struct Filters {
     pub netns: u32,
     /// One where exchanges are counted by upstream, too.
     pub counts_upstreams: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// One where whoever has the name is watched, whoever runs him.
+    pub trusts_all: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.

@@ -46,6 +46,8 @@ mod tell;
 #[cfg(target_arch = "bpf")]
 mod transfer;
 #[cfg(target_arch = "bpf")]
+mod trust;
+#[cfg(target_arch = "bpf")]
 mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod unix_listener;

@@ -24,6 +24,10 @@ pub struct Stats {
     pub stood_in: u64,
     /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
     pub returns_missed: u64,
+    /// TCP connections of processes that have the name and are not trusted: not watched.
+    pub strangers: u64,
+    /// Their sends on unix sockets, and their connects where those are seen.
+    pub unix_strangers: u64,
 }
 
 impl Stats {
@@ -40,6 +44,8 @@ impl Stats {
             // One CPU may take back what another has counted.
             stood_in: self.stood_in.wrapping_add(other.stood_in),
             returns_missed: self.returns_missed + other.returns_missed,
+            strangers: self.strangers + other.strangers,
+            unix_strangers: self.unix_strangers + other.unix_strangers,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod load;
 
 pub mod source;
 pub mod trace;
+pub mod trust;
 
 pub mod sample;
 
@@ -37,6 +38,7 @@ pub mod audit;
 
 pub mod output;
 
+pub mod budget;
 pub mod clock;
 mod duplicate;
 pub mod facts;

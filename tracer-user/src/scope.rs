@@ -73,7 +73,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         listeners: u32::from(!listeners.is_empty()),
         netns: args.only_netns.unwrap_or(0),
         counts_upstreams: u32::from(beyond.counts_upstreams),
-        reserved: 0,
+        trusts_all: u32::from(args.trusts_all()),
     };
     let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
     Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: args.max_open })

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use crate::cause::Cause;
+use crate::{cause::Cause, stream::Stranger};
 
 /// Where an exchange went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -221,4 +221,10 @@ pub struct Summary {
     pub lost: u64,
     /// Connections that were not watched because too many were open at once.
     pub untracked: u64,
+    /// Connections that were not watched because their process has nginx's name and is not believed to be nginx.
+    pub strangers: u64,
+    /// Such processes, as far as they are named.
+    pub named_strangers: Vec<Stranger>,
+    /// Whether the host's system calls were watched, which slows each of them a little.
+    pub system_calls: bool,
 }

@@ -11,7 +11,7 @@ use procfs::{
     process::{FDTarget, Process},
 };
 
-use super::{line::Named, pairing::Logged, workers::Workers};
+use super::{pairing::Logged, workers::Workers};
 use crate::verdict::Upstream;
 
 const SECOND: i64 = 1_000_000_000;
@@ -125,7 +125,7 @@ impl Connection {
         self.written == logged.failure.pid
             && match self.peer {
                 Peer::Inet(address) => named.may_be(&Upstream::Inet(address)),
-                Peer::Unix => matches!(named, Named::Unix(_) | Named::CutOff),
+                Peer::Unix => named.may_be_unix(),
             }
     }
 }

@@ -14,17 +14,11 @@ use tracer_ebpf::{Action, Aftermath, Exchange, WorkerEnd, nginx_flag};
 pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, path_of, process};
 
-use crate::{decode::Record, verdict::Upstream};
+use crate::{budget, decode::Record, verdict::Upstream};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
 pub const PATIENCE_NS: u64 = 3_000_000_000;
-
-/// How many exchanges are remembered whose worker may go on, and how many retries are foreseen.
-const REMEMBERED: usize = 16_384;
-
-/// How many exchanges wait at most: more than the kernel side's maps let wait. The oldest then waits no longer.
-const MOST_WAITING: usize = 32_768;
 
 /// Names a connection: nginx's socket and when it connected.
 pub type Name = (u64, u64);
@@ -108,7 +102,7 @@ impl Ledger {
         if let Some(same) = self.waiting.insert(name, Waiting { place, joined }) {
             self.by_deadline.remove(&same.place);
         }
-        if self.waiting.len() > MOST_WAITING {
+        if self.waiting.len() > budget::WAITING_EXCHANGES {
             let (_, oldest) = self.by_deadline.pop_first()?;
             let Waiting { joined, .. } = self.waiting.remove(&oldest)?;
             return Some(self.complete(joined));
@@ -214,7 +208,7 @@ impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
         self.next += 1;
         self.entries.insert(key, (self.next, value));
         self.order.push_back((self.next, key));
-        while self.order.len() > REMEMBERED {
+        while self.order.len() > budget::REMEMBERED_EXCHANGES {
             if let Some((number, key)) = self.order.pop_front()
                 && self.entries.get(&key).is_some_and(|(current, _)| *current == number)
             {

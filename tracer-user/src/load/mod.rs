@@ -74,6 +74,7 @@ pub struct Tracer {
     ring: Option<RingBuf<MapData>>,
     open: Option<Open>,
     listeners: usize,
+    masters: Option<HashMap<MapData, u32, u64>>,
 }
 
 /// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
@@ -118,6 +119,7 @@ impl Tracer {
             workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
         });
+        let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
             object,
             traces_system_calls: false,
@@ -131,6 +133,7 @@ impl Tracer {
             ring: Some(ring),
             open,
             listeners,
+            masters,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
@@ -193,6 +196,16 @@ impl Tracer {
         self.open
             .take()
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
+    }
+
+    /// Where the kernel side learns whom to believe though they are not root's; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_masters(&mut self) -> Result<HashMap<MapData, u32, u64>, Failure> {
+        self.masters
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("somebody tells whom to believe already")))
     }
 
     /// How many events the kernel did not show to a program because they interrupted the same program; by program.

@@ -159,8 +159,10 @@ pub fn audit() -> Report {
         explained: 11,
         unexplained: [unexplained].into_iter().collect(),
         unlogged: [unlogged].into_iter().collect(),
+        ambiguous: std::iter::empty().collect(),
         early: 1,
         unaudited: 2,
+        given_up: 0,
     }
 }
 
@@ -173,5 +175,8 @@ pub fn summary() -> Summary {
         delayed: 2,
         lost: 0,
         untracked: 0,
+        strangers: 0,
+        named_strangers: Vec::new(),
+        system_calls: false,
     }
 }

@@ -5,13 +5,11 @@ use std::collections::HashMap;
 use tracer_ebpf::NginxEnd;
 
 use super::{Activity, Look, Name};
+use crate::budget;
 
 /// How long the looks at an exchange are kept after the last one, in ns. One that is open is looked at about once a second; the
 /// ledger waits for less than this, and what is never told ended well.
 const KEPT_NS: u64 = 60_000_000_000;
-
-/// Exchanges that are kept; as many are watched at a time.
-const MOST: usize = 16_384;
 
 /// Collects looks by exchange. Pure: the looks bear their own time.
 #[derive(Debug, Default)]
@@ -36,7 +34,7 @@ impl Activities {
             self.kept.retain(|_, kept| kept.activity.last_ns().saturating_add(KEPT_NS) > *ns);
         }
         for (name, exchange) in exchanges {
-            let is_full = self.kept.len() == MOST;
+            let is_full = self.kept.len() == budget::SLOW_EXCHANGES;
             match self.kept.get_mut(name) {
                 Some(kept) if kept.exchange == *exchange => {
                     kept.activity.add(*ns, doing.clone(), *has_other_threads);
@@ -100,9 +98,9 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let mut activities = Activities::default();
-        for sock in 0..2 * MOST as u64 {
+        for sock in 0..2 * budget::SLOW_EXCHANGES as u64 {
             activities.add(&look(sock, &[((sock, 70), 1)]));
         }
-        assert_eq!(activities.kept.len(), MOST);
+        assert_eq!(activities.kept.len(), budget::SLOW_EXCHANGES);
     }
 }
