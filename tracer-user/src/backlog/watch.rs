@@ -23,6 +23,7 @@ use tracer_ebpf::{
 use super::{
     Balance, Outcome, Overflow, Queue,
     choice::Choice,
+    closed::Closed,
     decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
     owners::Owners,
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::{
     args::{Backlog as Args, Format},
+    budget,
     clock::monotonic_ns,
     facts::Fact,
     failure::Failure,
@@ -124,8 +126,8 @@ struct Run<'a> {
     /// The listeners as they were looked at last.
     queues: Vec<Queue>,
     /// Those that were closed.
-    closed: Vec<Queue>,
-    /// Both, and those whose end is still to be read: each as it was seen last.
+    closed: Closed,
+    /// Both, and those whose end is still to be read, as far as they are kept: each as it was seen last.
     known: HashMap<Name, Queue>,
     victims: u64,
     passed_over: u64,
@@ -154,7 +156,7 @@ impl<'a> Run<'a> {
             output,
             started_ns: monotonic_ns(),
             queues: Vec::new(),
-            closed: Vec::new(),
+            closed: Closed::default(),
             known: HashMap::new(),
             victims: 0,
             passed_over: 0,
@@ -212,6 +214,16 @@ impl<'a> Run<'a> {
             self.known.insert(queue.name(), queue.clone());
         }
         self.queues = queues;
+        self.forget();
+    }
+
+    /// Forgets those that are no more and whose end was not read: some records are lost.
+    fn forget(&mut self) {
+        if self.known.len() <= self.queues.len() + 2 * budget::CLOSED_LISTENERS {
+            return;
+        }
+        let open: HashSet<Name> = self.queues.iter().map(Queue::name).collect();
+        self.known.retain(|name, _| open.contains(name) || self.closed.has(*name));
     }
 
     fn queue(&self, listener: &Listener, now_ns: u64) -> Queue {
@@ -220,7 +232,7 @@ impl<'a> Run<'a> {
     }
 
     /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
-    fn bury_unix_listeners(&mut self) {
+    fn bury_unix_listeners(&mut self) -> io::Result<()> {
         for listener in self.backlog.listeners() {
             if listener.local.family == FAMILY_UNIX
                 && listener.inode != 0
@@ -228,17 +240,22 @@ impl<'a> Run<'a> {
             {
                 self.backlog.bury(listener.sock);
                 let queue = self.queue(&listener, monotonic_ns());
-                self.close(queue);
+                self.close(queue)?;
             }
         }
+        Ok(())
     }
 
-    fn close(&mut self, mut queue: Queue) {
+    fn close(&mut self, mut queue: Queue) -> io::Result<()> {
         // Whoever owned it may be gone by now.
         let known = self.known.get(&queue.name());
         queue.owner = queue.owner.or_else(|| known?.owner.clone());
         self.known.insert(queue.name(), queue.clone());
-        self.closed.push(queue);
+        let Some(forgotten) = self.closed.push(queue, |queue| self.choice.has(queue)) else { return Ok(()) };
+        if !self.closed.has(forgotten.name()) {
+            self.known.remove(&forgotten.name());
+        }
+        if self.choice.has(&forgotten) { self.output.forgotten(&forgotten) } else { Ok(()) }
     }
 
     /// Takes in what waits in the ring buffer by now. Returns whether nothing is left: in a storm there is always more, and yet signals and
@@ -260,8 +277,7 @@ impl<'a> Run<'a> {
             Ok(Record::Ended(victim)) => self.tell(&victim, None),
             Ok(Record::Closed(listener)) => {
                 let queue = self.queue(&listener, monotonic_ns());
-                self.close(queue);
-                Ok(())
+                self.close(queue)
             }
             Err(error) => {
                 eprintln!("why502: a record was passed over: {error}");
@@ -293,9 +309,8 @@ impl<'a> Run<'a> {
 
     /// Each listener once; one that was closed as it was then, should it have been looked at just before.
     fn all(&self) -> Vec<&Queue> {
-        let closed: HashSet<Name> = self.closed.iter().map(Queue::name).collect();
-        let open = self.queues.iter().filter(|queue| !closed.contains(&queue.name()));
-        open.chain(&self.closed).collect()
+        let open = self.queues.iter().filter(|queue| !self.closed.has(queue.name()));
+        open.chain(self.closed.iter()).collect()
     }
 
     fn told<'b>(&self, queues: impl IntoIterator<Item = &'b Queue>) -> Vec<Queue> {
@@ -304,7 +319,7 @@ impl<'a> Run<'a> {
 
     /// A second has passed.
     fn tick(&mut self) -> io::Result<()> {
-        self.bury_unix_listeners();
+        self.bury_unix_listeners()?;
         self.look();
         self.output.queues(&self.told(&self.queues), Moment::Running)?;
         let now = monotonic_ns();
@@ -342,7 +357,8 @@ impl<'a> Run<'a> {
         });
         self.output.summary(&Summary {
             elapsed_ns: monotonic_ns() - self.started_ns,
-            listeners: last.len(),
+            listeners: last.len() + self.closed.forgotten_told(),
+            forgotten: self.closed.forgotten(),
             victims: self.victims,
             unnamed: stats.victims_untracked,
             lost: stats.lost + stats.returns_missed + self.passed_over,
@@ -373,7 +389,8 @@ impl<'a> Run<'a> {
         for _ in 0..TRIES {
             let before = self.seen(ring)?;
             let all = self.all();
-            balances = self.books.close(all.into_iter().map(|queue| (queue, self.choice.has(queue))));
+            let queues = all.into_iter().map(|queue| (queue, self.choice.has(queue)));
+            balances = self.books.close(queues, self.closed.sums());
             if self.seen(ring)? == before {
                 break;
             }
