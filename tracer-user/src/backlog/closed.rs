@@ -89,7 +89,10 @@ mod tests {
             let forgotten = closed.push(queue(number, 2), |queue| queue.sock % 2 == 0);
             assert_eq!(forgotten.is_some(), number >= budget::CLOSED_LISTENERS as u64);
         }
-        assert_eq!((closed.kept.len(), closed.names.len()), (budget::CLOSED_LISTENERS, budget::CLOSED_LISTENERS));
+        assert_eq!(
+            (closed.kept.len(), closed.names.len()),
+            (budget::CLOSED_LISTENERS, budget::CLOSED_LISTENERS)
+        );
         assert_eq!((closed.forgotten(), closed.forgotten_told()), (100, 50));
         assert_eq!(closed.sums()[&7], (100, 100));
         assert!(!closed.has((99, 0)) && closed.has((100, 0)));

@@ -118,7 +118,8 @@ impl Books {
         queues: impl Iterator<Item = (&'a Queue, bool)>,
         forgotten: &HashMap<u32, (u64, u64)>,
     ) -> Vec<Balance> {
-        let forgotten = forgotten.iter().map(|(netns, (seen, elsewhere))| (*netns, (*seen, *elsewhere, *seen > 0)));
+        let forgotten =
+            forgotten.iter().map(|(netns, (seen, elsewhere))| (*netns, (*seen, *elsewhere, *seen > 0)));
         let mut sums: BTreeMap<u32, (u64, u64, bool)> = forgotten.collect();
         for (queue, is_told) in queues {
             let (seen, elsewhere, any) = sums.entry(queue.netns).or_default();

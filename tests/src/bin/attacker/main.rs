@@ -3,6 +3,8 @@
 //! Becomes user and group 65534, with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
+mod crowd;
+
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +26,8 @@ fn main() -> Result<()> {
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match attack.as_str() {
+        "fake_nginx" => crowd::fake_nginx(&arguments),
+        "short_lived" => crowd::short_lived(&arguments),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }
