@@ -16,7 +16,7 @@ use crate::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
         PATHS, UNIX_LISTENERS, WORKERS, count, watch_port,
     },
-    nginx_end,
+    nginx_end, share,
     tell::tell,
     trust,
     unix_end::NO_PORT,
@@ -203,8 +203,9 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         aftermath::connected(sk, call.start_ns);
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
-    if sk == 0 || EXCHANGES.insert(sk, empty, 0).is_err() {
-        count!(untracked, 1);
+    let task = kernel::current();
+    if sk == 0 || share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
+        share::refused(&task);
         return;
     }
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
@@ -216,7 +217,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.netns = read(nginx.net, layout!(net_inum));
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
-    nginx.nginx = kernel::current();
+    nginx.nginx = task;
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {

@@ -38,6 +38,8 @@ mod reset;
 #[cfg(target_arch = "bpf")]
 mod served;
 #[cfg(target_arch = "bpf")]
+mod share;
+#[cfg(target_arch = "bpf")]
 mod signal;
 #[cfg(target_arch = "bpf")]
 mod tcp_header;

@@ -11,7 +11,7 @@ use crate::{
         ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, UNIX_UPSTREAMS, UPSTREAMS,
         WANTED, add, count, port_is_watched, watch_port,
     },
-    packet_drop, reset,
+    packet_drop, reset, share,
     tell::tell,
     trust, worker_end,
 };
@@ -82,8 +82,8 @@ pub fn connects(sk: u64) {
     }
     count!(connections, 1);
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
-    if EXCHANGES.insert(sk, empty, 0).is_err() {
-        count!(untracked, 1);
+    if share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
+        share::refused(&task);
         return;
     }
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };

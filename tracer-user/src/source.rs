@@ -108,7 +108,7 @@ impl Source {
         // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
         let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
             .context("the ring buffer cannot be watched")?;
-        let open = tracer.take_open()?;
+        let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
             .context("slow workers cannot be looked at")?;
         let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));

@@ -141,8 +141,8 @@ impl Trust {
         self.known = seen;
         let gone: Vec<u32> = self.masters.keys().flatten().filter(|pid| !alive.contains(pid)).collect();
         for pid in gone {
-            // Nobody else takes entries out, so it is there; and a leftover one believes nobody who began at another time.
-            drop(self.masters.remove(&pid));
+            // A leftover one believes nobody who began at another time.
+            let _gone = self.masters.remove(&pid);
         }
         self.next = Instant::now() + (began.elapsed() * SHARE).max(Duration::from_secs(1));
         Ok(strangers)

@@ -9,9 +9,10 @@ mod lockdown;
 mod misses;
 mod open;
 mod privileges;
+mod shares;
 mod tracefs;
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
 use aya::{
@@ -28,6 +29,8 @@ pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
+
+use shares::{GivenUp, Shares};
 
 use crate::{
     facts::Fact,
@@ -75,6 +78,7 @@ pub struct Tracer {
     open: Option<Open>,
     listeners: usize,
     masters: Option<HashMap<MapData, u32, u64>>,
+    given_up: GivenUp,
 }
 
 /// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
@@ -118,7 +122,9 @@ impl Tracer {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
             workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
+            shares: Shares::new(&mut object)?,
         });
+        let given_up = open.as_ref().map(|open| open.shares.given_up()).unwrap_or_default();
         let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
             object,
@@ -134,6 +140,7 @@ impl Tracer {
             open,
             listeners,
             masters,
+            given_up,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
@@ -257,7 +264,9 @@ impl Tracer {
     /// If the kernel refuses to read the map.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let by_cpu = self.stats.get(&0, 0).map_err(anyhow::Error::from)?;
-        Ok(by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one)))
+        let mut stats = by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one));
+        stats.untracked += self.given_up.load(Ordering::Relaxed);
+        Ok(stats)
     }
 }
 
