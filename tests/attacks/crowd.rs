@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::attacker::{Attacker, Walls};
 use rig::process::{Pid, Process, find_program};
-use rig::{Client, Endpoint, Location, Namespace, Nginx, Tracer, wait};
+use rig::{Client, Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, wait};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,6 +82,76 @@ fn whoever_is_asked_for_by_name_is_watched_all_the_same() -> Result<()> {
     ensure!(account.status.success(), "{}", account.stderr);
     ensure!(account.summary["ignored"]["connections"] == 0, "{}", account.summary);
     ensure!(account.summary["exchanges"].as_u64() >= Some(100), "{}", account.summary);
+    Ok(())
+}
+
+/// Where whoever has the name was asked for, nobody may take all the places.
+#[test]
+fn whoever_holds_more_than_half_of_the_places_leaves_some_to_others() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let nobody = Endpoint::v4(9009);
+    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/refused/", &nobody)).start()?;
+    let tracer = Tracer::start(&["--comm", "nginx", "--max-open", "256"])?;
+    let fake = Attacker::start(&namespace, Walls::None, "fake_nginx", &["300"])?;
+    let greedy = format!("process {} and its children hold 256 of the 256 places", fake.pid());
+    let client = nginx.client();
+    wait::until_true("the fake's share to be cut", || {
+        ensure!(client.get("/refused/")?.status == 502);
+        Ok(tracer.complaints().contains(&greedy))
+    })?;
+    let before = nginx.failures().len();
+    // Whoever was told while the share was cut is told still.
+    ensure!(client.storm("/refused/", 50, 2)? == [(502, 50)].into());
+    let about = |line: &String| line.contains("\"type\":\"verdict\"") && line.contains("127.0.0.1:9009");
+    wait::until_true("the verdicts", || {
+        Ok(tracer.lines().so_far().iter().filter(|line| about(line)).count() >= 50)
+    })?;
+    let account = tracer.stop()?;
+    fake.finish()?;
+    ensure!(
+        account.status.success() && account.summary["lost"] == 0,
+        "{} {}",
+        account.summary,
+        account.stderr
+    );
+    let told = account.about(&nobody);
+    ensure!(told.len() >= 50 && told.len() <= before + 50, "{} of {}", told.len(), before + 50);
+    for verdict in told {
+        verdict.says("refused/no_listener", account.surest(verdict), 502, Some("ECONNREFUSED"))?;
+    }
+    // Those that the fake had beyond, those that were given up, and nginx's until then.
+    ensure!(account.summary["untracked"].as_u64() > Some(44 + 128), "{}", account.summary);
+    Ok(())
+}
+
+#[test]
+fn backlog_does_not_take_a_users_program_for_nginx() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let nobody = Endpoint::v4(9100);
+    let nginx = Nginx::on(&namespace).location(Location::http("/mute/", &nobody)).start()?;
+    let mute = FaultyServer::start(&namespace, Fault::Mute, nobody.clone(), 16)?;
+    let backlog = Tracer::run_as("backlog", &["-o", "json"], None, |_| {})?;
+    let fake = Attacker::start(&namespace, Walls::None, "fake_nginx", &["100"])?;
+    let asked = nginx.client().ask("/mute/")?;
+    mute.wait_read(1)?;
+    let real = format!("\"{nobody}\"");
+    wait::until_true("nginx's own upstream", || {
+        Ok(backlog.lines().so_far().iter().any(|line| line.contains(&real)))
+    })?;
+    let pid = fake.pid();
+    backlog.signal(Signal::SIGINT)?;
+    let run = backlog.end()?;
+    asked.abort()?;
+    fake.finish()?;
+    ensure!(run.status.success(), "{}", run.stderr);
+    let lines: Vec<Value> =
+        run.stdout.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+    let of = |pid: Pid| lines.iter().filter(|line| line["type"] == "listener" && line["pid"] == pid).count();
+    ensure!(of(pid) == 0, "the fake's listeners are told: {lines:#?}");
+    ensure!(
+        lines.iter().any(|line| line["addr"] == nobody.to_string()),
+        "nginx's upstream is not told: {lines:#?}"
+    );
     Ok(())
 }
 

@@ -115,7 +115,7 @@ impl Source {
         let now = monotonic_ns();
         let name = args.comm().filter(|_| !args.trusts_all());
         let trust = match name {
-            Some(name) => Some(Trust::new(name, tracer.take_masters()?)),
+            Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
             None => None,
         };
         let mut source = Self {

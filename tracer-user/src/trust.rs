@@ -34,6 +34,7 @@ pub struct Trust {
     /// The strangers that were told: pid, and when the process began.
     known: HashSet<(i32, u64)>,
     told: usize,
+    period: Duration,
     /// When /proc may be walked again.
     next: Instant,
 }
@@ -89,9 +90,9 @@ impl Why {
 }
 
 impl Trust {
-    /// For processes of this name; `masters` tells the kernel side whom to believe.
-    pub fn new(name: &str, masters: HashMap<MapData, u32, u64>) -> Self {
-        Self { name: name.to_owned(), masters, known: HashSet::new(), told: 0, next: Instant::now() }
+    /// For processes of this name, to be looked at no more often than `period` says; `masters` tells the kernel side whom to believe.
+    pub fn new(name: &str, period: Duration, masters: HashMap<MapData, u32, u64>) -> Self {
+        Self { name: name.to_owned(), period, masters, known: HashSet::new(), told: 0, next: Instant::now() }
     }
 
     /// Whether it is time to look: /proc is not walked the whole time.
@@ -117,7 +118,7 @@ impl Trust {
             if stat.comm != self.name || stat.state == 'Z' {
                 continue;
             }
-            let Some((master, stat)) = self.unproven(process, stat) else { continue };
+            let Some((master, stat)) = unproven(process, stat, &self.name) else { continue };
             let name = (stat.pid, stat.starttime);
             if !seen.insert(name) {
                 continue;
@@ -144,7 +145,7 @@ impl Trust {
             // A leftover one believes nobody who began at another time.
             let _gone = self.masters.remove(&pid);
         }
-        self.next = Instant::now() + (began.elapsed() * SHARE).max(Duration::from_secs(1));
+        self.next = Instant::now() + (began.elapsed() * SHARE).max(self.period);
         Ok(strangers)
     }
 
@@ -152,22 +153,32 @@ impl Trust {
     pub fn is_full(&self) -> bool {
         self.told >= budget::STRANGERS
     }
+}
 
-    /// Who answers for this process, unless the kernel side believes it anyway: its parent if that is what forked it.
-    fn unproven(&self, process: Process, stat: Stat) -> Option<(Process, Stat)> {
-        if is_roots(&process) {
-            return None;
-        }
-        let parent = Process::new(stat.ppid).and_then(|parent| parent.stat().map(|stat| (parent, stat)));
-        match parent {
-            Ok((parent, of))
-                if of.comm == self.name
-                    && program(&parent).is_some_and(|it| program(&process) == Some(it)) =>
-            {
-                if is_roots(&parent) { None } else { Some((parent, of)) }
+/// Whether a process of this name is believed to be nginx, by the kernel side or for its executable.
+pub fn is_believed(process: &Process, name: &str) -> bool {
+    let Ok(stat) = process.stat() else { return false };
+    let Ok(process) = Process::new(process.pid) else { return false };
+    unproven(process, stat, name).is_none_or(|(master, _)| reason(&master, name).is_none())
+}
+
+/// Who answers for this process, unless the kernel side believes it anyway: its parent if that is what forked it.
+fn unproven(process: Process, stat: Stat, name: &str) -> Option<(Process, Stat)> {
+    if is_roots(&process) {
+        return None;
+    }
+    let parent = Process::new(stat.ppid).and_then(|parent| parent.stat().map(|stat| (parent, stat)));
+    match parent {
+        Ok((parent, of))
+            if of.comm == name && program(&parent).is_some_and(|it| program(&process) == Some(it)) =>
+        {
+            if is_roots(&parent) {
+                None
+            } else {
+                Some((parent, of))
             }
-            _ => Some((process, stat)),
         }
+        _ => Some((process, stat)),
     }
 }
 

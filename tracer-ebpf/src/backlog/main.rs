@@ -38,6 +38,9 @@ mod preemption;
 #[expect(dead_code, reason = "the other binary reads headers in two ways")]
 mod tcp_header;
 #[cfg(target_arch = "bpf")]
+#[path = "../trust.rs"]
+mod trust;
+#[cfg(target_arch = "bpf")]
 mod unix;
 #[cfg(target_arch = "bpf")]
 mod victim;

@@ -149,7 +149,7 @@ pub fn tcp_got_in(listener: &mut Listener, child: u64) {
     let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
     // SAFETY: only looked at.
     if let Some(task) = unsafe { CLIENTS.get(key) }
-        && listener::is_nginx(&task.comm)
+        && listener::is_nginx(task)
     {
         listener.by_nginx = 1;
     }

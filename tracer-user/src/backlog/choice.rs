@@ -10,6 +10,7 @@ use procfs::{
 use super::queue::Queue;
 use crate::{
     args::{Backlog, UpstreamFilter},
+    trust,
     verdict::Upstream,
 };
 
@@ -29,7 +30,7 @@ impl Choice {
     pub fn new(args: &Backlog) -> Self {
         match (args.all, &args.listeners[..]) {
             (true, _) => Self::All,
-            (false, []) => Self::Nginx(connected(&args.comm)),
+            (false, []) => Self::Nginx(connected(args)),
             (false, filters) => Self::These(filters.to_vec()),
         }
     }
@@ -69,10 +70,12 @@ fn answers(listener: &Upstream, peer: &Upstream) -> bool {
 }
 
 /// The peers that processes of a name are connected to by TCP, with the network namespace.
-fn connected(comm: &str) -> HashSet<(u32, Upstream)> {
+fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
     let mut peers = HashSet::new();
     for process in all_processes().into_iter().flatten().flatten() {
-        if !process.stat().is_ok_and(|stat| stat.comm == comm) {
+        if !process.stat().is_ok_and(|stat| stat.comm == args.comm())
+            || args.comm.is_none() && !trust::is_believed(&process, args.comm())
+        {
             continue;
         }
         let netns = process

@@ -40,11 +40,15 @@ use crate::{
     failure::Failure,
     load::Backlog,
     output::Look,
+    trust::Trust,
     verdict::Upstream,
 };
 
 /// How often the listeners are told.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often it is looked who is to be believed to be nginx.
+const TRUST: Duration = Duration::from_secs(10);
 
 /// How long claims are verified, unless the command line says otherwise.
 const VERIFIED: Duration = Duration::from_secs(10);
@@ -118,6 +122,8 @@ async fn at(moment: Option<Instant>) {
 struct Run<'a> {
     args: &'a Args,
     backlog: Backlog,
+    /// None where the user said himself who counts as nginx.
+    trust: Option<Trust>,
     owners: Owners,
     books: Books,
     choice: Choice,
@@ -136,9 +142,13 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
-        comm[..args.comm.len()].copy_from_slice(args.comm.as_bytes());
+        comm[..args.comm().len()].copy_from_slice(args.comm().as_bytes());
         let choice = Choice::new(args);
-        let backlog = Backlog::start(comm, &args.hooks_only)?;
+        let mut backlog = Backlog::start(comm, args.comm.is_some(), &args.hooks_only)?;
+        let trust = match args.comm {
+            Some(_) => None,
+            None => Some(Trust::new(args.comm(), TRUST, backlog.take_masters()?)),
+        };
         let stdout = io::BufWriter::new(io::stdout());
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(stdout)),
@@ -150,6 +160,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             args,
             backlog,
+            trust,
             owners: Owners::default(),
             books: Books::default(),
             choice,
@@ -161,6 +172,7 @@ impl<'a> Run<'a> {
             victims: 0,
             passed_over: 0,
         };
+        run.look_at_strangers();
         run.look();
         Ok(run)
     }
@@ -174,7 +186,7 @@ impl<'a> Run<'a> {
                 names.join(", ")
             }
             Choice::Nginx(_) => {
-                format!("the listeners that {} connects to (--all for every one)", self.args.comm)
+                format!("the listeners that {} connects to (--all for every one)", self.args.comm())
             }
         };
         eprintln!("why502: watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
@@ -194,6 +206,16 @@ impl<'a> Run<'a> {
             && self.backlog.plan().missing.iter().any(|(fact, _)| *fact == Fact::UnixSockets)
         {
             eprintln!("why502: the queues of unix sockets are not seen here: {reason}");
+        }
+    }
+
+    /// Finds out who is to be believed to be nginx, now and then.
+    fn look_at_strangers(&mut self) {
+        if let Some(trust) = self.trust.as_mut().filter(|trust| trust.may_look()) {
+            // Nobody is left out here: a stranger's connections are only not called nginx's.
+            if let Err(error) = trust.look() {
+                eprintln!("why502: who is called nginx cannot be looked up: {error}");
+            }
         }
     }
 
@@ -298,7 +320,7 @@ impl<'a> Run<'a> {
             self.passed_over += 1;
             return Ok(());
         };
-        let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, &self.args.comm);
+        let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, self.args.comm());
         // nginx may have connected since the listener was looked at.
         if !overflow.is_nginx && !self.choice.has(queue) {
             return Ok(());
@@ -319,6 +341,7 @@ impl<'a> Run<'a> {
 
     /// A second has passed.
     fn tick(&mut self) -> io::Result<()> {
+        self.look_at_strangers();
         self.bury_unix_listeners()?;
         self.look();
         self.output.queues(&self.told(&self.queues), Moment::Running)?;
@@ -372,7 +395,7 @@ impl<'a> Run<'a> {
             queues: &self.queues,
             told,
             books: &self.books,
-            comm: &self.args.comm,
+            comm: self.args.comm(),
             fpm_pools: &self.args.fpm_pools,
         };
         let mut depth_of = |queue: &Queue| {
