@@ -19,15 +19,15 @@ pub const NEW_UPSTREAMS: usize = 64;
 /// is looked at, which is told.
 pub const DEPTHS: usize = 512;
 
-/// Exchanges that wait for what follows them: more than the kernel side's maps let wait. The oldest then waits no longer, and its
-/// verdict makes do with what is known.
+/// Exchanges that wait for what follows them: more than the kernel side's maps let wait. The oldest then waits no longer, counts as lost,
+/// and its verdict is incomplete.
 pub const WAITING_EXCHANGES: usize = 32_768;
 
 /// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
-/// its worker did afterwards is not told, or its retry is told as a request of its own.
+/// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
 pub const REMEMBERED_EXCHANGES: usize = 16_384;
 
-/// Slow exchanges whose workers' looks are kept; as many are watched at a time. Further ones have none.
+/// Slow exchanges whose workers' looks are kept; as many are watched at a time. Looks at further ones are only counted.
 pub const SLOW_EXCHANGES: usize = 16_384;
 
 /// Bytes of lines and of verdicts, of each, that wait for their match in the audit. The oldest beyond it are given up as unmatched,

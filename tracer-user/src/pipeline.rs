@@ -83,6 +83,11 @@ impl Pipeline {
         match entry.what {
             What::Record(record) => {
                 let whole = self.ledger.take(record);
+                let hurried = self.ledger.hurried();
+                if hurried > 0 {
+                    self.lost = self.lost.saturating_add(hurried);
+                    self.last_loss_ns = self.last_loss_ns.max(self.now_ns);
+                }
                 told.extend(whole.and_then(|whole| self.tell(whole)));
             }
             What::Look(look) => self.activities.add(&look),
@@ -174,6 +179,7 @@ impl Pipeline {
             failures: self.failures.iter().map(|(cause, count)| (*cause, *count)).collect(),
             delayed: self.delayed,
             lost: self.lost,
+            forgotten: self.ledger.forgotten().saturating_add(self.activities.left_out()),
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
             strangers: self.counts.strangers.saturating_sub(self.counts_before.strangers),
             named_strangers: self.strangers.clone(),

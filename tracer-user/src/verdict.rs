@@ -219,6 +219,9 @@ pub struct Summary {
     pub delayed: u64,
     /// Records that the kernel could not hand over, so that many facts are missing.
     pub lost: u64,
+    /// What was learnt of exchanges that nginx had given up and of slow workers, and could not be kept: no verdict is wrong for it, but
+    /// says less.
+    pub forgotten: u64,
     /// Connections that were not watched because too many were open at once.
     pub untracked: u64,
     /// Connections that were not watched because their process has nginx's name and is not believed to be nginx.

@@ -54,6 +54,7 @@ pub struct Ledger {
     came: u64,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+    hurried: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +106,7 @@ impl Ledger {
         if self.waiting.len() > budget::WAITING_EXCHANGES {
             let (_, oldest) = self.by_deadline.pop_first()?;
             let Waiting { joined, .. } = self.waiting.remove(&oldest)?;
+            self.hurried += 1;
             return Some(self.complete(joined));
         }
         None
@@ -183,6 +185,16 @@ impl Ledger {
         self.overdue(u64::MAX)
     }
 
+    /// How many exchanges had to do without what follows them since this was asked last, because too many waited.
+    pub fn hurried(&mut self) -> u64 {
+        std::mem::take(&mut self.hurried)
+    }
+
+    /// How many exchanges were forgotten whose worker may have gone on. Of forgotten retries most have succeeded, which no record tells.
+    pub fn forgotten(&self) -> u64 {
+        self.abandoned.forgotten
+    }
+
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
         self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline)
@@ -195,11 +207,12 @@ struct Remembered<K, V> {
     entries: HashMap<K, (u64, V)>,
     order: VecDeque<(u64, K)>,
     next: u64,
+    forgotten: u64,
 }
 
 impl<K, V> Default for Remembered<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0 }
+        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0, forgotten: 0 }
     }
 }
 
@@ -213,6 +226,7 @@ impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
                 && self.entries.get(&key).is_some_and(|(current, _)| *current == number)
             {
                 self.entries.remove(&key);
+                self.forgotten += 1;
             }
         }
     }

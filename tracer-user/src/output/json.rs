@@ -160,6 +160,7 @@ struct Summary<'a> {
     delayed: u64,
     lost: u64,
     untracked: u64,
+    forgotten: u64,
     ignored: Ignored<'a>,
     system_calls: bool,
 }
@@ -383,6 +384,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             failures,
             delayed,
             lost,
+            forgotten,
             untracked,
             strangers,
             named_strangers,
@@ -398,6 +400,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             delayed: *delayed,
             lost: *lost,
             untracked: *untracked,
+            forgotten: *forgotten,
             ignored: Ignored {
                 connections: *strangers,
                 processes: named_strangers.iter().map(Stranger::from).collect(),

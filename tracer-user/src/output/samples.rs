@@ -174,6 +174,7 @@ pub fn summary() -> Summary {
         failures: vec![(Cause::RefusedNoListener, 12), (Cause::ResetWorkerKilled, 3)],
         delayed: 2,
         lost: 0,
+        forgotten: 0,
         untracked: 0,
         strangers: 0,
         named_strangers: Vec::new(),

@@ -155,6 +155,7 @@ impl Replay {
                 failures: counts,
                 delayed,
                 lost,
+                forgotten,
                 untracked,
                 strangers,
                 named_strangers,
@@ -164,6 +165,7 @@ impl Replay {
             sum.exchanges += exchanges;
             sum.delayed += delayed;
             sum.lost = sum.lost.saturating_add(lost);
+            sum.forgotten = sum.forgotten.saturating_add(forgotten);
             sum.untracked += untracked;
             sum.strangers += strangers;
             sum.named_strangers.extend(named_strangers);

@@ -17,6 +17,7 @@ pub struct Activities {
     kept: HashMap<Name, Kept>,
     /// When those long gone were last forgotten.
     swept_ns: u64,
+    left_out: u64,
 }
 
 #[derive(Debug)]
@@ -39,13 +40,18 @@ impl Activities {
                 Some(kept) if kept.exchange == *exchange => {
                     kept.activity.add(*ns, doing.clone(), *has_other_threads);
                 }
-                None if is_full => {}
+                None if is_full => self.left_out += 1,
                 _ => {
                     let activity = Activity::new(*ns, doing.clone(), *has_other_threads);
                     self.kept.insert(*name, Kept { exchange: *exchange, activity });
                 }
             }
         }
+    }
+
+    /// How many looks found no room.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Hands over what was learnt of an exchange that has ended. None if it was not slow.

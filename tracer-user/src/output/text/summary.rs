@@ -14,6 +14,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         failures,
         delayed,
         lost,
+        forgotten,
         untracked,
         strangers,
         named_strangers: _,
@@ -60,6 +61,13 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         warn(format!(
             "{} {were} not watched, because too many were open at once: failures on {them} are missing above.",
             counted(*untracked, "connection")
+        ));
+    }
+    if *forgotten > 0 {
+        let them = if *forgotten == 1 { "it" } else { "them" };
+        warn(format!(
+            "{} could not be kept for want of room: verdicts say less without {them}.",
+            counted(*forgotten, "later fact")
         ));
     }
     if *strangers > 0 {
