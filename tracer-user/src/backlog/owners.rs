@@ -1,10 +1,13 @@
 //! Which process a listening socket belongs to.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
 
 use procfs::process::{FDTarget, all_processes};
 
-use crate::{load::Shown, verdict::Process};
+use crate::{budget, load::Shown, verdict::Process};
 
 /// A descriptor of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,13 @@ impl Owners {
         self.found.remove(&inode);
         self.look_for(std::iter::once((inode, 0)), &[]);
         self.of(inode).is_none()
+    }
+
+    /// Forgets the owners of sockets that are none of these, if there are many of them.
+    pub fn forget_others(&mut self, inodes: &HashSet<u64>) {
+        if self.found.len() > inodes.len() + budget::CLOSED_LISTENERS {
+            self.found.retain(|inode, _| inodes.contains(inode));
+        }
     }
 
     /// The owner of the socket with this inode number.

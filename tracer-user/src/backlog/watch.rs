@@ -236,6 +236,7 @@ impl<'a> Run<'a> {
             self.known.insert(queue.name(), queue.clone());
         }
         self.queues = queues;
+        self.owners.forget_others(&listeners.iter().map(|listener| listener.inode).collect());
         self.forget();
     }
 
