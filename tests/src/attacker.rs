@@ -72,3 +72,41 @@ impl Attacker {
         self.lines.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Each `attack_TOPIC` and `attack_TOPIC::TEST` between backticks.
+    fn named(text: &str) -> BTreeSet<&str> {
+        text.split('`').skip(1).step_by(2).filter(|words| words.starts_with("attack_")).collect()
+    }
+
+    #[test]
+    fn each_test_that_security_md_names_is_there_and_each_topic_is_named() -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let security = fs::read_to_string(folder.join("../SECURITY.md"))?;
+        let targets = fs::read_to_string(folder.join("Cargo.toml"))?;
+        let named = named(&security);
+        for name in &named {
+            let (target, test) = name.split_once("::").unwrap_or((name, ""));
+            ensure!(
+                targets.contains(&format!("name = \"{target}\"")),
+                "SECURITY.md names {name}: no such target"
+            );
+            let topic = target.trim_start_matches("attack_");
+            let source = fs::read_to_string(folder.join(format!("attacks/{topic}.rs")))?;
+            let is_there = test.is_empty() || source.contains(&format!("#[test]\nfn {test}("));
+            ensure!(is_there, "SECURITY.md names {name}: no such test");
+        }
+        for target in targets.split('"').filter(|word| word.starts_with("attack_")) {
+            let is_named = named.iter().any(|name| name.split("::").next() == Some(target));
+            ensure!(is_named, "SECURITY.md does not name {target}");
+        }
+        Ok(())
+    }
+}

@@ -55,6 +55,10 @@ pub mod sight;
 pub mod tracer;
 pub mod verdict;
 
+// What why502 does meanwhile.
+pub mod conduct;
+pub mod strace;
+
 pub use attacker::{Attacker, Walls};
 pub use backlog::Backlog;
 pub use client::Client;

@@ -43,4 +43,8 @@ pub mod clock;
 mod duplicate;
 pub mod facts;
 pub mod failure;
+pub mod memory;
 pub mod words;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counted = memory::Counted;

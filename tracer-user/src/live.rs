@@ -10,8 +10,8 @@ use crate::{
     clock::{monotonic_ns, nanoseconds},
     evidence::{Encoder, Header, Names},
     failure::Failure,
-    output::{Json, Look, Output, Text},
-    pipeline::{Pipeline, Told},
+    output::{Json, Look, Output, Text, terminal},
+    pipeline::{Pipeline, Told, tell_cut_looks},
     record::Recording,
     scope::Beyond,
     source::Source,
@@ -35,10 +35,9 @@ async fn live(args: &Live) -> Result<(), Failure> {
         audit.begin();
     }
     let limit = args.trace.count.map(Into::into);
-    let stdout = io::BufWriter::new(io::stdout());
     let output: Box<dyn Output> = match args.output {
-        Format::Json => Box::new(Json::new(stdout)),
-        Format::Text => Box::new(Text::new(stdout, Look::of_stdout(args.verbose))),
+        Format::Json => Box::new(Json::new(terminal::json())),
+        Format::Text => Box::new(Text::new(terminal::text(), Look::of_stdout(args.verbose))),
     };
     let recording = match &args.evidence {
         Some(path) => {
@@ -88,16 +87,16 @@ impl Session for Telling {
         if let Some(recording) = self.recording.as_mut().filter(|_| !only_audited) {
             recording.add(&entry);
         }
-        let told = self.pipeline.take(entry);
-        self.tell(told)
+        self.pipeline.take(entry);
+        self.tell()
     }
 
     fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
         if let Some(recording) = &mut self.recording {
             recording.pause(monotonic_ns());
         }
-        let told = self.pipeline.advance(at_ns);
-        let flow = self.tell(told)?;
+        self.pipeline.advance(at_ns);
+        let flow = self.tell()?;
         if let Some(audit) = &mut self.audit
             && at_ns >= self.read_logs_ns
         {
@@ -116,8 +115,8 @@ impl Session for Telling {
 }
 
 impl Telling {
-    fn tell(&mut self, told: Vec<Told>) -> Result<Flow, Failure> {
-        for told in told {
+    fn tell(&mut self) -> Result<Flow, Failure> {
+        while let Some(told) = self.pipeline.next() {
             match told {
                 Told::Verdict(verdict) => {
                     self.write(|output| output.verdict(&verdict))?;
@@ -164,6 +163,7 @@ impl Telling {
         if let Some(recording) = self.recording.take() {
             recording.finish();
         }
+        tell_cut_looks(self.pipeline.cut_looks());
         let summary = self.pipeline.summary();
         self.write(|output| output.summary(&summary))?;
         self.write(|output| output.flush())

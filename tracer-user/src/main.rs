@@ -1,15 +1,21 @@
 //! The why502 command.
 
-use std::process::ExitCode;
+use std::{panic, process::ExitCode};
 
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, live, record, report,
+    backlog, doctor, live, notice,
+    output::terminal,
+    record, report,
 };
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    panic::set_hook(Box::new(|panic| notice!("this is a fault of why502 itself, please report it: {panic}")));
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(usage) => return of_usage(&usage),
+    };
     let result = match &args.command {
         Command::Live(args) => live::run(args).map(|()| ExitCode::SUCCESS),
         Command::Backlog(args) => backlog::run(args),
@@ -20,8 +26,21 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("why502: {failure}");
+            notice!("{failure}");
             failure.exit_code()
         }
     }
+}
+
+/// Wrong usage, in clap's words, which quote what was asked for; or the help that was asked for.
+fn of_usage(usage: &clap::Error) -> ExitCode {
+    if !usage.use_stderr() {
+        usage.exit();
+    }
+    let words = usage.render();
+    terminal::complain(&match terminal::complains_in_colour() {
+        true => words.ansi().to_string(),
+        false => words.to_string(),
+    });
+    ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
 }

@@ -1,7 +1,7 @@
 //! From the stream to what is told: joins what belongs together, names causes, and counts. Pure: the same stream gives the
 //! same, in the same order, wherever and however often it is taken in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     budget,
@@ -46,6 +46,13 @@ pub struct Pipeline {
     limit: Option<u64>,
     /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
     ended_ns: Option<u64>,
+    /// It is over as soon as all is told that is due.
+    is_ending: bool,
+    /// What has become whole and is not told yet. It may be tens of thousands of exchanges, of which a verdict each would fill the
+    /// memory.
+    due: VecDeque<Whole>,
+    /// The entry that is taken in once those are told.
+    entry: Option<Entry>,
 }
 
 impl WallClock for Distance {
@@ -74,50 +81,73 @@ impl Pipeline {
             last_loss_ns: 0,
             limit,
             ended_ns: None,
+            is_ending: false,
+            due: VecDeque::new(),
+            entry: None,
         }
     }
 
-    /// Takes in one entry; gives back what is to be told because of it. What was overdue before it comes first.
-    pub fn take(&mut self, entry: Entry) -> Vec<Told> {
-        let mut told = self.advance(entry.at_ns);
-        match entry.what {
-            What::Record(record) => {
-                let whole = self.ledger.take(record);
-                let hurried = self.ledger.hurried();
-                if hurried > 0 {
-                    self.lost = self.lost.saturating_add(hurried);
-                    self.last_loss_ns = self.last_loss_ns.max(self.now_ns);
-                }
-                told.extend(whole.and_then(|whole| self.tell(whole)));
-            }
-            What::Look(look) => self.activities.add(&look),
-            What::Loss(Loss { ns, reason: _, count }) => {
-                self.lost = self.lost.saturating_add(count);
-                self.last_loss_ns = self.last_loss_ns.max(ns);
-            }
-            What::Counts(counts) => self.counts = counts,
-            What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
-                self.strangers.push(stranger);
-            }
-            // The tracer itself names no more than that; evidence may be anybody's.
-            What::Stranger(_) => {}
-            What::Sources(sources) => self.sources = sources,
-            What::Clock(distance) => self.distance = distance,
-            What::Upstream(_) | What::Depth(_) => {}
-            What::End => {
-                let waiting = self.ledger.drain();
-                told.extend(waiting.into_iter().filter_map(|whole| self.tell(whole)));
-                self.ended_ns = Some(self.now_ns);
-            }
-        }
-        told
+    /// Takes in one entry. What is to be told because of it comes from [`Pipeline::next`], of which nothing may be left from before.
+    pub fn take(&mut self, entry: Entry) {
+        self.advance(entry.at_ns);
+        self.entry = Some(entry);
     }
 
-    /// Lets time pass until `at_ns` of the stream's own time; gives back what has waited for long enough.
-    pub fn advance(&mut self, at_ns: u64) -> Vec<Told> {
+    /// Lets time pass until `at_ns` of the stream's own time: what has waited for long enough is to be told.
+    pub fn advance(&mut self, at_ns: u64) {
+        debug_assert!(self.due.is_empty() && self.entry.is_none(), "something is still to be told");
         self.now_ns = self.now_ns.max(at_ns);
-        let overdue = self.ledger.overdue(at_ns);
-        overdue.into_iter().filter_map(|whole| self.tell(whole)).collect()
+        self.due.extend(self.ledger.overdue(at_ns));
+    }
+
+    /// The next thing to be told; none once all is. What was overdue before the last entry comes first.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "there is more after none, once another entry is taken in"
+    )]
+    pub fn next(&mut self) -> Option<Told> {
+        loop {
+            while let Some(whole) = self.due.pop_front() {
+                let told = self.tell(whole);
+                if told.is_some() {
+                    return told;
+                }
+            }
+            let Some(entry) = self.entry.take() else {
+                if std::mem::take(&mut self.is_ending) {
+                    self.ended_ns = Some(self.now_ns);
+                }
+                return None;
+            };
+            match entry.what {
+                What::Record(record) => {
+                    self.due.extend(self.ledger.take(record));
+                    let hurried = self.ledger.hurried();
+                    if hurried > 0 {
+                        self.lost = self.lost.saturating_add(hurried);
+                        self.last_loss_ns = self.last_loss_ns.max(self.now_ns);
+                    }
+                }
+                What::Look(look) => self.activities.add(look),
+                What::Loss(Loss { ns, reason: _, count }) => {
+                    self.lost = self.lost.saturating_add(count);
+                    self.last_loss_ns = self.last_loss_ns.max(ns);
+                }
+                What::Counts(counts) => self.counts = counts,
+                What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
+                    self.strangers.push(stranger);
+                }
+                // The tracer itself names no more than that; evidence may be anybody's.
+                What::Stranger(_) => {}
+                What::Sources(sources) => self.sources = sources,
+                What::Clock(distance) => self.distance = distance,
+                What::Upstream(_) | What::Depth(_) => {}
+                What::End => {
+                    self.due.extend(self.ledger.drain());
+                    self.is_ending = true;
+                }
+            }
+        }
     }
 
     fn tell(&mut self, whole: Whole) -> Option<Told> {
@@ -156,6 +186,11 @@ impl Pipeline {
         self.ended_ns.is_some() || self.limit.is_some_and(|limit| self.failures() >= limit)
     }
 
+    /// Looks at slow exchanges of which not all is told, for want of room.
+    pub fn cut_looks(&self) -> u64 {
+        self.activities.left_out()
+    }
+
     /// The failures that were told so far.
     pub fn failures(&self) -> u64 {
         self.failures.values().sum()
@@ -185,6 +220,15 @@ impl Pipeline {
             named_strangers: self.strangers.clone(),
             system_calls: self.sources.are_system_calls(),
         }
+    }
+}
+
+/// Tells a person of looks that were cut.
+pub fn tell_cut_looks(cut: u64) {
+    if cut > 0 {
+        crate::notice!(
+            "{cut} samples of slow workers found more than fits in memory: what these waited for is not told"
+        );
     }
 }
 

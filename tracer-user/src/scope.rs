@@ -107,13 +107,13 @@ pub fn greet(args: &Trace, listeners: usize) {
         (Some(pid), _) => format!("process {pid} and its children"),
         (None, Some(name)) => {
             if !is_running(name) {
-                eprintln!("why502: no process named {name} runs so far; tracing anyway, for when one does");
+                crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
             }
             format!("processes named {name}")
         }
         (None, None) => "every process".to_owned(),
     };
-    eprintln!("why502: tracing {who}; {listeners} listening sockets known; Ctrl-C ends");
+    crate::notice!("tracing {who}; {listeners} listening sockets known; Ctrl-C ends");
 }
 
 fn is_running(name: &str) -> bool {

@@ -154,21 +154,21 @@ impl Source {
         };
         self.has_strangers = false;
         let strangers = trust.look().unwrap_or_else(|error| {
-            eprintln!("why502: who is called nginx cannot be looked up: {error}");
+            crate::notice!("who is called nginx cannot be looked up: {error}");
             Vec::new()
         });
         for Stranger { pid, uid, exe, why } in &strangers {
             // As Rust would write it, for a user chose it.
             let exe = exe.as_ref().map_or_else(String::new, |exe| format!(" ({exe:?})"));
             let user = uid.map_or_else(String::new, |uid| format!(" of user {uid}"));
-            eprintln!(
-                "why502: left out: process {pid}{user} is called nginx{exe}, {}; -p {pid} traces it all the same",
+            crate::notice!(
+                "left out: process {pid}{user} is called nginx{exe}, {}; -p {pid} traces it all the same",
                 why.meaning()
             );
         }
         if !strangers.is_empty() && trust.is_full() {
-            eprintln!(
-                "why502: more processes than {} are called nginx and are left out: from now on only their connections are counted",
+            crate::notice!(
+                "more processes than {} are called nginx and are left out: from now on only their connections are counted",
                 budget::STRANGERS
             );
         }
@@ -280,15 +280,15 @@ impl Source {
         if self.missed.told > 0 {
             let by_program: Vec<String> =
                 self.tracer.missed()?.iter().map(|(program, count)| format!("{program} {count}")).collect();
-            eprintln!(
-                "why502: {} not seen because a program of why502 was busy with another on that CPU: {}",
+            crate::notice!(
+                "{} not seen because a program of why502 was busy with another on that CPU: {}",
                 words::count(self.missed.told, "event"),
                 by_program.join(", ")
             );
         }
         if self.stats.returns_missed > 0 {
-            eprintln!(
-                "why502: {} not seen to return, for kprobes have room for few calls at a time",
+            crate::notice!(
+                "{} not seen to return, for kprobes have room for few calls at a time",
                 words::count(self.stats.returns_missed, "call")
             );
         }
@@ -301,7 +301,7 @@ impl Source {
         Some(match decode(&bytes) {
             Ok(record) => What::Record(record),
             Err(error) => {
-                eprintln!("why502: a record was passed over: {error}");
+                crate::notice!("a record was passed over: {error}");
                 What::Loss(Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 })
             }
         })
@@ -329,8 +329,8 @@ impl Source {
             unix_strangers,
         } = self.tracer.stats()?;
         if untracked > 0 && self.stats.untracked == 0 {
-            eprintln!(
-                "why502: more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
+            crate::notice!(
+                "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
                  not explained",
                 self.max_open
             );
@@ -381,8 +381,8 @@ impl Source {
     fn programs_missed(&mut self) -> Result<u64, Failure> {
         let missed = self.tracer.missed_at_first()?;
         if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
-            eprintln!(
-                "why502: this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
+            crate::notice!(
+                "this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
             );
         }
         Ok(missed)
@@ -412,15 +412,15 @@ impl Source {
         match self.tracer.trace_system_calls() {
             Ok(begins) => {
                 if begins {
-                    eprintln!(
-                        "why502: unix-socket upstreams are in use: watching connect and close, which slows every system \
+                    crate::notice!(
+                        "unix-socket upstreams are in use: watching connect and close, which slows every system \
                          call of this host a little"
                     );
                 }
                 begins
             }
             Err(failure) => {
-                eprintln!("why502: unix-socket upstreams are in use and cannot be watched here: {failure}");
+                crate::notice!("unix-socket upstreams are in use and cannot be watched here: {failure}");
                 false
             }
         }

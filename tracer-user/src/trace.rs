@@ -1,6 +1,6 @@
 //! The event loop of every command that traces.
 
-use std::{fs, future::pending, time::Duration};
+use std::{future::pending, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -14,6 +14,7 @@ use crate::{
     clock::monotonic_ns,
     failure::Failure,
     load::Tracer,
+    output::file,
     scope::{self, Beyond},
     source::Source,
     stream::Entry,
@@ -77,7 +78,7 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
     }
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {
-            eprintln!("why502: without a hook for \"{}\": {reason}", fact.meaning());
+            crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
     give_back_memory();
@@ -100,7 +101,7 @@ fn give_back_memory() {
 /// If the file cannot be written.
 pub fn is_ready(args: &Trace) -> Result<(), Failure> {
     if let Some(path) = &args.ready_file {
-        fs::write(path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+        file::replace(path, b"")?;
     }
     Ok(())
 }

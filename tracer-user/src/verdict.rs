@@ -166,6 +166,16 @@ pub struct Verdict {
     pub advice: String,
 }
 
+impl Verdict {
+    /// The bytes of all its texts that may be long.
+    pub fn text_bytes(&self) -> usize {
+        let evidence = self.evidence.iter().map(|one| one.source.len() + one.fact.len());
+        let doing = self.worker.iter().filter_map(|worker| worker.doing.as_ref());
+        let waits = doing.flat_map(|doing| &doing.waits).map(|(on, _)| on.len());
+        self.explanation.len() + self.advice.len() + evidence.chain(waits).sum::<usize>()
+    }
+}
+
 /// An exchange that succeeded but was held up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delayed {

@@ -1,5 +1,9 @@
-//! The toolchain of the BPF side: a nightly where rustup can provide one with rust-src, else Debian's packages; and a bpf-linker that
+//! The toolchain of the BPF side: one nightly where rustup can provide it with rust-src, else Debian's packages; and a bpf-linker that
 //! is linked against the very libLLVM that this toolchain's rustc uses, so that the two cannot disagree.
+//!
+//! None is taken on faith: rustup holds each part of a dated nightly against the hash in that day's manifest, and what came of it must
+//! be the commit that is named here; apt takes what Debian's keys have signed; cargo holds bpf-linker and all that it is built of
+//! against the hashes of its index and of the lock file that is published with it.
 
 use std::{
     env, fs,
@@ -18,10 +22,10 @@ use crate::{
     step::{Outcome, Steps, shown},
 };
 
-/// What rustup is asked for. Any nightly does whose LLVM bpf-linker knows; this one is rustc 1.96 with LLVM 22.
+/// What rustup is asked for: a nightly whose LLVM bpf-linker knows.
 const NIGHTLY: &str = "nightly-2026-03-01";
-/// A nightly that may be there already: taken where rustup cannot provide ours.
-const ANY_NIGHTLY: &str = "nightly";
+/// How it must call itself.
+const NIGHTLY_RUSTC: &str = "rustc 1.96.0-nightly (38c0de8dc 2026-02-28)";
 /// Where rustup provides none, for example because only package registries can be reached: rustc, cargo and the source of `core`.
 const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 /// Under which these packages install.
@@ -99,13 +103,15 @@ fn choose(steps: &mut Steps, workspace: &Path) -> Result<Found> {
         }
         let what = format!("installing {NIGHTLY} with rust-src by rustup");
         match steps.attempt(&what, &mut rustup_command(), RUSTUP_LIMIT)? {
-            Outcome::Done => tried.push(format!("{NIGHTLY} has no usable rust-src or LLVM")),
+            Outcome::Done => {
+                tried.push(format!("{NIGHTLY} is not {NIGHTLY_RUSTC}, or has no usable rust-src or LLVM"));
+            }
             Outcome::Failed(how) => {
                 eprintln!("step: rustup cannot provide {NIGHTLY} here ({how}): looking elsewhere");
                 tried.push(format!("rustup cannot provide {NIGHTLY} ({how})"));
             }
         }
-        if let Some(found) = inspect(NIGHTLY).or_else(|| inspect(ANY_NIGHTLY)) {
+        if let Some(found) = inspect(NIGHTLY) {
             return Ok(found);
         }
     } else {
@@ -164,7 +170,7 @@ fn inspect(name: &str) -> Option<Found> {
     let loaded =
         Command::new("ldd").arg(sysroot.join("bin/rustc")).env_remove("LD_LIBRARY_PATH").output().ok()?;
     let libllvm = libllvm(&String::from_utf8(loaded.stdout).ok()?)?;
-    let rustc = version.lines().next()?.to_owned();
+    let rustc = version.lines().next().filter(|rustc| name != NIGHTLY || *rustc == NIGHTLY_RUSTC)?.to_owned();
     let bootstrap = !rustc.contains("-nightly");
     Some(Found { toolchain: BpfToolchain { name: name.to_owned(), rustc, bootstrap }, llvm, libllvm })
 }

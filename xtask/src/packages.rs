@@ -25,6 +25,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("/usr/lib/postgresql/*/bin/postgres", "postgresql"),
     ("/usr/lib/php/*/pgsql.so", "php-pgsql"),
     ("zstd", "zstd"),
+    ("strace", "strace"),
 ];
 
 /// What reads evidence and reports in the tests, and is too large to be taken into an emulated machine.
@@ -36,9 +37,19 @@ const BENCH: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
     ("tcpdump", "tcpdump"),
-    ("strace", "strace"),
     ("bpftrace", "bpftrace"),
     ("unshare", "util-linux"),
+];
+
+/// No hash is pinned for a package of the system's: apt takes only what its archive's key has signed, whatever this machine's own
+/// settings would let pass.
+const SIGNED_ONLY: [&str; 6] = [
+    "-o",
+    "APT::Get::AllowUnauthenticated=false",
+    "-o",
+    "Acquire::AllowInsecureRepositories=false",
+    "-o",
+    "Acquire::AllowDowngradeToInsecureRepositories=false",
 ];
 
 /// How long a side step may take, which the set-up can do without.
@@ -101,7 +112,8 @@ pub(crate) fn update_command() -> Command {
     apt_get(["update"])
 }
 
-/// The command that installs packages. It fails rather than remove one: the user's own compiler, say.
+/// The command that installs packages, which are as their archive has signed them. It fails rather than remove one: the user's own
+/// compiler, say.
 pub(crate) fn install_command(packages: &[&str]) -> Command {
     let mut command = apt_get(["install", "--yes", "--no-install-recommends", "--no-remove"]);
     command.args(packages);
@@ -110,7 +122,7 @@ pub(crate) fn install_command(packages: &[&str]) -> Command {
 
 fn apt_get<const N: usize>(words: [&str; N]) -> Command {
     let mut command = Command::new("apt-get");
-    command.args(["-o", "DPkg::Lock::Timeout=120"]).args(words);
+    command.args(["-o", "DPkg::Lock::Timeout=120"]).args(SIGNED_ONLY).args(words);
     command
 }
 

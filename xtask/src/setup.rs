@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use nix::unistd::Uid;
 
 use crate::{
-    bpf_toolchain, duckdb, packages,
+    bpf_toolchain, packages, python,
     step::{Steps, shown},
 };
 
@@ -16,8 +16,8 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
     if root {
         packages::clear_leftovers()?;
     }
-    let Missing { packages, toolchain, duckdb, components } = Missing::probe(workspace);
-    let nothing = packages.is_empty() && !toolchain && !duckdb && components.is_empty();
+    let Missing { packages, toolchain, python, components } = Missing::probe(workspace);
+    let nothing = packages.is_empty() && !toolchain && python.is_empty() && components.is_empty();
     if !root {
         let why = format!("`cargo xtask {verb}` must run as root");
         if nothing {
@@ -56,10 +56,10 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
     if toolchain {
         bpf_toolchain::install(steps, workspace)?;
     }
-    if duckdb {
-        duckdb::install(steps, workspace)?;
+    for package in python {
+        package.install(steps, workspace)?;
     }
-    let Missing { packages, toolchain: _, duckdb: _, components } = Missing::probe(workspace);
+    let Missing { packages, toolchain: _, python: _, components } = Missing::probe(workspace);
     if !packages.is_empty() || !components.is_empty() {
         bail!("still missing after the set-up: {}", [packages, components].concat().join(", "));
     }
@@ -76,8 +76,8 @@ struct Missing {
     packages: Vec<&'static str>,
     /// The BPF toolchain, or its linker.
     toolchain: bool,
-    /// DuckDB, for the tests.
-    duckdb: bool,
+    /// Packages of Python's index.
+    python: Vec<&'static python::Package>,
     /// Components of the toolchain that runs this.
     components: Vec<&'static str>,
 }
@@ -92,7 +92,7 @@ impl Missing {
         Self {
             packages: packages::missing(),
             toolchain: !bpf_toolchain::ready(workspace),
-            duckdb: !duckdb::ready(workspace),
+            python: python::missing(workspace),
             components: COMPONENTS
                 .iter()
                 .filter(|(verb, _)| !runs(verb))
@@ -110,7 +110,7 @@ fn components_command(components: &[&str]) -> Command {
 
 /// What is missing, as what to run or to install by hand.
 fn by_hand(workspace: &Path) -> Vec<String> {
-    let Missing { packages, toolchain, duckdb, components } = Missing::probe(workspace);
+    let Missing { packages, toolchain, python, components } = Missing::probe(workspace);
     let mut lines = Vec::new();
     if !packages.is_empty() {
         if packages::apt() {
@@ -126,8 +126,6 @@ fn by_hand(workspace: &Path) -> Vec<String> {
     if toolchain {
         lines.extend(bpf_toolchain::by_hand(workspace));
     }
-    if duckdb {
-        lines.push(shown(&duckdb::install_command(workspace)));
-    }
+    lines.extend(python.iter().map(|package| shown(&package.install_command(workspace))));
     lines.into_iter().map(|line| format!("  {line}")).collect()
 }

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     demo::{build, built, cargo},
     interrupt::{End, Group, OnSignal},
+    python,
     step::Steps,
     vm,
 };
@@ -51,6 +52,9 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
 
     check("rustfmt", cargo().args(["fmt", "--all", "--", "--check"]))?;
     check("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    let mut deny = Command::new(python::deny(workspace));
+    deny.current_dir(workspace).args(["--workspace", "check", "bans", "licenses", "sources"]);
+    check("what the dependencies are licensed under and where they come from", &mut deny)?;
     // Among them one that feeds reports with anything at all, for as long as it is given.
     let mut unit_tests = cargo();
     unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);

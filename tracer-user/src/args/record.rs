@@ -20,7 +20,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Record {
-    /// Write to this file, which must not exist yet.
+    /// Write to this file, which must not exist yet; nor may one by a name that --rotate-keep or --max-files may take.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -42,7 +42,7 @@ pub struct Record {
     pub rotate_size: Option<u64>,
 
     /// Keep so many older files, as FILE.1, FILE.2 and so on.
-    #[arg(long, value_name = "COUNT", default_value = "9", requires = "rotate_size")]
+    #[arg(long, value_name = "COUNT", default_value = "9", requires = "rotate_size", value_parser = files(0))]
     pub rotate_keep: u32,
 
     /// Keep this much time in memory, and write it only when triggered: by --trigger, SIGUSR1 or Ctrl-C.
@@ -52,6 +52,15 @@ pub struct Record {
     /// Write when this happens (failures>=COUNT/DURATION, or cause=CAUSE or cause=CAUSE/DETAIL), or one of these if repeated.
     #[arg(long = "trigger", value_name = "EVENT", requires = "last")]
     pub triggers: Vec<Trigger>,
+
+    /// Let --trigger and SIGUSR1 write so many files at most, as FILE, FILE.1 and so on; Ctrl-C writes one more.
+    #[arg(long, value_name = "COUNT", default_value = "20", requires = "last", value_parser = files(1))]
+    pub max_files: u32,
+}
+
+/// Numbers of files: each of their names is looked at before the recording begins.
+fn files(least: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(least..=10_000)
 }
 
 /// What makes a flight recorder write.

@@ -26,7 +26,7 @@ pub struct Report {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: ReportFormat,
 
-    /// Write one page to this file, too, which shows it all and needs no network.
+    /// Write one page to this file, too, which shows it all and needs no network. It replaces a file of yours, and nothing else.
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
 

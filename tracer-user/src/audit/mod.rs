@@ -151,9 +151,7 @@ impl Audit {
             });
             if let (Err(error), false) = (&read, *is_failing) {
                 let path = follower.path().display();
-                eprintln!(
-                    "why502: {path} cannot be read at the moment, so the audit may miss lines: {error}"
-                );
+                crate::notice!("{path} cannot be read at the moment, so the audit may miss lines: {error}");
             }
             *is_failing = read.is_err();
         }
@@ -220,7 +218,7 @@ impl Log {
         let shown = path.display();
         let follower = Follower::open(path).with_context(|| format!("{shown} cannot be followed"))?;
         if !follower.is_open() {
-            eprintln!("why502: {shown} does not exist yet; it will be read from its beginning once it does");
+            crate::notice!("{shown} does not exist yet; it will be read from its beginning once it does");
         }
         Ok(Self { follower, shows_info: false, is_failing: false })
     }

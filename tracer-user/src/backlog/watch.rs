@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    io,
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ use crate::{
     facts::Fact,
     failure::Failure,
     load::Backlog,
-    output::Look,
+    output::{Look, file, terminal},
     trust::Trust,
     verdict::Upstream,
 };
@@ -68,7 +68,7 @@ async fn watch(args: &Args) -> Result<(), Failure> {
     let mut run = Run::start(args)?;
     run.greet();
     if let Some(path) = &args.ready_file {
-        fs::write(path, "").with_context(|| format!("{} cannot be written", path.display()))?;
+        file::replace(path, b"")?;
     }
     // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
     let mut ring = unsafe { AsyncFd::register_with_interest(run.backlog.take_ring()?, Interest::READABLE) }
@@ -149,12 +149,11 @@ impl<'a> Run<'a> {
             Some(_) => None,
             None => Some(Trust::new(args.comm(), TRUST, backlog.take_masters()?)),
         };
-        let stdout = io::BufWriter::new(io::stdout());
         let output: Box<dyn Output> = match args.output {
-            Format::Json => Box::new(Json::new(stdout)),
+            Format::Json => Box::new(Json::new(terminal::json())),
             Format::Text => {
                 let look = Look::of_stdout(false);
-                Box::new(Text::new(stdout, look, look.details && args.duration.is_none()))
+                Box::new(Text::new(terminal::text(), look, look.details && args.duration.is_none()))
             }
         };
         let mut run = Self {
@@ -189,7 +188,7 @@ impl<'a> Run<'a> {
                 format!("the listeners that {} connects to (--all for every one)", self.args.comm())
             }
         };
-        eprintln!("why502: watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
+        crate::notice!("watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
         for (fact, reason) in &self.backlog.plan().missing {
             let instead = match fact {
                 Fact::SynDrops => {
@@ -200,12 +199,12 @@ impl<'a> Run<'a> {
                 Fact::UnixSockets => "who meets a unix socket's full queue is not seen here",
                 _ => "some victims on this host have no process's name",
             };
-            eprintln!("why502: {instead}: {reason}");
+            crate::notice!("{instead}: {reason}");
         }
         if let Err(reason) = self.backlog.unix_arrivals()
             && self.backlog.plan().missing.iter().any(|(fact, _)| *fact == Fact::UnixSockets)
         {
-            eprintln!("why502: the queues of unix sockets are not seen here: {reason}");
+            crate::notice!("the queues of unix sockets are not seen here: {reason}");
         }
     }
 
@@ -214,7 +213,7 @@ impl<'a> Run<'a> {
         if let Some(trust) = self.trust.as_mut().filter(|trust| trust.may_look()) {
             // Nobody is left out here: a stranger's connections are only not called nginx's.
             if let Err(error) = trust.look() {
-                eprintln!("why502: who is called nginx cannot be looked up: {error}");
+                crate::notice!("who is called nginx cannot be looked up: {error}");
             }
         }
     }
@@ -303,7 +302,7 @@ impl<'a> Run<'a> {
                 self.close(queue)
             }
             Err(error) => {
-                eprintln!("why502: a record was passed over: {error}");
+                crate::notice!("a record was passed over: {error}");
                 self.passed_over += 1;
                 Ok(())
             }
@@ -317,7 +316,7 @@ impl<'a> Run<'a> {
             self.look();
         }
         let Some(queue) = self.known.get(&name) else {
-            eprintln!("why502: a connection met the full queue of a listener that is gone");
+            crate::notice!("a connection met the full queue of a listener that is gone");
             self.passed_over += 1;
             return Ok(());
         };
@@ -376,7 +375,7 @@ impl<'a> Run<'a> {
             self.output.checks(&checks)?;
         }
         let stats = self.backlog.stats().unwrap_or_else(|error| {
-            eprintln!("why502: {error}");
+            crate::notice!("{error}");
             Stats::default()
         });
         self.output.summary(&Summary {

@@ -249,9 +249,9 @@ fn a_slow_workers_verdict_says_what_it_was_doing() {
         panic!("no exchange");
     };
     let database = Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap()));
-    let mut activity = Activity::new(at(1_000), Doing::Running, false);
-    activity.add(at(2_000), Doing::Waiting(database.clone()), false);
-    activity.add(at(59_000), Doing::Waiting(database), false);
+    let mut activity = Activity::new(at(1_000), &Doing::Running.into(), false);
+    activity.add(at(2_000), &Doing::Waiting(database.clone()).into(), false);
+    activity.add(at(59_000), &Doing::Waiting(database).into(), false);
     joined.activity = Some(activity);
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
     assert_eq!(verdict.cause, Cause::TimeoutSlowWorker);

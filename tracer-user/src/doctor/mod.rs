@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use crate::{
     args::{Doctor, Format},
     failure::Failure,
-    output::Look,
+    output::{Look, terminal},
 };
 
 /// Everything that is said.
@@ -54,11 +54,10 @@ pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
         settings: settings::now(),
         masters: processes::masters(),
     };
-    let text = match args.output {
-        Format::Text => text::render(&report, &Look::of_stdout(false)),
-        Format::Json => json::line(&report).context("the report has no JSON form")?,
+    let (text, mut stdout) = match args.output {
+        Format::Text => (text::render(&report, &Look::of_stdout(false)), terminal::text()),
+        Format::Json => (json::line(&report).context("the report has no JSON form")?, terminal::json()),
     };
-    let mut stdout = io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // The reader had what it wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -9,7 +9,7 @@ use super::Names;
 use crate::ledger::address;
 
 /// Moments are earlier than this (ns, monotonic), so that no difference of two overflows: 146 years.
-const LATEST_NS: u64 = 1 << 62;
+pub const LATEST_NS: u64 = 1 << 62;
 
 /// Counters are smaller than this: every reader of JSON takes them for what they are.
 const MOST: u64 = 1 << 53;

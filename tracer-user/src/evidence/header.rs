@@ -151,6 +151,11 @@ impl Header {
     /// If a value cannot be.
     pub fn start(&self) -> Result<Start, Bad> {
         let base = self.base()?;
+        for name in [&self.program, &self.recording, &self.kernel] {
+            if name.len() > MOST_NAME {
+                return Err(bad("a name is longer than any of its kind"));
+            }
+        }
         let Counted { exchanges, connections, untracked, strangers, upstreams_left_out } = self.counts;
         let count = |json| <Number as Codec<u64>>::decode(json, base);
         Ok(Start {
@@ -211,6 +216,9 @@ impl Header {
 pub(super) fn number(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().filter(|number| number.unsigned_abs() < 1 << 61)
 }
+
+/// The longest name of a program, a recording or a kernel (`__NEW_UTS_LEN`, 64), in bytes.
+const MOST_NAME: usize = 128;
 
 /// The longest name of a source, in bytes: each fact under each verdict bears one.
 const MOST_SOURCE: usize = 128;

@@ -137,16 +137,30 @@ fn encode(doing: &sample::Doing, context: Context<'_>) -> (Doing, Option<String>
     }
 }
 
-/// `PATH_MAX`, four times over for bytes that are escaped.
-const MOST_TARGET: usize = 4 * 4_096;
+/// `PATH_MAX`, and what the kernel appends to the path of a file that is deleted.
+const MOST_PATH: usize = 4_096 + " (deleted)".len();
+
+/// `KSYM_NAME_LEN`: names of the kernel's functions are the longest names; those of processes and system calls are shorter.
+const MOST_NAME: usize = 512;
+
+/// The exchanges that one thread serves.
+const MOST_EXCHANGES: usize = 1 << 16;
 
 fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doing, Bad> {
     use sample::{Peer, Target};
-    if target.as_ref().is_some_and(|target| target.len() > MOST_TARGET) {
-        return Err(bad("what a look found is longer than any path"));
+    let most = match doing {
+        Doing::Unix | Doing::ConnectingUnix | Doing::File | Doing::FileLock => 4 * MOST_PATH,
+        _ => MOST_NAME,
+    };
+    let long = || bad("what a look found is longer than any name or path");
+    if target.as_ref().is_some_and(|target| target.len() > most) {
+        return Err(long());
     }
     let named = || target.clone().ok_or_else(|| bad("a look does not say at what"));
-    let path = || named().and_then(|text| unescaped(&text)).map(PathBuf::from);
+    let path = || {
+        let path = named().and_then(|text| unescaped(&text))?;
+        if path.len() > MOST_PATH { Err(long()) } else { Ok(PathBuf::from(path)) }
+    };
     let address = || named()?.parse::<SocketAddr>().map_err(|_| bad("an address is none"));
     Ok(sample::Doing::Waiting(match doing {
         Doing::Running => return Ok(sample::Doing::Running),
@@ -204,6 +218,9 @@ impl Codec<sample::Look> for Look {
 
     fn decode(json: Self, base: Base) -> Result<sample::Look, Bad> {
         let Self { ns, pid, tid, doing, target, has_other_threads, exchanges } = json;
+        if exchanges.len() > MOST_EXCHANGES {
+            return Err(bad("a look is at more exchanges than one thread serves"));
+        }
         let served = |Served { sock, connect_ns, exchange }| {
             Ok(((Id::decode(sock, base)?, Moment::decode(connect_ns, base)?), exchange))
         };

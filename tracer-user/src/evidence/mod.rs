@@ -15,7 +15,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub use codec::Bad;
+pub use codec::{Bad, LATEST_NS};
 pub use entry::{Decoder, Encoder};
 pub use frames::{Frame, Frames};
 pub use header::Header;

@@ -3,9 +3,12 @@
 use std::{
     borrow::Cow,
     collections::hash_map::RandomState,
-    hash::BuildHasher as _,
+    hash::{BuildHasher as _, Hash},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
+
+/// Rounds of the permutation of IPv4 addresses: NIST's FF1 takes ten for domains as small as this.
+const ROUNDS: u32 = 10;
 
 /// Identities are this wide, so that every reader of JSON takes them for what they are: a double holds 53 bits.
 const ID_BITS: u32 = 52;
@@ -44,23 +47,21 @@ impl Names {
         }
     }
 
-    /// An address as it may be told. Loopback and unspecified addresses say nothing of anybody; ports are kept.
+    /// An address as it may be told: two are never called the same if they are IPv4's, and with a chance of 2^-96 if they are IPv6's.
+    /// Loopback and unspecified addresses say nothing of anybody and are kept, as ports are, and no other is called so.
     pub(super) fn ip(&self, ip: IpAddr) -> IpAddr {
         let Some(secret) = &self.anonymous else { return ip };
-        if ip.is_loopback() || ip.is_unspecified() {
+        let known = ip.to_canonical();
+        if known.is_loopback() || known.is_unspecified() {
             return ip;
         }
-        let hash = secret.hash_one(ip.to_canonical());
-        let [.., a, b, c] = hash.to_be_bytes();
-        let v4 = Ipv4Addr::new(10, a, b, c);
         match ip {
-            IpAddr::V4(_) => IpAddr::V4(v4),
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => IpAddr::V6(v4.to_ipv6_mapped()),
-            // 2001:db8::/32 is for documentation.
-            IpAddr::V6(_) => {
-                let word = |shift: u32| (hash >> shift) as u16;
-                IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, word(0), word(16), word(32), word(48)))
-            }
+            IpAddr::V4(v4) => IpAddr::V4(other(v4, secret)),
+            IpAddr::V6(v6) => IpAddr::V6(match v6.to_ipv4_mapped() {
+                Some(v4) => other(v4, secret).to_ipv6_mapped(),
+                // 2001:db8::/32 is for documentation.
+                None => Ipv6Addr::from_bits(0x2001_0db8 << 96 | wide(secret, v6)),
+            }),
         }
     }
 
@@ -69,29 +70,91 @@ impl Names {
         SocketAddr::new(self.ip(address.ip()), address.port())
     }
 
-    /// An address and port, or a path, as it may be told.
+    /// An address and port, a port alone (`:9000`), or a unix socket's path or abstract name, as it may be told.
     pub(super) fn named(&self, upstream: &str) -> String {
+        let is_port = |port: &str| port.parse::<u16>().is_ok();
         match upstream.parse() {
             Ok(address) => self.address(address).to_string(),
-            Err(_) if upstream.starts_with('/') => self.path(upstream).into_owned(),
-            Err(_) => upstream.to_owned(),
+            Err(_) if upstream.strip_prefix(':').is_some_and(is_port) => upstream.to_owned(),
+            Err(_) => self.path(upstream).into_owned(),
         }
     }
 
-    /// A path as it may be told.
+    /// A path as it may be told: two are called the same with a chance of 2^-96.
     pub(super) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match &self.anonymous {
-            Some(secret) if !path.is_empty() => {
-                Cow::Owned(format!("/path-{:012x}", secret.hash_one(path) >> 16))
-            }
+            Some(secret) if !path.is_empty() => Cow::Owned(format!("/path-{:024x}", wide(secret, path))),
             _ => Cow::Borrowed(path),
         }
     }
 }
 
+/// 96 bits that follow from a value and the secret.
+fn wide(secret: &RandomState, value: impl Hash) -> u128 {
+    let [high, low] = [0_u8, 1].map(|half| u128::from(secret.hash_one((half, &value))));
+    (high << 64 | low) >> 32
+}
+
+/// Another address for one that is neither loopback's nor the unspecified one. Where the permutation leads to one of those, it is
+/// taken on from there: it comes back to the others, each of which is then led to from one only ("cycle walking").
+fn other(address: Ipv4Addr, secret: &RandomState) -> Ipv4Addr {
+    let mut bits = address.to_bits();
+    loop {
+        bits = permuted(bits, secret);
+        let other = Ipv4Addr::from_bits(bits);
+        if !other.is_loopback() && !other.is_unspecified() {
+            return other;
+        }
+    }
+}
+
+/// A permutation of all addresses: a Feistel network, in which each round can be undone whatever its function is. That is SipHash, with
+/// a secret key.
+fn permuted(bits: u32, secret: &RandomState) -> u32 {
+    let (mut left, mut right) = ((bits >> 16) as u16, bits as u16);
+    for round in 0..ROUNDS {
+        (left, right) = (right, left ^ secret.hash_one((round, right)) as u16);
+    }
+    u32::from(left) << 16 | u32::from(right)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+
+    #[test]
+    fn no_two_ipv4_addresses_are_called_the_same() {
+        let names = Names::new(true);
+        let mut seen = vec![0_u64; 1 << 26];
+        // A whole /12, and what lies around the ends of 127/8.
+        let parts = [0x0a10_0000..0x0a20_0000, 0x7eff_f000..0x7f00_0000, 0x8000_0000..0x8000_1000, 1..0x1000];
+        for bits in parts.into_iter().flatten() {
+            let IpAddr::V4(other) = names.ip(Ipv4Addr::from_bits(bits).into()) else { panic!("no IPv4") };
+            assert!(!other.is_loopback() && !other.is_unspecified());
+            let (word, bit) = (other.to_bits() as usize / 64, 1 << (other.to_bits() % 64));
+            assert_eq!(seen[word] & bit, 0, "{other} twice");
+            seen[word] |= bit;
+        }
+    }
+
+    #[test]
+    fn many_paths_and_ipv6_addresses_are_told_apart_and_loopback_stays() {
+        let names = Names::new(true);
+        let paths: HashSet<_> =
+            (0..50_000).map(|number| names.named(&format!("/run/{number}.sock"))).collect();
+        let others: HashSet<_> =
+            (0..50_000).map(|bits| names.ip(Ipv6Addr::from_bits(0xfe80 << 112 | bits).into())).collect();
+        assert_eq!((paths.len(), others.len()), (50_000, 50_000));
+        for kept in ["127.8.9.1:80", "0.0.0.0:80", "[::1]:80", "[::]:80", "[::ffff:127.0.0.1]:80", ":9000"] {
+            assert_eq!(names.named(kept), kept);
+        }
+        for secret in ["@bus", "/run/a.sock", "10.0.0.5:80", "[fe80::1]:80", "run/b.sock", ":run"] {
+            assert_ne!(names.named(secret), secret);
+        }
+        assert!(names.named("/run/a.sock").len() < tracer_ebpf::PATH_LEN);
+    }
 
     #[test]
     fn ids_are_stable_and_lead_nobody_back() {

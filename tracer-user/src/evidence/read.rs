@@ -20,6 +20,9 @@ const MOST_RATIO: u64 = 1_000;
 /// So many bytes do no harm.
 const HARMLESS: u64 = 16 << 20;
 
+/// Values in one line: more than the widest look has, which names all the exchanges of one thread.
+const MOST_VALUES: usize = 300_000;
+
 /// Why evidence cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
@@ -42,6 +45,9 @@ pub enum Unreadable {
     /// It would take more memory than evidence ever does.
     #[error("line {0} is longer than any line of evidence: this is refused")]
     LongLine(u64),
+    /// The same.
+    #[error("line {0} holds more values than any line of evidence: this is refused")]
+    WideLine(u64),
     /// It was compressed in a way that takes much memory to undo.
     #[error("unfolding this takes more than {} MiB of memory, which no evidence does: this is refused", 1 << (MAX_WINDOW_BITS - 20))]
     Window,
@@ -85,6 +91,9 @@ impl<R: Read> Reader<R> {
             Next::TooLong => return Err(Unreadable::LongLine(1)),
             Next::End => return Err(Unreadable::NotEvidence("it has no first line".to_owned())),
             Next::Cut(why) => return Err(Unreadable::NotEvidence(why)),
+        }
+        if is_wide(&line) {
+            return Err(Unreadable::WideLine(1));
         }
         let none = |error: serde_json::Error| {
             Unreadable::NotEvidence(format!("its first line is no header: {error}"))
@@ -136,6 +145,9 @@ impl<R: Read> Reader<R> {
             if self.unfolded > HARMLESS && self.unfolded / MOST_RATIO > folded {
                 return Err(Unreadable::Bomb);
             }
+            if is_wide(&self.line) {
+                return Err(Unreadable::WideLine(self.number));
+            }
             let understood = serde_json::from_slice::<Line>(&self.line).map_err(Bad::from);
             let entry = understood.and_then(|line| self.decoder.entry(line));
             match entry.map_err(|why| Unreadable::Line { number: self.number, why })? {
@@ -158,6 +170,11 @@ impl<R: Read> Read for Counted<R> {
         self.count += count as u64;
         Ok(count)
     }
+}
+
+/// Whether a line has more values than any: each of them takes many times the memory of its bytes while the line is understood.
+fn is_wide(line: &[u8]) -> bool {
+    line.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() > MOST_VALUES
 }
 
 enum Next {

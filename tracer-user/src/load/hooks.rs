@@ -283,7 +283,7 @@ pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> 
     let mut attacher = Attacher::new(object);
     let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
     if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
-        eprintln!("why502: an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
+        crate::notice!("an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
     }
     Ok(name)
 }
@@ -336,7 +336,7 @@ impl<'a> Attacher<'a> {
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let missing = || ProgramError::InvalidName { name: name.to_owned() };
         if name.starts_with('f') && self.btf.is_none() {
-            self.btf = Btf::from_sys_fs().ok();
+            self.btf = Some(Btf::from_sys_fs()?);
         }
         let program = self.object.program_mut(name).ok_or_else(missing)?;
         let result = match program {
@@ -356,7 +356,7 @@ impl<'a> Attacher<'a> {
             _ => Err(missing()),
         };
         if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
-            eprintln!("{name}: {error:?}");
+            crate::output::terminal::complain(&format!("{name}: {error:?}\n"));
         }
         result
     }

@@ -1,6 +1,6 @@
 //! Kernel lockdown: what even root may not do (security/lockdown, since 5.4).
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use crate::failure::Failure;
 
@@ -15,7 +15,7 @@ pub enum Lockdown {
     Integrity,
     /// Nor can its memory be read, by BPF programs neither (`LOCKDOWN_BPF_READ_KERNEL`).
     Confidentiality,
-    /// securityfs, which tells, is not mounted.
+    /// securityfs, which tells, is not mounted or cannot be read.
     Unknown,
 }
 
@@ -26,7 +26,7 @@ impl Lockdown {
         match fs::read_to_string(folder.join("lockdown")) {
             Ok(modes) => Self::parse(&modes),
             // securityfs always has this file; without the other one the kernel knows no lockdown.
-            Err(_) if folder.join("lsm").exists() => Self::Off,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder.join("lsm").exists() => Self::Off,
             Err(_) => Self::Unknown,
         }
     }

@@ -86,7 +86,7 @@ impl Shares {
         let count = |owner: u32| held.get(&owner).map_or(0, Vec::len);
         for owner in greedy {
             if count(owner) < most / 4 && self.greedy.remove(&owner).is_ok() {
-                eprintln!("why502: process {owner} and its children get places for open exchanges again");
+                crate::notice!("process {owner} and its children get places for open exchanges again");
             }
         }
         let mut others_refused = Vec::new();
@@ -106,8 +106,8 @@ impl Shares {
             let mut oldest: Vec<Place> = held.iter().copied().filter(|place| place.may_go).collect();
             oldest.sort_unstable_by_key(|place| place.connect_ns);
             oldest.truncate(held.len() - most / 2);
-            eprintln!(
-                "why502: process {owner} and its children hold {} of the {most} places for open exchanges, and others find none: \
+            crate::notice!(
+                "process {owner} and its children hold {} of the {most} places for open exchanges, and others find none: \
                  their oldest {} are given up, and they get no more until they hold less than a quarter",
                 held.len(),
                 oldest.len()
@@ -124,7 +124,7 @@ impl Shares {
 
 /// The kernel refused to change a map: what was to be held back goes on.
 fn complain(error: &aya::maps::MapError) {
-    eprintln!("why502: the shares of open exchanges cannot be changed: {error}");
+    crate::notice!("the shares of open exchanges cannot be changed: {error}");
 }
 
 /// Who answers for a process: its parent if that has the same name.

@@ -7,12 +7,15 @@ use crate::{
     verdict::{After, Delayed, Summary, Verdict},
 };
 
+pub mod file;
 mod json;
+pub mod terminal;
 mod text;
 
 pub use json::Json;
+pub(crate) use terminal::printable;
+pub(crate) use text::paragraph;
 pub use text::{Look, Text};
-pub(crate) use text::{paragraph, printable};
 
 /// Where verdicts go.
 ///

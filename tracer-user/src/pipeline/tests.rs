@@ -27,6 +27,16 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
     })
 }
 
+fn take(pipeline: &mut Pipeline, entry: Entry) -> Vec<Told> {
+    pipeline.take(entry);
+    std::iter::from_fn(|| pipeline.next()).collect()
+}
+
+fn advance(pipeline: &mut Pipeline, at_ns: u64) -> Vec<Told> {
+    pipeline.advance(at_ns);
+    std::iter::from_fn(|| pipeline.next()).collect()
+}
+
 /// The end of each verdict's exchange, in ms after connect.
 fn verdicts(told: &[Told]) -> Vec<u64> {
     let ended = |told: &Told| match told {
@@ -48,20 +58,20 @@ fn waiting() -> [Entry; 2] {
 #[test]
 fn time_passes_with_the_stream_and_what_is_overdue_comes_in_the_order_of_deadlines() {
     let mut live = pipeline(None);
-    let mut told: Vec<Told> = waiting().into_iter().flat_map(|entry| live.take(entry)).collect();
+    let mut told: Vec<Told> = waiting().into_iter().flat_map(|entry| take(&mut live, entry)).collect();
     assert!(told.is_empty());
     assert_eq!(live.next_deadline(), Some(at(10) + PATIENCE_NS));
     // Live looks at the clock between two records.
-    told.extend(live.advance(at(15) + PATIENCE_NS));
-    told.extend(live.take(record(at(5_000), failed(4_999))));
-    told.extend(live.take(Entry { at_ns: at(5_000), what: What::End }));
+    told.extend(advance(&mut live, at(15) + PATIENCE_NS));
+    told.extend(take(&mut live, record(at(5_000), failed(4_999))));
+    told.extend(take(&mut live, Entry { at_ns: at(5_000), what: What::End }));
     assert_eq!(verdicts(&told), [10, 20, 4_999]);
 
     let mut replay = pipeline(None);
     let entries = waiting()
         .into_iter()
         .chain([record(at(5_000), failed(4_999)), Entry { at_ns: at(5_000), what: What::End }]);
-    let told: Vec<Told> = entries.flat_map(|entry| replay.take(entry)).collect();
+    let told: Vec<Told> = entries.flat_map(|entry| take(&mut replay, entry)).collect();
     assert_eq!(verdicts(&told), [10, 20, 4_999]);
     assert_eq!(replay.summary(), live.summary());
 }
@@ -71,8 +81,8 @@ fn what_was_there_in_time_counts_however_late_it_is_read() {
     let exchange = killed(10, 15);
     let mut pipeline = pipeline(None);
     // The reader stood still: nothing was known to be missing at the moment that it last knew of.
-    pipeline.take(record(at(5), Record::Exchange(Box::new(exchange))));
-    let told = pipeline.take(record(at(5), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+    take(&mut pipeline, record(at(5), Record::Exchange(Box::new(exchange))));
+    let told = take(&mut pipeline, record(at(5), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
     assert_eq!(verdicts(&told), [10]);
 }
 
@@ -80,9 +90,9 @@ fn what_was_there_in_time_counts_however_late_it_is_read() {
 fn beyond_the_limit_only_failures_are_known() {
     let mut pipeline = pipeline(Some(1));
     for entry in waiting() {
-        pipeline.take(entry);
+        take(&mut pipeline, entry);
     }
-    let told = pipeline.take(Entry { at_ns: at(30), what: What::End });
+    let told = take(&mut pipeline, Entry { at_ns: at(30), what: What::End });
     assert!(matches!(&told[..], [Told::Verdict(_), Told::Beyond(_)]), "{told:?}");
     assert_eq!(pipeline.summary().failures.iter().map(|(_, count)| count).sum::<u64>(), 1);
 }
@@ -101,10 +111,11 @@ fn looks_losses_and_the_clock_are_part_of_the_stream() {
     };
     let loss = Loss { ns: at(1), reason: LossReason::RingFull, count: 3 };
     for what in [What::Look(look), What::Loss(loss), What::Clock(Distance(7))] {
-        assert!(pipeline.take(Entry { at_ns: at(900), what }).is_empty());
+        assert!(take(&mut pipeline, Entry { at_ns: at(900), what }).is_empty());
     }
-    pipeline.take(record(at(1_000), Record::Exchange(Box::new(exchange))));
-    let told = pipeline.take(record(at(1_000), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+    take(&mut pipeline, record(at(1_000), Record::Exchange(Box::new(exchange))));
+    let told =
+        take(&mut pipeline, record(at(1_000), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
     let [Told::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(verdict.confidence.name(), "incomplete");
     assert_eq!(verdict.unix_ns.unsigned_abs(), at(1_000) + 7);

@@ -104,8 +104,8 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
             }
         }
         if looks > budget::DEPTHS && !std::mem::replace(&mut has_too_many, true) {
-            eprintln!(
-                "why502: {looks} listeners are at the upstreams' addresses: the accept queues of {} at a time are recorded",
+            crate::notice!(
+                "{looks} listeners are at the upstreams' addresses: the accept queues of {} at a time are recorded",
                 budget::DEPTHS
             );
         }

@@ -1,23 +1,27 @@
 //! Evidence on disk: frame after frame, in files of bounded size, however full the disk is.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    collections::VecDeque,
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::{
     clock::monotonic_ns,
     evidence::{Encoder, Frames, Header, Line},
     failure::Failure,
+    output::file::{self, Identity},
     stream::{Counts, Distance, Entry, Loss, LossReason, What},
 };
 
 /// A frame is completed when it is this old (ns): so much is lost at most.
 pub(super) const FRAME_NS: u64 = 1_000_000_000;
+
+/// How many names in a row may be taken by others.
+pub(super) const MOST_TAKEN: u32 = 1_000;
 
 /// How many files there are, and how large they get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,13 @@ pub struct Recording {
     /// When the open frame was begun (ns, monotonic), if one is.
     begun_ns: Option<u64>,
     file: File,
+    identity: Identity,
     /// The file's bytes, all of them whole frames.
     size: u64,
+    /// The older files of this recording, the youngest first: by what numbers they go, and which ones they are.
+    older: VecDeque<(u32, Identity)>,
+    /// The file is large enough, and no next one could be begun.
+    is_stuck: bool,
     /// Lines that could not be written.
     unwritten: u64,
     /// The disk was full at the last try.
@@ -53,7 +62,7 @@ impl Recording {
     /// Begins a file, which nobody else may read.
     ///
     /// # Errors
-    /// If it is there already, or cannot be written.
+    /// If it or a name that a rotation takes is there already, or it cannot be written.
     pub fn create(
         path: &Path,
         rotation: Option<Rotation>,
@@ -61,6 +70,8 @@ impl Recording {
         distance: Distance,
         encoder: Encoder,
     ) -> Result<Self, Failure> {
+        is_free(path, rotation.map_or(0, |rotation| rotation.keep))?;
+        let (file, identity) = begin(path)?;
         let mut recording = Self {
             path: path.to_owned(),
             rotation,
@@ -68,11 +79,11 @@ impl Recording {
             header,
             frames: Frames::default(),
             begun_ns: None,
-            file: create(path).with_context(|| match path.exists() {
-                true => format!("{} is there already: take another name, or remove it", path.display()),
-                false => format!("{} cannot be made", path.display()),
-            })?,
+            file,
+            identity,
             size: 0,
+            older: VecDeque::new(),
+            is_stuck: false,
             unwritten: 0,
             is_failing: false,
             counts: Counts::default(),
@@ -153,11 +164,18 @@ impl Recording {
         };
         // The line that tells of the lines before is none of them.
         let lines = frame.lines - u64::from(self.unwritten > 0).min(frame.lines);
+        if self.is_stuck {
+            self.rotate();
+        }
+        if self.is_stuck && self.rotation.is_some_and(|rotation| self.size >= rotation.size.saturating_mul(2))
+        {
+            return self.fails(lines, &io::Error::other("it is twice as large as it should get"));
+        }
         match self.write(&frame.bytes) {
             Ok(()) => {
                 if std::mem::take(&mut self.is_failing) {
-                    eprintln!(
-                        "why502: {} is written again; {} lines of evidence are missing in it, and it says so",
+                    crate::notice!(
+                        "{} is written again; {} lines of evidence are missing in it, and it says so",
                         self.path.display(),
                         self.unwritten
                     );
@@ -176,33 +194,22 @@ impl Recording {
     fn fails(&mut self, lines: u64, error: &io::Error) {
         self.unwritten += lines;
         if !std::mem::replace(&mut self.is_failing, true) {
-            eprintln!(
-                "why502: {} cannot be written: {error}. Tracing goes on, and recording as soon as it can",
+            crate::notice!(
+                "{} cannot be written: {error}. Tracing goes on, and recording as soon as it can",
                 self.path.display()
             );
         }
     }
 
-    /// Goes on in a new file, if this one is large enough.
+    /// Goes on in a new file, if this one is large enough. Where that cannot be, this one grows on to twice its size.
     fn rotate(&mut self) {
-        let Some(Rotation { size, keep }) = self.rotation.filter(|rotation| self.size >= rotation.size)
-        else {
+        let Some(Rotation { keep, .. }) = self.rotation.filter(|rotation| self.size >= rotation.size) else {
             return;
         };
-        let shifted = (0..keep).rev().try_for_each(|number| {
-            match fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        });
-        let next = shifted.and_then(|()| match keep {
-            0 => fs::remove_file(&self.path),
-            _ => Ok(()),
-        });
-        match next.and_then(|()| create(&self.path)) {
-            Ok(file) => {
-                self.file = file;
-                self.size = 0;
+        match self.make_room(keep).and_then(|()| begin(&self.path)) {
+            Ok((file, identity)) => {
+                (self.file, self.identity, self.size) = (file, identity, 0);
+                self.is_stuck = false;
                 self.header =
                     self.header.of_part(self.header.part + 1, self.at_ns, self.counts, self.distance);
                 // So that no file is ever without its header, unless the disk is full.
@@ -211,17 +218,91 @@ impl Recording {
                 }
             }
             Err(error) => {
-                let size = size.saturating_mul(2);
-                self.rotation = Some(Rotation { size, keep });
-                eprintln!("why502: {} cannot be rotated and grows on: {error}", self.path.display());
+                if !std::mem::replace(&mut self.is_stuck, true) {
+                    crate::notice!(
+                        "the next file cannot be begun, so the last one grows on, to twice its size: {error:#}"
+                    );
+                }
             }
         }
     }
+
+    /// Makes the file an older one, if it still has its name. Only files of this recording are moved or removed: what else has got
+    /// one of their names stays, and is passed over.
+    fn make_room(&mut self, keep: u32) -> anyhow::Result<()> {
+        let mut older = VecDeque::new();
+        for (number, identity) in std::mem::take(&mut self.older) {
+            // Others may have taken it away.
+            if is_at(identity, &numbered(&self.path, number))? {
+                older.push_back((number, identity));
+            }
+        }
+        self.older = older;
+        if !is_at(self.identity, &self.path)? {
+            return Ok(());
+        }
+        while self.older.len() as u64 >= u64::from(keep)
+            && let Some((number, _)) = self.older.pop_back()
+        {
+            remove(&numbered(&self.path, number))?;
+        }
+        if keep == 0 {
+            return remove(&self.path);
+        }
+        let mut before = u32::MAX;
+        for (number, _) in self.older.iter_mut().rev() {
+            *number = move_up(&self.path, *number, before)?;
+            before = *number;
+        }
+        let number = move_up(&self.path, 0, before)?;
+        self.older.push_front((number, self.identity));
+        Ok(())
+    }
 }
 
-/// A new file that only its owner may read.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+/// Gives the file with a number the next higher one that is free, before that of the next older file.
+fn move_up(path: &Path, from: u32, before: u32) -> anyhow::Result<u32> {
+    let old = numbered(path, from);
+    for number in (from.saturating_add(1)..before).take(MOST_TAKEN as usize) {
+        let new = numbered(path, number);
+        match file::rename_to_free(&old, &new) {
+            Ok(()) => return Ok(number),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let (old, new) = (old.display(), new.display());
+                return Err(error).with_context(|| format!("{old} cannot be renamed to {new}"));
+            }
+        }
+    }
+    bail!("{} is there and not of this recording: move it away", numbered(path, from + 1).display())
+}
+
+fn is_at(identity: Identity, path: &Path) -> anyhow::Result<bool> {
+    identity.is_at(path).with_context(|| format!("{} cannot be looked at", path.display()))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).with_context(|| format!("{} cannot be removed", path.display()))
+}
+
+fn begin(path: &Path) -> anyhow::Result<(File, Identity)> {
+    let file = match file::create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            file::is_free(path)?;
+            return Err(error.into());
+        }
+        made => made.with_context(|| format!("{} cannot be made", path.display()))?,
+    };
+    let identity = Identity::of(&file).with_context(|| format!("{} cannot be looked at", path.display()))?;
+    Ok((file, identity))
+}
+
+/// Whether files can be made there: `FILE`, and up to `FILE.last`.
+///
+/// # Errors
+/// If one of the names is taken.
+pub(super) fn is_free(path: &Path, last: u32) -> anyhow::Result<()> {
+    (0..=last).try_for_each(|number| file::is_free(&numbered(path, number)))
 }
 
 fn seek(file: &mut File, to: u64) -> io::Result<()> {

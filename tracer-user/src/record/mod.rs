@@ -5,21 +5,21 @@ mod depth;
 mod file;
 mod window;
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 
 use alarm::Alarm;
 pub use depth::Depths;
 pub use file::{Recording, Rotation};
-use window::{MOST_BYTES, Window};
+use window::{MOST_BYTES, Window, Written};
 
 use crate::{
     args::{Record, UpstreamFilter},
     clock::monotonic_ns,
     evidence::{Encoder, Header, Names},
     failure::Failure,
-    pipeline::{Pipeline, Told},
+    pipeline::{Pipeline, Told, tell_cut_looks},
     scope::Beyond,
     stream::{Entry, What},
     trace::{self, Ends, Flow, Session},
@@ -37,7 +37,13 @@ pub fn run(args: &Record) -> Result<(), Failure> {
 
 async fn record(args: &Record) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
-    is_free(&args.output)?;
+    // Every name that this run may take, before anything is traced.
+    let last = match (args.last, args.rotate_size) {
+        (Some(_), _) => args.max_files,
+        (None, Some(_)) => args.rotate_keep,
+        (None, None) => 0,
+    };
+    file::is_free(&args.output, last)?;
     let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true };
     let mut source = trace::start(&args.trace, beyond, false)?;
     let listeners: Vec<_> = args.listeners.iter().filter_map(of_listener).collect();
@@ -50,13 +56,15 @@ async fn record(args: &Record) -> Result<(), Failure> {
     let (encoder, distance) = (Encoder::new(start.started_ns, names), start.distance);
     let keep = match args.last {
         Some(last) => {
-            eprintln!(
-                "why502: keeping the last {} in memory, in at most {} MiB; SIGUSR1 writes them",
+            crate::notice!(
+                "keeping the last {} in memory, in at most {} MiB; SIGUSR1 writes them, to {} at most and one at the end",
                 span(u64::try_from(last.as_nanos()).unwrap_or(u64::MAX)),
-                MOST_BYTES >> 20
+                MOST_BYTES >> 20,
+                count(args.max_files.into(), "file")
             );
             let alarm = Alarm::new(&args.triggers, last);
-            Keep::Window(Box::new(Window::new(&args.output, last, header, distance, encoder)), alarm)
+            let window = Window::new(&args.output, last, args.max_files, header, distance, encoder);
+            Keep::Window(Box::new(window), alarm)
         }
         None => {
             let keep = args.rotate_keep;
@@ -82,17 +90,6 @@ fn of_listener(listener: &UpstreamFilter) -> Option<Upstream> {
     }
 }
 
-/// Whether a file can be made there.
-fn is_free(path: &Path) -> Result<(), Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Err(Failure::Run(anyhow::anyhow!(
-            "{} is there already: take another name, or remove it",
-            path.display()
-        ))),
-        Err(_) => Ok(()),
-    }
-}
-
 /// What keeps the evidence, and counts what failed.
 struct Keeping {
     pipeline: Pipeline,
@@ -110,14 +107,14 @@ impl Session for Keeping {
             Keep::File(recording) => recording.add(&entry),
             Keep::Window(window, _) => window.add(&entry),
         }
-        let told = self.pipeline.take(entry);
-        self.note(&told);
+        self.pipeline.take(entry);
+        self.note();
         Ok(if self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
     }
 
     fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
-        let told = self.pipeline.advance(at_ns);
-        self.note(&told);
+        self.pipeline.advance(at_ns);
+        self.note();
         let now = monotonic_ns();
         match &mut self.keep {
             Keep::File(recording) => recording.pause(now),
@@ -152,24 +149,29 @@ impl Session for Keeping {
 
 /// Writes what the flight recorder holds.
 fn write(window: &mut Window, why: &str) {
-    match window.write() {
-        Ok(Some(path)) => eprintln!("why502: wrote {} ({why}); watching on", path.display()),
-        Ok(None) => eprintln!("why502: nothing to be written yet ({why})"),
-        Err(error) => eprintln!("why502: {error:#} ({why}); it is kept in memory, and watching goes on"),
+    match window.write(false) {
+        Ok(Written::File(path)) => crate::notice!("wrote {} ({why}); watching on", path.display()),
+        Ok(Written::Nothing) => crate::notice!("nothing to be written yet ({why})"),
+        Ok(Written::Declined) if window.declined() == 1 => crate::notice!(
+            "nothing was written ({why}): there are as many files as --max-files allows. The last minutes stay in memory and are \
+             written at the end; watching on"
+        ),
+        Ok(Written::Declined) => {}
+        Err(error) => crate::notice!("{error:#} ({why}); it is kept in memory, and watching goes on"),
     }
 }
 
 impl Keeping {
-    fn note(&mut self, told: &[Told]) {
-        let Keep::Window(_, alarm) = &mut self.keep else { return };
-        for told in told {
-            if let Told::Verdict(verdict) = told {
+    fn note(&mut self) {
+        while let Some(told) = self.pipeline.next() {
+            if let (Told::Verdict(verdict), Keep::Window(_, alarm)) = (told, &mut self.keep) {
                 alarm.failure(self.pipeline.now_ns(), verdict.cause);
             }
         }
     }
 
     fn end(self, output: &Path) -> Result<(), Failure> {
+        tell_cut_looks(self.pipeline.cut_looks());
         let summary = self.pipeline.summary();
         let failures = count(self.pipeline.failures(), "failure");
         let lost = match summary.lost {
@@ -185,7 +187,7 @@ impl Keeping {
             Keep::File(recording) => {
                 let unwritten = recording.finish();
                 let path = output.display();
-                eprintln!("why502: recorded {seen}: `why502 report {path}` reads it");
+                crate::notice!("recorded {seen}: `why502 report {path}` reads it");
                 if unwritten > 0 {
                     return Err(Failure::Run(anyhow::anyhow!(
                         "the last {unwritten} lines of evidence could not be written to {path}"
@@ -194,13 +196,23 @@ impl Keeping {
                 Ok(())
             }
             Keep::Window(mut window, _) => {
-                eprintln!("why502: watched {seen}");
-                match window.write()? {
-                    Some(path) => eprintln!("why502: wrote {}", path.display()),
-                    None => eprintln!("why502: there was nothing to be written"),
+                crate::notice!("watched {seen}");
+                let declined = window.declined();
+                if declined > 0 {
+                    crate::notice!(
+                        "{} came after all the files were written that --max-files allows",
+                        count(declined, "trigger")
+                    );
+                }
+                match window.write(true)? {
+                    Written::File(path) => crate::notice!("wrote {}", path.display()),
+                    Written::Nothing | Written::Declined => crate::notice!("there was nothing to be written"),
                 }
                 Ok(())
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

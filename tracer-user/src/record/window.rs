@@ -2,16 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    io::Write as _,
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context as _;
 
-use super::file::{FRAME_NS, create, numbered};
+use super::file::{FRAME_NS, MOST_TAKEN, numbered};
 use crate::{
     evidence::{Encoder, Frame, Frames, Header, Line},
+    output::file,
     stream::{Counts, Distance, Entry, What},
 };
 
@@ -37,7 +39,24 @@ pub struct Window {
     is_short: bool,
     /// Frames were forgotten since the last file.
     has_gap: bool,
+    /// Files that were written, and how many may be before the end.
     written: u32,
+    most: u32,
+    /// The number of the next file: higher where names were taken.
+    next: u32,
+    /// How often nothing was written, because all the files were.
+    declined: u64,
+}
+
+/// What became of what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is in this file.
+    File(PathBuf),
+    /// There is nothing.
+    Nothing,
+    /// It stays in memory: as many files as may be are written.
+    Declined,
 }
 
 /// Where a frame begins.
@@ -55,8 +74,16 @@ struct Kept {
 }
 
 impl Window {
-    /// Keeps `last`, and writes to `path` and, if there are more files to be, to `path.1` and so on.
-    pub fn new(path: &Path, last: Duration, header: Header, distance: Distance, encoder: Encoder) -> Self {
+    /// Keeps `last`, and writes to `path` and, if there are more files to be, to `path.1` and so on: at most `most`, and one at the
+    /// end.
+    pub fn new(
+        path: &Path,
+        last: Duration,
+        most: u32,
+        header: Header,
+        distance: Distance,
+        encoder: Encoder,
+    ) -> Self {
         Self {
             path: path.to_owned(),
             header,
@@ -72,6 +99,9 @@ impl Window {
             is_short: false,
             has_gap: false,
             written: 0,
+            most,
+            next: 0,
+            declined: 0,
         }
     }
 
@@ -86,7 +116,7 @@ impl Window {
             _ => {}
         }
         if let Err(error) = self.open.add(&self.encoder.line(entry)) {
-            eprintln!("why502: a line of evidence could not be kept: {error}");
+            crate::notice!("a line of evidence could not be kept: {error}");
         }
         if self.open.is_full() {
             self.complete();
@@ -107,8 +137,8 @@ impl Window {
             self.forget();
             let first = self.kept.front().map_or(self.now_ns, |kept| kept.begin.at_ns);
             if !std::mem::replace(&mut self.is_short, true) {
-                eprintln!(
-                    "why502: {} MiB hold no more than the last {} s at the moment: so much is kept",
+                crate::notice!(
+                    "{} MiB hold no more than the last {} s at the moment: so much is kept",
                     MOST_BYTES >> 20,
                     (self.now_ns - first) / 1_000_000_000
                 );
@@ -131,25 +161,29 @@ impl Window {
                 self.kept.push_back(Kept { begin, end_ns: self.now_ns, frame });
             }
             Ok(None) => {}
-            Err(error) => eprintln!("why502: a second of evidence could not be kept: {error}"),
+            Err(error) => crate::notice!("a second of evidence could not be kept: {error}"),
         }
     }
 
-    /// Writes what is kept, and keeps it no longer. Returns the file; none where there is nothing to be written.
+    /// Writes what is kept, and keeps it no longer. Before the end that is declined once as many files as may be
+    /// are written.
     ///
     /// # Errors
     /// If the file cannot be written; then everything is kept.
-    pub fn write(&mut self) -> anyhow::Result<Option<PathBuf>> {
+    pub fn write(&mut self, is_end: bool) -> anyhow::Result<Written> {
+        if self.written >= self.most && !is_end {
+            self.declined += 1;
+            return Ok(Written::Declined);
+        }
         self.complete();
-        let Some(first) = self.kept.front() else { return Ok(None) };
+        let Some(first) = self.kept.front() else { return Ok(Written::Nothing) };
         let part =
             self.header.part + u64::from(self.written > 0) + u64::from(self.has_gap && self.written > 0);
         let header = self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.distance);
         let mut frames = Frames::default();
         frames.add(&Line::Header(Box::new(header)))?;
         let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
-        let path = numbered(&self.path, self.written);
-        let mut file = create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        let (path, mut file) = self.create()?;
         let whole =
             [header.as_slice()].into_iter().chain(self.kept.iter().map(|kept| kept.frame.bytes.as_slice()));
         if let Err(error) = whole.into_iter().try_for_each(|bytes| file.write_all(bytes)) {
@@ -160,11 +194,38 @@ impl Window {
         }
         self.header.part = part;
         self.written += 1;
+        self.next += 1;
         self.has_gap = false;
         self.kept.clear();
         self.bytes = 0;
         self.is_short = false;
-        Ok(Some(path))
+        Ok(Written::File(path))
+    }
+
+    /// The next file. A name that others have taken meanwhile is passed over, and that is told.
+    fn create(&mut self) -> anyhow::Result<(PathBuf, File)> {
+        for _ in 0..MOST_TAKEN {
+            let path = numbered(&self.path, self.next);
+            match file::create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    crate::notice!(
+                        "{} is there and not of this recording: it is passed over",
+                        path.display()
+                    );
+                    self.next += 1;
+                }
+                made => {
+                    let file = made.with_context(|| format!("{} cannot be made", path.display()))?;
+                    return Ok((path, file));
+                }
+            }
+        }
+        anyhow::bail!("{} and the names after it are taken: move them away", self.path.display())
+    }
+
+    /// How often nothing was written, because as many files as may be were written before.
+    pub fn declined(&self) -> u64 {
+        self.declined
     }
 
     /// When [`Window::pause`] is to be called (ns, monotonic).

@@ -15,6 +15,10 @@ pub const MOST_ROWS: usize = 1_000;
 /// Pairs of cause and upstream, deaths, listeners: what comes on top is counted together.
 const MOST_KINDS: usize = 256;
 
+/// Room for the texts of the failures that are shown each, and as much for what workers waited for, in bytes. Verdicts are a few
+/// kilobytes each; what a path may be long makes some a hundred times that.
+const MOST_TEXT: usize = 8 << 20;
+
 /// Bars of a chart over time.
 pub const BARS: usize = 96;
 
@@ -43,6 +47,9 @@ pub struct Digest {
     pub rows: Vec<Verdict>,
     /// Failures that are not in `rows`.
     pub omitted: u64,
+    /// Bytes of the texts in `rows`, and of what workers waited for in `kinds`.
+    row_bytes: usize,
+    wait_bytes: usize,
     /// Requests that workers executed for nobody.
     pub for_nobody: u64,
     /// The sums.
@@ -273,7 +280,7 @@ impl Digest {
         if !self.kinds.contains_key(&key) && self.kinds.len() >= MOST_KINDS {
             key.1 = Upstream::Unix("(others)".into());
         }
-        self.kinds.entry(key).or_default().add(&verdict);
+        self.kinds.entry(key).or_default().add(&verdict, &mut self.wait_bytes);
         let moments = &verdict.moments;
         if let (Some(connected), Some(accepted)) = (moments.connected, moments.accepted) {
             self.waits.add(accepted - connected);
@@ -300,7 +307,9 @@ impl Digest {
         if self.first.is_none() {
             self.first = Some(verdict.clone());
         }
-        if self.rows.len() < MOST_ROWS {
+        let bytes = verdict.text_bytes();
+        if self.rows.len() < MOST_ROWS && self.row_bytes + bytes <= MOST_TEXT {
+            self.row_bytes += bytes;
             self.rows.push(*verdict);
         } else {
             self.omitted += 1;
@@ -314,7 +323,7 @@ impl Digest {
 }
 
 impl Kind {
-    fn add(&mut self, verdict: &Verdict) {
+    fn add(&mut self, verdict: &Verdict, wait_bytes: &mut usize) {
         self.count += 1;
         self.range = Some(self.range.map_or((verdict.unix_ns, verdict.unix_ns), |(first, last)| {
             (first.min(verdict.unix_ns), last.max(verdict.unix_ns))
@@ -325,10 +334,13 @@ impl Kind {
                 self.workers.insert(worker.process.pid);
             }
             let most = worker.doing.as_ref().and_then(|doing| doing.waits.first());
-            if let Some((on, _)) = most
-                && room(self.waits.len())
-            {
-                *self.waits.entry(on.clone()).or_default() += 1;
+            if let Some((on, _)) = most {
+                if let Some(times) = self.waits.get_mut(on) {
+                    *times += 1;
+                } else if room(self.waits.len()) && *wait_bytes + on.len() <= MOST_TEXT {
+                    *wait_bytes += on.len();
+                    self.waits.insert(on.clone(), 1);
+                }
             }
         }
         if let Some(killer) = &verdict.killer

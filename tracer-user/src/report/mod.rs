@@ -7,10 +7,7 @@ mod replay;
 mod roots;
 mod text;
 
-use std::{
-    fs,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use anyhow::Context as _;
 
@@ -18,8 +15,8 @@ use crate::{
     args::{Report, ReportFormat},
     evidence::{Encoder, Frames, Line, Names},
     failure::Failure,
-    output::{Json, Look, Output},
-    pipeline::Told,
+    output::{Json, Look, Output, file, terminal},
+    pipeline::{Told, tell_cut_looks},
     words::count,
 };
 use digest::Digest;
@@ -31,11 +28,10 @@ use replay::Replay;
 /// If a file cannot be read, or the result not be written.
 pub fn run(args: &Report) -> Result<(), Failure> {
     let mut replay = Replay::open(&args.files)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
     let written = match args.output {
-        ReportFormat::Evidence => evidence(replay, out, args.anonymize),
+        ReportFormat::Evidence => evidence(replay, terminal::bytes().context(OUT)?, args.anonymize),
         ReportFormat::Json => {
-            let mut output = Json::new(&mut out);
+            let mut output = Json::new(terminal::json());
             follow(&mut replay, |told| tell(&mut output, told)).and_then(|digest| {
                 output.summary(&digest.summary).context(OUT)?;
                 output.flush().context(OUT)?;
@@ -45,8 +41,8 @@ pub fn run(args: &Report) -> Result<(), Failure> {
         ReportFormat::Text => follow(&mut replay, |_| Ok(())).and_then(|digest| {
             // The page first: whoever reads the text may go away.
             page(args, &digest, &replay)?;
-            Ok(text::write(&digest, Look { details: true, ..Look::of_stdout(args.verbose) }, out)
-                .context(OUT)?)
+            let look = Look { details: true, ..Look::of_stdout(args.verbose) };
+            Ok(text::write(&digest, look, terminal::text()).context(OUT)?)
         }),
     };
     match written {
@@ -68,13 +64,15 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {
         digest.entry(&entry, replay.distance(number));
-        for told in replay.take(number, entry) {
+        replay.take(number, entry);
+        while let Some(told) = replay.told(number) {
             tell(&told).context(OUT)?;
             digest.told(told);
         }
     }
+    tell_cut_looks(replay.cut_looks());
     for sentence in replay.joined() {
-        eprintln!("why502: {sentence}");
+        crate::notice!("{sentence}");
     }
     digest.complete(replay.summary());
     Ok(digest)
@@ -82,18 +80,16 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
 
 /// Makes everything of evidence that can be made of one file: the text, the page, the lines, and evidence again.
 #[cfg(test)]
-fn everything(evidence: &[u8]) -> Result<Vec<u8>, Failure> {
+fn everything(evidence: &[u8]) -> Result<(), Failure> {
     let mut replay = Replay::of(evidence.to_vec())?;
-    let mut out = Vec::new();
-    let mut output = Json::new(&mut out);
+    let mut output = Json::new(io::sink());
     let digest = follow(&mut replay, |told| tell(&mut output, told))?;
     output.summary(&digest.summary).context(OUT)?;
     let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
     let page = html::page(&digest, &headers).context("the page cannot be made")?;
-    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, &mut out).context(OUT)?;
-    out.extend(page.into_bytes());
-    self::evidence(Replay::of(evidence.to_vec())?, &mut out, true)?;
-    Ok(out)
+    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, io::sink()).context(OUT)?;
+    drop((page, digest));
+    self::evidence(Replay::of(evidence.to_vec())?, io::sink(), true)
 }
 
 /// A line that live tracing wrote.
@@ -111,7 +107,7 @@ fn page(args: &Report, digest: &Digest, replay: &Replay) -> Result<(), Failure> 
     let Some(path) = &args.html else { return Ok(()) };
     let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
     let page = html::page(digest, &headers).context("the page cannot be made")?;
-    Ok(fs::write(path, page).with_context(|| format!("{} cannot be written", path.display()))?)
+    Ok(file::replace(path, page.as_bytes())?)
 }
 
 /// The evidence again.

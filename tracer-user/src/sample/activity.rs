@@ -1,9 +1,34 @@
 //! What a worker was found doing over the time of one exchange.
 
+use std::sync::Arc;
+
 use super::{Doing, Target};
 
 /// Different things that are told apart; what comes on top is only counted.
 const MOST_TARGETS: usize = 16;
+
+/// Room for what is told apart, in bytes: the longest path that there may be, and more. Names are about 30 bytes each.
+const MOST_BYTES: usize = 8_192;
+
+/// What one look found, as it is kept: what was waited for is shared by all the exchanges that waited for it.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It ran.
+    Running,
+    /// It waited for this.
+    Waiting(Arc<Target>),
+    /// It waited for something that is not kept, for want of room.
+    WaitingUnkept,
+}
+
+impl From<Doing> for Found {
+    fn from(doing: Doing) -> Self {
+        match doing {
+            Doing::Running => Self::Running,
+            Doing::Waiting(target) => Self::Waiting(Arc::new(target)),
+        }
+    }
+}
 
 /// All looks at the worker of one exchange. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,35 +36,39 @@ pub struct Activity {
     last_ns: u64,
     samples: u32,
     running: u32,
-    waits: Vec<(Target, u32)>,
+    waits: Vec<(Arc<Target>, u32)>,
     has_other_threads: bool,
 }
 
 impl Activity {
     /// Begins with a first look, at `ns` (monotonic). `has_other_threads` says that the thread looked at is not all of
     /// its process.
-    pub fn new(ns: u64, doing: Doing, has_other_threads: bool) -> Self {
+    pub fn new(ns: u64, found: &Found, has_other_threads: bool) -> Self {
         let mut activity = Self { last_ns: ns, samples: 0, running: 0, waits: Vec::new(), has_other_threads };
-        activity.add(ns, doing, has_other_threads);
+        activity.add(ns, found, has_other_threads);
         activity
     }
 
     /// Takes in a further look.
-    pub fn add(&mut self, ns: u64, doing: Doing, has_other_threads: bool) {
+    pub fn add(&mut self, ns: u64, found: &Found, has_other_threads: bool) {
         self.last_ns = ns;
-        self.samples += 1;
+        self.samples = self.samples.saturating_add(1);
         self.has_other_threads |= has_other_threads;
-        let target = match doing {
-            Doing::Running => {
-                self.running += 1;
+        let target = match found {
+            Found::Running => {
+                self.running = self.running.saturating_add(1);
                 return;
             }
-            Doing::Waiting(target) => target,
+            Found::Waiting(target) => target,
+            Found::WaitingUnkept => return,
         };
-        if let Some((_, samples)) = self.waits.iter_mut().find(|(known, _)| *known == target) {
-            *samples += 1;
+        if let Some((_, samples)) = self.waits.iter_mut().find(|(known, _)| known == target) {
+            *samples = samples.saturating_add(1);
         } else if self.waits.len() < MOST_TARGETS {
-            self.waits.push((target, 1));
+            let bytes: usize = self.waits.iter().map(|(known, _)| known.bytes()).sum();
+            if bytes + target.bytes() <= MOST_BYTES {
+                self.waits.push((Arc::clone(target), 1));
+            }
         }
     }
 
@@ -60,7 +89,8 @@ impl Activity {
 
     /// What it waited for, and in how many looks: the most frequent first.
     pub fn waits(&self) -> Vec<(&Target, u32)> {
-        let mut waits: Vec<_> = self.waits.iter().map(|(target, samples)| (target, *samples)).collect();
+        let mut waits: Vec<_> =
+            self.waits.iter().map(|(target, samples)| (target.as_ref(), *samples)).collect();
         waits.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
         waits
     }
@@ -75,12 +105,16 @@ impl Activity {
 mod tests {
     use super::*;
 
+    fn waiting(target: Target) -> Found {
+        Found::Waiting(Arc::new(target))
+    }
+
     #[test]
     fn looks_are_counted_by_what_they_found_the_most_frequent_first() {
-        let mut activity = Activity::new(1, Doing::Running, false);
-        activity.add(2, Doing::Waiting(Target::Lock), false);
+        let mut activity = Activity::new(1, &Found::Running, false);
+        activity.add(2, &waiting(Target::Lock), false);
         for ns in 3..6 {
-            activity.add(ns, Doing::Waiting(Target::Cpu), true);
+            activity.add(ns, &waiting(Target::Cpu), true);
         }
         assert_eq!((activity.samples(), activity.running(), activity.last_ns()), (5, 1, 5));
         assert_eq!(activity.waits(), [(&Target::Cpu, 3), (&Target::Lock, 1)]);
@@ -89,10 +123,10 @@ mod tests {
 
     #[test]
     fn ever_new_things_to_wait_for_take_no_more_room() {
-        let mut activity = Activity::new(0, Doing::Running, false);
+        let mut activity = Activity::new(0, &Found::Running, false);
         for number in 0..1_000 {
             let target = Target::File(format!("/{number}").into());
-            activity.add(number, Doing::Waiting(target), false);
+            activity.add(number, &waiting(target), false);
         }
         assert_eq!((activity.samples(), activity.waits().len()), (1_001, MOST_TARGETS));
     }

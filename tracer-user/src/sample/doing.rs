@@ -12,7 +12,7 @@ pub enum Doing {
 }
 
 /// The other end of a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// Over TCP.
     Tcp(SocketAddr),
@@ -23,7 +23,7 @@ pub enum Peer {
 }
 
 /// What a thread waited for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// What this peer sends, or that it takes what it is sent.
     Peer(Peer),
@@ -61,6 +61,35 @@ pub enum Target {
     Stopped,
     /// Something else, by the name of the system call or of the kernel's function.
     Kernel(String),
+}
+
+impl Target {
+    /// How many bytes it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let named = match self {
+            Self::Peer(Peer::Unix(path))
+            | Self::Connecting(Peer::Unix(path))
+            | Self::File(path)
+            | Self::FileLock(path) => path.as_os_str().len(),
+            Self::Pipe(Some(name)) | Self::Child(Some(name)) | Self::Disk(name) | Self::Kernel(name) => {
+                name.len()
+            }
+            Self::Sleep(call) | Self::Events(call) => call.len(),
+            Self::Peer(Peer::Tcp(_) | Peer::Udp(_))
+            | Self::Connecting(Peer::Tcp(_) | Peer::Udp(_))
+            | Self::Request
+            | Self::ResponseTaken
+            | Self::Connection
+            | Self::Socket
+            | Self::Lock
+            | Self::Pipe(None)
+            | Self::Child(None)
+            | Self::Signal
+            | Self::Cpu
+            | Self::Stopped => 0,
+        };
+        size_of::<Self>() + named
+    }
 }
 
 impl fmt::Display for Peer {

@@ -13,7 +13,7 @@ mod words;
 use std::{collections::HashMap, net::SocketAddr, thread, time::Duration};
 
 pub use activities::Activities;
-pub use activity::Activity;
+pub use activity::{Activity, Found};
 pub use doing::{Doing, Peer, Target};
 use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;

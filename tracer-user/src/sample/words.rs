@@ -174,8 +174,8 @@ mod tests {
 
     fn activity(looks: &[(Doing, u32)]) -> Activity {
         let mut all = looks.iter().flat_map(|(doing, samples)| (0..*samples).map(|_| doing.clone()));
-        let mut activity = Activity::new(0, all.next().unwrap(), false);
-        all.for_each(|doing| activity.add(0, doing, false));
+        let mut activity = Activity::new(0, &all.next().unwrap().into(), false);
+        all.for_each(|doing| activity.add(0, &doing.into(), false));
         activity
     }
 
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn one_thread_of_many_is_not_the_whole_worker() {
-        let thread = Activity::new(0, Doing::Waiting(Target::Lock), true);
+        let thread = Activity::new(0, &Doing::Waiting(Target::Lock).into(), true);
         assert_eq!(
             thread.sentence("it"),
             "In the one sample taken, the thread that took the request up waited for a lock (futex)."

@@ -1,5 +1,6 @@
 //! Packages of any suite of Debian's archive, fetched by apt and unpacked in folders of the project's own. The machine's apt says where the
-//! mirror is and how to reach it; its sources, its lists and its packages stay as they are.
+//! mirror is and how to reach it; its sources, its lists and its packages stay as they are. What is fetched is what Debian's keys have
+//! signed, or nothing: an apt that knows no settings of the machine's accepts no other.
 
 use std::{
     fs,
@@ -83,7 +84,8 @@ impl Suite {
                  Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"{folder}/parts\";\n\
                  Dir::State::lists \"{folder}/lists\";\nDir::State::status \"{folder}/status\";\n\
                  Dir::State::extended_states \"{folder}/extended\";\nDir::Cache \"{folder}/cache\";\n\
-                 Acquire::Languages \"none\";\nAPT::Update::Error-Mode \"any\";\nDebug::NoLocking \"true\";\n{reach}"
+                 Acquire::Languages \"none\";\nAPT::Update::Error-Mode \"any\";\n\
+                 APT::Get::AllowUnauthenticated \"false\";Acquire::AllowInsecureRepositories \"false\";\nDebug::NoLocking \"true\";\n{reach}"
             ),
         )?;
         Ok(())

@@ -23,7 +23,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{args::Format, failure::Failure, output::Look};
+use crate::{
+    args::Format,
+    failure::Failure,
+    output::{Look, terminal},
+};
 
 /// A claim that goes around, and what became of it here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +71,18 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     let may = thread::spawn(arena::enter).join().map_err(|_| anyhow!("a thread panicked"))?;
     may.map_err(|error| Failure::CannotTrace(format!("{error:#}")))?;
     let findings = measure()?;
-    let mut stdout = io::stdout().lock();
     let written = match format {
-        Format::Json => json::write(&mut stdout, &findings),
-        Format::Text => stdout.write_all(text::render(&findings, &Look::of_stdout(false)).as_bytes()),
+        Format::Json => {
+            let mut stdout = terminal::json();
+            json::write(&mut stdout, &findings).and_then(|()| stdout.flush())
+        }
+        Format::Text => {
+            let mut stdout = terminal::text();
+            let text = text::render(&findings, &Look::of_stdout(false));
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        }
     };
-    match written.and_then(|()| stdout.flush()) {
+    match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other.context("standard output cannot be written")?),
     }

@@ -12,7 +12,7 @@ use crate::{
     backlog::{Asked, Balance, Check, Outcome, Overflow, Queue, Stage},
     cause::WallClock as _,
     clock::{distance, monotonic_ns},
-    output::{Look, paragraph, printable},
+    output::{Look, paragraph, printable, terminal::printable_lines},
     words::{count, span, times},
 };
 
@@ -48,7 +48,7 @@ impl<W: Write> Text<W> {
     fn say(&mut self, text: &str) -> io::Result<()> {
         match &self.live {
             Some(bar) => {
-                bar.println(text.trim_end());
+                bar.println(printable_lines(text.trim_end()));
                 Ok(())
             }
             None => self.out.write_all(text.as_bytes()),
@@ -228,7 +228,7 @@ impl<W: Write> Output for Text<W> {
         let table = if queues.is_empty() { format!("{none}\n") } else { self.table(queues, moment) };
         match (&self.live, moment) {
             (Some(bar), Moment::Running) => {
-                bar.set_message(table.trim_end().to_owned());
+                bar.set_message(printable_lines(table.trim_end()).into_owned());
                 bar.tick();
             }
             (_, Moment::Last) => {

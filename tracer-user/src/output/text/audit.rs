@@ -3,13 +3,9 @@
 use anstyle::AnsiColor;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{
-    Look,
-    paragraph::{paragraph, printable},
-    summary::counted,
-    units,
-};
+use super::{Look, paragraph::paragraph, summary::counted, units};
 use crate::audit::{Listed, Report, Unexplained, Unlogged};
+use crate::output::printable;
 
 /// The audit, with an empty line before it.
 pub fn render(report: &Report, look: &Look, zone: &TimeZone) -> String {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::Output;
+use super::{Output, printable};
 use crate::{
     audit::Report,
     cause::Cause,
@@ -20,8 +20,8 @@ mod summary;
 mod units;
 
 pub use look::Look;
+pub(crate) use paragraph::paragraph;
 use paragraph::{pad, width};
-pub(crate) use paragraph::{paragraph, printable};
 
 /// Where the lines under a verdict begin: below its status.
 const INDENT: usize = 14;

