@@ -29,6 +29,10 @@ pub enum Fault {
     ExitUnread,
     /// Reads the request and sends nothing.
     Mute,
+    /// Reads the request, and a timer of its own sends it SIGTERM a moment later.
+    Timer,
+    /// Reads the request, and its own alarm ends it a moment later.
+    Alarm,
     /// Answers, and exits without closing.
     AnswerAndExit,
     /// Answers, and closes with linger 0.
@@ -45,7 +49,7 @@ pub enum Fault {
     Answer,
 }
 
-const NAMES: [(Fault, &str); 14] = [
+const NAMES: [(Fault, &str); 16] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
@@ -53,6 +57,8 @@ const NAMES: [(Fault, &str); 14] = [
     (Fault::Exit, "exit"),
     (Fault::ExitUnread, "exit-unread"),
     (Fault::Mute, "mute"),
+    (Fault::Timer, "timer"),
+    (Fault::Alarm, "alarm"),
     (Fault::AnswerAndExit, "answer-and-exit"),
     (Fault::AnswerAndReset, "answer-and-reset"),
     (Fault::StallMidway, "stall-midway"),

@@ -261,8 +261,12 @@ pub struct Stats {
     pub unattributed: u64,
     /// Victims whose fate is open: while zero, most events need no look.
     pub open: u64,
-    /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
+    /// Returns of functions that kretprobes missed, as far as the same thread called the function again, and calls that found no room.
     pub returns_missed: u64,
+    /// Clients that found no room in the table, and drops of who may have been one that was pushed out.
+    pub clients_unkept: u64,
+    /// Connections that were accepted and whose wait is not known, for others have pushed them out.
+    pub waits_unkept: u64,
 }
 
 /// What userspace knows only after it has attached the hooks.

@@ -8,6 +8,7 @@ use crate::{
     kernel,
     maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
     nginx_end,
+    put::put,
 };
 
 #[inline(always)]
@@ -35,16 +36,18 @@ fn count_awaited(by: u64) {
     }
 }
 
-/// From now on, this thread's next act is told.
+/// From now on, this thread's next act is told. Returns whether there is room for that.
 #[inline(always)]
-pub fn await_next(id: ConnectionId) {
+pub fn await_next(id: ConnectionId) -> bool {
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
     let awaited = Awaited { id, closed_ns: now(), turned_to: 0 };
-    if AWAITING.insert(thread, &awaited, 0).is_ok() && is_new {
+    let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
+    if is_kept && is_new {
         count_awaited(1);
     }
+    is_kept
 }
 
 /// The thread receives from `sk`: if it comes to no act before that, its next one belongs to something else.
@@ -67,12 +70,15 @@ pub fn thread_ends() {
     }
 }
 
-/// The network ended a connection: its process's next act is told from when it closes the socket.
+/// The network ended a connection: its process's next act is told from when it closes the socket. Returns whether there is room for
+/// that.
 #[inline(always)]
-pub fn await_close(id: ConnectionId) {
-    if BROKEN.insert(id.sock, id.connect_ns, 0).is_ok() {
+pub fn await_close(id: ConnectionId) -> bool {
+    let is_kept = put!(BROKEN, id.sock, id.connect_ns, acts_unkept);
+    if is_kept {
         count_awaited(1);
     }
+    is_kept
 }
 
 #[inline(always)]
@@ -180,7 +186,8 @@ pub fn destroyed(sk: u64) {
             if nginx_end::is_open(id) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
-                await_next(id);
+                // Its record is told already: what is lost here shows as no act at all.
+                let _counted = await_next(id);
             }
             count_awaited(u64::MAX);
         }

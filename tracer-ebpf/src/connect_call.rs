@@ -16,7 +16,9 @@ use crate::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
         PATHS, UNIX_LISTENERS, WORKERS, count, watch_port,
     },
-    nginx_end, share,
+    nginx_end,
+    put::put,
+    share,
     tell::tell,
     trust,
     unix_end::NO_PORT,
@@ -95,7 +97,15 @@ pub fn called(fd: u64, address: u64, len: u64) {
     }
     // SAFETY: the helper takes nothing.
     call.start_ns = unsafe { bpf_ktime_get_ns() };
-    let _evicts = CONNECTING.insert(kernel::thread(), &*call, 0);
+    put!(CONNECTING, kernel::thread(), &*call, untracked);
+}
+
+/// The running thread ends: a connect that was not seen to return does not.
+#[inline(always)]
+pub fn thread_ends() {
+    if ATTACHED.get(0).is_some_and(|attached| attached.system_calls != 0) {
+        let _gone = CONNECTING.remove(kernel::thread());
+    }
 }
 
 /// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
@@ -221,7 +231,10 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {
-        let _evicts = PATHS.insert(sk, &call.path, 0);
+        if !put!(PATHS, sk, &call.path, untracked) {
+            let _gone = EXCHANGES.remove(sk);
+            return;
+        }
         nginx.listener_first = look(&call.path);
     }
     if ret < 0 {
@@ -233,6 +246,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
         nginx_end::ends(exchange);
         tell(exchange, false);
+        let _gone = PATHS.remove(sk);
         let _gone = EXCHANGES.remove(sk);
         return;
     }

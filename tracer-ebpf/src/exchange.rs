@@ -186,6 +186,8 @@ pub mod nginx_flag {
     /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
     /// cookies were off.
     pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;
+    /// Something of this exchange found no room in a table, or may have been pushed out of one.
+    pub const FACTS_LOST: u32 = 1 << 14;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -267,7 +269,46 @@ pub struct NginxEnd {
     pub icmp: Icmp,
 }
 
-/// The first fatal signal that another process sent, as `signal_generate` saw it.
+/// Where a signal came from.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Not told: so in evidence of before there was this.
+    Untold = 0,
+    /// A process sent it, by a system call.
+    Process = 1,
+    /// A POSIX timer (`timer_create`).
+    Timer = 2,
+    /// The kernel, of its own accord or for a terminal, an alarm, a limit.
+    Kernel = 3,
+    /// A fault of the process's own.
+    Fault = 4,
+    /// Its parent's death, at which it had asked for this signal (`PR_SET_PDEATHSIG`).
+    ParentDeath = 5,
+    /// An event on a file or a message queue at which somebody had asked for this signal, or a process that forged such a code.
+    Event = 6,
+    /// It was pushed out or found no room.
+    Lost = 7,
+}
+
+impl Origin {
+    /// The origin with this number, if there is one.
+    pub const fn from_u16(number: u16) -> Option<Self> {
+        match number {
+            0 => Some(Self::Untold),
+            1 => Some(Self::Process),
+            2 => Some(Self::Timer),
+            3 => Some(Self::Kernel),
+            4 => Some(Self::Fault),
+            5 => Some(Self::ParentDeath),
+            6 => Some(Self::Event),
+            7 => Some(Self::Lost),
+            _ => None,
+        }
+    }
+}
+
+/// A fatal signal, as `signal_generate` saw it: the last one that was not the process's own, or its own where nobody had sent it before.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -275,16 +316,18 @@ pub struct NginxEnd {
 )]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Signal {
-    /// When it was sent.
+    /// When it was sent; zero where none is known.
     pub ns: u64,
     /// The signal's number.
     pub number: u32,
-    /// `si_code`: 0 (`SI_USER`) for kill(2), 0x80 (`SI_KERNEL`), or a fault's own code.
+    /// `si_code`: 0 (`SI_USER`) for kill(2), 0x80 (`SI_KERNEL`), or a fault's own code; a sender may forge it.
     pub code: i32,
-    /// Who sent it; for a fault, the victim itself.
+    /// Who sent it, or whose death it was sent at; all zero for another [`Origin`].
     pub sender: Task,
-    /// One where the sender is the victim's parent process.
-    pub from_parent: u32,
+    /// One where that is the victim's parent process.
+    pub from_parent: u16,
+    /// An [`Origin`].
+    pub origin: u16,
     /// One where the kernel sent it because memory ran out (`mark_victim`).
     pub out_of_memory: u32,
 }

@@ -11,7 +11,7 @@ use tracer_ebpf::MISSING;
 
 use crate::{kernel::layout, maps::count};
 
-/// The arguments of functions that kprobes are inside of, by [`call`].
+/// The arguments of functions that kprobes are inside of, by [`call`]. One that is pushed out shows as a return without a call.
 #[map]
 pub static CALLS: LruHashMap<u64, [u64; 3]> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -119,10 +119,13 @@ macro_rules! on_kretprobe {
         #[aya_ebpf::macros::kretprobe]
         pub fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
             // SAFETY: copied out at once.
-            if let Some($arguments) = unsafe { $crate::function::CALLS.get($crate::function::call($number)) }.copied() {
-                let _gone = $crate::function::CALLS.remove($crate::function::call($number));
-                let $returned = ctx.ret::<u64>();
-                $body;
+            match unsafe { $crate::function::CALLS.get($crate::function::call($number)) }.copied() {
+                Some($arguments) => {
+                    let _gone = $crate::function::CALLS.remove($crate::function::call($number));
+                    let $returned = ctx.ret::<u64>();
+                    $body;
+                }
+                None => $crate::maps::count!(returns_missed, 1),
             }
             0
         }

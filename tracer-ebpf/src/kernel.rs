@@ -24,6 +24,7 @@ pub static FILTERS: Filters = Filters {
     netns: 0,
     counts_upstreams: 0,
     trusts_all: 0,
+    stack_bytes: 0,
 };
 
 /// `PF_EXITING`, include/linux/sched.h.
@@ -345,13 +346,34 @@ fn current_comm() -> [u8; COMM_LEN] {
     unsafe { core::mem::transmute::<[u64; WORDS], [u8; COMM_LEN]>(name) }
 }
 
+/// The address of the running task.
+#[inline(always)]
+pub fn current_task() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_current_task() }
+}
+
 /// The exit code of the running task, if it is exiting (`do_exit` sets both before it closes files).
 #[inline(always)]
 pub fn current_exit() -> Option<u32> {
-    // SAFETY: the helper takes nothing and returns the address of the running task.
-    let task = unsafe { bpf_get_current_task() };
+    let task = current_task();
     let flags: u32 = read(task, layout!(task_flags));
     (flags & PF_EXITING != 0).then(|| read(task, layout!(task_exit_code)))
+}
+
+/// When the process that `task` is a thread of began.
+#[inline(always)]
+pub fn began(task: u64) -> u64 {
+    read(read(task, layout!(task_leader)), layout!(task_start_time))
+}
+
+/// Whether an address lies on the running task's own stack in the kernel: a system call of that task has put there what it points to, or a
+/// fault has. Interrupts have stacks of their own.
+#[inline(always)]
+pub fn is_on_stack(address: u64) -> bool {
+    let task = current_task();
+    let stack: u64 = read(task, layout!(task_stack));
+    stack != 0 && address.wrapping_sub(stack) < u64::from(filter!(stack_bytes))
 }
 
 /// The running thread, as userspace numbers it.
@@ -363,8 +385,7 @@ pub fn thread() -> u32 {
 /// The process id of the running task's parent.
 #[inline(always)]
 pub fn current_parent() -> u32 {
-    // SAFETY: as above.
-    let task = unsafe { bpf_get_current_task() };
+    let task = current_task();
     read(read(task, layout!(task_parent)), layout!(task_tgid))
 }
 
@@ -378,8 +399,7 @@ pub fn is_stream(sk: u64) -> bool {
 /// The sock behind a descriptor of the running process; zero, or an address that no map knows, for anything else.
 #[inline(always)]
 pub fn sock_of(fd: u64) -> u64 {
-    // SAFETY: as above.
-    let task = unsafe { bpf_get_current_task() };
+    let task = current_task();
     let files: u64 = read(task, layout!(task_files));
     let table: u64 = read(files, layout!(files_fdt));
     let entries: u64 = read(table, layout!(fdtable_fd));

@@ -131,6 +131,8 @@ layout! {
     mm_exe: "mm_struct.exe_file",
     /// A file's inode.
     file_inode: "file.f_inode",
+    /// Its stack in the kernel.
+    task_stack: "task_struct.stack",
     /// PF_EXITING and others.
     task_flags: "task_struct.flags",
     /// What wait(2) will say.
@@ -257,6 +259,8 @@ pub struct Filters {
     pub counts_upstreams: u32,
     /// One where whoever has the name is watched, whoever runs him.
     pub trusts_all: u32,
+    /// How large a task's stack in the kernel is at least, in bytes (`THREAD_SIZE`).
+    pub stack_bytes: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.

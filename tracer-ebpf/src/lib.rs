@@ -15,7 +15,7 @@ mod stats;
 
 pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
-    PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
+    Origin, PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE,

@@ -10,8 +10,6 @@ mod connect_call;
 #[cfg(target_arch = "bpf")]
 mod copies;
 #[cfg(target_arch = "bpf")]
-mod death;
-#[cfg(target_arch = "bpf")]
 mod freestanding;
 #[cfg(target_arch = "bpf")]
 mod function;
@@ -33,6 +31,13 @@ mod packet_drop;
 mod ports;
 #[cfg(target_arch = "bpf")]
 mod preemption;
+#[cfg(target_arch = "bpf")]
+mod process;
+#[cfg(target_arch = "bpf")]
+mod put;
+#[cfg(target_arch = "bpf")]
+#[expect(dead_code, reason = "the other binary forgets what is there, too")]
+mod recent;
 #[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]

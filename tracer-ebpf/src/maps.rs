@@ -1,10 +1,30 @@
-//! The maps. All are bounded; what does not fit is counted in [`Stats`].
+//! The maps. All are bounded, and what finds no room is counted in [`Stats`]: [`crate::put`]. Where anybody can fill one, it is rows of
+//! places ([`crate::recent`]), in which it shows that something was pushed out. Whatever touches one exchange alone marks it
+//! (`FACTS_LOST`, `Origin::Lost`), and its verdict is incomplete; the others are not.
+//!
+//! | map | who fills it | when it is full | what that touches |
+//! |---|---|---|---|
+//! | `EXCHANGES`, `CONNECTING`, `PATHS` | nginx | `untracked` | such exchanges have no verdict |
+//! | `WORKERS`, `HANDSHAKES`, `VISITORS` | nginx, clients of the listeners asked for | `workers_untracked` | all verdicts of that time |
+//! | `JOINING` (rows) | nginx | `HANDSHAKES` takes it | |
+//! | `AWAITING`, `BROKEN` | nginx | `acts_unkept`, marked | timeouts and clients that left |
+//! | `PROCESSES` | processes that took up an exchange | `processes_unkept`; on a unix socket whose end is not seen itself, marked | deaths |
+//! | `ENDED` (queue) | those that end | the oldest is forgotten | as above, if nginx has not closed by then |
+//! | `SIGNALS` | whoever may signal a worker | `signals_unkept`, marked | who sent what a worker died of |
+//! | `BESIDE` (rows) | whoever signals anybody | the oldest goes; a worker's own signal has no sender then, marked | the same, of a worker's first exchange |
+//! | `RESETS` (rows) | whoever has a connection refused | the oldest goes; `packets_unkept`, marked | refused, reset |
+//! | `DROPS`, `DROPS_BESIDE` (rows) | whoever sends packets that are dropped | the same | connect timeouts, full queues |
+//! | `ABANDONED`, `HOLDERS` | workers that nginx gave up | `afterwards_unkept` | no verdict: how long they went on |
+//! | `UPSTREAMS`, `UNIX_UPSTREAMS` | nginx | `upstreams_unkept` | no verdict: counts by upstream |
+//! | `PEERS` (LRU) | nginx, at each connection that address translation moved | who was not used for longest goes | looks at a queue elsewhere, until the next connection |
+//! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |
+//! | `SEEN`, `READ`, `PORTS` | anybody | an event is seen twice, a socket looked up once more | nothing |
 
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, PATH_LEN, PacketDrop, RING_BYTES, Reset, Signal, Stats, WorkerEnd};
+use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd};
 
 pub use crate::{
     address::ListenerKey,
@@ -59,15 +79,6 @@ pub struct Connecting {
     pub path: [u8; PATH_LEN],
 }
 
-/// How a process ended.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Death {
-    pub ns: u64,
-    pub exit_code: u32,
-    pub reserved: u32,
-}
-
 /// Records for userspace.
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
@@ -102,23 +113,15 @@ pub static SERVED: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
 
 /// Who connected to them, by the worker's socket.
 #[map]
-pub static VISITORS: LruHashMap<u64, Visitor> = LruHashMap::with_max_entries(16_384, 0);
+pub static VISITORS: HashMap<u64, Visitor> = HashMap::with_max_entries(16_384, 0);
 
 /// Exchanges that have ended, by upstream.
 #[map]
-pub static UPSTREAMS: LruHashMap<Endpoint, u64> = LruHashMap::with_max_entries(1_024, 0);
+pub static UPSTREAMS: HashMap<Endpoint, u64> = HashMap::with_max_entries(1_024, 0);
 
 /// The same by unix socket.
 #[map]
-pub static UNIX_UPSTREAMS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(256, 0);
-
-/// First senders of fatal signals, by `tgid << 32 | signal`.
-#[map]
-pub static SIGNALS: LruHashMap<u64, Signal> = LruHashMap::with_max_entries(2_048, 0);
-
-/// Resets this host sent, by the sequence number they answer.
-#[map]
-pub static RESETS: LruHashMap<u32, Reset> = LruHashMap::with_max_entries(8_192, 0);
+pub static UNIX_UPSTREAMS: HashMap<[u8; PATH_LEN], u64> = HashMap::with_max_entries(256, 0);
 
 /// Connections closed unfinished, by the thread that closed them.
 #[map]
@@ -128,22 +131,13 @@ pub static AWAITING: HashMap<u32, Awaited> = HashMap::with_max_entries(4_096, 0)
 #[map]
 pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 
-/// Packets of handshakes that were dropped, by the sequence number of the client's SYN.
-#[map]
-pub static DROPS: LruHashMap<u32, PacketDrop> = LruHashMap::with_max_entries(4_096, 0);
-
-/// The same for packets of ports that no upstream of ours is known to use: address translation may have put them there. Kept
-/// apart, so that they cannot push out the others.
-#[map]
-pub static DROPS_BESIDE: LruHashMap<u32, PacketDrop> = LruHashMap::with_max_entries(4_096, 0);
-
 /// Connect calls under way, by thread. Only while system calls are traced.
 #[map]
-pub static CONNECTING: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(1_024, 0);
+pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(1_024, 0);
 
 /// The paths of unix exchanges, by nginx's socket.
 #[map]
-pub static PATHS: LruHashMap<u64, [u8; PATH_LEN]> = LruHashMap::with_max_entries(16_384, 0);
+pub static PATHS: HashMap<u64, [u8; PATH_LEN]> = HashMap::with_max_entries(16_384, 0);
 
 /// Unix listeners by path.
 #[map]
@@ -151,15 +145,11 @@ pub static UNIX_LISTENERS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_ma
 
 /// Open worker ends of unix exchanges that nginx gave up, by their socket.
 #[map]
-pub static ABANDONED: LruHashMap<u64, WorkerEnd> = LruHashMap::with_max_entries(1_024, 0);
+pub static ABANDONED: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(1_024, 0);
 
 /// The newest of them that a process has, by process.
 #[map]
-pub static HOLDERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1_024, 0);
-
-/// Processes that ended lately.
-#[map]
-pub static DEATHS: LruHashMap<u32, Death> = LruHashMap::with_max_entries(2_048, 0);
+pub static HOLDERS: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
 
 /// The socket that entered CLOSE last on each CPU's behalf, see [`crate::aftermath`].
 #[map]
@@ -207,9 +197,9 @@ macro_rules! count {
 }
 pub(crate) use count;
 
-/// Adds to one entry of a map of counters.
+/// Adds to one entry of a map of counters by upstream.
 #[inline(always)]
-pub fn add<K>(counters: &LruHashMap<K, u64>, key: &K, by: u64) {
+pub fn add<K>(counters: &HashMap<K, u64>, key: &K, by: u64) {
     match counters.get_ptr_mut(key) {
         // SAFETY: preallocated map memory; the instruction is that of `count`.
         Some(counter) => unsafe {
@@ -220,8 +210,7 @@ pub fn add<K>(counters: &LruHashMap<K, u64>, key: &K, by: u64) {
                 options(nostack),
             );
         },
-        None => {
-            let _evicts = counters.insert(key, &by, 0);
-        }
+        None if counters.insert(key, &by, 0).is_err() => count!(upstreams_unkept, by),
+        None => {}
     }
 }

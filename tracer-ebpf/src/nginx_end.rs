@@ -11,7 +11,9 @@ use crate::{
         ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, UNIX_UPSTREAMS, UPSTREAMS,
         WANTED, add, count, port_is_watched, watch_port,
     },
-    packet_drop, reset, share,
+    packet_drop,
+    recent::Found,
+    reset, share,
     tell::tell,
     trust, worker_end,
 };
@@ -477,11 +479,24 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     // In SYN_SENT the first unacknowledged byte is the SYN itself.
     let isn = if nginx.handshake == 0 { snd_una } else { (nginx.handshake >> 32) as u32 - 1 };
     let first = if nginx.old_state == tcp_state::SYN_SENT { isn } else { isn.wrapping_add(1) };
-    if let Some(reset) = reset::of_packet(first, nginx.connect_ns) {
-        nginx.reset = reset;
+    let mut is_lost = false;
+    match reset::of_packet(first, nginx.connect_ns) {
+        Found::It(reset) => nginx.reset = reset,
+        Found::MaybePushedOut if nginx.flags & nginx_flag::RESET_RECEIVED != 0 => {
+            nginx.flags &= !nginx_flag::OWN_RESETS_SEEN;
+            is_lost = true;
+        }
+        Found::MaybePushedOut | Found::Nothing => {}
     }
-    if let Some(dropped) = packet_drop::of_handshake(isn, nginx.connect_ns) {
-        nginx.dropped = dropped;
+    match packet_drop::of_handshake(isn, nginx.connect_ns) {
+        Found::It(dropped) => nginx.dropped = dropped,
+        // Of a connection that came to a worker, nothing was dropped that matters.
+        Found::MaybePushedOut if nginx.worker_sock == 0 => is_lost = true,
+        Found::MaybePushedOut | Found::Nothing => {}
+    }
+    if is_lost {
+        nginx.flags |= nginx_flag::FACTS_LOST;
+        count!(packets_unkept, 1);
     }
 }
 

@@ -1,13 +1,24 @@
 //! Packets of handshakes that this host drops: why a SYN went unanswered.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
 use tracer_ebpf::{DropReason, PacketDrop};
 
 use crate::{
     kernel::{layout, read},
-    maps::{ATTACHED, DROPS, DROPS_BESIDE, port_is_watched},
+    maps::{ATTACHED, port_is_watched},
+    recent::{self, Found, Row},
     tcp_header::{ACK, SYN, TcpHeader, header, tcp_header},
 };
+
+/// Packets of handshakes that were dropped, by the sequence number of the client's SYN.
+#[map]
+static DROPS: Array<Row<PacketDrop>> = Array::with_max_entries(MASK as u32 + 1, 0);
+
+/// The same for packets of ports that no upstream of ours is known to use: address translation may have put them there. Kept
+/// apart, so that they cannot push out the others.
+#[map]
+static DROPS_BESIDE: Array<Row<PacketDrop>> = Array::with_max_entries(MASK as u32 + 1, 0);
+const MASK: u64 = 1_023;
 
 /// The reasons that explain a failed exchange; the others are none of our business.
 #[inline(always)]
@@ -73,22 +84,27 @@ fn note(header: &TcpHeader, reason: DropReason) {
     // SAFETY: the helper takes nothing.
     let ns = unsafe { bpf_ktime_get_ns() };
     if port_is_watched(u16::from_be(header.dest)) || port_is_watched(u16::from_be(header.source)) {
-        // SAFETY: the entry is copied out at once.
-        let before = unsafe { DROPS.get(isn).map_or(0, |drop| drop.packets) };
-        let drop = PacketDrop { ns, reason: reason as u32, packets: before + 1 };
-        let _evicts = DROPS.insert(isn, &drop, 0);
+        count_in(&DROPS, isn, ns, reason);
     } else if header.flags & SYN != 0 {
-        // SAFETY: the entry is copied out at once.
-        let before = unsafe { DROPS_BESIDE.get(isn).map_or(0, |drop| drop.packets) };
-        let drop = PacketDrop { ns, reason: reason as u32, packets: before + 1 };
-        let _evicts = DROPS_BESIDE.insert(isn, &drop, 0);
+        count_in(&DROPS_BESIDE, isn, ns, reason);
     }
+}
+
+#[inline(always)]
+fn count_in(table: &Array<Row<PacketDrop>>, isn: u32, ns: u64, reason: DropReason) {
+    let before = match recent::find::<_, MASK>(table, u64::from(isn), 1, 1) {
+        Found::It(drop) => drop.packets,
+        Found::Nothing | Found::MaybePushedOut => 0,
+    };
+    let drop = PacketDrop { ns, reason: reason as u32, packets: before + 1 };
+    recent::note::<_, MASK>(table, u64::from(isn), ns, &drop);
 }
 
 /// What was dropped of the handshake whose SYN has this sequence number, since `connect_ns`.
 #[inline(always)]
-pub fn of_handshake(isn: u32, connect_ns: u64) -> Option<PacketDrop> {
-    // SAFETY: the entries are copied out at once.
-    let (drop, beside) = unsafe { (DROPS.get(isn).copied(), DROPS_BESIDE.get(isn).copied()) };
-    drop.or(beside).filter(|drop| drop.ns >= connect_ns)
+pub fn of_handshake(isn: u32, connect_ns: u64) -> Found<PacketDrop> {
+    match recent::find::<_, MASK>(&DROPS, u64::from(isn), connect_ns, connect_ns) {
+        Found::Nothing => recent::find::<_, MASK>(&DROPS_BESIDE, u64::from(isn), connect_ns, connect_ns),
+        found => found,
+    }
 }

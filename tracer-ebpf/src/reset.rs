@@ -1,12 +1,17 @@
 //! Resets that this host sends: the other end's proof of a refusal.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
 use tracer_ebpf::{Reset, tcp_state};
 
 use crate::{
     kernel::{layout, read},
-    maps::RESETS,
+    recent::{self, Found, Row},
 };
+
+/// Resets that this host sent, by the sequence number they answer.
+#[map]
+static RESETS: Array<Row<Reset>> = Array::with_max_entries(MASK as u32 + 1, 0);
+const MASK: u64 = 2_047;
 
 /// Offset of the sequence number in `struct tcphdr`, whose layout is the protocol's.
 const SEQ: u32 = 4;
@@ -29,13 +34,11 @@ pub fn sent(sk: u64, skb: u64, reason: u32) {
         by_listener: u32::from(sk != 0 && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN),
         reserved: 0,
     };
-    let _evicts = RESETS.insert(u32::from_be(seq), &reset, 0);
+    recent::note::<_, MASK>(&RESETS, u64::from(u32::from_be(seq)), reset.ns, &reset);
 }
 
 /// The reset that answered the packet with this sequence number, sent since `connect_ns`.
 #[inline(always)]
-pub fn of_packet(seq: u32, connect_ns: u64) -> Option<Reset> {
-    // SAFETY: the entry is copied out at once.
-    let reset = unsafe { RESETS.get(seq) }.copied()?;
-    (reset.ns >= connect_ns).then_some(reset)
+pub fn of_packet(seq: u32, connect_ns: u64) -> Found<Reset> {
+    recent::find::<_, MASK>(&RESETS, u64::from(seq), connect_ns, connect_ns)
 }

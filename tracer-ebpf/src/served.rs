@@ -6,6 +6,7 @@ use tracer_ebpf::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
 use crate::{
     kernel::{self, filter},
     maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count, watch_port},
+    put::put,
     worker_end,
 };
 
@@ -48,7 +49,7 @@ pub fn begins(sk: u64, handshake: u64) {
     worker.local = local;
     watch_port(local.port);
     let visitor = Visitor { handshake, peer: kernel::remote(sk), reserved: 0 };
-    let _evicts = VISITORS.insert(sk, &visitor, 0);
+    put!(VISITORS, sk, &visitor, workers_untracked);
 }
 
 /// It ended. One that was answered and closed by its worker first, which lives on, ended plainly well.

@@ -1,51 +1,59 @@
 //! What is only counted.
 
-/// Counters of the kernel side, for each CPU; each but `stood_in` only grows.
-#[repr(C)]
-#[cfg_attr(
-    feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
-)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stats {
-    /// Exchanges that passed the filters and have ended, well or not.
-    pub exchanges: u64,
-    /// Connections that passed the filters.
-    pub connections: u64,
-    /// Connections that were not watched because the table of open ones was full.
-    pub untracked: u64,
-    /// Worker ends that were not watched for the same reason.
-    pub workers_untracked: u64,
-    /// Records that the full ring buffer refused.
-    pub lost: u64,
-    /// Sends of our processes on unix sockets that are connected to a path and not watched.
-    pub unix_seen: u64,
-    /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
-    pub stood_in: u64,
-    /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
-    pub returns_missed: u64,
-    /// TCP connections of processes that have the name and are not trusted: not watched.
-    pub strangers: u64,
-    /// Their sends on unix sockets, and their connects where those are seen.
-    pub unix_strangers: u64,
+macro_rules! counters {
+    ($($(#[$meta:meta])* $field:ident,)*) => {
+        /// Counters of the kernel side, for each CPU; each but `stood_in` only grows.
+        #[repr(C)]
+        #[cfg_attr(
+            feature = "user",
+            derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct Stats {
+            $($(#[$meta])* pub $field: u64,)*
+        }
+
+        impl Stats {
+            /// Both together. One CPU may take back what another has counted.
+            #[must_use]
+            pub const fn and(self, other: Self) -> Self {
+                Self { $($field: self.$field.wrapping_add(other.$field),)* }
+            }
+        }
+    };
 }
 
-impl Stats {
-    /// Both together.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self {
-            exchanges: self.exchanges + other.exchanges,
-            connections: self.connections + other.connections,
-            untracked: self.untracked + other.untracked,
-            workers_untracked: self.workers_untracked + other.workers_untracked,
-            lost: self.lost + other.lost,
-            unix_seen: self.unix_seen + other.unix_seen,
-            // One CPU may take back what another has counted.
-            stood_in: self.stood_in.wrapping_add(other.stood_in),
-            returns_missed: self.returns_missed + other.returns_missed,
-            strangers: self.strangers + other.strangers,
-            unix_strangers: self.unix_strangers + other.unix_strangers,
-        }
-    }
+counters! {
+    /// Exchanges that passed the filters and have ended, well or not.
+    exchanges,
+    /// Connections that passed the filters.
+    connections,
+    /// Connections that were not watched because the table of open ones was full.
+    untracked,
+    /// Worker ends that were not watched for the same reason.
+    workers_untracked,
+    /// Records that the full ring buffer refused.
+    lost,
+    /// Sends of our processes on unix sockets that are connected to a path and not watched.
+    unix_seen,
+    /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
+    stood_in,
+    /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
+    returns_missed,
+    /// Workers of which it is not known how they ended or what they were sent, for their table is full.
+    processes_unkept,
+    /// Signals that a worker died of and whose sender was pushed out, or found no room.
+    signals_unkept,
+    /// Exchanges whose resets or dropped packets may have been pushed out by others.
+    packets_unkept,
+    /// Exchanges of which it is not awaited what nginx does next, for too many are.
+    acts_unkept,
+    /// Connections that nginx gave up and whose later end is not told, for too many are open.
+    afterwards_unkept,
+    /// Exchanges that are not counted by upstream, for there are too many upstreams.
+    upstreams_unkept,
+    /// TCP connections of processes that have the name and are not trusted: not watched.
+    strangers,
+    /// Their sends on unix sockets, and their connects where those are seen.
+    unix_strangers,
 }

@@ -14,24 +14,19 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
     }
-    let awaits = !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0;
-    if awaits {
-        nginx.flags |= nginx_flag::AFTERMATH_FOLLOWS;
-    }
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
     // closing it right now.
     let by_network =
         nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
+    if !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0 {
+        let is_awaited = if by_network { aftermath::await_close(id) } else { aftermath::await_next(id) };
+        nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
+    }
     if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);
     } else {
         send(exchange);
-    }
-    if awaits && by_network {
-        aftermath::await_close(id);
-    } else if awaits {
-        aftermath::await_next(id);
     }
 }
 

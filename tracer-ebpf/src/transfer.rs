@@ -68,9 +68,12 @@ fn bytes_since(sk: u64, mark: u64) -> i32 {
 #[inline(always)]
 pub fn send_returned(ret: i32) {
     // SAFETY: copied out at once.
-    if let Some([sk, _, _]) = unsafe { CALLS.get(call(SEND)) }.copied() {
-        let _gone = CALLS.remove(call(SEND));
-        sent(sk, ret);
+    match unsafe { CALLS.get(call(SEND)) }.copied() {
+        Some([sk, _, _]) => {
+            let _gone = CALLS.remove(call(SEND));
+            sent(sk, ret);
+        }
+        None => count!(returns_missed, 1),
     }
 }
 

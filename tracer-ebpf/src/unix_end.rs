@@ -8,10 +8,10 @@ use tracer_ebpf::{FAMILY_UNIX, MISSING, nginx_flag, tcp_state};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{
-        ABANDONED, ATTACHED, DEATHS, EXCHANGES, HOLDERS, OpenExchange, PATHS, WORKERS, count, port_is_watched,
-    },
-    nginx_end, signal,
+    maps::{ABANDONED, ATTACHED, EXCHANGES, HOLDERS, OpenExchange, PATHS, WORKERS, count, port_is_watched},
+    nginx_end, process,
+    put::put,
+    signal,
     tell::tell,
     transfer, trust,
     unix_listener::look,
@@ -126,7 +126,21 @@ pub fn abandoned_read_from(sk: u64) {
     // SAFETY: the helper takes nothing.
     worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
     worker.worker = kernel::current();
-    let _evicts = HOLDERS.insert(worker.worker.tgid, sk, 0);
+    process::takes_up(worker.worker.tgid);
+    hold(worker.worker.tgid, sk);
+}
+
+/// The process holds the worker's end of an exchange that nginx gave up. Of several that it holds the newest is followed.
+#[inline(always)]
+fn hold(tgid: u32, sk: u64) {
+    // SAFETY: copied out at once.
+    if let Some(before) = unsafe { HOLDERS.get(tgid) }.copied()
+        && before != sk
+        && ABANDONED.remove(before).is_ok()
+    {
+        count!(afterwards_unkept, 1);
+    }
+    put!(HOLDERS, tgid, sk, afterwards_unkept);
 }
 
 /// The worker's end of an exchange that nginx had given up is closed by the running process.
@@ -170,11 +184,11 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
         let worker = &mut exchange.worker;
         if worker.sock != 0 && worker.ended_ns == 0 {
             worker.abandoned_ns = now;
-            if !is_release_seen() {
-                let _evicts = ABANDONED.insert(worker.sock, &*worker, 0);
-            }
-            if worker.accepted_ns != 0 && !is_release_seen() {
-                let _evicts = HOLDERS.insert(worker.worker.tgid, worker.sock, 0);
+            if !is_release_seen()
+                && put!(ABANDONED, worker.sock, &*worker, afterwards_unkept)
+                && worker.accepted_ns != 0
+            {
+                hold(worker.worker.tgid, worker.sock);
             }
         }
         tell(exchange, well);
@@ -258,15 +272,22 @@ fn take_worker(exchange: &mut OpenExchange) {
     worker.ended_ns = unsafe { bpf_ktime_get_ns() };
     worker.old_state = tcp_state::ESTABLISHED;
     worker.new_state = tcp_state::CLOSE;
-    worker.closer = worker.worker;
-    // SAFETY: copied out at once.
-    if worker.accepted_ns != 0
-        && let Some(death) = unsafe { DEATHS.get(worker.worker.tgid) }.copied()
-        && death.ns > worker.accepted_ns
-    {
-        worker.ended_ns = death.ns;
-        worker.exiting = 1;
-        worker.exit_code = death.exit_code;
-        signal::of_death(worker.worker.tgid, death.exit_code, &mut worker.signal);
+    if worker.accepted_ns == 0 {
+        return;
+    }
+    match process::find(worker.worker.tgid).filter(|process| process.began_ns <= worker.accepted_ns) {
+        Some(process) if process.ended_ns > worker.accepted_ns => {
+            worker.closer = worker.worker;
+            worker.ended_ns = process.ended_ns;
+            worker.exiting = 1;
+            worker.exit_code = process.exit_code;
+            signal::of_death(worker.worker.tgid, process.began_ns, process.exit_code, &mut worker.signal);
+        }
+        Some(_) => worker.closer = worker.worker,
+        // Whether it lives is not known: nor who closed.
+        None => {
+            nginx.flags |= nginx_flag::FACTS_LOST;
+            count!(processes_unkept, 1);
+        }
     }
 }

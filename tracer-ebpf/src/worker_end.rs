@@ -8,7 +8,7 @@ use crate::{
     kernel::{self, Common, layout, read},
     listener,
     maps::{EMPTY_EXCHANGE, EXCHANGES, RING, WORKERS, count, place_of_reader, port_is_watched, watch_port},
-    served, signal, unix_end,
+    process, served, signal, unix_end,
 };
 
 /// A listener's new socket is ready to be accepted: joins it to nginx's end by the handshake's sequence numbers.
@@ -91,6 +91,7 @@ pub fn read_from(sk: u64, local_port: u16) {
         // SAFETY: the helper takes nothing.
         worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
         worker.worker = kernel::current();
+        process::takes_up(worker.worker.tgid);
     }
     // SAFETY: the same.
     unsafe { read.write_volatile(sk) };
@@ -170,7 +171,12 @@ pub fn closes(worker: &mut WorkerEnd) {
     if let Some(exit_code) = kernel::current_exit() {
         worker.exiting = 1;
         worker.exit_code = exit_code;
-        signal::of_death(worker.closer.tgid, exit_code, &mut worker.signal);
+        signal::of_death(
+            worker.closer.tgid,
+            kernel::began(kernel::current_task()),
+            exit_code,
+            &mut worker.signal,
+        );
     }
 }
 

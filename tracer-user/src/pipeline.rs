@@ -129,9 +129,11 @@ impl Pipeline {
                     }
                 }
                 What::Look(look) => self.activities.add(look),
-                What::Loss(Loss { ns, reason: _, count }) => {
+                What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
-                    self.last_loss_ns = self.last_loss_ns.max(ns);
+                    if !reason.is_marked() {
+                        self.last_loss_ns = self.last_loss_ns.max(ns);
+                    }
                 }
                 What::Counts(counts) => self.counts = counts,
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {

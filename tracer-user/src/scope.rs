@@ -74,9 +74,17 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         netns: args.only_netns.unwrap_or(0),
         counts_upstreams: u32::from(beyond.counts_upstreams),
         trusts_all: u32::from(args.trusts_all()),
+        stack_bytes: stack_bytes(),
     };
     let (connect_errors, only) = (args.connect_errors, args.hooks_only.clone());
     Ok(Scope { filters, upstreams, paths, listeners, connect_errors, only, max_open: args.max_open })
+}
+
+/// How large a task's stack in the kernel is at least: 16 KiB on x86-64 and arm64, or a page where that is larger (`THREAD_SIZE`,
+/// arch/x86/include/asm/page_64_types.h, arch/arm64/include/asm/memory.h; twice that in a kernel that watches its own memory, KASAN).
+fn stack_bytes() -> u32 {
+    const THREAD_SIZE: u32 = 16 << 10;
+    u32::try_from(procfs::page_size()).unwrap_or(THREAD_SIZE).max(THREAD_SIZE)
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.

@@ -292,6 +292,22 @@ impl Source {
                 words::count(self.stats.returns_missed, "call")
             );
         }
+        for (count, what, why) in [
+            (
+                self.stats.afterwards_unkept,
+                "connection",
+                "that nginx gave up not followed to its end: its process has others",
+            ),
+            (
+                self.stats.upstreams_unkept,
+                "exchange",
+                "not counted by upstream: there are more upstreams than fit",
+            ),
+        ] {
+            if count > 0 {
+                eprintln!("why502: {} {why}", words::count(count, what));
+            }
+        }
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
     }
 
@@ -316,18 +332,10 @@ impl Source {
         // Before the count of those that were seen after all.
         let missed =
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
+        let stats = self.tracer.stats()?;
         let Stats {
-            exchanges,
-            connections,
-            untracked,
-            workers_untracked,
-            lost,
-            unix_seen,
-            stood_in,
-            returns_missed,
-            strangers,
-            unix_strangers,
-        } = self.tracer.stats()?;
+            exchanges, connections, untracked, unix_seen, stood_in, strangers, unix_strangers, ..
+        } = stats;
         if untracked > 0 && self.stats.untracked == 0 {
             crate::notice!(
                 "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \
@@ -337,26 +345,13 @@ impl Source {
         }
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
-        let missed = missed + (returns_missed - before.returns_missed);
-        self.stats = Stats {
-            exchanges,
-            connections,
-            untracked,
-            workers_untracked,
-            lost,
-            returns_missed,
-            strangers,
-            unix_strangers,
-            ..before
-        };
+        self.stats = stats;
         self.has_strangers |= strangers > before.strangers || unix_strangers > before.unix_strangers;
         let found = self.look_at_strangers();
         let mut news: Vec<_> = self.strangers.drain(..).chain(found).map(What::Stranger).collect();
-        for (reason, count) in [
-            (LossReason::RingFull, lost - before.lost),
-            (LossReason::Missed, missed),
-            (LossReason::WorkersUntracked, workers_untracked - before.workers_untracked),
-        ] {
+        let kept = losses(&stats).into_iter().zip(losses(&before));
+        let unkept = kept.map(|((reason, count), (_, before))| (reason, count.saturating_sub(before)));
+        for (reason, count) in unkept.chain([(LossReason::Missed, missed)]) {
             if count > 0 {
                 news.push(What::Loss(Loss { ns: monotonic_ns(), reason, count }));
             }
@@ -425,6 +420,19 @@ impl Source {
             }
         }
     }
+}
+
+/// What the kernel side counts as lost since it began, by reason.
+fn losses(stats: &Stats) -> [(LossReason, u64); 7] {
+    [
+        (LossReason::RingFull, stats.lost),
+        (LossReason::Missed, stats.returns_missed),
+        (LossReason::WorkersUntracked, stats.workers_untracked),
+        (LossReason::ProcessesUnkept, stats.processes_unkept),
+        (LossReason::SignalsUnkept, stats.signals_unkept),
+        (LossReason::PacketsUnkept, stats.packets_unkept),
+        (LossReason::ActsUnkept, stats.acts_unkept),
+    ]
 }
 
 #[cfg(test)]

@@ -85,18 +85,36 @@ pub enum LossReason {
     Unwritten,
     /// Lines of evidence that could not be read.
     Unread,
+    /// Workers whose deaths and signals found no room in the kernel side's table.
+    ProcessesUnkept,
+    /// Signals that a worker died of and that found no room there, or were pushed out.
+    SignalsUnkept,
+    /// Resets and dropped packets that others may have pushed out.
+    PacketsUnkept,
+    /// Acts of nginx that could not be awaited.
+    ActsUnkept,
 }
 
 impl LossReason {
     /// Every reason with its name in evidence.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("ring_full", Self::RingFull),
         ("workers_untracked", Self::WorkersUntracked),
         ("missed", Self::Missed),
         ("undecoded", Self::Undecoded),
         ("unwritten", Self::Unwritten),
         ("unread", Self::Unread),
+        ("processes_unkept", Self::ProcessesUnkept),
+        ("signals_unkept", Self::SignalsUnkept),
+        ("packets_unkept", Self::PacketsUnkept),
+        ("acts_unkept", Self::ActsUnkept),
     ];
+
+    /// Whether the exchanges that it touches bear a mark of their own ([`tracer_ebpf::nginx_flag::FACTS_LOST`],
+    /// [`tracer_ebpf::Origin::Lost`]): the others have all of their facts.
+    pub fn is_marked(self) -> bool {
+        matches!(self, Self::ProcessesUnkept | Self::SignalsUnkept | Self::PacketsUnkept | Self::ActsUnkept)
+    }
 
     /// Its name in evidence.
     pub fn name(self) -> &'static str {

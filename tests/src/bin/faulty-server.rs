@@ -7,16 +7,21 @@ use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread::{self, park};
+use std::time::Duration;
 use std::{env, io, process as this};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::libc::{self, linger};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, accept,
     bind, listen, setsockopt, shutdown, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::alarm;
 use rig::{Endpoint, Fault};
 
 fn main() -> Result<()> {
@@ -105,6 +110,16 @@ fn misbehave(connection: OwnedFd, fault: Fault) -> Result<()> {
         println!("read");
         match fault {
             Fault::Mute => hold(&socket),
+            Fault::Timer => {
+                let notify = SigevNotify::SigevSignal { signal: Signal::SIGTERM, si_value: 0 };
+                let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+                timer.set(Expiration::OneShot(SOON.into()), TimerSetTimeFlags::empty())?;
+                hold(&socket);
+            }
+            Fault::Alarm => {
+                alarm::set(1);
+                hold(&socket);
+            }
             Fault::AnswerAndExit => {
                 stream.write_all(ANSWER)?;
                 this::exit(3);
@@ -136,6 +151,8 @@ fn misbehave(connection: OwnedFd, fault: Fault) -> Result<()> {
     Ok(())
 }
 
+/// Until the timer goes off.
+const SOON: Duration = Duration::from_millis(200);
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this much";
 

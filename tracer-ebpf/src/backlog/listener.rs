@@ -10,9 +10,10 @@ use tracer_ebpf::{
 use crate::{
     address::{ANY4, ListenerKey, is_global, key},
     kernel::{self, filter, layout, read},
-    maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, WAITING, Waiting, count},
+    maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
     ports::watch_port,
-    trust, unix, victim,
+    put::put,
+    trust, unix, victim, waiting,
 };
 
 #[inline(always)]
@@ -88,12 +89,11 @@ pub fn lasting_name(sk: u64) -> u64 {
 fn add_under(key: &ListenerKey, sock: u64) {
     if GROUPS.get_ptr(key).is_none() {
         let Some(empty) = EMPTY_GROUP.get(0) else { return };
-        let _full = GROUPS.insert(key, empty, 0);
+        if !put!(GROUPS, key, empty, listeners_untracked) {
+            return;
+        }
     }
-    let Some(group) = GROUPS.get_ptr_mut(key) else {
-        count!(listeners_untracked, 1);
-        return;
-    };
+    let Some(group) = GROUPS.get_ptr_mut(key) else { return };
     // SAFETY: preallocated map memory.
     let group = unsafe { &mut *group };
     for slot in 0..GROUP {
@@ -146,8 +146,7 @@ fn publish(listener: &mut Listener, now: u64) {
 #[inline(always)]
 pub fn add(sk: u64, family: u16, by_owner: bool) {
     let Some(empty) = EMPTY_LISTENER.get(0) else { return };
-    if LISTENERS.insert(sk, empty, 0).is_err() {
-        count!(listeners_untracked, 1);
+    if !put!(LISTENERS, sk, empty, listeners_untracked) {
         return;
     }
     let Some(listener) = find(sk) else { return };
@@ -289,7 +288,7 @@ pub fn arrives(listener: &mut Listener, child: u64) {
     let now = now();
     // SAFETY: a counter in a map.
     unsafe { kernel::add(&raw mut listener.arrivals, 1) };
-    let _evicts = WAITING.insert(child, Waiting { listener: listener.sock, queued_ns: now }, 0);
+    waiting::begins(child, listener.sock, now);
     look(listener, now);
     // With room to spare no SYN is being dropped at this moment: the count of drops can be set anew.
     if listener.depth.saturating_mul(2) <= listener.limit {
@@ -303,12 +302,10 @@ pub fn accepted(child: u64) {
     if child == 0 {
         return;
     }
-    // SAFETY: copied out at once.
-    let Some(waiting) = unsafe { WAITING.get(child) }.copied() else {
+    let Some(waiting) = waiting::ends(child) else {
         older_accepted(child);
         return;
     };
-    let _gone = WAITING.remove(child);
     let Some(listener) = find(waiting.listener) else { return };
     let now = now();
     let wait = now.saturating_sub(waiting.queued_ns);

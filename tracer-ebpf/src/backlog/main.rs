@@ -34,6 +34,13 @@ mod ports;
 #[path = "../preemption.rs"]
 mod preemption;
 #[cfg(target_arch = "bpf")]
+#[path = "../put.rs"]
+mod put;
+#[cfg(target_arch = "bpf")]
+#[path = "../recent.rs"]
+#[expect(dead_code, reason = "the other binary changes what is there, too")]
+mod recent;
+#[cfg(target_arch = "bpf")]
 #[path = "../tcp_header.rs"]
 #[expect(dead_code, reason = "the other binary reads headers in two ways")]
 mod tcp_header;
@@ -44,6 +51,8 @@ mod trust;
 mod unix;
 #[cfg(target_arch = "bpf")]
 mod victim;
+#[cfg(target_arch = "bpf")]
+mod waiting;
 
 /// This binary runs in the kernel only; on the host it exists so that the workspace builds as a whole.
 #[cfg(not(target_arch = "bpf"))]

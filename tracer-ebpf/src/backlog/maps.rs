@@ -1,11 +1,23 @@
-//! The maps. All are bounded; what does not fit is counted in [`Stats`].
+//! The maps. All are bounded, and what finds no room is counted in [`Stats`]: [`crate::put`].
+//!
+//! | map | who fills it | when it is full | what that touches |
+//! |---|---|---|---|
+//! | `LISTENERS`, `GROUPS` | whoever listens | `listeners_untracked` | such listeners are not told of |
+//! | `VICTIMS` | whoever meets a full queue | `victims_untracked` | they are counted, not named |
+//! | `CONNECTING` | whoever connects to a port that somebody listens on | `clients_unkept` | a victim has no name |
+//! | `CLIENTS` (rows) | the same | the oldest goes | the same |
+//! | `OVER` (rows) | victims whose clients have gone | the oldest goes; where it may have been there, `clients_unkept` | a drop that is no victim's is not told as one |
+//! | `UNIX_CALLS` | whoever connects to a path | `returns_missed` | how that connect ended |
+//! | `WAITING` (rows) | whoever is queued | who waits longest goes; `waits_unkept` | its wait is not measured |
+//! | `COUNTED` (LRU) | packets in a network namespace | the namespace's count is read anew | the next packet is judged by the queue's depth |
+//! | `PATHS` (LRU) | whoever listens on a path | the oldest goes | its listener is found by socket only |
 
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{
-    COMM_LEN, PATH_LEN, Task,
+    PATH_LEN, Task,
     accept_queue::{Attached, Key, Listener, MAX_LISTENERS, MAX_VICTIMS, RING_BYTES, Stats, Victim},
 };
 
@@ -22,14 +34,6 @@ pub struct Group {
     pub used: u64,
     /// The listeners; zero in a free slot.
     pub socks: [u64; GROUP],
-}
-
-/// A connection that waits to be accepted.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Waiting {
-    pub listener: u64,
-    pub queued_ns: u64,
 }
 
 /// A unix connect that has not returned.
@@ -76,28 +80,17 @@ pub static GROUPS: HashMap<ListenerKey, Group> = HashMap::with_max_entries(2 * M
 #[map]
 pub static PATHS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(MAX_LISTENERS, 0);
 
-/// Connections in accept queues, by their socket. One that leaves unseen is pushed out in time.
-#[map]
-pub static WAITING: LruHashMap<u64, Waiting> = LruHashMap::with_max_entries(65_536, 0);
-
 /// Connections that met a full queue and whose fate is open.
 #[map]
 pub static VICTIMS: HashMap<Key, Victim> = HashMap::with_max_entries(MAX_VICTIMS, 0);
 
 /// Who connects to a port that somebody listens on, by socket, until the handshake is over on the client's side.
 #[map]
-pub static CONNECTING: LruHashMap<u64, Task> = LruHashMap::with_max_entries(16_384, 0);
-
-/// Who has connected to such a port lately; [`GONE`] where that connection met a full queue and its client's end is over.
-#[map]
-pub static CLIENTS: LruHashMap<Key, Task> = LruHashMap::with_max_entries(16_384, 0);
-
-/// No task: its tgid is zero. What the client's kernel still sends, its FIN first, is of no further connection.
-pub const GONE: Task = Task { tgid: 0, tid: 0, comm: [0; COMM_LEN] };
+pub static CONNECTING: HashMap<u64, Task> = HashMap::with_max_entries(16_384, 0);
 
 /// Unix connects under way, by thread.
 #[map]
-pub static UNIX_CALLS: LruHashMap<u32, Connecting> = LruHashMap::with_max_entries(4_096, 0);
+pub static UNIX_CALLS: HashMap<u32, Connecting> = HashMap::with_max_entries(4_096, 0);
 
 /// What userspace attached.
 #[map]

@@ -6,7 +6,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    counter,
+    client, counter,
     kernel::{self, layout, read},
     listener,
     maps::{ATTACHED, count},
@@ -70,8 +70,8 @@ fn syn_dropped(listener: &mut Listener, packet: &Packet) {
     unsafe { kernel::add(&raw mut listener.syn_drops, 1) };
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
-    let _victim =
-        victim::met_full(listener, &key, &packet.source, u32::from_be(packet.tcp.seq), Stage::First);
+    let isn = u32::from_be(packet.tcp.seq);
+    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::First, || client::of(&key));
 }
 
 /// Whether the packet that a function of the listener has just dealt with met the full queue: this processor has counted it, or,
@@ -143,7 +143,7 @@ fn ack_dropped(listener: &mut Listener, packet: &Packet) {
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq).wrapping_sub(1);
-    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck);
+    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck, || client::of(&key));
     let aborts = layout!(net_abort_on_overflow) != MISSING
         && read::<u8>(listener.net, layout!(net_abort_on_overflow)) != 0;
     if aborts {

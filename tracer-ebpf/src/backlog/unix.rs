@@ -16,6 +16,7 @@ use crate::{
     kernel::{self, layout, read},
     listener,
     maps::{ATTACHED, Connecting, LISTENERS, PATHS, UNIX_CALLS, count},
+    put::put,
     victim::{self, Stage},
 };
 
@@ -154,7 +155,7 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
     if unsafe { UNIX_CALLS.get(kernel::thread()) }.is_some() {
         count!(returns_missed, 1);
     }
-    let _evicts = UNIX_CALLS.insert(kernel::thread(), call, 0);
+    put!(UNIX_CALLS, kernel::thread(), call, returns_missed);
 }
 
 #[inline(always)]
@@ -166,7 +167,7 @@ fn key(sk: u64) -> Key {
 #[inline(always)]
 fn meets(listener: &Listener, sk: u64) {
     let client = Endpoint { addr: [0; 4], port: 0, family: FAMILY_UNIX };
-    if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First) {
+    if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First, || None) {
         victim.task = listener::client();
     }
 }

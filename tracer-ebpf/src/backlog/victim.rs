@@ -7,9 +7,11 @@ use tracer_ebpf::{
 
 use crate::{
     address::is_global,
+    client,
     kernel::{self, layout, read},
     listener,
-    maps::{CLIENTS, GONE, RING, STATS, VICTIMS, count},
+    maps::{RING, STATS, VICTIMS, count},
+    put::put,
 };
 
 /// Names the attempt of `client` to connect to a port, in a network namespace.
@@ -37,7 +39,7 @@ pub enum Stage {
     FinalAck,
 }
 
-/// An attempt met a full queue; none if it is over already. `isn` is the SYN's sequence number.
+/// An attempt met a full queue; none if it is over already. `isn` is the SYN's sequence number; `task` tells whose it is.
 #[inline(always)]
 pub fn met_full<'a>(
     listener: &Listener,
@@ -45,6 +47,7 @@ pub fn met_full<'a>(
     client: &Endpoint,
     isn: u32,
     stage: Stage,
+    task: impl FnOnce() -> Option<Task>,
 ) -> Option<&'a mut Victim> {
     let now = listener::now();
     let known = VICTIMS.get_ptr_mut(key).is_some_and(|victim| {
@@ -55,9 +58,7 @@ pub fn met_full<'a>(
     if !known {
         // A client that uses its port again has given up what it had begun with it.
         ended(key, Fate::ClosedByClient, 0);
-        // SAFETY: copied out at once.
-        let task = unsafe { CLIENTS.get(key) }.copied();
-        if stage == Stage::FinalAck && task.is_some_and(|task| task.tgid == GONE.tgid) {
+        if stage == Stage::FinalAck && client::is_over(key) {
             return None;
         }
         // Whole from the start: userspace may read it at any moment.
@@ -70,11 +71,10 @@ pub fn met_full<'a>(
             ack_drops: u32::from(stage == Stage::FinalAck),
             client: *client,
             isn,
-            task: task.unwrap_or_default(),
+            task: task().unwrap_or_default(),
             ..Victim::default()
         };
-        if VICTIMS.insert(key, new, 0).is_err() {
-            count!(victims_untracked, 1);
+        if !put!(VICTIMS, key, new, victims_untracked) {
             return None;
         }
         count!(open, 1);
@@ -147,9 +147,8 @@ pub fn tcp_got_in(listener: &mut Listener, child: u64) {
         return;
     }
     let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
-    // SAFETY: only looked at.
-    if let Some(task) = unsafe { CLIENTS.get(key) }
-        && listener::is_nginx(task)
+    if let Some(task) = client::of(&key)
+        && listener::is_nginx(&task)
     {
         listener.by_nginx = 1;
     }

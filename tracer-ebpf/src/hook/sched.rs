@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{aftermath, copies::in_copies, death, unix_end};
+use crate::{aftermath, connect_call, copies::in_copies, process, unix_end};
 
 /// Mark these events among those that copies see ([`crate::copies`]).
 const EXITS: u64 = 1 << 44;
@@ -23,10 +23,11 @@ in_copies! {
 #[inline(always)]
 fn exits(task: u64) {
     aftermath::thread_ends();
+    connect_call::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
-        death::of(tgid, task);
+        process::ends(tgid, task);
     }
 }
 

@@ -384,7 +384,11 @@ impl<'a> Run<'a> {
             forgotten: self.closed.forgotten(),
             victims: self.victims,
             unnamed: stats.victims_untracked,
-            lost: stats.lost + stats.returns_missed + self.passed_over,
+            lost: stats.lost
+                + stats.returns_missed
+                + stats.clients_unkept
+                + stats.waits_unkept
+                + self.passed_over,
             unattributed: stats.unattributed,
             unwatched: stats.listeners_untracked,
         })

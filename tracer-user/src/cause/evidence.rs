@@ -172,13 +172,16 @@ impl Facts<'_> {
             }
         }
         if worker.signal.ns != 0 && worker.exiting != 0 {
-            let sender = format!("{} {}", comm(&worker.signal.sender), worker.signal.sender.tgid);
             let signal = signals::name(worker.signal.number);
-            self.add(
-                worker.signal.ns,
-                Fact::Signals,
-                format!("{sender} sent {signal} to {}", worker.closer.tgid),
-            );
+            let victim = worker.closer.tgid;
+            let fact = match (signals::killer(worker), signals::sender_in_words(worker)) {
+                (Some(killer), _) => format!("{} {} sent {signal} to {victim}", killer.comm, killer.pid),
+                (None, Some(sender)) => {
+                    format!("{victim} is sent {signal} by {}", sender.trim_end_matches(','))
+                }
+                (None, None) => format!("{victim} is sent {signal}"),
+            };
+            self.add(worker.signal.ns, Fact::Signals, fact);
         }
         let fact = match worker.error {
             0 => {

@@ -82,6 +82,8 @@ pub struct Context<'a> {
 
 /// Names the cause of one exchange.
 pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
+    let evidence_lost = context.evidence_lost || exchange.has(nginx_flag::FACTS_LOST);
+    let context = &Context { evidence_lost, ..*context };
     if exchange.has(nginx_flag::ENDED_WELL) {
         return Outcome::Delayed(delayed(exchange, context.clock));
     }
@@ -121,10 +123,11 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
     let worker = exchange.worker.as_ref();
     let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
     let cause = cause.unwrap_or(Cause::NotEnoughFacts);
+    let lacks_facts = context.evidence_lost || worker.is_some_and(signals::is_lost);
     Verdict {
         unix_ns: context.clock.unix_ns(nginx.ended_ns),
         cause,
-        confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
+        confidence: if lacks_facts { Confidence::Incomplete } else { confidence },
         nginx: crate::ledger::process(&nginx.nginx),
         local: exchange.local(),
         upstream: exchange.upstream(),

@@ -58,11 +58,12 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
                 } else {
                     "which had read the whole request"
                 },
-                signals::killer_in_words(worker)
-                    .map(|killer| format!(", sent by {killer}"))
-                    .or_else(|| signals::is_out_of_memory(worker)
-                        .then(|| ", sent by the kernel because memory had run out".to_owned()))
-                    .unwrap_or_default()
+                match signals::sender_in_words(worker) {
+                    _ if signals::is_out_of_memory(worker) =>
+                        ", sent by the kernel because memory had run out".to_owned(),
+                    Some(sender) => format!(", sent by {}", sender.trim_end_matches(',')),
+                    None => String::new(),
+                }
             ),
             "who signals the upstream's workers, and its log.",
         ),

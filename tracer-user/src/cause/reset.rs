@@ -93,11 +93,11 @@ fn into(exchange: &Joined, worker: &WorkerEnd) -> String {
 
 /// Who sent the signal of a crash, if it was no fault of the worker's own.
 fn by_another(worker: &WorkerEnd) -> String {
-    match signals::killer(worker) {
-        Some(killer) if killer.pid != worker.closer.tgid => signals::killer_in_words(worker)
-            .map_or_else(String::new, |killer| format!(", which {killer} sent")),
-        _ => String::new(),
+    let is_own = signals::killer(worker).is_none_or(|killer| killer.pid == worker.closer.tgid);
+    if is_own && !signals::is_lost(worker) {
+        return String::new();
     }
+    signals::sender_in_words(worker).map_or_else(String::new, |sender| format!(", which {sender} sent"))
 }
 
 /// What nginx read of it.
@@ -168,19 +168,16 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
             "memory limits of the upstream's cgroup, memory_limit and pm.max_children: `dmesg` names the victim.",
         ));
     }
-    let killer = match signals::killer_in_words(worker) {
-        Some(killer) => killer,
-        None if signals::is_from_kernel(worker) => "the kernel itself".to_owned(),
-        None => "somebody not seen".to_owned(),
-    };
-    let advice = if worker.signal.from_parent != 0 && signal == 15 {
+    let killer = signals::sender_in_words(worker).unwrap_or_else(|| "somebody not seen".to_owned());
+    let is_from_parent = worker.signal.from_parent != 0 && signals::killer(worker).is_some();
+    let advice = if is_from_parent && signal == 15 {
         format!(
             "request_terminate_timeout of the pool on {upstream} (this request was cut off after {}), or a reload or \
              stop of php-fpm at that moment (process_control_timeout).",
             span(worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns())))
         )
     } else if signals::is_from_kernel(worker) {
-        "what ended the upstream's container, or which resource limit the worker met.".to_owned()
+        "what ended the upstream's container, which limit the worker met, or what timers and alarms its code sets.".to_owned()
     } else {
         "who that process is and why it kills workers.".to_owned()
     };

@@ -1,15 +1,12 @@
 //! Signals, deaths, and who is who in them.
 
 use nix::sys::signal::Signal;
-use tracer_ebpf::WorkerEnd;
+use tracer_ebpf::{Origin, WorkerEnd};
 
 use crate::{
     ledger::{Joined, comm, process},
     verdict::Process,
 };
-
-/// `si_code` of a signal that a process sent: zero (`SI_USER`) or negative (`SI_TKILL`, `SI_QUEUE`).
-const LAST_FROM_PROCESS: i32 = 0;
 
 /// The signal that ended this worker while it had the exchange: `task_struct.exit_code`'s low seven bits.
 pub(super) fn died_of(worker: &WorkerEnd) -> Option<u32> {
@@ -31,33 +28,84 @@ pub(super) fn is_crash(signal: u32) -> bool {
     [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP].map(|crash| crash as u32).contains(&signal)
 }
 
-/// Whether the kernel itself sent the signal that ended this worker.
-pub(super) fn is_from_kernel(worker: &WorkerEnd) -> bool {
-    worker.signal.ns != 0 && worker.signal.code > LAST_FROM_PROCESS
+/// Where the signal came from that ended this worker; none where that was not seen. Recordings from before it was told have the code
+/// alone: zero (`SI_USER`) or negative for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
+fn origin(worker: &WorkerEnd) -> Option<Origin> {
+    const SI_TIMER: i32 = -2;
+    const EVENTS: std::ops::RangeInclusive<i32> = -5..=-3;
+    let signal = &worker.signal;
+    match Origin::from_u16(signal.origin)? {
+        Origin::Lost => Some(Origin::Lost),
+        _ if signal.ns == 0 => None,
+        Origin::Untold => Some(match signal.code {
+            1.. => Origin::Kernel,
+            SI_TIMER => Origin::Timer,
+            code if EVENTS.contains(&code) => Origin::Event,
+            _ => Origin::Process,
+        }),
+        origin => Some(origin),
+    }
 }
 
-/// Whether it did so because memory ran out. It kills for other reasons, too: a container ends with its first process
+/// Whether nobody's process sent the signal that ended this worker.
+pub(super) fn is_from_kernel(worker: &WorkerEnd) -> bool {
+    origin(worker).is_some_and(|origin| !matches!(origin, Origin::Process | Origin::Lost))
+}
+
+/// Whether who sent the signal that ended this worker was known, and is not any more.
+pub(super) fn is_lost(worker: &WorkerEnd) -> bool {
+    died_of(worker).is_some() && origin(worker) == Some(Origin::Lost)
+}
+
+/// Whether the kernel sent it because memory ran out. It kills for other reasons, too: a container ends with its first process
 /// (`zap_pid_ns_processes`).
 pub(super) fn is_out_of_memory(worker: &WorkerEnd) -> bool {
-    is_from_kernel(worker) && worker.signal.out_of_memory != 0
+    origin(worker) == Some(Origin::Kernel) && worker.signal.out_of_memory != 0
 }
 
 /// The process that sent the signal that ended this worker.
 pub(super) fn killer(worker: &WorkerEnd) -> Option<Process> {
     died_of(worker)?;
-    (worker.signal.ns != 0 && worker.signal.code <= LAST_FROM_PROCESS).then(|| process(&worker.signal.sender))
+    (origin(worker) == Some(Origin::Process)).then(|| process(&worker.signal.sender))
 }
 
-/// The killer with its role, as in `php-fpm master 24938`.
-pub(super) fn killer_in_words(worker: &WorkerEnd) -> Option<String> {
-    let Process { pid, comm } = killer(worker)?;
-    let own = worker.signal.sender.tgid == worker.closer.tgid;
-    Some(match (worker.signal.from_parent != 0, comm.starts_with("php-fpm")) {
-        _ if own => "the worker itself".to_owned(),
-        (true, true) => format!("php-fpm's master process {pid}"),
-        (true, false) => format!("its parent process {comm} {pid}"),
-        (false, _) => format!("process {comm} {pid}"),
+/// Who or what sent the signal that ended this worker, a process with its role, as in `php-fpm master 24938`; none where nothing was
+/// seen.
+pub(super) fn sender_in_words(worker: &WorkerEnd) -> Option<String> {
+    died_of(worker)?;
+    let signal = &worker.signal;
+    let Process { pid, comm } = process(&signal.sender);
+    Some(match origin(worker)? {
+        Origin::Process | Origin::Untold => match (signal.from_parent != 0, comm.starts_with("php-fpm")) {
+            _ if signal.sender.tgid == worker.closer.tgid => "the worker itself".to_owned(),
+            (true, true) => format!("php-fpm's master process {pid}"),
+            (true, false) => format!("its parent process {comm} {pid}"),
+            (false, _) => format!("process {comm} {pid}"),
+        },
+        Origin::Timer => "a timer of its own".to_owned(),
+        Origin::Kernel => of_kernel(signal.number).to_owned(),
+        Origin::Fault => "a fault of its own".to_owned(),
+        Origin::ParentDeath => {
+            format!("the kernel, for its parent process {comm} {pid} (or that thread of it) had ended,")
+        }
+        Origin::Event => {
+            "an event on a file or a message queue, or somebody who made it look like one,".to_owned()
+        }
+        Origin::Lost => "somebody who is not known any more".to_owned(),
     })
+}
+
+/// What the kernel sends a signal for, where its number tells.
+fn of_kernel(number: u32) -> &'static str {
+    match Signal::try_from(number.cast_signed()) {
+        Ok(Signal::SIGALRM) => "an alarm of its own",
+        Ok(Signal::SIGHUP) => "its terminal, or the end of its session,",
+        Ok(Signal::SIGINT | Signal::SIGQUIT) => "its terminal",
+        Ok(Signal::SIGPIPE) => "its own write to a closed pipe or connection",
+        Ok(Signal::SIGXCPU) => "its limit of CPU time",
+        Ok(Signal::SIGXFSZ) => "its limit of a file's size",
+        _ => "the kernel itself",
+    }
 }
 
 /// Who had the exchange: the first who read from it, or who died holding it.

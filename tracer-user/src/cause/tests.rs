@@ -1,5 +1,6 @@
 use tracer_ebpf::{
-    Action, DropReason, Exchange, Icmp, ListenerView, PacketDrop, Reset, WorkerEnd, nginx_flag, tcp_state,
+    Action, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, WorkerEnd, nginx_flag,
+    tcp_state,
 };
 use zerocopy::FromZeros as _;
 
@@ -215,6 +216,56 @@ fn crashes_and_the_oom_killer_are_told_from_kills() {
     record.worker.signal.out_of_memory = 1;
     let verdict = verdict(record, ANSWERS);
     assert_eq!((verdict.cause, verdict.killer), (Cause::ResetWorkerOom, None));
+}
+
+#[test]
+fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
+    let of = |origin: Origin, signal| {
+        let mut record = killed(10, signal);
+        record.worker.signal.origin = origin as u16;
+        verdict(record, ANSWERS)
+    };
+    assert_eq!(of(Origin::Process, 15).killer.unwrap().pid, 24938);
+    for (origin, signal, told) in [
+        (Origin::Timer, 15, "A timer of its own sent SIGTERM"),
+        (Origin::Kernel, 14, "An alarm of its own sent SIGALRM"),
+        (Origin::Kernel, 2, "Its terminal sent SIGINT"),
+        (Origin::Kernel, 9, "The kernel itself sent SIGKILL"),
+        (
+            Origin::ParentDeath,
+            9,
+            "its parent process php-fpm8.2 24938 (or that thread of it) had ended, sent SIGKILL",
+        ),
+        (Origin::Event, 15, "An event on a file or a message queue"),
+    ] {
+        let verdict = of(origin, signal);
+        assert_eq!((verdict.cause, &verdict.killer), (Cause::ResetWorkerKilled, &None));
+        assert_eq!(verdict.confidence, Confidence::Proven);
+        assert!(verdict.explanation.contains(told), "{}", verdict.explanation);
+    }
+    let lost = of(Origin::Lost, 15);
+    assert_eq!((lost.killer, lost.confidence), (None, Confidence::Incomplete));
+    assert!(lost.explanation.contains("not known any more"), "{}", lost.explanation);
+}
+
+#[test]
+fn a_recording_from_before_origins_goes_by_the_code() {
+    let killer = |code| {
+        let mut record = killed(10, 15);
+        record.worker.signal.code = code;
+        verdict(record, ANSWERS).killer.map(|killer| killer.pid)
+    };
+    let (user, queue, tkill, timer, sigio) = (0, -1, -6, -2, -5);
+    assert_eq!([user, queue, tkill].map(killer), [Some(24938); 3]);
+    assert_eq!([timer, sigio, 0x80].map(killer), [None; 3]);
+}
+
+#[test]
+fn what_lacks_a_fact_is_incomplete() {
+    let mut record = killed(10, 15);
+    assert_eq!(verdict(record, ANSWERS).confidence, Confidence::Proven);
+    record.nginx.flags |= nginx_flag::FACTS_LOST;
+    assert_eq!(verdict(record, ANSWERS).confidence, Confidence::Incomplete);
 }
 
 #[test]

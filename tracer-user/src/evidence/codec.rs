@@ -326,9 +326,11 @@ pub enum Flag {
     SendBlocked,
     /// The SYN queue was full at each look taken while the SYN was unanswered.
     SynQueueFullAtConnect,
+    /// Something of this exchange was lost.
+    FactsLost,
 }
 
-const FLAGS: [(u32, Flag); 12] = [
+const FLAGS: [(u32, Flag); 13] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -341,6 +343,7 @@ const FLAGS: [(u32, Flag); 12] = [
     (nginx_flag::PEEKED, Flag::Peeked),
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
+    (nginx_flag::FACTS_LOST, Flag::FactsLost),
 ];
 
 /// [`nginx_flag`] bits by name.
@@ -356,6 +359,55 @@ impl Codec<u32> for Flags {
     fn decode(json: Vec<Flag>, _: Base) -> Result<u32, Bad> {
         let bit = |flag: &Flag| FLAGS.iter().find(|(_, known)| known == flag).map_or(0, |(bit, _)| *bit);
         Ok(json.iter().map(bit).fold(0, |all, bit| all | bit))
+    }
+}
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A process sent it.
+    Process,
+    /// A timer.
+    Timer,
+    /// The kernel.
+    Kernel,
+    /// A fault of the process's own.
+    Fault,
+    /// Its parent's death.
+    ParentDeath,
+    /// An event on a file or a message queue, or a process that forged its code.
+    Event,
+    /// It is not known any more.
+    Lost,
+}
+
+const ORIGINS: [(tracer_ebpf::Origin, Origin); 7] = [
+    (tracer_ebpf::Origin::Process, Origin::Process),
+    (tracer_ebpf::Origin::Timer, Origin::Timer),
+    (tracer_ebpf::Origin::Kernel, Origin::Kernel),
+    (tracer_ebpf::Origin::Fault, Origin::Fault),
+    (tracer_ebpf::Origin::ParentDeath, Origin::ParentDeath),
+    (tracer_ebpf::Origin::Event, Origin::Event),
+    (tracer_ebpf::Origin::Lost, Origin::Lost),
+];
+
+/// A signal's origin by name; null where it is not told.
+pub(super) struct Origins;
+
+impl Codec<u16> for Origins {
+    type Json = Option<Origin>;
+
+    fn encode(origin: &u16, _: Context<'_>) -> Option<Origin> {
+        let number = tracer_ebpf::Origin::from_u16(*origin)?;
+        ORIGINS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+    }
+
+    fn decode(json: Option<Origin>, _: Base) -> Result<u16, Bad> {
+        let number =
+            |name| ORIGINS.iter().find(|(_, known)| *known == name).map_or(0, |(number, _)| *number as u16);
+        Ok(json.map_or(0, number))
     }
 }
 
@@ -403,8 +455,19 @@ mod tests {
     }
 
     #[test]
+    fn every_origin_comes_back_as_it_was() {
+        let (base, names) = (Base { started_ns: 0 }, Names::new(false));
+        let context = Context { base, names: &names };
+        let told: Vec<_> = (0..10).map(|number| Origins::encode(&number, context)).collect();
+        assert_eq!(told.iter().flatten().count(), 7);
+        for (number, json) in (0..8).zip(told) {
+            assert_eq!(Origins::decode(json, base).unwrap(), number);
+        }
+    }
+
+    #[test]
     fn every_flag_has_a_name() {
         let all = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
-        assert_eq!(all, 0b1_0111_1111_1111);
+        assert_eq!(all, 0b101_0111_1111_1111);
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{
-    Address, Bad, Base, Codec, Context, Flag, Flags, Handshake, Id, Moment, Name, Number, State, Truth,
+    Address, Bad, Base, Codec, Context, Flag, Flags, Handshake, Id, Moment, Name, Number, Origin, Origins,
+    State, Truth,
 };
 
 /// Defines what stands in evidence for one type of the kernel side's: each field with how it is written. What comes after the
@@ -116,10 +117,13 @@ mirror! {
         number: u32 = Number,
         /// Its `si_code`.
         code: i32 = Number,
-        /// Who sent it.
+        /// Who sent it, or whose death it was sent at.
         sender: Task = Task,
         /// Whether that is the victim's parent.
         from_parent: bool = Truth,
+        /// Where it came from; null in recordings from before this was told.
+        #[serde(default)]
+        origin: Option<Origin> = Origins,
         /// Whether the kernel sent it because memory ran out.
         out_of_memory: bool = Truth,
     }

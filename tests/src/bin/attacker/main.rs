@@ -4,6 +4,7 @@
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
 mod crowd;
+mod signals;
 
 use std::{env, fs};
 
@@ -28,6 +29,8 @@ fn main() -> Result<()> {
     match attack.as_str() {
         "fake_nginx" => crowd::fake_nginx(&arguments),
         "short_lived" => crowd::short_lived(&arguments),
+        "signals" => signals::play(&arguments),
+        "spin" => signals::spin(),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }

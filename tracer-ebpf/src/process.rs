@@ -1,0 +1,105 @@
+//! Workers: processes that have taken up an exchange of ours. How they end and what they are sent is kept of them and of nobody else, so
+//! that no stranger's processes can push it out.
+
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{HashMap, Queue},
+};
+
+use crate::{
+    kernel::{self, layout, read},
+    maps::count,
+    put::put,
+    signal, unix_end,
+};
+
+/// A process that took up an exchange.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Process {
+    /// When its first thread began: with its pid the name of the process.
+    pub began_ns: u64,
+    /// When it ended, or zero.
+    pub ended_ns: u64,
+    /// When what it was sent was lost, or may have been; zero for never.
+    pub lost_ns: u64,
+    /// `task_struct.exit_code`, once it has ended.
+    pub exit_code: u32,
+    /// The signals that are kept of it, or of who had its pid before: a bit for each.
+    pub signals: u32,
+}
+
+/// Workers by pid. They stay for as long as they live, and then until [`ENDED`] is full.
+#[map]
+static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(4_096, 0);
+
+/// Pids of those that have ended, the oldest first: what nginx has read of their ends is told a moment later.
+#[map]
+static ENDED: Queue<u32> = Queue::with_max_entries(1_024, 0);
+
+/// The running process has taken up an exchange.
+#[inline(always)]
+pub fn takes_up(tgid: u32) {
+    let before = PROCESSES.get_ptr_mut(tgid);
+    // SAFETY: preallocated map memory.
+    let (is_known, signals) = before.map_or((false, 0), |p| unsafe { ((*p).ended_ns == 0, (*p).signals) });
+    if is_known {
+        return;
+    }
+    let began_ns = kernel::began(kernel::current_task());
+    let mut process = Process { began_ns, ended_ns: 0, lost_ns: 0, exit_code: 0, signals };
+    signal::sent_before(tgid, &mut process);
+    put!(PROCESSES, tgid, &process, processes_unkept);
+}
+
+/// The worker of this pid, whichever process that is.
+#[inline(always)]
+pub fn find<'a>(tgid: u32) -> Option<&'a mut Process> {
+    // SAFETY: preallocated map memory.
+    PROCESSES.get_ptr_mut(tgid).map(|process| unsafe { &mut *process })
+}
+
+/// The worker of this pid that began then.
+#[inline(always)]
+pub fn of<'a>(tgid: u32, began_ns: u64) -> Option<&'a mut Process> {
+    find(tgid).filter(|process| process.began_ns == began_ns)
+}
+
+/// The process `tgid`, whose first thread is `task`, ends. Its files are still open.
+#[inline(always)]
+pub fn ends(tgid: u32, task: u64) {
+    if let Some(process) = find(tgid)
+        && process.ended_ns == 0
+    {
+        // SAFETY: the helper takes nothing.
+        process.ended_ns = unsafe { bpf_ktime_get_ns() };
+        process.exit_code = read(task, layout!(task_exit_code));
+        if ENDED.push(tgid, 0).is_err() {
+            if let Ok(Some(oldest)) = ENDED.pop() {
+                forget(oldest);
+            }
+            if ENDED.push(tgid, 0).is_err() {
+                // Nothing is told of it once its socket is closed, and its place is taken until its pid is used again.
+                count!(processes_unkept, 1);
+            }
+        }
+    }
+    unix_end::holder_dies();
+}
+
+/// Makes room of one that ended long ago, unless its pid is another's by now.
+#[inline(always)]
+fn forget(tgid: u32) {
+    let Some(process) = find(tgid) else { return };
+    if process.ended_ns == 0 {
+        return;
+    }
+    let signals = process.signals;
+    for number in 1..32 {
+        if signals & 1 << number != 0 {
+            signal::forget(tgid, number);
+        }
+    }
+    let _gone = PROCESSES.remove(tgid);
+}
