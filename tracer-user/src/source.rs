@@ -305,7 +305,7 @@ impl Source {
             ),
         ] {
             if count > 0 {
-                eprintln!("why502: {} {why}", words::count(count, what));
+                crate::notice!("{} {why}", words::count(count, what));
             }
         }
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
