@@ -35,6 +35,11 @@ impl Backlog {
         Backlog::start(&[&listener.to_string()])
     }
 
+    /// Its pid.
+    pub fn pid(&self) -> crate::process::Pid {
+        self.0.pid()
+    }
+
     /// The lines of one type so far.
     pub fn lines(&self, kind: &str) -> Vec<Value> {
         self.0

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
     generated,
 };
-use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, MISSING, PATH_LEN, tcp_state};
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, PATH_LEN, tcp_state};
 
 use crate::{
     aftermath,
@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, filter, layout, read},
     maps::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
-        PATHS, UNIX_LISTENERS, WORKERS, count, watch_port,
+        PATHS, WORKERS, count, watch_port,
     },
     nginx_end,
     put::put,
@@ -22,8 +22,8 @@ use crate::{
     tell::tell,
     trust,
     unix_end::NO_PORT,
-    unix_listener::look,
-    worker_end,
+    unix_listener::{listens, look},
+    unix_place, worker_end,
 };
 
 const EADDRNOTAVAIL: i64 = 99;
@@ -261,12 +261,12 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
     nginx.established_ns = unsafe { bpf_ktime_get_ns() };
     let peer: u64 = read(nginx.sock, layout!(unix_peer));
     nginx.worker_sock = peer;
-    if layout!(unix_listener) != MISSING {
-        let listener: u64 = read(peer, layout!(unix_listener));
-        if listener != 0 {
-            let _evicts = UNIX_LISTENERS.insert(path, listener, 0);
+    let listener = unix_place::listener_of(peer);
+    if listener != 0 {
+        if unix_place::led_to(path, listener) {
+            listens(listener);
         }
-        if nginx.listener_first.sock == 0 {
+        if nginx.listener_first.sock != listener {
             nginx.listener_first = look(path);
         }
     }

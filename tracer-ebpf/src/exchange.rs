@@ -51,7 +51,7 @@ pub struct Task {
 )]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ListenerView {
-    /// The listener, or zero where none is known for this address.
+    /// The listener, or zero where none is known for this address; with a moment where there may be one nonetheless.
     pub sock: u64,
     /// When these figures were read.
     pub ns: u64,
@@ -186,6 +186,8 @@ pub mod nginx_flag {
     /// At each look taken while this end's SYN was unanswered, more handshakes were unfinished than the backlog, and SYN
     /// cookies were off.
     pub const SYN_QUEUE_FULL_AT_CONNECT: u32 = 1 << 12;
+    /// At one of the looks, the upstream's listener may have been among those that are not known for want of room.
+    pub const LISTENER_LEFT_OUT: u32 = 1 << 13;
     /// Something of this exchange found no room in a table, or may have been pushed out of one.
     pub const FACTS_LOST: u32 = 1 << 14;
 }

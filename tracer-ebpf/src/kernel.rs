@@ -6,7 +6,9 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task,
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use tracer_ebpf::{COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, Task};
+use tracer_ebpf::{
+    COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, MISSING, Task,
+};
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
 #[unsafe(no_mangle)]
@@ -104,10 +106,11 @@ pub unsafe fn cleared<T>(room: &mut MaybeUninit<T>) -> &mut T {
     }
 }
 
-/// Whether two addresses are the same, word by word: written as one, the compiler calls its loop, which takes a byte at a time.
+/// Whether two addresses are the same, word by word: written as one, the compiler calls its loop, which takes a byte at a time. Without a
+/// branch for each word, which verifiers would follow each.
 #[inline(always)]
 pub fn is_same(one: &[u32; 4], other: &[u32; 4]) -> bool {
-    one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3]
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
 }
 
 /// Whether a task has this name, word by word for the same reason.
@@ -225,6 +228,12 @@ impl Common {
         self.at(layout!(net))
     }
 
+    /// The TCP state.
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        self.at(layout!(state))
+    }
+
     /// The socket's peer.
     #[inline(always)]
     pub fn remote(&self) -> Endpoint {
@@ -292,6 +301,16 @@ pub fn is_here(sk: u64) -> bool {
 #[inline(always)]
 pub fn has_socket(sk: u64) -> bool {
     read::<u64>(sk, layout!(sk_socket)) != 0
+}
+
+/// The number of the socket's inode; zero while no process has it, or where the kernel does not show it.
+#[inline(always)]
+pub fn inode(sk: u64) -> u64 {
+    if layout!(socket_inode) == MISSING || layout!(inode_number) == MISSING {
+        return 0;
+    }
+    let socket: u64 = read(sk, layout!(sk_socket));
+    if socket == 0 { 0 } else { read(socket, layout!(socket_inode) + layout!(inode_number)) }
 }
 
 /// Whether a process is inside a call on the socket; false while the network works on it.

@@ -129,8 +129,6 @@ layout! {
     task_mm: "task_struct.mm",
     /// The executable in it.
     mm_exe: "mm_struct.exe_file",
-    /// A file's inode.
-    file_inode: "file.f_inode",
     /// Its stack in the kernel.
     task_stack: "task_struct.stack",
     /// PF_EXITING and others.
@@ -165,6 +163,28 @@ layout! {
     fdtable_fd: "fdtable.fd",
     /// A socket's file's socket.
     file_private: "file.private_data",
+    /// A file's inode.
+    file_inode: "file.f_inode",
+    /// What kind of file it is.
+    inode_mode: "inode.i_mode",
+    /// A socket's file.
+    socket_file: "socket.file",
+    /// A task's name.
+    task_comm: "task_struct.comm",
+    /// What a task's paths begin at.
+    task_fs: "task_struct.fs",
+    /// The mount of its root.
+    fs_root_mount: "fs_struct.root.mnt",
+    /// Its root.
+    fs_root: "fs_struct.root.dentry",
+    /// How long a unix socket's address is, with its family.
+    unix_address_len: "unix_address.len",
+    /// The sockets that share an address (`SO_REUSEPORT`).
+    sk_reuseport: "?sock.sk_reuseport_cb",
+    /// How many of them listen.
+    reuseport_count: "?sock_reuseport.num_socks",
+    /// They themselves.
+    reuseport_socks: "?sock_reuseport.socks",
     /// A socket's sock.
     socket_sk: "socket.sk",
     /// SOCK_NOSPACE and others.
@@ -285,6 +305,18 @@ pub struct Attached {
     pub sends_by_kprobe: u32,
     /// One where they tell which connects fail at once.
     pub connects_by_kprobe: u32,
+}
+
+/// How complete the known listeners are: the numbers in the map `SHOWN`, each only written by one side while the other looks.
+pub mod shown {
+    /// How often a listener found no room; more than none also where they could not all be shown.
+    pub const LEFT_OUT: u32 = 0;
+    /// How many times userspace began to show them.
+    pub const BEGUN: u32 = 1;
+    /// The number of the last time that all of them were shown.
+    pub const DONE: u32 = 2;
+    /// How many numbers there are.
+    pub const LEN: u32 = 3;
 }
 
 /// Hashes of events that can be between their copies at a time; a power of two.

@@ -8,6 +8,7 @@
 
 pub mod accept_queue;
 mod exchange;
+mod held;
 mod kernel_function;
 mod layout;
 mod record;
@@ -17,10 +18,11 @@ pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
     Origin, PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
 };
+pub use held::HeldSocket;
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE,
 };
-pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN};
+pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, shown};
 pub use record::{
     Action, Aftermath, Alone, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, Served, WorkerGone,
 };
@@ -54,6 +56,7 @@ pub mod tcp_state {
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Task>() == 24);
+    assert!(size_of::<HeldSocket>() == 208);
     assert!(size_of::<ListenerView>() == 40);
     assert!(size_of::<Signal>() == 48);
     assert!(size_of::<WorkerEnd>().is_multiple_of(8));

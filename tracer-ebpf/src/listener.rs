@@ -1,42 +1,129 @@
 //! Listeners: which socket answers at an address, and how full its accept queue is.
+//!
+//! Anyone may listen on as many addresses as he likes. So what finds no room is not just left out: its address is looked up again once an
+//! upstream is there ([`seek`]), and until userspace has had every listener shown anew, nobody takes it for absent.
 
-use tracer_ebpf::{Endpoint, ListenerView, MISSING};
+use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 
 use crate::{
     address::{ANY4, is_global, key},
-    kernel::{self, filter, layout, read},
-    maps::{LISTENERS, Listener, ListenerKey, PEERS},
+    kernel::{self, Common, filter, layout, read},
+    maps::{LISTENERS, Listener, ListenerKey, PEERS, SHOWN, SOUGHT, Sought, count},
 };
 
 /// `::1`.
 const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
+/// Whether this socket listens at that address, still. Without a branch for each question: verifiers would follow each.
+#[inline(always)]
+fn is_at(sock: u64, key: &ListenerKey) -> bool {
+    // Zero cannot be read, and all zeroes are no listener.
+    let common = Common::of(sock);
+    let local = common.local();
+    (common.state() == tcp_state::LISTEN)
+        & common.is_inet()
+        & (u32::from(local.port) == key.port)
+        & kernel::is_same(&local.addr, &key.addr)
+        & ((key.net == 0) | (common.net() == key.net))
+}
+
+/// Another listener of the group that shares this one's address (`SO_REUSEPORT`), or zero. The group's listeners come first in it.
+#[inline(always)]
+fn fellow(sock: u64) -> u64 {
+    let group = group(sock);
+    if group == 0 || layout!(reuseport_socks) == MISSING {
+        return 0;
+    }
+    let [first, second] = read::<[u64; 2]>(group, layout!(reuseport_socks));
+    match read::<u16>(group, layout!(reuseport_count)) {
+        0 | 1 => 0,
+        _ if first == sock => second,
+        _ => first,
+    }
+}
+
+#[inline(always)]
+fn group(sock: u64) -> u64 {
+    if sock == 0 || layout!(sk_reuseport) == MISSING || layout!(reuseport_count) == MISSING {
+        0
+    } else {
+        read(sock, layout!(sk_reuseport))
+    }
+}
+
+/// How many listeners share the address of this one.
+#[inline(always)]
+fn shared(listener: &Listener) -> u32 {
+    let group = group(listener.sock);
+    let known = 1 + u32::from(listener.other != 0);
+    if group == 0 { known } else { known.max(read::<u16>(group, layout!(reuseport_count)).into()) }
+}
+
 #[inline(always)]
 fn add_under(key: &ListenerKey, sock: u64) {
-    let mut entry = Listener { sock, shared: 1 };
-    // SAFETY: the entry is copied; a listener removed meanwhile is overwritten below.
-    if let Some(old) = unsafe { LISTENERS.get(key) }
+    let mut entry = Listener { sock, other: fellow(sock) };
+    if entry.other == 0
+        && let Some(old) = at(key)
         && old.sock != sock
+        && is_at(old.sock, key)
     {
-        entry.shared = old.shared + 1;
+        entry.other = old.sock;
     }
-    let _full = LISTENERS.insert(key, &entry, 0);
+    if LISTENERS.insert(key, &entry, 0).is_ok() {
+        return;
+    }
+    // SAFETY: copied out at once.
+    match unsafe { SOUGHT.get(key) }.copied() {
+        Some(sought) => {
+            let _evicts = SOUGHT.insert(key, &Sought { listener: entry, ..sought }, 0);
+        }
+        None => leave_out(),
+    }
+}
+
+/// A listener found no room.
+#[inline(always)]
+fn leave_out() {
+    count!(listeners_untracked, 1);
+    if let Some(left_out) = SHOWN.get_ptr_mut(shown::LEFT_OUT) {
+        // SAFETY: a counter in a map.
+        unsafe { kernel::add(left_out, 1) };
+    }
+}
+
+/// What is left at an address once `sock` listens there no more.
+#[inline(always)]
+fn without(listener: &Listener, sock: u64, key: &ListenerKey) -> Listener {
+    let left = if listener.sock == sock { listener.other } else { listener.sock };
+    if is_at(left, key) {
+        Listener { sock: left, other: fellow(left) }
+    } else {
+        Listener { sock: 0, other: 0 }
+    }
 }
 
 #[inline(always)]
 fn remove_under(key: &ListenerKey, sock: u64) {
-    if let Some(entry) = LISTENERS.get_ptr_mut(key) {
-        // SAFETY: the pointer is into the map's preallocated memory.
-        let entry = unsafe { &mut *entry };
-        if entry.shared > 1 {
-            entry.shared -= 1;
-        } else if entry.sock == sock {
-            let _gone = LISTENERS.remove(key);
+    // SAFETY: copied out at once.
+    if let Some(entry) = unsafe { LISTENERS.get(key) }.copied() {
+        if entry.sock != sock && entry.other != sock {
+            return;
         }
+        let left = without(&entry, sock, key);
+        if left.sock == 0 {
+            let _gone = LISTENERS.remove(key);
+        } else {
+            let _replaced = LISTENERS.insert(key, &left, 0);
+        }
+    } else if let Some(sought) = unsafe { SOUGHT.get(key) }.copied()
+        && (sought.listener.sock == sock || sought.listener.other == sock)
+    {
+        let listener = without(&sought.listener, sock, key);
+        let _evicts = SOUGHT.insert(key, &Sought { listener, ..sought }, 0);
     }
 }
 
-/// A socket began to listen, or was shown to us by userspace while it listens.
+/// A socket began to listen, or is shown to us by userspace while it listens, maybe once more.
 #[inline(always)]
 pub fn add(sk: u64) {
     let local = kernel::local(sk);
@@ -66,10 +153,17 @@ fn stays(sk: u64, upstream: &Endpoint) -> bool {
     is_loopback4 || kernel::is_same(addr, &LOOPBACK6) || kernel::is_same(&kernel::local(sk).addr, addr)
 }
 
+/// What is known at this very address. One that has gone since is not believed.
 #[inline(always)]
 fn at(key: &ListenerKey) -> Option<Listener> {
-    // SAFETY: copied out at once.
-    unsafe { LISTENERS.get(key) }.copied()
+    // SAFETY: copied out at once, both.
+    let found = unsafe { LISTENERS.get(key) }.copied();
+    let found = match found {
+        Some(found) => Some(found),
+        None if has_left_out() => unsafe { SOUGHT.get(key) }.map(|sought| sought.listener),
+        None => None,
+    };
+    found.filter(|found| is_at(found.sock, key))
 }
 
 /// The listener at an address or, in its namespace, on all addresses.
@@ -109,6 +203,49 @@ fn find(sk: u64, net: u64, upstream: &Endpoint) -> Option<(Listener, bool)> {
     at(&key).map(|found| (found, true))
 }
 
+/// Whether listeners were left out for want of room.
+#[inline(always)]
+fn has_left_out() -> bool {
+    SHOWN.get(shown::LEFT_OUT).is_some_and(|left_out| *left_out != 0)
+}
+
+/// Asks for one address. Returns whether the listeners have all been shown since it was asked for first.
+#[inline(always)]
+fn ask(key: &ListenerKey, begun: u64, done: u64) -> bool {
+    // SAFETY: copied out at once.
+    if let Some(sought) = unsafe { SOUGHT.get(key) }.copied() {
+        return done > sought.since;
+    }
+    let new = Sought { listener: Listener { sock: 0, other: 0 }, since: begun };
+    let _evicts = SOUGHT.insert(key, &new, 0);
+    count!(listeners_sought, 1);
+    false
+}
+
+/// No listener is known for `upstream`, and some were left out: asks userspace to show them again, and keeps room for this one. Returns
+/// whether it is absent for certain.
+#[inline(always)]
+fn is_absent(sk: u64, net: u64, upstream: &Endpoint) -> bool {
+    if !has_left_out() {
+        return true;
+    }
+    let (begun, done) = match (SHOWN.get(shown::BEGUN), SHOWN.get(shown::DONE)) {
+        (Some(begun), Some(done)) => (*begun, *done),
+        _ => return false,
+    };
+    let mut key = key(net, upstream.addr, upstream.port);
+    let here = ask(&key, begun, done);
+    if stays(sk, upstream) {
+        key.addr = ANY4;
+        let on_all4 = ask(&key, begun, done);
+        kernel::unspecify(&mut key.addr);
+        here & on_all4 & ask(&key, begun, done)
+    } else {
+        key.net = 0;
+        here & ask(&key, begun, done)
+    }
+}
+
 /// A connection of `net` to `upstream` came about, whose other end is `local` in namespace `there`: remembers that, unless it is
 /// where one would look anyway.
 #[inline(always)]
@@ -128,19 +265,27 @@ fn look(listener: Listener, elsewhere: bool, ns: u64) -> ListenerView {
         depth: read(listener.sock, layout!(sk_ack_backlog)),
         limit: read(listener.sock, layout!(sk_max_ack_backlog)),
         drops: read(listener.sock, layout!(sk_drops)),
-        shared: listener.shared as u32,
+        shared: shared(&listener),
         syn_queue: read(listener.sock, layout!(syn_queue)),
         elsewhere: u32::from(elsewhere),
     }
 }
 
-/// Looks, now, at the accept queue that `sk` connects to; all zeroes where no listener of this host is known.
+/// Looks, now, at the accept queue that `sk` connects to; all zeroes where no listener of this host is known, with the moment where there
+/// may be one nonetheless.
 #[inline(always)]
 pub fn view(sk: u64, net: u64, upstream: &Endpoint, now: u64) -> ListenerView {
     match find(sk, net, upstream) {
         Some((listener, elsewhere)) => look(listener, elsewhere, now),
-        None => ListenerView::default(),
+        None if is_absent(sk, net, upstream) => ListenerView::default(),
+        None => ListenerView { ns: now, ..ListenerView::default() },
     }
+}
+
+/// Whether there may be a listener that is not known, for want of room.
+#[inline(always)]
+pub fn may_be_left_out(view: &ListenerView) -> bool {
+    view.sock == 0 && view.ns != 0
 }
 
 /// Whether a SYN arriving at the time of this view was dropped (`sk_acceptq_is_full`).

@@ -26,6 +26,9 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod nginx_end;
 #[cfg(target_arch = "bpf")]
+#[expect(dead_code, reason = "another binary asks for the sockets of some processes only")]
+mod open_files;
+#[cfg(target_arch = "bpf")]
 mod packet_drop;
 #[cfg(target_arch = "bpf")]
 mod ports;
@@ -58,6 +61,8 @@ mod trust;
 mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod unix_listener;
+#[cfg(target_arch = "bpf")]
+mod unix_place;
 #[cfg(target_arch = "bpf")]
 mod worker_end;
 

@@ -24,7 +24,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd};
+use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, shown};
 
 pub use crate::{
     address::ListenerKey,
@@ -51,12 +51,22 @@ pub struct Awaited {
     pub turned_to: u64,
 }
 
-/// The newest listener on an address.
+/// The newest listener on an address, and another one that shares it, or zero.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Listener {
     pub sock: u64,
-    pub shared: u64,
+    pub other: u64,
+}
+
+/// An address that a listener was looked for at, while others had found no room.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sought {
+    /// All zeroes as long as none was found.
+    pub listener: Listener,
+    /// How many times userspace had begun to show the listeners when it was looked for first.
+    pub since: u64,
 }
 
 /// The other end of a connection whose nginx is on another host.
@@ -94,6 +104,14 @@ pub static WORKERS: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(16_384, 
 /// Listeners by address.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8_192, 0);
+
+/// Addresses at which no listener was found while others had found no room, and what was found there later.
+#[map]
+pub static SOUGHT: LruHashMap<ListenerKey, Sought> = LruHashMap::with_max_entries(1_024, 0);
+
+/// How complete the known listeners are, see [`shown`].
+#[map]
+pub static SHOWN: Array<u64> = Array::with_max_entries(shown::LEN, 0);
 
 /// Where connections to an address that is not this namespace's own ended up lately, on this host.
 #[map]
@@ -138,10 +156,6 @@ pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(1_02
 /// The paths of unix exchanges, by nginx's socket.
 #[map]
 pub static PATHS: HashMap<u64, [u8; PATH_LEN]> = HashMap::with_max_entries(16_384, 0);
-
-/// Unix listeners by path.
-#[map]
-pub static UNIX_LISTENERS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Open worker ends of unix exchanges that nginx gave up, by their socket.
 #[map]

@@ -112,6 +112,18 @@ fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
     if listener::syn_queue_is_full(&nginx.listener_first) {
         nginx.flags |= nginx_flag::SYN_QUEUE_FULL_AT_CONNECT;
     }
+    if listener::may_be_left_out(&nginx.listener_first) {
+        nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
+    }
+}
+
+/// Looks at them once more.
+#[inline(always)]
+fn look_again(nginx: &mut NginxEnd, sk: u64, now: u64) {
+    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
+    if listener::may_be_left_out(&nginx.listener_last) {
+        nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
+    }
 }
 
 /// The SYN is about to be made (`tcp_connect`): the look at the queues when connect was called is a moment old by now.
@@ -152,7 +164,7 @@ pub fn syn_sent_again(sk: u64) {
     nginx.syn_retransmits += 1;
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
+    look_again(nginx, sk, now);
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
@@ -471,7 +483,7 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
-    nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, nginx.ended_ns);
+    look_again(nginx, sk, nginx.ended_ns);
     note_blocked(nginx, sk);
     if ATTACHED.get(0).is_some_and(|attached| attached.own_resets != 0) {
         nginx.flags |= nginx_flag::OWN_RESETS_SEEN;

@@ -56,4 +56,8 @@ counters! {
     strangers,
     /// Their sends on unix sockets, and their connects where those are seen.
     unix_strangers,
+    /// Listeners that found no room, each as often as it was left out.
+    listeners_untracked,
+    /// Addresses that were looked for since, so that the listeners are to be shown again.
+    listeners_sought,
 }

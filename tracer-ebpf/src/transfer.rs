@@ -1,15 +1,13 @@
 //! Bytes that processes send and receive, on sockets of any kind.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use tracer_ebpf::tcp_state;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 
 use crate::{
     aftermath,
     function::{CALLS, call},
-    kernel::{self, filter, layout, read},
-    listener,
+    kernel::{self, layout, read},
     maps::{ATTACHED, count, port_is_watched},
-    nginx_end, unix_end, unix_listener, worker_end,
+    nginx_end, unix_end, worker_end,
 };
 
 const EINVAL: i32 = 22;
@@ -99,25 +97,10 @@ pub fn may_miss_sends() -> bool {
     ATTACHED.get(0).is_some_and(|attached| attached.sends_by_kprobe != 0)
 }
 
-/// The tracer itself calls receive on listeners that are older than it: the call fails, and hands over their address.
-#[inline(always)]
-fn is_shown(sk: u64) -> bool {
-    (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
-        && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
-}
-
-#[inline(always)]
-fn show(sk: u64) {
-    if kernel::is_inet(sk) { listener::add(sk) } else { unix_listener::listens(sk) }
-}
-
 /// A receive on `sk` returned `ret`.
 #[inline(always)]
 pub fn received(sk: u64, ret: i32, flags: u64) {
     if ret == -ENOTCONN || ret == -EINVAL {
-        if is_shown(sk) {
-            show(sk);
-        }
         return;
     }
     if aftermath::is_awaited() {
@@ -133,10 +116,6 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
 #[inline(always)]
 pub fn receive_begins(sk: u64) -> bool {
     settle();
-    if is_shown(sk) {
-        show(sk);
-        return false;
-    }
     if aftermath::is_awaited() {
         aftermath::received(sk);
     }

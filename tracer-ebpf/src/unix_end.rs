@@ -15,7 +15,7 @@ use crate::{
     tell::tell,
     transfer, trust,
     unix_listener::look,
-    worker_end,
+    unix_place, worker_end,
 };
 
 /// Stands for unix sockets among the watched ports.
@@ -220,6 +220,7 @@ fn is_release_seen() -> bool {
 /// A unix socket ends: its process closed it, or died; or its listener did, before anyone had accepted it.
 #[inline(always)]
 pub fn released(sk: u64, was_queued: bool) {
+    unix_place::forget(sk);
     if !port_is_watched(NO_PORT) {
         return;
     }

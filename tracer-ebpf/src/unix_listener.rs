@@ -1,38 +1,27 @@
 //! Unix listeners, and how full their accept queues are.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{FAMILY_UNIX, ListenerView, PATH_LEN, tcp_state};
+use tracer_ebpf::{ListenerView, PATH_LEN};
 
 use crate::{
-    kernel::{self, layout, read},
-    maps::UNIX_LISTENERS,
+    kernel::{layout, read},
+    maps::count,
+    unix_place,
 };
 
-/// A unix socket began to listen, or was shown to us by userspace while it listens.
+/// A unix socket began to listen, or is shown to us by userspace while it listens.
 #[inline(always)]
 pub fn listens(sk: u64) {
-    let mut room = MaybeUninit::<[u8; PATH_LEN]>::uninit();
-    // SAFETY: all zeroes are an empty path.
-    let path = unsafe { kernel::cleared(&mut room) };
-    let address: u64 = read(sk, layout!(unix_addr));
-    let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
-    // SAFETY: the helper checks the address.
-    let read = unsafe { aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes(name, path) };
-    if address != 0 && read.is_ok_and(|path| !path.is_empty()) {
-        let _evicts = UNIX_LISTENERS.insert(&*path, sk, 0);
+    if unix_place::is_listener(sk) && !unix_place::register(sk) {
+        count!(listeners_untracked, 1);
     }
 }
 
-/// The accept queue behind a path. A listener's address that is no listener any more is not believed.
+/// The accept queue that a path leads the running process to; all zeroes where that is not known.
 #[inline(always)]
 pub fn look(path: &[u8; PATH_LEN]) -> ListenerView {
-    // SAFETY: copied out at once.
-    let Some(sock) = (unsafe { UNIX_LISTENERS.get(path) }).copied() else { return ListenerView::default() };
-    if read::<u8>(sock, layout!(state)) != tcp_state::LISTEN
-        || read::<u16>(sock, layout!(family)) != FAMILY_UNIX
-    {
+    let sock = unix_place::at(path);
+    if sock == 0 {
         return ListenerView::default();
     }
     ListenerView {

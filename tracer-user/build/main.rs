@@ -59,7 +59,7 @@ fn build() -> Result<()> {
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain.name))
         .context("the BPF side does not build")?;
     let folder = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    for object in ["why502-bpf", "why502-backlog-bpf"] {
+    for object in ["why502-bpf", "why502-backlog-bpf", "why502-sockets-bpf"] {
         let path = folder.join(object);
         let elf = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         let lean = lean::without_debug(&elf).with_context(|| format!("{object}, as it was built"))?;

@@ -40,7 +40,6 @@ pub mod output;
 
 pub mod budget;
 pub mod clock;
-mod duplicate;
 pub mod facts;
 pub mod failure;
 pub mod memory;

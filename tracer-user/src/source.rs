@@ -336,6 +336,13 @@ impl Source {
         let Stats {
             exchanges, connections, untracked, unix_seen, stood_in, strangers, unix_strangers, ..
         } = stats;
+        self.tracer.show_listeners(stats.listeners_sought)?;
+        if stats.listeners_untracked > 0 && self.stats.listeners_untracked == 0 {
+            crate::notice!(
+                "this host has more listeners than are kept in sight: those of upstreams are looked up when they are needed, and a \
+                 verdict that came before is marked incomplete"
+            );
+        }
         if untracked > 0 && self.stats.untracked == 0 {
             crate::notice!(
                 "more exchanges are open than the {} that are watched at a time (--max-open): those beyond are counted, \

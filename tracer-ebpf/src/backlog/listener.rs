@@ -1,19 +1,18 @@
 //! Listeners and their accept queues.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
     Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
     accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
-    tcp_state,
 };
 
 use crate::{
     address::{ANY4, ListenerKey, is_global, key},
-    kernel::{self, filter, layout, read},
+    kernel::{self, layout, read},
     maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
     ports::watch_port,
     put::put,
-    trust, unix, victim, waiting,
+    trust, unix, unix_place, victim, waiting,
 };
 
 #[inline(always)]
@@ -67,19 +66,10 @@ pub fn look(listener: &mut Listener, now: u64) {
     }
 }
 
-#[inline(always)]
-fn inode(sk: u64) -> u64 {
-    if layout!(socket_inode) == MISSING || layout!(inode_number) == MISSING {
-        return 0;
-    }
-    let socket: u64 = read(sk, layout!(sk_socket));
-    if socket == 0 { 0 } else { read(socket, layout!(socket_inode) + layout!(inode_number)) }
-}
-
 /// What names a unix socket for as long as it lives: its inode's number where the kernel shows it.
 #[inline(always)]
 pub fn lasting_name(sk: u64) -> u64 {
-    match inode(sk) {
+    match kernel::inode(sk) {
         0 => sk,
         inode => inode,
     }
@@ -152,7 +142,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     let Some(listener) = find(sk) else { return };
     listener.sock = sk;
     listener.net = kernel::net(sk);
-    listener.inode = inode(sk);
+    listener.inode = kernel::inode(sk);
     listener.netns = read(listener.net, layout!(net_inum));
     if by_owner {
         let task = kernel::current();
@@ -163,7 +153,9 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     if family == FAMILY_UNIX {
         listener.local.family = FAMILY_UNIX;
         unix::read_path(sk, &mut listener.path);
-        unix::learn_path(listener);
+        if !unix_place::register(sk) {
+            count!(listeners_untracked, 1);
+        }
     } else {
         listener.local = kernel::local(sk);
         watch_port(listener.local.port);
@@ -178,13 +170,10 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     publish(listener, now);
 }
 
-/// The tracer itself calls receive on listeners that are older than it, which fails and hands over their address.
+/// Userspace shows a listener, maybe once more.
 #[inline(always)]
 pub fn shown(sk: u64) {
-    if (bpf_get_current_pid_tgid() >> 32) as u32 == filter!(own_pid)
-        && read::<u8>(sk, layout!(state)) == tcp_state::LISTEN
-        && find(sk).is_none()
-    {
+    if find(sk).is_none() {
         add(sk, if kernel::is_inet(sk) { FAMILY_INET } else { FAMILY_UNIX }, false);
     }
 }

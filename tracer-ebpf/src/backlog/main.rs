@@ -26,6 +26,10 @@ mod listener;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+#[path = "../open_files.rs"]
+#[expect(dead_code, reason = "another binary asks for the sockets of some processes only")]
+mod open_files;
+#[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 #[path = "../ports.rs"]
@@ -49,6 +53,10 @@ mod tcp_header;
 mod trust;
 #[cfg(target_arch = "bpf")]
 mod unix;
+#[cfg(target_arch = "bpf")]
+#[path = "../unix_place.rs"]
+#[expect(dead_code, reason = "userspace finds out here which listeners are gone")]
+mod unix_place;
 #[cfg(target_arch = "bpf")]
 mod victim;
 #[cfg(target_arch = "bpf")]

@@ -76,10 +76,6 @@ pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(MAX_LIS
 #[map]
 pub static GROUPS: HashMap<ListenerKey, Group> = HashMap::with_max_entries(2 * MAX_LISTENERS, 0);
 
-/// Unix listeners by path.
-#[map]
-pub static PATHS: LruHashMap<[u8; PATH_LEN], u64> = LruHashMap::with_max_entries(MAX_LISTENERS, 0);
-
 /// Connections that met a full queue and whose fate is open.
 #[map]
 pub static VICTIMS: HashMap<Key, Victim> = HashMap::with_max_entries(MAX_VICTIMS, 0);
@@ -91,6 +87,10 @@ pub static CONNECTING: HashMap<u64, Task> = HashMap::with_max_entries(16_384, 0)
 /// Unix connects under way, by thread.
 #[map]
 pub static UNIX_CALLS: HashMap<u32, Connecting> = HashMap::with_max_entries(4_096, 0);
+
+/// Where to, by thread.
+#[map]
+pub static UNIX_PATHS: LruHashMap<u32, [u8; PATH_LEN]> = LruHashMap::with_max_entries(4_096, 0);
 
 /// What userspace attached.
 #[map]

@@ -7,16 +7,16 @@ use aya_ebpf::helpers::{
     generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
 use tracer_ebpf::{
-    Endpoint, FAMILY_UNIX, MISSING, PATH_LEN,
+    Endpoint, FAMILY_UNIX, PATH_LEN,
     accept_queue::{Fate, Key, Listener},
-    tcp_state,
 };
 
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, Connecting, LISTENERS, PATHS, UNIX_CALLS, count},
+    maps::{ATTACHED, Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, count},
     put::put,
+    unix_place::{self, is_listener},
     victim::{self, Stage},
 };
 
@@ -37,14 +37,6 @@ pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
     }
 }
 
-/// From now on this listener is found by its path.
-#[inline(always)]
-pub fn learn_path(listener: &Listener) {
-    if listener.path[0] != 0 {
-        let _evicts = PATHS.insert(listener.path, listener.sock, 0);
-    }
-}
-
 /// The listener at an address. It is not believed once another socket has taken the address.
 #[inline(always)]
 fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
@@ -55,11 +47,6 @@ fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
         return None;
     }
     Some(found)
-}
-
-#[inline(always)]
-fn is_listener(sk: u64) -> bool {
-    read::<u8>(sk, layout!(state)) == tcp_state::LISTEN && read::<u16>(sk, layout!(family)) == FAMILY_UNIX
 }
 
 /// The listener at an address, learned now if it is new.
@@ -95,24 +82,18 @@ fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
 /// The listener whose queue `child` waits in, or has left.
 #[inline(always)]
 pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
-    if layout!(unix_listener) != MISSING {
-        let listener: u64 = read(child, layout!(unix_listener));
-        if listener != 0 {
-            return listener::find(listener);
-        }
+    match unix_place::listener_of(child) {
+        0 => None,
+        sock => listener::find(sock),
     }
-    // It shares its listener's address.
-    let mut room = MaybeUninit::uninit();
-    let path = empty_path(&mut room);
-    read_path(child, path);
-    at_path(path)
 }
 
 #[inline(always)]
 fn at_path<'a>(path: &[u8; PATH_LEN]) -> Option<&'a mut Listener> {
-    // SAFETY: copied out at once.
-    let sock = unsafe { PATHS.get(path) }.copied()?;
-    if is_listener(sock) { known(sock) } else { None }
+    match unix_place::at(path) {
+        0 => None,
+        sock => known(sock),
+    }
 }
 
 /// Data, or on a listener a connection, has become ready on `sk`.
@@ -156,6 +137,7 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
         count!(returns_missed, 1);
     }
     put!(UNIX_CALLS, kernel::thread(), call, returns_missed);
+    put!(UNIX_PATHS, kernel::thread(), path, returns_missed);
 }
 
 #[inline(always)]
@@ -216,6 +198,18 @@ pub fn connect_begins(sk: u64, address: u64, len: u32) {
     }
 }
 
+/// The thread's connect has succeeded: its path leads to where it came.
+#[inline(always)]
+fn learn(thread: u32, sk: u64) {
+    let listener = unix_place::listener_of(read(sk, layout!(unix_peer)));
+    if listener != 0
+        && let Some(path) = UNIX_PATHS.get_ptr(thread)
+    {
+        // SAFETY: preallocated map memory of this thread's own.
+        let _is_news = unix_place::led_to(unsafe { &*path }, listener);
+    }
+}
+
 /// connect returned `ret`.
 #[inline(always)]
 pub fn connect_returned(ret: i64) {
@@ -224,13 +218,22 @@ pub fn connect_returned(ret: i64) {
     let Some(call) = unsafe { UNIX_CALLS.get(thread) }.copied() else { return };
     let _gone = UNIX_CALLS.remove(thread);
     let key = key(call.sock);
+    if ret == 0 {
+        learn(thread, call.sock);
+    }
+    let _gone = UNIX_PATHS.remove(thread);
     if ret == 0 && ATTACHED.get(0).is_some_and(|attached| attached.unix_arrivals == 0) {
         let child: u64 = read(call.sock, layout!(unix_peer));
         if let Some(listener) = listener_of(child) {
             listener::arrives(listener, child);
         }
     }
-    let Some(listener) = listener::find(call.listener) else { return };
+    let Some(listener) = listener::find(call.listener) else {
+        if ret == -EAGAIN {
+            count!(unattributed, 1);
+        }
+        return;
+    };
     let waited = listener::now().saturating_sub(call.start_ns);
     match ret {
         0 if call.met_full != 0 && waited <= AT_ONCE_NS => {

@@ -31,11 +31,11 @@ in_copies! {
 #[inline(always)]
 fn changes(sk: u64, old_state: u8, new_state: u8) {
     match (old_state, new_state) {
-        (CLOSE, SYN_SENT) => nginx_end::connects(sk),
+        (CLOSE, SYN_SENT) => connects(sk),
         (SYN_SENT, ESTABLISHED) => nginx_end::established(sk),
-        (SYN_RECV, ESTABLISHED) => worker_end::established(sk),
-        (CLOSE, LISTEN) => listener::add(sk),
-        (LISTEN, CLOSE) => listener::remove(sk),
+        (SYN_RECV, ESTABLISHED) => accepts(sk),
+        (CLOSE, LISTEN) => listens(sk),
+        (LISTEN, CLOSE) => listens_no_more(sk),
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
             ended(sk, old_state, new_state);
         }
@@ -44,8 +44,30 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
     }
 }
 
+// Functions of their own, since each has a stack of its own then: in one, a stack has no room for what all of them need.
+
+#[inline(never)]
+fn connects(sk: u64) {
+    nginx_end::connects(sk);
+}
+
+#[inline(never)]
+fn accepts(sk: u64) {
+    worker_end::established(sk);
+}
+
+#[inline(never)]
+fn listens(sk: u64) {
+    listener::add(sk);
+}
+
+#[inline(never)]
+fn listens_no_more(sk: u64) {
+    listener::remove(sk);
+}
+
 /// An end of somebody's connection ended: by its process, a reset or a timeout.
-#[inline(always)]
+#[inline(never)]
 fn ended(sk: u64, old_state: u8, new_state: u8) {
     // A closing process is out of its sends.
     if transfer::may_miss_sends() && kernel::is_owned(sk) && read::<u32>(sk, layout!(sk_err)) == 0 {

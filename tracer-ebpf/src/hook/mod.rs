@@ -9,5 +9,6 @@ mod signal;
 mod skb;
 mod socket;
 mod syscall;
+mod task_file;
 mod tcp;
 mod waiting;

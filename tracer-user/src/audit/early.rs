@@ -6,13 +6,10 @@ use std::{
     net::SocketAddr,
 };
 
-use procfs::{
-    net::{TcpState, UnixState},
-    process::{FDTarget, Process},
-};
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::{pairing::Logged, workers::Workers};
-use crate::verdict::Upstream;
+use crate::{ledger::address, load::held_sockets, verdict::Upstream};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -63,22 +60,27 @@ impl Early {
     /// Takes stock of what the traced processes have open, to upstreams or, which cannot be told apart, to anyone they have
     /// connected to.
     pub fn take_stock(workers: &Workers, now: i64) -> Self {
-        let mut namespaces = HashMap::new();
-        let mut open = Vec::new();
-        for (pid, written) in workers.running() {
-            let Ok(process) = Process::new(pid.cast_signed()) else { continue };
-            let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/net")) else { continue };
-            let peers = namespaces.entry(namespace).or_insert_with(|| peers(&process));
-            for descriptor in process.fd().into_iter().flatten().flatten() {
-                if let FDTarget::Socket(inode) = descriptor.target
-                    && let Some(&peer) = peers.get(&inode)
-                    && open.len() < MOST
-                {
-                    open.push(Connection { pid, written, descriptor: descriptor.fd, inode, peer });
-                }
-            }
-        }
-        Self { open, gone: Vec::new(), looked: now }
+        let written: HashMap<u32, u32> = workers.running().collect();
+        let held = held_sockets(written.keys().copied()).unwrap_or_else(|error| {
+            crate::notice!("connections that are older than why502 are not known ({error}): their failures count as not explained"
+            );
+            Vec::new()
+        });
+        let listening: HashSet<(u32, u16)> = held
+            .iter()
+            .filter(|socket| socket.state == tcp_state::LISTEN)
+            .map(|socket| (socket.netns, socket.local.port))
+            .collect();
+        let connections = held.iter().filter_map(|socket| {
+            Some(Connection {
+                pid: socket.tgid,
+                written: *written.get(&socket.tgid)?,
+                descriptor: socket.fd.cast_signed(),
+                inode: socket.inode,
+                peer: peer(socket, &listening)?,
+            })
+        });
+        Self { open: connections.take(MOST).collect(), gone: Vec::new(), looked: now }
     }
 
     /// Whether the line is about one of them. Each is good for one line, for a failure ends it.
@@ -130,26 +132,19 @@ impl Connection {
     }
 }
 
-/// The sockets of a network namespace that someone has connected from, by inode.
-fn peers(process: &Process) -> HashMap<u64, Peer> {
-    let tcp: Vec<_> =
-        [process.tcp(), process.tcp6()].into_iter().flat_map(Result::unwrap_or_default).collect();
-    let listening: HashSet<u16> = tcp
-        .iter()
-        .filter(|entry| entry.state == TcpState::Listen)
-        .map(|entry| entry.local_address.port())
-        .collect();
-    let connected = tcp
-        .iter()
-        .filter(|entry| entry.inode != 0 && !listening.contains(&entry.local_address.port()))
-        .map(|entry| (entry.inode, Peer::Inet(entry.remote_address)));
-    // A socket that was accepted has the path of its listener.
-    let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| {
-        entry.path.is_none()
-            && entry.state == UnixState::CONNECTED
-            && i32::from(entry.socket_type) == libc::SOCK_STREAM
-    });
-    connected.chain(unix.map(|entry| (entry.inode, Peer::Unix))).collect()
+/// Whom a process has connected to, if it was the one that connected: what it accepted has a port that it listens on.
+fn peer(socket: &HeldSocket, listening: &HashSet<(u32, u16)>) -> Option<Peer> {
+    let is_stream = i32::from(socket.kind) == libc::SOCK_STREAM;
+    match socket.local.family {
+        FAMILY_INET | FAMILY_INET6 => {
+            let was_accepted = listening.contains(&(socket.netns, socket.local.port));
+            (is_stream && !was_accepted && socket.remote.port != 0)
+                .then(|| Peer::Inet(address(&socket.remote)))
+        }
+        // What was accepted has the name of its listener; and one of a pair has a peer without a name.
+        FAMILY_UNIX => (is_stream && socket.is_bound == 0 && socket.name().is_some()).then_some(Peer::Unix),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

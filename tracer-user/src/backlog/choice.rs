@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use procfs::{
-    net::TcpState,
-    process::{FDTarget, all_processes},
-};
+use procfs::process::all_processes;
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, tcp_state};
 
 use super::queue::Queue;
 use crate::{
     args::{Backlog, UpstreamFilter},
+    ledger::address,
+    load::held_sockets,
     trust,
     verdict::Upstream,
 };
@@ -71,35 +71,30 @@ fn answers(listener: &Upstream, peer: &Upstream) -> bool {
 
 /// The peers that processes of a name are connected to by TCP, with the network namespace.
 fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
-    let mut peers = HashSet::new();
-    for process in all_processes().into_iter().flatten().flatten() {
-        if !process.stat().is_ok_and(|stat| stat.comm == args.comm())
-            || args.comm.is_none() && !trust::is_believed(&process, args.comm())
-        {
-            continue;
+    let comm = args.comm();
+    let processes = match all_processes() {
+        Ok(processes) => processes,
+        Err(error) => {
+            crate::notice!(
+                "/proc cannot be read ({error}): a listener counts as {comm}'s once that connects to it"
+            );
+            return HashSet::new();
         }
-        let netns = process
-            .namespaces()
-            .ok()
-            .and_then(|all| Some(all.0.get(std::ffi::OsStr::new("net"))?.identifier));
-        let Some(netns) = netns.and_then(|netns| u32::try_from(netns).ok()) else { continue };
-        let inodes: HashSet<u64> = process
-            .fd()
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|descriptor| match descriptor.target {
-                FDTarget::Socket(inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
-        let entries = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
-        let peers_of_it = entries
-            .filter(|entry| entry.state != TcpState::Listen && inodes.contains(&entry.inode))
-            .map(|entry| (netns, Upstream::Inet(entry.remote_address)));
-        peers.extend(peers_of_it);
-    }
-    peers
+    };
+    // Who has gone meanwhile is connected to nobody.
+    let named = processes.flatten().filter(|process| {
+        process.stat().is_ok_and(|stat| stat.comm == comm)
+            && (args.comm.is_some() || trust::is_believed(process, comm))
+    });
+    let held = held_sockets(named.map(|process| process.pid.cast_unsigned())).unwrap_or_else(|error| {
+        crate::notice!("{error}: a listener counts as {comm}'s once that connects to it");
+        Vec::new()
+    });
+    held.iter()
+        .filter(|socket| matches!(socket.local.family, FAMILY_INET | FAMILY_INET6))
+        .filter(|socket| socket.state != tcp_state::LISTEN && i32::from(socket.kind) == libc::SOCK_STREAM)
+        .map(|socket| (socket.netns, Upstream::Inet(address(&socket.remote))))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,16 +1,30 @@
 //! Network namespaces: what their kernel counts, and how they are set.
 
 use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::Path,
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+        },
+    },
+    path::{Path, PathBuf},
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{getsockopt, sockopt},
+        statfs::{NSFS_MAGIC, fstatfs},
+    },
+};
 
 use super::owners::Holder;
-use crate::duplicate::duplicate;
+use crate::verdict::Process;
 
 /// `SIOCGSKNS`, include/uapi/linux/sockios.h: a descriptor of a socket's network namespace (since 4.10).
 const SIOCGSKNS: libc::Ioctl = 0x894C;
@@ -18,9 +32,64 @@ const SIOCGSKNS: libc::Ioctl = 0x894C;
 /// Where a thread sees the counters of the namespace that it is in.
 const OWN_NETSTAT: &str = "/proc/thread-self/net/netstat";
 
-/// A network namespace that this process may look into. While it is open, the namespace lives.
-#[derive(Debug)]
-pub(super) struct Netns(OwnedFd);
+/// A network namespace, by its number and a way to it. It is opened when it is needed: held open, it would live for as long as this process,
+/// and anyone may make some.
+#[derive(Clone, Debug)]
+pub(super) struct Netns {
+    number: u32,
+    way: Way,
+}
+
+/// A way to a network namespace. Each may lead elsewhere by the time it is taken, which is looked at then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A process that lives in it.
+    Member(u32),
+    /// A listener of it, whose holder lives elsewhere: this descriptor of that process, with this inode.
+    Listener { pid: u32, fd: u32, inode: u64 },
+    /// A file that stands for it: a mount such as `ip netns` makes, or a descriptor that some process has of it.
+    File(PathBuf),
+}
+
+impl Way {
+    fn open(&self) -> io::Result<File> {
+        match self {
+            Self::Member(pid) => File::open(format!("/proc/{pid}/ns/net")),
+            Self::Listener { pid, fd, inode } => of_listener(*pid, *fd, *inode),
+            Self::File(path) => {
+                // Whatever it is by now, only a file of the kernel's namespaces is opened.
+                let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+                if fstatfs(&found).map_err(io::Error::from)?.filesystem_type() != NSFS_MAGIC {
+                    return Err(io::Error::other("this is no namespace any more"));
+                }
+                File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+            }
+        }
+    }
+}
+
+/// The namespace of a listener of another process. Nothing else tells it where neither the holder nor any other process lives there. Its
+/// descriptor is duplicated for that moment, asked, and closed, and it is a listener's or it is not asked.
+fn of_listener(pid: u32, fd: u32, inode: u64) -> io::Result<File> {
+    // SAFETY: takes two integers; the result is checked by `descriptor`.
+    let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: takes three integers; the same.
+    let socket = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })?;
+    let is_it = socket.metadata()?.ino() == inode;
+    if !is_it || !getsockopt(&socket, sockopt::AcceptConn).map_err(io::Error::from)? {
+        return Err(io::Error::other("the descriptor is no more that listener's"));
+    }
+    // SAFETY: takes no further argument; the same.
+    descriptor(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) }.into())
+}
+
+fn descriptor(result: libc::c_long) -> io::Result<File> {
+    match i32::try_from(result) {
+        // SAFETY: the kernel made this descriptor just now, for us alone.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// What the kernel counts for TCP listeners, in one network namespace and since it exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,19 +105,33 @@ pub struct Counters {
 }
 
 impl Netns {
-    /// The namespace of a listening socket.
-    pub fn of_socket(holder: &Holder) -> Option<Self> {
-        let socket = duplicate(holder.process.pid.cast_signed(), holder.fd)?;
-        // SAFETY: takes no further argument; the result is checked below.
-        let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
-        // SAFETY: the kernel made this descriptor just now, for us alone.
-        (fd >= 0).then(|| Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    /// The namespace of this number, if the way leads there.
+    pub fn by(number: u32, way: Way) -> Option<Self> {
+        let netns = Self { number, way };
+        netns.open().is_ok().then_some(netns)
+    }
+
+    /// The namespace of this number, in which somebody holds this listener.
+    pub fn of(number: u32, holder: &Holder, inode: u64) -> Option<Self> {
+        let Holder { process: Process { pid, .. }, fd } = *holder;
+        Self::by(number, Way::Member(pid)).or_else(|| Self::by(number, Way::Listener { pid, fd, inode }))
+    }
+
+    /// The namespace, if the way still leads there.
+    fn open(&self) -> io::Result<File> {
+        let file = self.way.open()?;
+        if file.metadata()?.ino() == u64::from(self.number) {
+            Ok(file)
+        } else {
+            Err(io::Error::other("this is another network namespace"))
+        }
     }
 
     /// Runs `work` in a thread inside the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Option<T> {
+        let namespace = self.open().ok()?;
         let inside = || {
-            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
             Some(work())
         };
         thread::scope(|scope| scope.spawn(inside).join()).ok().flatten()
@@ -66,8 +149,50 @@ impl Netns {
 
     /// What its kernel counts.
     pub fn counters(&self) -> Option<Counters> {
-        parse(&self.read(Path::new(OWN_NETSTAT))?)
+        let Way::Member(pid) = self.way else { return parse(&self.read(Path::new(OWN_NETSTAT))?) };
+        // It need not be entered.
+        let counters = parse(&fs::read_to_string(format!("/proc/{pid}/net/netstat")).ok()?)?;
+        // It was that process's namespace before as well: a process leaves one for good.
+        self.open().is_ok().then_some(counters)
     }
+}
+
+/// A way to each network namespace that has a process, a mount or a descriptor, by the namespace's number.
+pub(super) fn ways() -> HashMap<u32, Way> {
+    let mut ways = HashMap::new();
+    // Without a list of processes there is no way to be named; processes that have gone meanwhile are none either.
+    let processes: Vec<_> = procfs::process::all_processes().into_iter().flatten().flatten().collect();
+    for process in &processes {
+        if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid))
+            && let Ok(number) = u32::try_from(namespace.ino())
+        {
+            ways.entry(number).or_insert(Way::Member(process.pid.cast_unsigned()));
+        }
+    }
+    let mounts = processes.iter().find(|process| process.pid.cast_unsigned() == std::process::id());
+    for mount in mounts.and_then(|own| own.mountinfo().ok()).into_iter().flatten() {
+        if let Some(number) = number(mount.root.as_bytes()) {
+            ways.entry(number).or_insert(Way::File(mount.mount_point));
+        }
+    }
+    for process in &processes {
+        // Who may not be looked at has no descriptor that is seen.
+        for entry in fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if let Ok(link) = fs::read_link(&path)
+                && let Some(number) = number(link.as_os_str().as_bytes())
+            {
+                ways.entry(number).or_insert(Way::File(path));
+            }
+        }
+    }
+    ways
+}
+
+/// The number in the name that the kernel gives a network namespace: `net:[4026531840]`.
+fn number(name: &[u8]) -> Option<u32> {
+    let number = name.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// What the calling thread's namespace counts.
@@ -117,9 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_leads_to_its_namespace_and_nothing_else_does() {
+        let number = u32::try_from(fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let way = |fd: i32, inode| Way::Listener { pid: std::process::id(), fd: fd.cast_unsigned(), inode };
+        let inode = |fd: i32| fs::metadata(format!("/proc/self/fd/{fd}")).unwrap().ino();
+        let (listening, connected) = (listener.as_raw_fd(), stream.as_raw_fd());
+        assert!(Netns::by(number, way(connected, inode(connected))).is_none());
+        assert!(Netns::by(number, way(listening, inode(connected))).is_none());
+        match way(listening, inode(listening)).open() {
+            Ok(namespace) => assert_eq!(namespace.metadata().unwrap().ino(), u64::from(number)),
+            // Only root may ask.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+        }
+        assert_eq!((super::number(b"net:[7]"), super::number(b"/net:[7]")), (Some(7), None));
+    }
+
+    #[test]
     fn this_thread_has_a_namespace_with_counters() {
-        let here = Netns(fs::File::open("/proc/thread-self/ns/net").unwrap().into());
+        let number = u32::try_from(fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
+        let here = Netns::by(number, Way::Member(std::process::id())).unwrap();
         assert!(here.counters().is_some() && here.setting("net.core.somaxconn").is_some());
+        assert!(Netns::by(number + 1, Way::Member(std::process::id())).is_none());
+        assert!(ways().contains_key(&number));
+        let held = File::open("/proc/self/ns/net").unwrap();
+        let by_file = Way::File(format!("/proc/self/fd/{}", held.as_raw_fd()).into());
+        assert!(by_file.open().is_ok() && Way::File("/dev/zero".into()).open().is_err());
         assert!(super::here().is_some());
     }
 }

@@ -5,66 +5,74 @@ use std::{
     fs,
 };
 
-use procfs::process::{FDTarget, all_processes};
+use tracer_ebpf::HeldSocket;
 
-use crate::{budget, load::Shown, verdict::Process};
+use crate::{budget, ledger::comm_of, load::Backlog, verdict::Process};
 
 /// A descriptor of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
     pub process: Process,
     /// The descriptor's number in that process.
-    pub fd: i32,
+    pub fd: u32,
 }
 
 /// What is known of the holders of sockets, by inode number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Owners {
     /// None for one that nobody holds: the kernel's own, or one that is gone.
     found: HashMap<u64, Option<Holder>>,
 }
 
 impl Owners {
-    /// Looks for the owners of sockets that were not looked for before; /proc is walked only if there are any. Of several holders
-    /// the one that called listen is the owner, or else the oldest one: a master hands its listeners on to its workers.
-    pub fn look_for(&mut self, inodes: impl Iterator<Item = (u64, u32)>, shown: &[Shown]) {
+    /// The owners of all listeners that exist already, which the kernel side learns by that: the oldest holder of each.
+    pub fn of_all(backlog: &mut Backlog) -> Self {
+        let mut found = HashMap::new();
+        // Those that are missing then are looked for later.
+        let _is_all = backlog.holders(|held| {
+            found.entry(held.inode).or_insert_with(|| Some(holder(held)));
+        });
+        Self { found }
+    }
+
+    /// Looks for the owners of sockets that were not looked for before; the host's open files are visited only if there are any. Each
+    /// socket is named by its inode, with the process that called listen. Of several holders that one is the owner, or else the oldest
+    /// one: a master hands its listeners on to its workers.
+    pub fn look_for(&mut self, inodes: impl Iterator<Item = (u64, u32)>, backlog: &mut Backlog) {
         let wanted: HashMap<u64, u32> =
             inodes.filter(|(inode, _)| *inode != 0 && !self.found.contains_key(inode)).collect();
         if wanted.is_empty() {
             return;
         }
-        let first: HashMap<u64, i32> = shown.iter().map(|shown| (shown.inode, shown.pid)).collect();
-        let mut found: HashMap<u64, Option<Holder>> = wanted.keys().map(|inode| (*inode, None)).collect();
-        let Ok(processes) = all_processes() else { return };
-        for process in processes.flatten() {
-            let Ok(descriptors) = process.fd() else { continue };
-            for descriptor in descriptors.flatten() {
-                let FDTarget::Socket(inode) = descriptor.target else { continue };
-                let Some(&listened) = wanted.get(&inode) else { continue };
-                let is_owner = u32::try_from(process.pid).is_ok_and(|pid| pid == listened)
-                    || first.get(&inode) == Some(&process.pid);
-                let entry = found.entry(inode).or_default();
-                if entry.is_none() || is_owner {
-                    let comm = process.stat().map(|stat| stat.comm).unwrap_or_default();
-                    let process = Process { pid: process.pid.cast_unsigned(), comm };
-                    *entry = Some(Holder { process, fd: descriptor.fd });
-                }
-            }
-        }
-        self.found.extend(found);
+        let (found, is_all) = search(&wanted, backlog);
+        // Whom nobody was found to hold is not known to be held by nobody unless all were visited.
+        self.found.extend(found.into_iter().filter(|(_, holder)| is_all || holder.is_some()));
     }
 
-    /// Whether nobody holds this socket any more. Should its holder have closed it while another one keeps it, that one is its
+    /// Those of these sockets that nobody holds any more. Should its holder have closed one while another one keeps it, that one is its
     /// owner from now on.
-    pub fn is_abandoned(&mut self, inode: u64) -> bool {
-        let Some(Some(Holder { process, fd })) = self.found.get(&inode) else { return false };
-        let link = fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).unwrap_or_default();
-        if link.as_os_str() == format!("socket:[{inode}]").as_str() {
-            return false;
+    pub fn abandoned(&mut self, inodes: impl Iterator<Item = u64>, backlog: &mut Backlog) -> Vec<u64> {
+        let left: HashMap<u64, u32> =
+            inodes.filter(|inode| self.was_left(*inode)).map(|inode| (inode, 0)).collect();
+        if left.is_empty() {
+            return Vec::new();
         }
-        self.found.remove(&inode);
-        self.look_for(std::iter::once((inode, 0)), &[]);
-        self.of(inode).is_none()
+        let (found, is_all) = search(&left, backlog);
+        if !is_all {
+            return Vec::new();
+        }
+        let abandoned =
+            found.iter().filter(|(_, holder)| holder.is_none()).map(|(inode, _)| *inode).collect();
+        self.found.extend(found);
+        abandoned
+    }
+
+    /// Whether the holder of a socket is known to hold it no more.
+    fn was_left(&self, inode: u64) -> bool {
+        let Some(Some(Holder { process, fd })) = self.found.get(&inode) else { return false };
+        let link = fs::read_link(format!("/proc/{}/fd/{fd}", process.pid));
+        // A process that has gone shows none.
+        !link.is_ok_and(|link| link.as_os_str() == format!("socket:[{inode}]").as_str())
     }
 
     /// Forgets the owners of sockets that are none of these, if there are many of them.
@@ -78,4 +86,31 @@ impl Owners {
     pub fn of(&self, inode: u64) -> Option<&Holder> {
         self.found.get(&inode)?.as_ref()
     }
+
+    /// Forgets all but these sockets: the others are no more.
+    pub fn keep(&mut self, inodes: impl Iterator<Item = u64>) {
+        let kept: HashSet<u64> = inodes.collect();
+        self.found.retain(|inode, _| kept.contains(inode));
+    }
+}
+
+/// The owners of these sockets, and whether all that hold any were visited.
+fn search(wanted: &HashMap<u64, u32>, backlog: &mut Backlog) -> (HashMap<u64, Option<Holder>>, bool) {
+    let mut found: HashMap<u64, Option<Holder>> = wanted.keys().map(|inode| (*inode, None)).collect();
+    let is_all = backlog.holders(|held| {
+        let Some(&listened) = wanted.get(&held.inode) else { return };
+        let entry = found.entry(held.inode).or_default();
+        if entry.is_none() || held.tgid == listened && !is_of(entry.as_ref(), listened) {
+            *entry = Some(holder(held));
+        }
+    });
+    (found, is_all)
+}
+
+fn is_of(holder: Option<&Holder>, pid: u32) -> bool {
+    holder.is_some_and(|holder| holder.process.pid == pid)
+}
+
+fn holder(held: &HeldSocket) -> Holder {
+    Holder { process: Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }, fd: held.fd }
 }

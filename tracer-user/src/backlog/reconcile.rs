@@ -1,9 +1,12 @@
 //! The sums of what was seen, held against what the kernel itself counts in each network namespace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use super::{
-    netns::{Counters, Netns},
+    netns::{Counters, Netns, Way, ways},
     owners::Holder,
     queue::Queue,
 };
@@ -65,7 +68,13 @@ impl Balance {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     namespaces: HashMap<u32, Option<Account>>,
+    /// Ways to namespaces to which no listener's owner leads any more, and when they were looked for.
+    ways: HashMap<u32, Way>,
+    looked: Option<Instant>,
 }
+
+/// How often it is looked for them.
+const LOOKED: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Account {
@@ -79,13 +88,15 @@ struct Account {
 impl Books {
     /// Opens a namespace's account, unless that was done or tried before. `seen` is what the kernel side has seen there so far; the
     /// counters are read again until they stand still meanwhile.
-    pub fn open(&mut self, netns: u32, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
+    pub fn open(&mut self, netns: u32, inode: u64, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
         const TRIES: usize = 5;
         if matches!(self.namespaces.get(&netns), Some(Some(_))) {
             return;
         }
-        let mut account = || {
-            let netns = Netns::of_socket(holder?)?;
+        let found = holder.and_then(|holder| Netns::of(netns, holder, inode));
+        let found = found.or_else(|| self.other_way(netns));
+        let account = || {
+            let netns = found?;
             let somaxconn = netns.setting("net.core.somaxconn");
             let (mut seen_before, mut before) = (seen(), netns.counters()?);
             for _ in 0..TRIES {
@@ -101,6 +112,14 @@ impl Books {
         self.namespaces.insert(netns, account);
     }
 
+    /// Another way to a namespace, if there is one.
+    fn other_way(&mut self, netns: u32) -> Option<Netns> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKED) {
+            (self.ways, self.looked) = (ways(), Some(Instant::now()));
+        }
+        Netns::by(netns, self.ways.get(&netns)?.clone())
+    }
+
     /// A namespace, if it could be opened.
     pub fn netns(&self, netns: u32) -> Option<&Netns> {
         Some(&self.namespaces.get(&netns)?.as_ref()?.netns)
@@ -114,7 +133,7 @@ impl Books {
     /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told; `forgotten` is what was seen at
     /// others, that are told and that are not, by namespace.
     pub fn close<'a>(
-        &self,
+        &mut self,
         queues: impl Iterator<Item = (&'a Queue, bool)>,
         forgotten: &HashMap<u32, (u64, u64)>,
     ) -> Vec<Balance> {
@@ -128,8 +147,10 @@ impl Books {
         }
         let told = sums.into_iter().filter(|(_, (.., any))| *any);
         told.map(|(netns, (seen, elsewhere, _))| {
+            let now = self.namespaces.get(&netns).and_then(|account| account.as_ref()?.netns.counters());
+            let now = now.or_else(|| self.other_way(netns)?.counters());
             let account = self.namespaces.get(&netns).and_then(Option::as_ref);
-            let kernel = account.and_then(|account| Some(account.netns.counters()?.since(&account.before)));
+            let kernel = account.zip(now).map(|(account, now)| now.since(&account.before));
             // What was seen before the counters were read is not in their rise.
             let before = account.map_or(0, |account| account.seen_before);
             let taken = before.min(seen);

@@ -27,7 +27,7 @@ use super::{
     decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
     owners::Owners,
-    queue::{Name, addr},
+    queue::Name,
     reconcile::Books,
     verify::{Check, Scene, checks},
     victim::{at_the_end, judged},
@@ -41,7 +41,6 @@ use crate::{
     load::Backlog,
     output::{Look, file, terminal},
     trust::Trust,
-    verdict::Upstream,
 };
 
 /// How often the listeners are told.
@@ -143,12 +142,13 @@ impl<'a> Run<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
         comm[..args.comm().len()].copy_from_slice(args.comm().as_bytes());
-        let choice = Choice::new(args);
         let mut backlog = Backlog::start(comm, args.comm.is_some(), &args.hooks_only)?;
         let trust = match args.comm {
             Some(_) => None,
             None => Some(Trust::new(args.comm(), TRUST, backlog.take_masters()?)),
         };
+        let owners = Owners::of_all(&mut backlog);
+        let choice = Choice::new(args);
         let output: Box<dyn Output> = match args.output {
             Format::Json => Box::new(Json::new(terminal::json())),
             Format::Text => {
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
             args,
             backlog,
             trust,
-            owners: Owners::default(),
+            owners,
             books: Books::default(),
             choice,
             output,
@@ -221,12 +221,13 @@ impl<'a> Run<'a> {
     /// Looks at every listener, and learns what is new about them.
     fn look(&mut self) {
         let listeners = self.backlog.listeners();
+        self.owners.keep(listeners.iter().map(|listener| listener.inode));
         let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
-        self.owners.look_for(listened, self.backlog.shown());
+        self.owners.look_for(listened, &mut self.backlog);
         for listener in &listeners {
             let holder = self.owners.of(listener.inode);
             let netns = listener.netns;
-            self.books.open(netns, holder, || seen_in(netns, &self.backlog.listeners()));
+            self.books.open(netns, listener.inode, holder, || seen_in(netns, &self.backlog.listeners()));
         }
         let now = monotonic_ns();
         let mut queues: Vec<Queue> = listeners.iter().map(|listener| self.queue(listener, now)).collect();
@@ -255,15 +256,14 @@ impl<'a> Run<'a> {
 
     /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
     fn bury_unix_listeners(&mut self) -> io::Result<()> {
-        for listener in self.backlog.listeners() {
-            if listener.local.family == FAMILY_UNIX
-                && listener.inode != 0
-                && self.owners.is_abandoned(listener.inode)
-            {
-                self.backlog.bury(listener.sock);
-                let queue = self.queue(&listener, monotonic_ns());
-                self.close(queue)?;
-            }
+        let unix: Vec<Listener> = self.backlog.listeners().into_iter().filter(is_unix).collect();
+        let inodes = unix.iter().map(|listener| listener.inode).filter(|inode| *inode != 0);
+        let abandoned = self.owners.abandoned(inodes, &mut self.backlog);
+        let abandoned: HashSet<u64> = abandoned.into_iter().collect();
+        for listener in unix.iter().filter(|listener| abandoned.contains(&listener.inode)) {
+            self.backlog.bury(listener.sock);
+            let queue = self.queue(listener, monotonic_ns());
+            self.close(queue)?;
         }
         Ok(())
     }
@@ -415,8 +415,8 @@ impl<'a> Run<'a> {
         let mut balances = Vec::new();
         for _ in 0..TRIES {
             let before = self.seen(ring)?;
-            let all = self.all();
-            let queues = all.into_iter().map(|queue| (queue, self.choice.has(queue)));
+            let all: Vec<Queue> = self.all().into_iter().cloned().collect();
+            let queues = all.iter().map(|queue| (queue, self.choice.has(queue)));
             balances = self.books.close(queues, self.closed.sums());
             if self.seen(ring)? == before {
                 break;
@@ -442,5 +442,5 @@ fn seen_in(netns: u32, listeners: &[Listener]) -> u64 {
 }
 
 fn is_unix(listener: &Listener) -> bool {
-    matches!(addr(listener), Upstream::Unix(_))
+    listener.local.family == FAMILY_UNIX
 }

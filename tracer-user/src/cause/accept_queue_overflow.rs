@@ -28,7 +28,9 @@ fn unix_full(exchange: &Joined) -> Option<Finding> {
     if !exchange.was_connecting() || exchange.nginx.error != EAGAIN {
         return None;
     }
-    let waiting = exchange.listener().map_or_else(String::new, |view| {
+    // It was looked at a moment later, when there may have been room again: the errno is the proof, and no figure contradicts it.
+    let view = exchange.listener().filter(|view| view.depth > view.limit);
+    let waiting = view.map_or_else(String::new, |view| {
         format!(": {} waited where the backlog is {}", count(u64::from(view.depth), "connection"), view.limit)
     });
     Some(
@@ -58,7 +60,8 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let tries = if was_seen { exchange.nginx.dropped.packets } else { exchange.nginx.syn_retransmits + 1 };
-    let waiting = if view.sock == 0 {
+    // Another SYN than the first may have been the one that was seen to be dropped.
+    let waiting = if view.sock == 0 || view.depth <= view.limit {
         String::new()
     } else {
         format!(": {} waited where the backlog is {}", count(u64::from(view.depth), "connection"), view.limit)

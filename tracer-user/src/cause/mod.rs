@@ -93,6 +93,12 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
             // What nginx met is a fact all the same.
             Finding { errno: finding.errno, error_log: finding.error_log, ..unknown::judge(exchange, true) }
         }
+        Some(finding) if takes_left_out_for_absent(exchange, &finding) => Finding {
+            confidence: Confidence::Incomplete,
+            errno: finding.errno,
+            error_log: finding.error_log,
+            ..unknown::left_out(exchange)
+        },
         Some(finding) => finding,
         None => unknown::judge(exchange, context.evidence_lost),
     };
@@ -110,6 +116,16 @@ fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
     );
     let is_here = exchange.path.is_some() || exchange.is_to_own_address() || exchange.listener().is_some();
     says_elsewhere && exchange.worker.is_none() && is_here
+}
+
+/// Whether a finding follows from what is not known of a listener that may be there and found no room among those that are known. What
+/// was seen to happen stands.
+fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
+    exchange.has(nginx_flag::LISTENER_LEFT_OUT)
+        && exchange.worker.is_none()
+        && !exchange.is_on_kept_connection()
+        && finding.cause.is_some()
+        && finding.confidence != Confidence::Proven
 }
 
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not

@@ -106,6 +106,45 @@ fn a_full_queue_that_dropped_nothing_is_not_where_the_syn_went() {
 }
 
 #[test]
+fn a_listener_that_may_have_been_left_out_is_not_taken_for_absent() {
+    let mut record = connecting(2_000, 0);
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::ConnectSynUnanswered);
+    record.nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
+    let left_out = verdict(record, ANSWERS);
+    assert_eq!((left_out.cause, left_out.confidence), (Cause::EvidenceLost, Confidence::Incomplete));
+    assert_eq!(left_out.errno.as_deref(), Some("ETIMEDOUT"));
+    // It was looked up since, and yet nobody knows how full it was at first.
+    record.nginx.listener_last = ListenerView { drops: 2, ..queue(5, 4) };
+    assert_eq!(verdict(record, ANSWERS).confidence, Confidence::Incomplete);
+    // What was seen to happen stands.
+    record.nginx.dropped = PacketDrop { ns: at(1), reason: DropReason::AcceptQueueFull as u32, packets: 2 };
+    let seen = verdict(record, ANSWERS);
+    assert_eq!((seen.cause, seen.confidence), (Cause::QueueSynDropped, Confidence::Proven));
+    assert!(!seen.explanation.contains("waited"), "{}", seen.explanation);
+}
+
+#[test]
+fn no_figure_contradicts_a_full_queue() {
+    let mut record = connecting(0, 11);
+    record.nginx.upstream.family = tracer_ebpf::FAMILY_UNIX;
+    for (view, figures) in
+        [(queue(3, 2), "3 connections waited where the backlog is 2"), (queue(0, 777), "was full. A")]
+    {
+        (record.nginx.listener_first, record.nginx.listener_last) = (view, view);
+        let full = verdict(record, ANSWERS);
+        assert_eq!((full.cause, full.confidence), (Cause::QueueUnixFull, Confidence::Proven));
+        assert!(full.explanation.contains(figures), "{}", full.explanation);
+    }
+    // Another of its SYNs than the first was seen to meet a full queue.
+    let mut record = connecting(2_000, 0);
+    record.nginx.listener_first = queue(1, 4);
+    record.nginx.dropped = PacketDrop { ns: at(1), reason: DropReason::AcceptQueueFull as u32, packets: 1 };
+    let full = verdict(record, ANSWERS);
+    assert_eq!(full.cause, Cause::QueueSynDropped);
+    assert!(!full.explanation.contains("waited"), "{}", full.explanation);
+}
+
+#[test]
 fn a_full_listener_that_was_looked_up_elsewhere_is_an_inference() {
     let mut record = connecting(2_000, 0);
     let view = ListenerView { elsewhere: 1, ..queue(5, 4) };

@@ -29,6 +29,20 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
     )
 }
 
+/// The host has more listeners than are kept in sight, and the upstream's may be one of the others.
+pub(super) fn left_out(exchange: &Joined) -> Finding {
+    Finding::proven(
+        Cause::EvidenceLost,
+        format!(
+            "The exchange with {} ended after {}. This host has more listeners than why502 keeps in sight, and how full the \
+             accept queue there was had yet to be looked up: that may be the reason, or not.",
+            exchange.upstream(),
+            span(exchange.lasted_ns())
+        ),
+        "`ss -ltn` for its listener's queue, and who opens listeners by the thousand; the next failure there is looked at from its beginning.",
+    )
+}
+
 /// Someone took the connection and closed it without reading from it, or died: who, and which of the two, is not seen where accepts
 /// and closes of unix sockets are not.
 pub(super) fn unseen(exchange: &Joined) -> Finding {

@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
 };
 
-use procfs::{
-    net::{TcpState, UnixState},
-    process::{FDTarget, Process, Stat, all_processes},
-};
+use procfs::process::{Process, Stat, all_processes};
+use tracer_ebpf::{FAMILY_UNIX, HeldSocket, tcp_state};
+
+use crate::{ledger::address, load::held_sockets};
 
 /// A master process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,13 @@ pub struct Master {
 
 /// Every master of this host.
 pub fn masters() -> Vec<Master> {
-    let Ok(processes) = all_processes() else { return Vec::new() };
+    let processes = match all_processes() {
+        Ok(processes) => processes,
+        Err(error) => {
+            crate::notice!("nginx and php-fpm are not looked for: /proc cannot be read ({error})");
+            return Vec::new();
+        }
+    };
     let ours: Vec<(Process, Stat)> = processes
         .flatten()
         .filter_map(|process| process.stat().ok().map(|stat| (process, stat)))
@@ -36,13 +44,20 @@ pub fn masters() -> Vec<Master> {
         .collect();
     let is_ours = |pid: i32, comm: &str| ours.iter().any(|(_, stat)| stat.pid == pid && stat.comm == comm);
     let here = Process::myself().ok().and_then(|me| network(&me));
-    ours.iter()
-        .filter(|(_, stat)| !is_ours(stat.ppid, &stat.comm))
+    let masters: Vec<&(Process, Stat)> =
+        ours.iter().filter(|(_, stat)| !is_ours(stat.ppid, &stat.comm)).collect();
+    if masters.is_empty() {
+        return Vec::new();
+    }
+    let listeners = listeners(masters.iter().map(|(_, stat)| stat.pid));
+    let of = |pid: i32| listeners.as_ref().map(|all| all.get(&pid).into_iter().flatten().cloned().collect());
+    masters
+        .into_iter()
         .map(|(process, stat)| Master {
             pid: stat.pid,
             comm: stat.comm.clone(),
             workers: ours.iter().filter(|(child, of)| of.ppid == stat.pid && is_worker(child)).count(),
-            listeners: listeners(process),
+            listeners: of(stat.pid),
             is_elsewhere: here.is_some() && network(process).is_some_and(|there| Some(there) != here),
         })
         .collect()
@@ -58,29 +73,25 @@ fn network(process: &Process) -> Option<u64> {
     Some(process.namespaces().ok()?.0.get(&OsString::from("net"))?.identifier)
 }
 
-fn listeners(process: &Process) -> Option<Vec<String>> {
-    let listening = listening(process);
-    let descriptors = process.fd().ok()?.flatten();
-    let names: BTreeSet<String> = descriptors
-        .filter_map(|descriptor| match descriptor.target {
-            FDTarget::Socket(inode) => listening.get(&inode).cloned(),
-            _ => None,
-        })
-        .collect();
-    Some(names.into_iter().collect())
+/// Where these processes listen; none where this process may not ask.
+fn listeners<'a>(pids: impl Iterator<Item = i32> + 'a) -> Option<HashMap<i32, BTreeSet<String>>> {
+    let held = held_sockets(pids.map(i32::cast_unsigned)).ok()?;
+    let mut listeners: HashMap<i32, BTreeSet<String>> = HashMap::new();
+    for (pid, name) in held.iter().filter_map(|socket| Some((socket.tgid.cast_signed(), name(socket)?))) {
+        listeners.entry(pid).or_default().insert(name);
+    }
+    Some(listeners)
 }
 
-/// The listening sockets of a process's network, by inode.
-fn listening(process: &Process) -> HashMap<u64, String> {
-    let tcp = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
-    let inet = tcp
-        .filter(|entry| entry.state == TcpState::Listen)
-        .map(|entry| (entry.inode, entry.local_address.to_string()));
-    // Bound and unconnected, as in the list of listeners that the tracer makes.
-    let unix = process.unix().unwrap_or_default().into_iter().filter_map(|entry| {
-        let listens =
-            i32::from(entry.socket_type) == libc::SOCK_STREAM && entry.state == UnixState::UNCONNECTED;
-        Some((entry.inode, entry.path.filter(|_| listens)?.display().to_string()))
-    });
-    inet.chain(unix).collect()
+/// Where a socket listens, if it does. A unix socket in the abstract namespace is nobody's upstream.
+fn name(socket: &HeldSocket) -> Option<String> {
+    if socket.state != tcp_state::LISTEN || i32::from(socket.kind) != libc::SOCK_STREAM {
+        return None;
+    }
+    if socket.local.family != FAMILY_UNIX {
+        return Some(address(&socket.local).to_string());
+    }
+    let name = socket.name()?;
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    (end > 0).then(|| Path::new(OsStr::from_bytes(&name[..end])).display().to_string())
 }

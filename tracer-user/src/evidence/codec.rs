@@ -326,11 +326,13 @@ pub enum Flag {
     SendBlocked,
     /// The SYN queue was full at each look taken while the SYN was unanswered.
     SynQueueFullAtConnect,
+    /// The upstream's listener may have been among those that found no room.
+    ListenerLeftOut,
     /// Something of this exchange was lost.
     FactsLost,
 }
 
-const FLAGS: [(u32, Flag); 13] = [
+const FLAGS: [(u32, Flag); 14] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -343,6 +345,7 @@ const FLAGS: [(u32, Flag); 13] = [
     (nginx_flag::PEEKED, Flag::Peeked),
     (nginx_flag::SEND_BLOCKED, Flag::SendBlocked),
     (nginx_flag::SYN_QUEUE_FULL_AT_CONNECT, Flag::SynQueueFullAtConnect),
+    (nginx_flag::LISTENER_LEFT_OUT, Flag::ListenerLeftOut),
     (nginx_flag::FACTS_LOST, Flag::FactsLost),
 ];
 
@@ -468,6 +471,6 @@ mod tests {
     #[test]
     fn every_flag_has_a_name() {
         let all = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
-        assert_eq!(all, 0b101_0111_1111_1111);
+        assert_eq!(all, 0b111_0111_1111_1111);
     }
 }

@@ -287,6 +287,11 @@ pub(crate) fn process(task: &Task) -> Process {
 
 /// A thread's name.
 pub(crate) fn comm(task: &Task) -> Cow<'_, str> {
-    let end = task.comm.iter().position(|&byte| byte == 0).unwrap_or(task.comm.len());
-    String::from_utf8_lossy(&task.comm[..end])
+    comm_of(&task.comm)
+}
+
+/// A task's name, which a zero closes.
+pub(crate) fn comm_of(comm: &[u8]) -> Cow<'_, str> {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end])
 }

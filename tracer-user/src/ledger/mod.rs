@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use tracer_ebpf::{Action, Aftermath, Exchange, WorkerEnd, nginx_flag};
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, path_of, process};
+pub(crate) use exchange::{address, comm, comm_of, path_of, process};
 
 use crate::{budget, decode::Record, verdict::Upstream};
 

@@ -1,13 +1,16 @@
 //! The kernel side of `why502 backlog`: an object of its own, so that `live` does not carry its hooks.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
 };
 use tracer_ebpf::{
-    COMM_LEN, Filters, Layout, MISSING,
+    COMM_LEN, Filters, HeldSocket, Layout, MISSING,
     accept_queue::{Attached, Key, Listener, Places, Stats, Victim},
 };
 
@@ -18,8 +21,7 @@ use super::{
         Point::{Entry, Return, Tracepoint},
         Source as Hooks, function, kprobe, raw,
     },
-    listeners::{self, Shown},
-    load, map, prepare, refused, take,
+    listeners, load, map, prepare, refused, take,
 };
 use crate::{facts::Fact, failure::Failure};
 
@@ -29,16 +31,24 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/wh
 /// The function that consumes a SYN once a listener has dealt with it.
 const SYN_CONSUMER: &str = "tcp_rcv_state_process";
 
+/// A visit to the open files of this host that takes longer than this is made up for by a pause.
+const LONG: Duration = Duration::from_millis(50);
+
+/// How much of the time may go into long ones: one part in so many.
+const SHARE: u32 = 20;
+
 /// How a fact about accept queues is seen, or why it is not.
 pub type Source = Result<String, String>;
 
 /// The running kernel side. Dropping it detaches every program and frees every map; so does the end of the process.
 pub struct Backlog {
-    /// Holds the programs.
-    _object: Ebpf,
+    object: Ebpf,
     plan: HookPlan,
     unix_arrivals: Source,
-    shown: Vec<Shown>,
+    /// Whether there is an iterator over listeners.
+    shows_listeners: bool,
+    /// From when on they may be visited again.
+    due: Option<Instant>,
     stats: Array<MapData, Stats>,
     listeners: HashMap<MapData, u64, Listener>,
     victims: HashMap<MapData, Key, Victim>,
@@ -92,11 +102,8 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
     ]
 }
 
-/// What hands over the listeners that exist already; detached once they are known.
-const RECEIVES: &[hooks::Point] = &[Entry("tcp_recvmsg"), Entry("unix_stream_recvmsg")];
-
 impl Backlog {
-    /// Loads and attaches everything, and shows the kernel side the listeners that exist already. `comm` names the processes
+    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
     /// whose upstreams matter; `trusts_all` says that whoever has the name is meant.
     ///
     /// # Errors
@@ -132,18 +139,43 @@ impl Backlog {
             handshake_drops: u32::from(!plan.sources.name(Fact::HandshakeDrops).starts_with("raw_tp")),
         };
         attached.set(0, now, 0).map_err(anyhow::Error::from)?;
-        let shown = show(&mut object, only)?;
+        let shows_listeners = match listeners::load(&mut object) {
+            Ok(()) => true,
+            Err(reason) => {
+                crate::notice!(
+                    "the listeners that exist already, and who owns them, cannot be found here: {reason}"
+                );
+                false
+            }
+        };
         Ok(Self {
             stats: Array::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?,
             listeners: HashMap::try_from(take(&mut object, "LISTENERS")?).map_err(anyhow::Error::from)?,
             victims: HashMap::try_from(take(&mut object, "VICTIMS")?).map_err(anyhow::Error::from)?,
             ring: Some(RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?),
             masters: Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?),
-            _object: object,
+            object,
             plan,
             unix_arrivals,
-            shown,
+            shows_listeners,
+            due: None,
         })
+    }
+
+    /// Hands on who holds listeners, each descriptor by itself; the kernel side learns those that it does not know. Returns whether that
+    /// is all of them: where it cannot be done, that is said. After a long visit to the host's open files there is none for a while.
+    pub fn holders(&mut self, each: impl FnMut(&HeldSocket)) -> bool {
+        if !self.shows_listeners || self.due.is_some_and(|due| due > Instant::now()) {
+            return false;
+        }
+        let started = Instant::now();
+        let result = listeners::show(&mut self.object, each);
+        let took = started.elapsed();
+        self.due = (took > LONG).then(|| Instant::now() + took * SHARE);
+        if let Err(error) = &result {
+            crate::notice!("who owns the listeners of this host is not known: {error}");
+        }
+        result.is_ok()
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.
@@ -154,11 +186,6 @@ impl Backlog {
     /// What tells that a connection entered a unix socket's queue, or why only connect does.
     pub fn unix_arrivals(&self) -> &Source {
         &self.unix_arrivals
-    }
-
-    /// The listeners that were there when it started.
-    pub fn shown(&self) -> &[Shown] {
-        &self.shown
     }
 
     /// The ring buffer; it can be taken once.
@@ -215,23 +242,6 @@ fn entries<K: aya::Pod + std::hash::Hash + Eq, V: aya::Pod>(map: &HashMap<MapDat
     const MOST: usize = 1 << 17;
     let found: std::collections::HashMap<K, V> = map.iter().take(MOST).flatten().collect();
     found.into_iter().collect()
-}
-
-fn show(object: &mut Ebpf, only: &[HookKind]) -> Result<Vec<Shown>, Failure> {
-    let sources = [raw(&[Tracepoint("sock_recv_length")]), function(RECEIVES), kprobe(RECEIVES)];
-    let mut attacher = Attacher::new(object);
-    let mut reason = String::new();
-    for source in sources.iter().filter(|source| only.is_empty() || only.contains(&source.kind)) {
-        match attacher.attach(source) {
-            Ok(_) => {
-                let shown = listeners::show();
-                attacher.detach_all(source);
-                return Ok(shown);
-            }
-            Err(why) => reason = why,
-        }
-    }
-    Err(Failure::CannotTrace(format!("the listeners that exist already cannot be found here: {reason}")))
 }
 
 /// What the kernel's symbols tell; nothing where it does not show their addresses (/proc/kallsyms, kernel.kptr_restrict).

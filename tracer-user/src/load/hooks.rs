@@ -302,13 +302,6 @@ impl<'a> Attacher<'a> {
         Self { object, btf: None, refused: HashSet::new(), attached: HashSet::new() }
     }
 
-    /// Detaches all programs of a source.
-    pub(super) fn detach_all(&mut self, source: &Source) {
-        for (program, _) in source.points.iter().flat_map(|point| programs(source.kind, *point)) {
-            self.detach(&program);
-        }
-    }
-
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
     pub(super) fn attach(&mut self, source: &Source) -> Result<String, String> {
         if self.refused.contains(&source.kind) {

@@ -1,82 +1,106 @@
-//! Listeners that are older than the tracer.
-//!
-//! No tracepoint tells where their `struct sock` is. So the program duplicates each listening descriptor
-//! (`pidfd_getfd`, since 5.6) and calls receive on it: a listener refuses that with ENOTCONN (a unix one with
-//! EINVAL), and the hook on
-//! receive, which runs in this process then, is handed the socket. The listener itself does not notice.
+//! Listeners: the kernel side learns those that are older than the tracer, and those that found no room, by being shown them.
 
-use std::{collections::HashSet, fs, os::fd::AsRawFd};
-
-use procfs::{
-    net::{TcpState, UnixState},
-    process::{FDTarget, Process, all_processes},
+use std::{
+    collections::HashSet,
+    io,
+    time::{Duration, Instant},
 };
 
-use crate::duplicate::duplicate;
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use tracer_ebpf::{
+    HeldSocket,
+    shown::{BEGUN, DONE, LEFT_OUT},
+};
 
-/// A listener that was shown to the kernel side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// The first process that holds it.
-    pub pid: i32,
-    /// The number of its inode.
-    pub inode: u64,
-}
+use super::{open_files, refused};
 
-/// Shows every listener of this host to the kernel side.
+/// The program that shows the kernel side each listener that it visits.
+const PROGRAM: &str = "listeners";
+
+/// How much of the time may go into showing them again: one part in so many.
+const SHARE: u32 = 20;
+
+/// Loads the iterator.
 ///
-/// Processes that end meanwhile, or that may not be looked at, are passed over: their listeners stay unknown, and
-/// verdicts that would need them are less sure.
-pub(super) fn show() -> Vec<Shown> {
-    let Ok(processes) = all_processes() else { return Vec::new() };
-    let processes: Vec<Process> = processes.flatten().collect();
-    // First all of them: a process may hold a listener of a namespace that only later ones are in.
-    let mut namespaces = HashSet::new();
-    let mut listening = HashSet::new();
-    for process in &processes {
-        if let Ok(namespace) = fs::read_link(format!("/proc/{}/ns/net", process.pid))
-            && namespaces.insert(namespace)
-        {
-            listening.extend(listening_inodes(process));
-        }
-    }
-    let mut result = Vec::new();
-    let mut shown = HashSet::new();
-    for process in &processes {
-        let Ok(descriptors) = process.fd() else { continue };
-        for descriptor in descriptors.flatten() {
-            if let FDTarget::Socket(inode) = descriptor.target
-                && listening.contains(&inode)
-                && !shown.contains(&inode)
-                && show_one(process.pid, descriptor.fd).is_some()
-            {
-                shown.insert(inode);
-                result.push(Shown { pid: process.pid, inode });
-            }
-        }
-    }
-    result
+/// # Errors
+/// Why this kernel has none.
+pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
+    open_files::load(object, PROGRAM).map_err(|error| refused(&error))
 }
 
-fn listening_inodes(process: &Process) -> Vec<u64> {
-    // Bound and unconnected: it may listen, and the kernel side looks whether it does.
-    let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| {
-        i32::from(entry.socket_type) == libc::SOCK_STREAM
-            && matches!(entry.state, UnixState::UNCONNECTED)
-            && entry.path.is_some()
-    });
-    let entries = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
-    entries
-        .filter(|entry| entry.state == TcpState::Listen)
-        .map(|entry| entry.inode)
-        .chain(unix.map(|entry| entry.inode))
-        .collect()
+/// Shows every listener of this host to the kernel side, and hands on who holds them, each descriptor by itself.
+///
+/// # Errors
+/// If the kernel refuses, or if it takes too long.
+pub(super) fn show(object: &mut Ebpf, each: impl FnMut(&HeldSocket)) -> io::Result<()> {
+    open_files::read(object, PROGRAM, each)
 }
 
-fn show_one(pid: i32, fd: i32) -> Option<()> {
-    let listener = duplicate(pid, fd)?;
-    let mut byte = 0_u8;
-    // SAFETY: the buffer is one byte long, and the descriptor is open.
-    unsafe { libc::recv(listener.as_raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) };
-    Some(())
+/// How the listeners were shown so far, and when to show them again.
+pub(super) struct Showing {
+    shown: Array<MapData, u64>,
+    /// Whether there is an iterator.
+    is_possible: bool,
+    /// Addresses that had been sought when they were shown last ([`tracer_ebpf::Stats::listeners_sought`]).
+    sought: u64,
+    begun: u64,
+    due: Option<Instant>,
+}
+
+impl Showing {
+    /// Shows the listeners for the first time; returns how many there are as well. Where that cannot be done it is said, and those that are
+    /// older than the tracer are taken for left out.
+    pub(super) fn begin(object: &mut Ebpf, shown: Array<MapData, u64>) -> anyhow::Result<(Self, usize)> {
+        let mut showing = Self { shown, is_possible: true, sought: 0, begun: 0, due: None };
+        if let Err(reason) = load(object) {
+            showing.is_possible = false;
+            showing.give_up(&reason)?;
+            return Ok((showing, 0));
+        }
+        let count = showing.show(object)?;
+        Ok((showing, count))
+    }
+
+    fn show(&mut self, object: &mut Ebpf) -> anyhow::Result<usize> {
+        let started = Instant::now();
+        self.begun += 1;
+        let mut listeners = HashSet::new();
+        self.shown.set(BEGUN, self.begun, 0)?;
+        let result = show(object, |held| {
+            listeners.insert(held.sock);
+        });
+        match result {
+            Ok(()) => self.shown.set(DONE, self.begun, 0)?,
+            Err(error) => self.give_up(&error.to_string())?,
+        }
+        self.due = Some(Instant::now() + (started.elapsed() * SHARE).max(Duration::from_millis(100)));
+        Ok(listeners.len())
+    }
+
+    /// Some are not known: from now on nobody takes a listener for absent that is not known.
+    fn give_up(&mut self, reason: &str) -> anyhow::Result<()> {
+        let left_out = self.shown.get(&LEFT_OUT, 0)?;
+        if left_out == 0 {
+            crate::notice!(
+                "listeners that are older than why502 are not all known ({reason}): where one may have mattered, \
+                 verdicts are marked incomplete"
+            );
+        }
+        self.shown.set(LEFT_OUT, left_out + 1, 0)?;
+        Ok(())
+    }
+
+    /// Shows the listeners again if addresses were sought meanwhile, and if the last time is long enough ago.
+    pub(super) fn again(&mut self, object: &mut Ebpf, sought: u64) -> anyhow::Result<()> {
+        let is_due = self.due.is_none_or(|due| due <= Instant::now());
+        if self.is_possible && is_due && sought != self.sought {
+            // Before: what is sought from now on is for the next time.
+            self.sought = sought;
+            self.show(object)?;
+        }
+        Ok(())
+    }
 }

@@ -2,12 +2,14 @@
 
 mod backlog;
 mod btf;
+mod held_sockets;
 mod hooks;
 mod kernel_functions;
 mod listeners;
 mod lockdown;
 mod misses;
 mod open;
+mod open_files;
 mod privileges;
 mod shares;
 mod tracefs;
@@ -23,8 +25,8 @@ use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, St
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
+pub(crate) use held_sockets::held_sockets;
 pub use hooks::{HookKind, HookPlan};
-pub use listeners::Shown;
 pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
@@ -76,6 +78,7 @@ pub struct Tracer {
     unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
     ring: Option<RingBuf<MapData>>,
     open: Option<Open>,
+    showing: listeners::Showing,
     listeners: usize,
     masters: Option<HashMap<MapData, u32, u64>>,
     given_up: GivenUp,
@@ -112,7 +115,8 @@ impl Tracer {
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
         attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
-        let listeners = listeners::show().len();
+        let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
+        let (showing, listeners) = listeners::Showing::begin(&mut object, shown)?;
         let stats = PerCpuArray::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let upstreams = HashMap::try_from(take(&mut object, "UPSTREAMS")?).map_err(anyhow::Error::from)?;
         let unix_upstreams =
@@ -138,6 +142,7 @@ impl Tracer {
             unix_upstreams,
             ring: Some(ring),
             open,
+            showing,
             listeners,
             masters,
             given_up,
@@ -185,6 +190,14 @@ impl Tracer {
     /// How many sockets were listening when the tracer started.
     pub fn listeners(&self) -> usize {
         self.listeners
+    }
+
+    /// Shows the kernel side the listeners again if it has sought some meanwhile ([`Stats::listeners_sought`]).
+    ///
+    /// # Errors
+    /// If the kernel refuses to write the map.
+    pub fn show_listeners(&mut self, sought: u64) -> Result<(), Failure> {
+        Ok(self.showing.again(&mut self.object, sought)?)
     }
 
     /// The ring buffer; it can be taken once.

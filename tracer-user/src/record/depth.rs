@@ -2,10 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
+    fs::{self, File},
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -73,8 +76,9 @@ fn address(upstream: &Upstream) -> Option<SocketAddr> {
 
 #[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
 fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
-    let (mut namespaces, mut known_at) = (HashMap::new(), None::<Instant>);
+    let (mut members, mut known_at) = (HashMap::new(), None::<Instant>);
     let mut has_too_many = false;
+    let home = File::open("/proc/thread-self/ns/net");
     // Nobody else has it any more once the other side is dropped.
     while Arc::strong_count(&watched) > 1 {
         thread::sleep(PERIOD);
@@ -83,12 +87,14 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
             continue;
         }
         if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
-            (namespaces, known_at) = (self::namespaces(), Some(Instant::now()));
+            (members, known_at) = (self::members(), Some(Instant::now()));
         }
         let mut looks = 0;
-        for namespace in namespaces.values() {
-            // A namespace that cannot be entered has listeners that are not seen.
-            let Ok(listeners) = listeners(namespace) else { continue };
+        for (number, pid) in &members {
+            // A namespace that cannot be entered has listeners that are not seen; of one whose process has gone, another is found soon.
+            let Ok(listeners) = namespace(*number, *pid).and_then(|namespace| listeners(&namespace)) else {
+                continue;
+            };
             for Listener { address, depth, limit } in listeners {
                 if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
                     continue;
@@ -109,6 +115,13 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
                 budget::DEPTHS
             );
         }
+        // The last one is not to live for as long as this thread.
+        if let Ok(home) = &home
+            && let Err(error) = setns(home, CloneFlags::CLONE_NEWNET)
+        {
+            crate::notice!("how full accept queues are is not recorded any more: {error}");
+            return;
+        }
     }
 }
 
@@ -118,21 +131,29 @@ fn is_at(listener: SocketAddr, upstream: SocketAddr) -> bool {
     listener.port() == upstream.port() && (listener.ip() == upstream.ip() || is_any)
 }
 
-/// Every network namespace that a process lives in, by its inode.
-fn namespaces() -> HashMap<u64, File> {
-    let mut namespaces = HashMap::new();
-    let Ok(processes) = procfs::process::all_processes() else { return namespaces };
-    for process in processes.flatten() {
-        let path = format!("/proc/{}/ns/net", process.pid);
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-        if let std::collections::hash_map::Entry::Vacant(entry) = namespaces.entry(inode)
-            && let Ok(file) = File::open(&path)
-        {
-            entry.insert(file);
+/// A process's network namespace, if it is the one of this number. It is opened for the moment: held open, it would live on.
+fn namespace(number: u64, pid: i32) -> io::Result<File> {
+    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+    if namespace.metadata()?.ino() == number {
+        Ok(namespace)
+    } else {
+        Err(io::Error::other("the process lives in another network namespace"))
+    }
+}
+
+/// Every network namespace that a process lives in, by its number, with one such process.
+fn members() -> HashMap<u64, i32> {
+    let mut members = HashMap::new();
+    let processes = procfs::process::all_processes().inspect_err(|error| {
+        crate::notice!("how full accept queues are is not recorded: /proc cannot be read ({error})");
+    });
+    // Who has gone meanwhile lives in none.
+    for process in processes.into_iter().flatten().flatten() {
+        if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid)) {
+            members.entry(namespace.ino()).or_insert(process.pid);
         }
     }
-    namespaces
+    members
 }
 
 /// What the kernel says of one listener.

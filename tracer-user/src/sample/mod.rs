@@ -114,8 +114,9 @@ impl Rounds {
     /// Looks at the workers of these exchanges once: one look at each thread.
     fn round(&mut self, served: &[Served]) -> Vec<Look> {
         let (mut looks, mut used, mut tried) = (Vec::new(), HashMap::new(), HashMap::new());
-        self.sockets.begin_round();
-        for served in in_order(served) {
+        let order = in_order(served);
+        self.sockets.begin_round(order.iter().map(|served| served.pid));
+        for served in order {
             let exchange = (served.name, served.exchange);
             if let Some(found) = tried.get(&served.tid) {
                 if let Some(number) = found {

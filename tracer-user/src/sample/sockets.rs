@@ -2,23 +2,19 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    ffi::OsStr,
     net::SocketAddr,
-    os::fd::AsRawFd as _,
+    os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{UnixAddr, getpeername};
-use procfs::{
-    net::{TcpNetEntry, TcpState, UnixNetEntry, UnixState},
-    process::Process,
-};
+use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::Peer;
-use crate::duplicate::duplicate;
+use crate::{failure::Failure, ledger::address, load::held_sockets};
 
-/// A socket, as far as /proc shows it.
+/// A socket, as far as the kernel shows it without being asked through the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Socket {
     /// A TCP connection, or one that is coming about.
@@ -51,23 +47,26 @@ impl Socket {
 
 /// The sockets of every process that is looked at, by inode number: those are unique over all network namespaces.
 ///
-/// The kernel writes its tables out whole, several microseconds for each socket of the namespace, and those in TIME_WAIT
-/// are many. So they are read only when a socket is met that was not known, once in a round at most, and not at all for
-/// a while after a long reading; what is found is kept.
+/// To find those of some processes, the kernel visits the open files of all. So it is asked only when a socket is met that was not known,
+/// once in a round at most, and not at all for a while after a long reading; what is found is kept.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     known: HashMap<u64, Known>,
-    /// This round's tables, by network namespace.
-    tables: HashMap<PathBuf, HashMap<u64, Socket>>,
-    /// How long the tables took in the last round that read them.
-    took: Duration,
-    /// From when on they may be read again.
+    /// The processes that are looked at in this round.
+    pids: Vec<u32>,
+    /// What they hold, once it was asked for.
+    held: Option<HashMap<u64, Socket>>,
+    /// From when on it may be asked for again.
     due: Option<Instant>,
-    may_read: bool,
+    /// Whether it was said that it cannot be had.
+    is_refused: bool,
     round: u64,
 }
 
-/// How much of the time may go into reading tables: one part in so many.
+/// Processes whose sockets are asked for at once: more than are looked at in one round.
+const MOST_PROCESSES: usize = 4 * super::MOST_THREADS;
+
+/// How much of the time may go into asking: one part in so many.
 const SHARE: u32 = 20;
 
 #[derive(Debug)]
@@ -78,108 +77,104 @@ struct Known {
 }
 
 impl Sockets {
-    /// Forgets what the last round did not ask for, and every table.
-    pub(super) fn begin_round(&mut self) {
-        let now = Instant::now();
-        if !self.tables.is_empty() {
-            self.due = Some(now + self.took * SHARE);
-        }
-        self.may_read = self.due.is_none_or(|due| due <= now);
-        self.took = Duration::ZERO;
+    /// Forgets what the last round did not ask for. In this one, these processes are looked at.
+    pub(super) fn begin_round(&mut self, pids: impl Iterator<Item = i32>) {
         let last = self.round;
         self.known.retain(|_, known| known.round == last);
-        self.tables.clear();
+        self.pids.clear();
+        for pid in pids.map(i32::cast_unsigned) {
+            if self.pids.len() < MOST_PROCESSES && !self.pids.contains(&pid) {
+                self.pids.push(pid);
+            }
+        }
+        self.held = None;
         self.round += 1;
     }
 
-    /// The socket with this inode number, which is descriptor `fd` of the process. None if that would cost too much now.
-    pub(super) fn find(&mut self, process: &Process, fd: i32, inode: u64) -> Option<Socket> {
+    /// Whether the kernel may be asked now.
+    fn may_ask(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    /// After an answer that took so long.
+    fn pause(&mut self, took: Duration) {
+        self.due = Some(Instant::now() + took * SHARE);
+    }
+
+    /// The socket with this inode number. None if that would cost too much now, or cannot be had.
+    pub(super) fn find(&mut self, inode: u64) -> Option<Socket> {
         let round = self.round;
         if let Some(known) = self.known.get_mut(&inode) {
             known.round = round;
             return Some(known.socket.clone());
         }
-        if !self.may_read {
-            return None;
+        if self.held.is_none() && self.may_ask() {
+            self.ask();
         }
-        let socket = self.look_up(process, inode).unwrap_or(Socket::Other);
-        // A connecting unix socket has no name of its own, and its table does not tell the other end's.
-        let socket = match socket {
-            Socket::UnixClient(_) => unix_client(process.pid, fd).unwrap_or(Socket::Other),
-            socket => socket,
-        };
+        if self.is_refused {
+            return Some(Socket::Other);
+        }
+        // One that came since is asked for in the next round.
+        let Some(socket) = self.held.as_ref()?.get(&inode).cloned() else { return Some(Socket::Other) };
         if !matches!(socket, Socket::Tcp { connecting: true, .. }) {
             self.known.insert(inode, Known { socket: socket.clone(), round });
         }
         Some(socket)
     }
 
-    fn look_up(&mut self, process: &Process, inode: u64) -> Option<Socket> {
-        let namespace = fs::read_link(format!("/proc/{}/ns/net", process.pid)).ok()?;
-        let took = &mut self.took;
-        let table = self.tables.entry(namespace).or_insert_with(|| {
-            let started = Instant::now();
-            let table = table(process);
-            *took += started.elapsed();
-            table
-        });
-        table.get(&inode).cloned()
+    fn ask(&mut self) {
+        let started = Instant::now();
+        let held = held_sockets(self.pids.iter().copied());
+        self.pause(started.elapsed());
+        match held {
+            Ok(held) => self.held = Some(held.iter().map(|held| (held.inode, socket(held))).collect()),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn refuse(&mut self, error: &Failure) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            crate::notice!(
+                "whom slow workers wait for is not known where it is a socket's other end: {error}"
+            );
+        }
     }
 }
 
-/// Every socket of the process's network namespace.
-fn table(process: &Process) -> HashMap<u64, Socket> {
-    let tcp = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
-    let udp = [process.udp(), process.udp6()].into_iter().flatten().flatten();
-    let unix = process.unix().unwrap_or_default();
-    tcp.map(|entry| (entry.inode, tcp_socket(&entry)))
-        .chain(udp.map(|entry| (entry.inode, udp_socket(entry.remote_address))))
-        .chain(unix.into_iter().map(|entry| (entry.inode, unix_socket(&entry))))
-        // What no process holds any more has no inode.
-        .filter(|(inode, _)| *inode != 0)
-        .collect()
-}
-
-fn tcp_socket(entry: &TcpNetEntry) -> Socket {
-    match entry.state {
-        TcpState::Listen => Socket::Listener,
-        ref state => Socket::Tcp {
-            local: canonical(entry.local_address),
-            remote: canonical(entry.remote_address),
-            connecting: *state == TcpState::SynSent,
+fn socket(held: &HeldSocket) -> Socket {
+    let is_stream = i32::from(held.kind) == libc::SOCK_STREAM;
+    match held.local.family {
+        FAMILY_UNIX if held.state == tcp_state::LISTEN => Socket::Listener,
+        FAMILY_UNIX if held.has_peer == 0 => Socket::Other,
+        FAMILY_UNIX if held.is_bound != 0 => Socket::UnixAccepted,
+        FAMILY_UNIX => held.name().map_or(Socket::UnixPair, |name| Socket::UnixClient(path(name))),
+        FAMILY_INET | FAMILY_INET6 if held.state == tcp_state::LISTEN => Socket::Listener,
+        FAMILY_INET | FAMILY_INET6 if is_stream => Socket::Tcp {
+            local: canonical(address(&held.local)),
+            remote: canonical(address(&held.remote)),
+            connecting: held.state == tcp_state::SYN_SENT,
         },
+        FAMILY_INET | FAMILY_INET6 if held.remote.port != 0 => {
+            Socket::Udp { remote: canonical(address(&held.remote)) }
+        }
+        _ => Socket::Other,
     }
 }
 
-fn udp_socket(remote: SocketAddr) -> Socket {
-    if remote.port() == 0 { Socket::Other } else { Socket::Udp { remote: canonical(remote) } }
-}
-
-/// With an empty path where the peer has yet to be asked for.
-fn unix_socket(entry: &UnixNetEntry) -> Socket {
-    let is_connected = matches!(entry.state, UnixState::CONNECTED | UnixState::CONNECTING);
-    match entry.path {
-        None => Socket::UnixClient(PathBuf::new()),
-        Some(_) if is_connected => Socket::UnixAccepted,
-        Some(_) if i32::from(entry.socket_type) == libc::SOCK_STREAM => Socket::Listener,
-        Some(_) => Socket::Other,
+/// A unix socket's name: one in the abstract namespace begins with a zero, and is shown with an `@`.
+fn path(name: &[u8]) -> PathBuf {
+    match name {
+        [0, hidden @ ..] => format!("@{}", String::from_utf8_lossy(hidden)).into(),
+        path => {
+            let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+            OsStr::from_bytes(&path[..end]).into()
+        }
     }
 }
 
 /// IPv4 as IPv4, also on a socket that was made for IPv6.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Whom the unix socket that is descriptor `fd` of a process is connected to, by asking a duplicate of it.
-fn unix_client(pid: i32, fd: i32) -> Option<Socket> {
-    let socket = duplicate(pid, fd)?;
-    let peer: UnixAddr = getpeername(socket.as_raw_fd()).ok()?;
-    Some(match (peer.path(), peer.as_abstract()) {
-        (Some(path), _) => Socket::UnixClient(path.to_owned()),
-        (None, Some(name)) => Socket::UnixClient(format!("@{}", String::from_utf8_lossy(name)).into()),
-        (None, None) => Socket::UnixPair,
-    })
 }
 
 #[cfg(test)]
@@ -189,16 +184,19 @@ mod tests {
     #[test]
     fn long_readings_are_made_up_for_by_longer_pauses() {
         let mut sockets = Sockets::default();
-        sockets.begin_round();
-        assert!(sockets.may_read);
-        sockets.tables.insert("net:[1]".into(), HashMap::new());
-        sockets.took = Duration::from_secs(10);
-        sockets.begin_round();
-        assert!(!sockets.may_read);
-        sockets.begin_round();
-        assert!(!sockets.may_read);
+        assert!(sockets.may_ask());
+        sockets.pause(Duration::from_secs(10));
+        assert!(!sockets.may_ask());
+        sockets.begin_round([1].into_iter());
+        assert!(!sockets.may_ask() && sockets.find(1).is_none());
         sockets.due = Some(Instant::now());
-        sockets.begin_round();
-        assert!(sockets.may_read);
+        assert!(sockets.may_ask());
+    }
+
+    #[test]
+    fn names_may_be_any_bytes() {
+        assert_eq!(path(b"/run/a.sock\0"), PathBuf::from("/run/a.sock"));
+        assert_eq!(path(b"\0a\n"), PathBuf::from("@a\n"));
+        assert_eq!(path(b"\0\xff"), PathBuf::from("@\u{fffd}"));
     }
 }

@@ -70,7 +70,7 @@ fn does(served: &Served, expected: &Doing) {
     let started = Instant::now();
     let mut sockets = Sockets::default();
     loop {
-        sockets.begin_round();
+        sockets.begin_round(std::iter::once(served.pid));
         let found = look(served, None, &mut sockets, monotonic_ns()).map(|look| look.doing);
         if found.as_ref() == Some(expected) {
             return;

@@ -101,9 +101,7 @@ impl Waiter<'_> {
         let target = |fd| self.process.fd_from_fd(fd).map(|descriptor| descriptor.target);
         match target(fd) {
             Ok(FDTarget::AnonInode(name)) => name == "[eventfd]",
-            Ok(FDTarget::Socket(inode)) => {
-                self.sockets.find(self.process, fd, inode) == Some(Socket::UnixPair)
-            }
+            Ok(FDTarget::Socket(inode)) => self.sockets.find(inode) == Some(Socket::UnixPair),
             Ok(FDTarget::Pipe(inode)) => self.process.fd().is_ok_and(|descriptors| {
                 let is_same = |target: &FDTarget| matches!(target, FDTarget::Pipe(other) if *other == inode);
                 descriptors.flatten().filter(|descriptor| is_same(&descriptor.target)).count() > 1
@@ -118,7 +116,7 @@ impl Waiter<'_> {
             Ok(FDTarget::Path(path)) => Target::File(without_secret(path)),
             Ok(FDTarget::Pipe(inode)) => Target::Pipe(self.child_with_pipe(inode)),
             Ok(FDTarget::Socket(inode)) => {
-                let socket = self.sockets.find(self.process, fd, inode)?;
+                let socket = self.sockets.find(inode)?;
                 self.end_of(&socket, way)
             }
             _ => Target::Kernel(call.to_owned()),

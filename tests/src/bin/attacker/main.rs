@@ -4,6 +4,7 @@
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
 
 mod crowd;
+mod listeners;
 mod signals;
 
 use std::{env, fs};
@@ -31,6 +32,10 @@ fn main() -> Result<()> {
         "short_lived" => crowd::short_lived(&arguments),
         "signals" => signals::play(&arguments),
         "spin" => signals::spin(),
+        "names" => listeners::names(&arguments),
+        "listeners" => listeners::flood(&arguments),
+        "path" => listeners::path(&arguments),
+        "namespaces" => listeners::namespaces(&arguments),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }

@@ -65,14 +65,6 @@ on_entry! {
     "security_sock_graft": fentry_security_sock_graft, kprobe_security_sock_graft;
     [0] => |[sk]| listener::accepted(sk);
 
-    /// `int tcp_recvmsg(struct sock *sk, ...)`: attached only while userspace shows the listeners that are older than it.
-    "tcp_recvmsg": fentry_tcp_recvmsg, kprobe_tcp_recvmsg;
-    [0] => |[sk]| listener::shown(sk);
-
-    /// `int unix_stream_recvmsg(struct socket *sock, ...)`: as above.
-    "unix_stream_recvmsg": fentry_unix_stream_recvmsg, kprobe_unix_stream_recvmsg;
-    [0] => |[socket]| listener::shown(sock(socket));
-
     /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`. An int is kept in four bytes of
     /// eight (`save_regs`, before 5.12), and the others are anything.
     "unix_stream_connect": fentry_unix_stream_connect, kprobe_unix_stream_connect;

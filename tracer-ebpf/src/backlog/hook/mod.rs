@@ -5,6 +5,6 @@ mod function;
 mod inet_sock;
 mod skb;
 mod sock;
-mod socket;
 mod syscall;
+mod task_file;
 mod tcp;
