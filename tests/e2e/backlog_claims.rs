@@ -8,17 +8,6 @@ use rig::backlog::Account;
 use rig::{Backlog, Endpoint, Fpm, Location, Namespace, Nginx, process, tracer};
 use serde_json::Value;
 
-/// What became of the only claim that contains some words.
-fn check<'a>(account: &'a Account, words: &[&str]) -> Result<&'a Value> {
-    let all = account.all("check");
-    let has = |check: &&&Value| {
-        words.iter().all(|word| check["claim"].as_str().is_some_and(|claim| claim.contains(word)))
-    };
-    let found: Vec<_> = all.iter().filter(has).collect();
-    ensure!(found.len() == 1, "{} checks of {words:?}: {all:#?}", found.len());
-    Ok(found[0])
-}
-
 fn figures(check: &Value, words: &str) -> Result<()> {
     ensure!(
         check["figures"].as_str().is_some_and(|figures| figures.contains(words)),
@@ -40,19 +29,19 @@ fn a_configured_backlog_that_the_kernel_enforces_is_a_true_claim() -> Result<()>
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9482)).backlog(64).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/", &fpm)).start()?;
     let account = verify(&fpm)?;
-    let pool = check(&account, &["the pool www has a backlog of 64", "127.0.0.1:9482"])?;
+    let pool = account.check(&["the pool www has a backlog of 64", "127.0.0.1:9482"])?;
     ensure!(pool["holds"] == true, "{pool}");
     figures(pool, "enforces 64, so 65 connections fit")?;
-    let by_nginx = check(&account, &[&format!("nginx {}", nginx.master()), "1000 on 127.0.0.1:8080"])?;
+    let by_nginx = account.check(&[&format!("nginx {}", nginx.master()), "1000 on 127.0.0.1:8080"])?;
     ensure!(by_nginx["holds"] == true, "{by_nginx}");
     let asked = account
         .all("check")
         .into_iter()
         .any(|check| check["claim"].as_str().is_some_and(|claim| claim.contains("asked for")));
     ensure!(!asked, "its configuration is known");
-    ensure!(check(&account, &["nothing overflowed at 127.0.0.1:9482"])?["holds"] == true);
-    ensure!(check(&account, &["somaxconn limits none"])?["holds"] == true);
-    ensure!(check(&account, &["delayed, not reset"])?["holds"] == true);
+    ensure!(account.check(&["nothing overflowed at 127.0.0.1:9482"])?["holds"] == true);
+    ensure!(account.check(&["somaxconn limits none"])?["holds"] == true);
+    ensure!(account.check(&["delayed, not reset"])?["holds"] == true);
     Ok(())
 }
 
@@ -64,9 +53,9 @@ fn a_configuration_that_cannot_be_read_hides_no_other() -> Result<()> {
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9485)).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/", &fpm)).start()?;
     let account = verify(&fpm)?;
-    let unread = check(&account, &[&format!("nginx {} has the backlogs", broken.master())])?;
+    let unread = account.check(&[&format!("nginx {} has the backlogs", broken.master())])?;
     ensure!(unread["holds"].is_null(), "{unread}");
-    let read = check(&account, &[&format!("nginx {}", nginx.master()), "1000 on 127.0.0.1:8080"])?;
+    let read = account.check(&[&format!("nginx {}", nginx.master()), "1000 on 127.0.0.1:8080"])?;
     ensure!(read["holds"] == true, "{read}");
     Ok(())
 }
@@ -79,15 +68,15 @@ fn a_backlog_that_somaxconn_cuts_is_a_false_claim() -> Result<()> {
     for listener in [Endpoint::v4(9483), Endpoint::Unix(namespace.scratch().join("cut.sock"))] {
         let fpm = Fpm::on(&namespace).listen(listener.clone()).backlog(511).start()?;
         let account = verify(&fpm)?;
-        let pool = check(&account, &["the pool www has a backlog of 511"])?;
+        let pool = account.check(&["the pool www has a backlog of 511"])?;
         ensure!(pool["holds"] == false, "{pool}");
         figures(pool, "enforces 16, so 17 connections fit")?;
         figures(pool, "cuts it")?;
-        let somaxconn = check(&account, &["somaxconn limits none"])?;
+        let somaxconn = account.check(&["somaxconn limits none"])?;
         ensure!(somaxconn["holds"] == false, "{somaxconn}");
         figures(somaxconn, &listener.to_string())?;
         if let Endpoint::Tcp(_) = listener {
-            ensure!(check(&account, &["delayed, not reset"])?["holds"] == false);
+            ensure!(account.check(&["delayed, not reset"])?["holds"] == false);
         }
     }
     Ok(())
@@ -100,7 +89,7 @@ fn without_a_configuration_what_was_asked_for_shows_below_somaxconn() -> Result<
     for (port, backlog, holds) in [(9491, 64, Value::Bool(true)), (9492, 300, Value::Null)] {
         let fpm = Fpm::on(&namespace).listen(Endpoint::v4(port)).backlog(backlog).start()?;
         let account = Backlog::start(&[&fpm.endpoint().to_string(), "--verify", "-d", "1s"])?.finish()?;
-        let asked = check(&account, &["has the backlog that it asked for"])?;
+        let asked = account.check(&["has the backlog that it asked for"])?;
         ensure!(asked["holds"] == holds, "{asked}");
     }
     Ok(())
@@ -116,10 +105,10 @@ fn an_overflow_while_watching_is_told() -> Result<()> {
     let backlog = Backlog::start(&[":9484", "--verify", "--fpm-pool", file])?;
     let _crowd = namespace.file(&namespace, fpm.endpoint(), 5)?;
     let account = backlog.stop()?;
-    let overflowed = check(&account, &["nothing overflowed"])?;
+    let overflowed = account.check(&["nothing overflowed"])?;
     ensure!(overflowed["holds"] == false, "{overflowed}");
     figures(overflowed, "at most 2 of 2 waited")?;
-    let cookies = check(&account, &["SYN cookies"])?;
+    let cookies = account.check(&["SYN cookies"])?;
     ensure!(cookies["holds"] == false, "{cookies}");
     figures(cookies, "SYNs were dropped at full accept queues")?;
     Ok(())
@@ -151,7 +140,7 @@ fn status_page(listener: Endpoint, status: Endpoint) -> Result<(Account, u32)> {
 #[test]
 fn php_fpms_status_page_is_right_about_a_tcp_queue() -> Result<()> {
     let (account, queued) = status_page(Endpoint::v4(9485), Endpoint::v4(9486))?;
-    let page = check(&account, &["status page of the pool www"])?;
+    let page = account.check(&["status page of the pool www"])?;
     ensure!(page["holds"] == true, "{page}");
     figures(page, &format!("its listen queue is {queued}, the kernel's depth {queued}"))
 }
@@ -159,9 +148,20 @@ fn php_fpms_status_page_is_right_about_a_tcp_queue() -> Result<()> {
 #[test]
 fn php_fpms_status_page_knows_nothing_of_a_unix_queue() -> Result<()> {
     let (account, queued) = status_page(Endpoint::Unix("fpm.sock".into()), Endpoint::v4(9487))?;
-    let page = check(&account, &["status page of the pool www"])?;
+    let page = account.check(&["status page of the pool www"])?;
     ensure!(page["holds"] == false, "{page}");
     figures(page, &format!("its listen queue is 0, the kernel's depth {queued}"))
+}
+
+#[test]
+fn php_fpms_status_page_is_asked_for_through_its_unix_socket() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let socket = Endpoint::Unix(namespace.scratch().join("idle.sock"));
+    let fpm = Fpm::on(&namespace).listen(socket).backlog(64).pool("pm.status_path = /status").start()?;
+    let account = verify(&fpm)?;
+    let page = account.check(&["status page of the pool www"])?;
+    ensure!(page["holds"] == true, "{page}");
+    figures(page, "its listen queue is 0, the kernel's depth 0")
 }
 
 #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::process::Pid;
 use crate::tracer::{Run, Tracer};
 use crate::{Endpoint, wait};
 
@@ -36,7 +37,7 @@ impl Backlog {
     }
 
     /// Its pid.
-    pub fn pid(&self) -> crate::process::Pid {
+    pub fn pid(&self) -> Pid {
         self.0.pid()
     }
 
@@ -83,6 +84,17 @@ impl Account {
     /// The lines of one type.
     pub fn all(&self, kind: &str) -> Vec<&Value> {
         self.lines.iter().filter(|line| line["type"] == kind).collect()
+    }
+
+    /// What became of the only claim that contains some words.
+    pub fn check(&self, words: &[&str]) -> Result<&Value> {
+        let all = self.all("check");
+        let has = |check: &&&Value| {
+            words.iter().all(|word| check["claim"].as_str().is_some_and(|claim| claim.contains(word)))
+        };
+        let found: Vec<_> = all.iter().filter(has).collect();
+        ensure!(found.len() == 1, "{} checks of {words:?}: {all:#?}", found.len());
+        Ok(found[0])
     }
 
     /// The last word on a listener.

@@ -12,6 +12,8 @@ pub mod report;
 
 pub mod scope;
 
+mod host;
+
 pub mod load;
 
 pub mod source;

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::host::open_given;
+
 /// nginx goes on writing to a file that was renamed until it is told to open its logs again. One that has not grown for this
 /// long is let go.
 const RETIREMENT: Duration = Duration::from_secs(600);
@@ -33,6 +35,10 @@ pub struct Follower {
     path: PathBuf,
     current: Option<Reading>,
     retired: Vec<Reading>,
+    /// The path without its links, by which the current file was found.
+    way: Option<PathBuf>,
+    /// That path if it is another one since [`Follower::take_turn`] was asked.
+    turn: Option<PathBuf>,
 }
 
 /// One file, read up to a position.
@@ -54,7 +60,8 @@ impl Follower {
     /// # Errors
     /// If there is something that cannot be read, or that is no regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut follower = Self { path: path.to_owned(), current: None, retired: Vec::new() };
+        let mut follower =
+            Self { path: path.to_owned(), current: None, retired: Vec::new(), way: None, turn: None };
         if let Some(mut reading) = follower.open_current()? {
             reading.position = reading.file.metadata()?.len();
             reading.mark_position()?;
@@ -71,6 +78,11 @@ impl Follower {
     /// Whether the path has led to a file so far.
     pub fn is_open(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// Where a link leads to by now that has led elsewhere before. What is there is followed, since that is what was asked for.
+    pub fn take_turn(&mut self) -> Option<PathBuf> {
+        self.turn.take()
     }
 
     /// Hands out every whole line that was added since.
@@ -107,14 +119,12 @@ impl Follower {
         Ok(there.is_some_and(|there| current != Some(identity(&there))))
     }
 
-    fn open_current(&self) -> io::Result<Option<Reading>> {
-        // To open a pipe would wait for its writer.
-        match there(fs::metadata(&self.path))? {
-            None => return Ok(None),
-            Some(there) if !there.is_file() => return Err(io::Error::other("it is no regular file")),
-            Some(_) => {}
+    fn open_current(&mut self) -> io::Result<Option<Reading>> {
+        let Some(file) = there(open_given(&self.path))? else { return Ok(None) };
+        if let Some(way) = there(fs::canonicalize(&self.path))? {
+            let before = self.way.replace(way.clone());
+            self.turn = before.is_some_and(|before| before != way).then_some(way).or(self.turn.take());
         }
-        let Some(file) = there(File::open(&self.path))? else { return Ok(None) };
         let identity = identity(&file.metadata()?);
         Ok(Some(Reading {
             file,

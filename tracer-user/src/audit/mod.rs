@@ -149,6 +149,10 @@ impl Audit {
                     ground.take(text, failure, *stage, now);
                 }
             });
+            if let Some(other) = follower.take_turn() {
+                let (path, other) = (follower.path().display(), other.display());
+                crate::notice!("{path} is a link that leads to {other} now; that is followed");
+            }
             if let (Err(error), false) = (&read, *is_failing) {
                 let path = follower.path().display();
                 crate::notice!("{path} cannot be read at the moment, so the audit may miss lines: {error}");

@@ -1,8 +1,8 @@
-//! A local user who means harm: `attacker none|own ATTACK ARGUMENT...`. See `rig::attacker`.
+//! A local user who means harm: `attacker none|own|kept ATTACK ARGUMENT...`. See `rig::attacker`.
 //!
-//! Becomes user and group 65534, with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
+//! Becomes user and group 65534 (unless `kept`), with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
-
+mod configuration;
 mod crowd;
 mod listeners;
 mod signals;
@@ -19,10 +19,13 @@ const NOBODY: u32 = 65_534;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    configuration::mark_execution(&arguments)?;
     let [walls, attack, arguments @ ..] = arguments.as_slice() else {
-        bail!("usage: attacker none|own ATTACK ARGUMENT...");
+        bail!("usage: attacker none|own|kept ATTACK ARGUMENT...");
     };
-    become_nobody().context("becoming nobody")?;
+    if walls != "kept" {
+        become_nobody().context("becoming nobody")?;
+    }
     if walls == "own" {
         unshare_all().context("making namespaces as nobody")?;
     }
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
         "listeners" => listeners::flood(&arguments),
         "path" => listeners::path(&arguments),
         "namespaces" => listeners::namespaces(&arguments),
+        "configuration" => configuration::play(&arguments),
         _ => bail!("no attack is called {attack} {arguments:?}"),
     }
 }

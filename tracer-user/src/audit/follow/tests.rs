@@ -161,6 +161,42 @@ fn a_file_that_vanishes_for_a_while_is_kept() {
 }
 
 #[test]
+fn a_link_that_leads_elsewhere_is_followed_and_told() {
+    let folder = TempDir::new().unwrap();
+    let (first, second, link) =
+        (folder.path().join("first"), folder.path().join("second"), folder.path().join("error.log"));
+    fs::write(&first, "").unwrap();
+    std::os::unix::fs::symlink(&first, &link).unwrap();
+    let mut follower = Follower::open(&link).unwrap();
+    fs::rename(&first, folder.path().join("first.1")).unwrap();
+    fs::write(&first, "one\n").unwrap();
+    assert_eq!(lines(&mut follower), ["one"]);
+    assert_eq!(follower.take_turn(), None, "it was rotated, and the link is the same");
+    fs::write(&second, "two\n").unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&second, &link).unwrap();
+    assert_eq!(lines(&mut follower), ["two"]);
+    assert_eq!(follower.take_turn(), Some(second.canonicalize().unwrap()));
+    assert_eq!(follower.take_turn(), None);
+}
+
+#[test]
+fn a_pipe_that_takes_the_logs_place_does_not_hang() {
+    let mut log = Log::new();
+    let mut follower = Follower::open(&log.path()).unwrap();
+    log.rename("error.log.1");
+    mkfifo(&log.path(), Mode::S_IRWXU).unwrap();
+    log.write("one\n");
+    let mut seen = Vec::new();
+    assert!(follower.read(&mut |line| seen.push(line.to_owned())).is_err());
+    assert_eq!(seen, ["one"]);
+    fs::remove_file(log.path()).unwrap();
+    log.reopen();
+    log.write("two\n");
+    assert_eq!(lines(&mut follower), ["two"]);
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused_at_once() {
     let folder = TempDir::new().unwrap();
     assert!(Follower::open(folder.path()).is_err());

@@ -5,10 +5,18 @@ mod nginx;
 mod settings;
 mod status;
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::{Asked, Queue, reconcile::Books};
-use crate::verdict::Upstream;
+use crate::{
+    host::{Master, read_given},
+    verdict::Upstream,
+};
+use fpm::Pool;
 
 /// A claim, and whether it holds on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,19 +34,36 @@ pub struct Check {
 struct Configured {
     /// Whose configuration: `nginx 812`, `the pool www`.
     by: String,
-    /// Who listens there, where that is known: others may do so at the same address in another network namespace.
-    pid: Option<u32>,
+    /// Who listens there: others may do so at the same address in another network namespace.
+    whose: Whose,
     /// Where it listens; a port alone has the unspecified address.
     addr: Upstream,
     /// The backlog; negative for as many as the kernel allows.
     backlog: i64,
 }
 
+/// Whose listener a configuration means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Of the process that it configures.
+    Process(u32),
+    /// Of whoever listens in a network namespace: it is not known which process it configures.
+    Namespace(u32),
+}
+
+impl Whose {
+    fn has(self, queue: &Queue) -> bool {
+        match self {
+            Self::Process(pid) => queue.owner.as_ref().is_some_and(|owner| owner.pid == pid),
+            Self::Namespace(netns) => queue.netns == netns,
+        }
+    }
+}
+
 impl Configured {
     /// Whether this asks for that listener's backlog.
     fn is_of(&self, queue: &Queue) -> bool {
-        let is_by = self.pid.is_none() || queue.owner.as_ref().map(|owner| owner.pid) == self.pid;
-        is_same(&self.addr, &queue.addr) && is_by
+        is_same(&self.addr, &queue.addr) && self.whose.has(queue)
     }
 }
 
@@ -59,28 +84,21 @@ pub(super) struct Scene<'a> {
 /// Checks everything. `depth_of` reads a listener's depth as it is at that moment.
 pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Option<u32>) -> Vec<Check> {
     let mut checks: Vec<Check> = scene.told.iter().map(overflowed).collect();
-    let mut known = Vec::new();
-    for listens in nginx::configured(scene) {
-        match listens {
-            Ok(listens) => {
-                checks.extend(listens.iter().flat_map(|configured| enforced(configured, scene)));
-                known.extend(listens);
-            }
-            Err(check) => checks.push(check),
-        }
-    }
+    let (mut known, unread) = nginx::configured(scene);
+    checks.extend(known.iter().flat_map(|configured| enforced(configured, scene)));
+    checks.extend(unread);
     for path in scene.fpm_pools {
-        match fpm::read(path) {
+        match pools(path, scene) {
             Err(reason) => checks.push(Check {
                 claim: format!("{} configures a pool", path.display()),
                 holds: None,
                 figures: reason,
             }),
             Ok(pools) => {
-                for pool in pools {
-                    checks.extend(enforced(&pool.configured, scene));
-                    checks.extend(status::check(&pool, scene, depth_of));
-                    known.push(pool.configured);
+                for Running { pool, configured, master } in pools {
+                    checks.extend(enforced(&configured, scene));
+                    checks.extend(status::check(&pool, &master, scene, depth_of));
+                    known.push(configured);
                 }
             }
         }
@@ -89,6 +107,35 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
     checks.extend(scene.told.iter().filter(|queue| !is_known(queue)).map(asked));
     checks.extend(settings::checks(scene));
     checks
+}
+
+/// A pool on this host.
+struct Running {
+    pool: Pool,
+    /// What it asks for, and whose listener it means.
+    configured: Configured,
+    /// The php-fpm that reads the pool's file, or why none is known.
+    master: Result<Master, String>,
+}
+
+/// The pools that a file of the user's configures.
+fn pools(path: &Path, scene: &Scene<'_>) -> Result<Vec<Running>, String> {
+    let (text, file) = read_given(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    let here = network().map_err(|error| format!("in which network this is cannot be told: {error}"))?;
+    let running = |pool: Pool| {
+        let master = fpm::master(&pool, file, scene);
+        let whose = master.as_ref().map_or(Whose::Namespace(here), |master| Whose::Process(master.pid));
+        let by = format!("the pool {}", pool.name);
+        let configured = Configured { by, whose, addr: pool.listen.clone(), backlog: pool.backlog };
+        Running { pool, configured, master }
+    };
+    Ok(fpm::read(&text)?.into_iter().map(running).collect())
+}
+
+/// The number of this process's own network namespace.
+fn network() -> io::Result<u32> {
+    let number = fs::metadata("/proc/self/ns/net")?.ino();
+    u32::try_from(number).map_err(io::Error::other)
 }
 
 fn overflowed(queue: &Queue) -> Check {
@@ -155,7 +202,7 @@ fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
 
 /// The listeners at an address. Of several network namespaces' all are taken.
 fn listeners<'a>(addr: &'a Upstream, queues: &'a [Queue]) -> impl Iterator<Item = &'a Queue> {
-    queues.iter().filter(|queue| is_same(addr, &queue.addr))
+    queues.iter().filter(move |queue| is_same(addr, &queue.addr))
 }
 
 fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
@@ -188,7 +235,7 @@ mod tests {
         let books = Books::default();
         let scene = Scene { queues: &queues, told: &[], books: &books, comm: "nginx", fpm_pools: &[] };
         let configured = |backlog| Configured {
-            pid: None,
+            whose: Whose::Namespace(0),
             by: "the pool www".to_owned(),
             addr: Upstream::Unix("/run/a.sock".into()),
             backlog,
@@ -197,5 +244,7 @@ mod tests {
         assert_eq!(enforced(&configured(511), &scene)[0].holds, Some(false));
         let elsewhere = Configured { addr: Upstream::Unix("/run/b.sock".into()), ..configured(1) };
         assert_eq!(enforced(&elsewhere, &scene)[0].holds, None);
+        let anothers = Configured { whose: Whose::Process(1), ..configured(128) };
+        assert_eq!(enforced(&anothers, &scene)[0].holds, None);
     }
 }

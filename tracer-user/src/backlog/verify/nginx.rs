@@ -2,89 +2,133 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::{Command, Stdio},
 };
 
-use procfs::process::Process;
-
-use super::{Check, Configured, Scene};
-use crate::verdict::Upstream;
+use super::{Check, Configured, Scene, Whose};
+use crate::{
+    host::{
+        Master,
+        nginx::{Configuration, Directive, Gaps, configuration},
+    },
+    verdict::Upstream,
+};
 
 /// `NGX_LISTEN_BACKLOG` on Linux (src/os/unix/ngx_linux_config.h).
 const DEFAULT: i64 = 511;
 
-/// What the configuration of each running nginx asks for, or a check that cannot be made because it cannot be read.
-pub(super) fn configured(scene: &Scene<'_>) -> Vec<Result<Vec<Configured>, Check>> {
+/// How many masters' configurations are read. More are not on a host that serves anybody.
+const MASTERS: usize = 64;
+
+/// How many of those that are not believed have a check of their own.
+const REFUSALS: usize = 8;
+
+/// What the configuration of each running nginx asks for, and the checks that cannot be made because it cannot be read.
+pub(super) fn configured(scene: &Scene<'_>) -> (Vec<Configured>, Vec<Check>) {
     let owners = scene.queues.iter().filter_map(|queue| queue.owner.as_ref());
     let masters: BTreeSet<u32> =
         owners.filter(|owner| owner.comm == scene.comm).map(|owner| owner.pid).collect();
-    masters.into_iter().map(|pid| configured_by(pid, scene.comm)).collect()
-}
-
-fn configured_by(pid: u32, comm: &str) -> Result<Vec<Configured>, Check> {
-    let by = format!("{comm} {pid}");
-    let text = dump(pid).map_err(|reason| Check {
-        claim: format!("{by} has the backlogs that it is configured with"),
+    let (mut all, mut unread, mut read) = (Vec::new(), Vec::new(), 0);
+    for pid in masters {
+        let by = format!("{} {pid}", scene.comm);
+        let asked = Master::believe(pid).and_then(|master| {
+            read += 1;
+            if read <= MASTERS { configuration(&master).map(Some) } else { Ok(None) }
+        });
+        let reason = match asked {
+            Ok(Some(configuration)) => {
+                let Listens { found, gaps } = Listens::of(&configuration);
+                all.extend(found.into_iter().map(|(addr, backlog)| Configured {
+                    by: by.clone(),
+                    whose: Whose::Process(pid),
+                    addr,
+                    backlog,
+                }));
+                gaps.told().map(|gaps| format!("not all of its configuration was read: {gaps}"))
+            }
+            Ok(None) => Some(format!("it was not asked: the configurations of {MASTERS} others were read")),
+            Err(refusal) => Some(format!("it was not asked: {refusal}")),
+        };
+        unread.extend(reason.map(|figures| Check { claim: claim(&by), holds: None, figures }));
+    }
+    let more = unread.split_off(unread.len().min(REFUSALS));
+    unread.extend(more.first().map(|first| Check {
+        claim: claim(&format!("each of {} more called {}", more.len(), scene.comm)),
         holds: None,
-        figures: reason,
-    })?;
-    let listens = listens(&text).into_iter();
-    Ok(listens.map(|(addr, backlog)| Configured { by: by.clone(), pid: Some(pid), addr, backlog }).collect())
+        figures: format!("the first of them: {}", first.figures),
+    }));
+    (all, unread)
 }
 
-/// The whole configuration of a running nginx, as `nginx -T` prints it when it is given the same arguments.
-fn dump(pid: u32) -> Result<String, String> {
-    let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    if mounts(&pid.to_string()) != mounts("self") {
-        return Err("it runs in a container, where its configuration cannot be read from here".to_owned());
-    }
-    let process = Process::new(pid.cast_signed()).map_err(|error| error.to_string())?;
-    // nginx sets its title to "nginx: master process " and its arguments.
-    let title = process.cmdline().map_err(|error| error.to_string())?.join(" ");
-    let arguments = title.split_once("master process").map_or("", |(_, arguments)| arguments);
-    let exe = process.exe().map_err(|error| error.to_string())?;
-    let mut command = Command::new(exe);
-    command.args(arguments.split_whitespace().skip(1)).args(["-T", "-q"]).stdin(Stdio::null());
-    if let Ok(folder) = process.cwd() {
-        command.current_dir(folder);
-    }
-    let output = command.output().map_err(|error| format!("`nginx -T` cannot be run: {error}"))?;
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("`nginx -T` fails: {}", complaint.lines().last().unwrap_or_default()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+fn claim(by: &str) -> String {
+    format!("{by} has the backlogs that it is configured with")
 }
 
-/// Each address of a `listen`, with its backlog. One of several that name the same address may set it.
-fn listens(text: &str) -> BTreeMap<Upstream, i64> {
-    let mut found: BTreeMap<Upstream, Option<i64>> = BTreeMap::new();
-    for directive in
-        directives(text).iter().filter(|words| words.first().is_some_and(|word| word == "listen"))
-    {
-        // Of UDP there is no queue; a name would have to be resolved as nginx did.
-        let Some(addr) = directive.get(1).and_then(|word| address(word)) else { continue };
-        if directive.iter().any(|word| word == "udp" || word == "quic") {
-            continue;
+/// Each address that is listened on, with its backlog.
+struct Listens {
+    found: BTreeMap<Upstream, i64>,
+    /// What the configuration has left out, and addresses that only nginx can resolve.
+    gaps: Gaps,
+}
+
+impl Listens {
+    /// One of several directives that name the same address may set its backlog. Where one may be unseen, an address without a backlog
+    /// is left out.
+    fn of(configuration: &Configuration) -> Self {
+        let mut found: BTreeMap<Upstream, Option<i64>> = BTreeMap::new();
+        let mut gaps = configuration.gaps.clone();
+        let mut unresolved = BTreeSet::new();
+        let blocks = configuration.directives.iter();
+        for block in blocks.filter(|block| ["http", "stream", "mail"].contains(&block.name())) {
+            for server in block.inside().iter().filter(|directive| directive.name() == "server") {
+                let mut listens =
+                    server.inside().iter().filter(|directive| directive.name() == "listen").peekable();
+                if block.name() == "http" && listens.peek().is_none() {
+                    // ngx_http_core_server sets it, for a master that is root.
+                    found.entry(Upstream::Inet(SocketAddr::new(ANY, 80))).or_default();
+                }
+                for Directive { words, file, line, .. } in listens {
+                    // Of UDP there is no queue.
+                    let Some(word) = words.get(1) else { continue };
+                    if words.iter().any(|word| word == "udp" || word == "quic") {
+                        continue;
+                    }
+                    let Some(addr) = address(word) else {
+                        gaps.add(file, *line, &"it listens on a name, which only nginx resolves");
+                        unresolved.insert(
+                            word.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80),
+                        );
+                        continue;
+                    };
+                    let backlog = words.iter().find_map(|word| word.strip_prefix("backlog=")?.parse().ok());
+                    let entry = found.entry(addr).or_default();
+                    *entry = backlog.or(*entry);
+                }
+            }
         }
-        let backlog = directive.iter().find_map(|word| word.strip_prefix("backlog=")?.parse().ok());
-        let entry = found.entry(addr).or_default();
-        *entry = backlog.or(*entry);
+        let is_whole = configuration.gaps.told().is_none();
+        let is_certain = |addr: &Upstream| match addr {
+            Upstream::Inet(addr) => is_whole && !unresolved.contains(&addr.port()),
+            Upstream::Unix(_) => is_whole,
+        };
+        let found = found.into_iter().filter_map(|(addr, backlog)| {
+            let backlog = backlog.or_else(|| is_certain(&addr).then_some(DEFAULT))?;
+            Some((addr, backlog))
+        });
+        Self { found: found.collect(), gaps }
     }
-    found.into_iter().map(|(addr, backlog)| (addr, backlog.unwrap_or(DEFAULT))).collect()
 }
+
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 fn address(word: &str) -> Option<Upstream> {
     if let Some(path) = word.strip_prefix("unix:") {
         return Some(Upstream::Unix(path.into()));
     }
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let inet = if let Ok(port) = word.parse() {
-        SocketAddr::new(any, port)
+        SocketAddr::new(ANY, port)
     } else if let Some(port) = word.strip_prefix("*:") {
-        SocketAddr::new(any, port.parse().ok()?)
+        SocketAddr::new(ANY, port.parse().ok()?)
     } else if let Ok(ip) = word.trim_matches(['[', ']']).parse() {
         SocketAddr::new(ip, 80)
     } else {
@@ -93,49 +137,44 @@ fn address(word: &str) -> Option<Upstream> {
     Some(Upstream::Inet(inet))
 }
 
-/// The directives of a configuration, each as its words; those that open a block, too.
-fn directives(text: &str) -> Vec<Vec<String>> {
-    let (mut all, mut words, mut word) = (Vec::new(), Vec::new(), String::new());
-    let mut letters = text.chars();
-    let mut quote = None;
-    while let Some(letter) = letters.next() {
-        match (quote, letter) {
-            (_, '\\') => word.extend(letters.next()),
-            (Some(open), _) if open == letter => quote = None,
-            (Some(_), _) => word.push(letter),
-            (None, '"' | '\'') => quote = Some(letter),
-            (None, '#') if word.is_empty() => {
-                letters.by_ref().find(|letter| *letter == '\n').map_or((), drop)
-            }
-            (None, ';' | '{' | '}') => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                all.push(std::mem::take(&mut words));
-            }
-            (None, letter) if letter.is_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            (None, letter) => word.push(letter),
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn listens(text: &str) -> (Vec<(String, i64)>, Option<String>) {
+        let configuration = Configuration::of_text(text).unwrap();
+        let Listens { found, gaps } = Listens::of(&configuration);
+        (found.into_iter().map(|(addr, backlog)| (addr.to_string(), backlog)).collect(), gaps.told())
+    }
 
     #[test]
     fn each_listen_has_its_backlog_or_the_default() {
         let text = "http { # listen 1 backlog=9;\n log_format x '{;';\n server { listen 127.0.0.1:8080 backlog=1000; listen 80; }\n\
                     server { listen *:80 backlog=64 default_server; listen [::1]:81; listen unix:/run/n.sock backlog=7;\n\
-                    listen 443 quic; listen example.org:82; } }";
-        let found: Vec<(String, i64)> =
-            listens(text).into_iter().map(|(addr, backlog)| (addr.to_string(), backlog)).collect();
-        let expected = [("0.0.0.0:80", 64), ("127.0.0.1:8080", 1000), ("[::1]:81", 511), ("/run/n.sock", 7)];
-        assert_eq!(found, expected.map(|(addr, backlog)| (addr.to_owned(), backlog)));
+                    listen 443 quic; } } stream { server { listen 53 udp; listen 54 backlog=5; } } listen 55;";
+        let expected = [
+            ("0.0.0.0:54", 5),
+            ("0.0.0.0:80", 64),
+            ("127.0.0.1:8080", 1000),
+            ("[::1]:81", 511),
+            ("/run/n.sock", 7),
+        ];
+        assert_eq!(
+            listens(text),
+            (expected.map(|(addr, backlog)| (addr.to_owned(), backlog)).to_vec(), None)
+        );
+        assert_eq!(listens("http { server { } }").0, [("0.0.0.0:80".to_owned(), 511)]);
+    }
+
+    #[test]
+    fn where_a_backlog_may_be_unseen_none_is_claimed() {
+        let text = "http { server { listen 127.0.0.1:82; listen 127.0.0.1:83; listen 84 backlog=9;\nlisten localhost:82; } }";
+        let (found, gaps) = listens(text);
+        assert_eq!(found, [("0.0.0.0:84".to_owned(), 9), ("127.0.0.1:83".to_owned(), 511)]);
+        assert!(gaps.unwrap().contains("a name, which only nginx resolves (line 2 of "));
+        let (found, gaps) =
+            listens("http { include /nonexistent; server { listen 82; listen 84 backlog=9; } }");
+        assert_eq!(found, [("0.0.0.0:84".to_owned(), 9)]);
+        assert!(gaps.unwrap().contains("/nonexistent"));
     }
 }

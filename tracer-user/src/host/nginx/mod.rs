@@ -1,0 +1,34 @@
+//! nginx: how a master was started, and its configuration as text.
+
+mod compiled;
+mod configuration;
+mod invocation;
+mod lua;
+mod statement;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use configuration::{Configuration, Directive, Gaps};
+pub(crate) use statement::Fault;
+
+use super::{Master, Refusal};
+use compiled::CompiledIn;
+use invocation::Invocation;
+
+/// Reads the configuration of a master that is believed to be nginx's, as its files say it now.
+///
+/// # Errors
+/// If the master is no nginx, or its configuration cannot be read.
+pub(crate) fn configuration(master: &Master) -> Result<Configuration, Refusal> {
+    let compiled = CompiledIn::of(master.executable())?;
+    let invocation = Invocation::of(master.command_line())?;
+    let main = main_file(master, &compiled, &invocation)?;
+    Configuration::read(master.root(), &main, invocation.directives.as_deref())
+}
+
+/// Which file it is: a relative one goes from the prefix (`ngx_process_options`, src/core/nginx.c).
+fn main_file(master: &Master, compiled: &CompiledIn, invocation: &Invocation) -> Result<PathBuf, Refusal> {
+    let file = invocation.file.as_deref().unwrap_or(&compiled.file);
+    let prefix: &Path = invocation.prefix.as_deref().unwrap_or(&compiled.prefix);
+    master.absolute(&prefix.join(file))
+}
