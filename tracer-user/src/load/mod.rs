@@ -11,9 +11,10 @@ mod misses;
 mod open;
 mod open_files;
 mod privileges;
+mod shares;
 mod tracefs;
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
 use aya::{
@@ -30,6 +31,8 @@ pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
+
+use shares::{GivenUp, Shares};
 
 use crate::{
     facts::Fact,
@@ -77,6 +80,8 @@ pub struct Tracer {
     open: Option<Open>,
     showing: listeners::Showing,
     listeners: usize,
+    masters: Option<HashMap<MapData, u32, u64>>,
+    given_up: GivenUp,
 }
 
 /// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
@@ -121,7 +126,10 @@ impl Tracer {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
             workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
+            shares: Shares::new(&mut object)?,
         });
+        let given_up = open.as_ref().map(|open| open.shares.given_up()).unwrap_or_default();
+        let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
             object,
             traces_system_calls: false,
@@ -136,6 +144,8 @@ impl Tracer {
             open,
             showing,
             listeners,
+            masters,
+            given_up,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
@@ -208,6 +218,16 @@ impl Tracer {
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
     }
 
+    /// Where the kernel side learns whom to believe though they are not root's; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_masters(&mut self) -> Result<HashMap<MapData, u32, u64>, Failure> {
+        self.masters
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("somebody tells whom to believe already")))
+    }
+
     /// How many events the kernel did not show to a program because they interrupted the same program; by program.
     ///
     /// # Errors
@@ -257,7 +277,9 @@ impl Tracer {
     /// If the kernel refuses to read the map.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let by_cpu = self.stats.get(&0, 0).map_err(anyhow::Error::from)?;
-        Ok(by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one)))
+        let mut stats = by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one));
+        stats.untracked += self.given_up.load(Ordering::Relaxed);
+        Ok(stats)
     }
 }
 
