@@ -31,7 +31,7 @@ fn is_clean(account: &Account, logged: usize) -> Result<()> {
     let audit = audit(account)?;
     let expected = serde_json::json!({
         "v": 1, "type": "audit", "logged": logged, "explained": logged, "unexplained": [], "unlogged": [],
-        "truncated": false, "early": 0, "unaudited": 0,
+        "truncated": false, "ambiguous": [], "early": 0, "unaudited": 0, "given_up": 0,
     });
     ensure!(*audit == expected, "{audit:#}\n{:#?}\n{}", account.verdicts, account.stderr);
     Ok(())

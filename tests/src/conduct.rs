@@ -236,7 +236,8 @@ impl Judge<'_> {
 
     fn may_write(&self, path: &Path) -> bool {
         let is_plain = !path.components().any(|part| part == Component::ParentDir);
-        is_plain && self.licence.writes.iter().any(|allowed| path.starts_with(allowed))
+        is_plain
+            && self.licence.writes.iter().any(|allowed| path.starts_with(allowed) || is_draft(path, allowed))
     }
 
     /// Where a path leads through, as far as its words say.
@@ -297,6 +298,17 @@ impl Judge<'_> {
             self.behind_a_link.remove(&made);
         }
     }
+}
+
+/// Whether this is what is written beside a file, to take its place once it is whole: `.NAME.PID-NUMBER`.
+fn is_draft(path: &Path, of: &Path) -> bool {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let number = match (name(path), name(of)) {
+        (Some(draft), Some(of)) => draft.strip_prefix(&format!(".{of}.")).map(str::to_owned),
+        _ => None,
+    };
+    path.parent() == of.parent()
+        && number.is_some_and(|number| number.chars().all(|digit| digit.is_ascii_digit() || digit == '-'))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

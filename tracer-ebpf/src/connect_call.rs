@@ -18,7 +18,9 @@ use crate::{
     },
     nginx_end,
     put::put,
+    share,
     tell::tell,
+    trust,
     unix_end::NO_PORT,
     unix_listener::{listens, look},
     unix_place, worker_end,
@@ -40,10 +42,24 @@ fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connectin
     call
 }
 
+/// Whether the running task's connects are ours. Strangers are counted: userspace looks at who they are.
+#[inline(always)]
+fn is_ours() -> bool {
+    let task = kernel::current();
+    if !nginx_end::is_asked_for(&task) {
+        return false;
+    }
+    let is_trusted = trust::is_trusted(&task);
+    if !is_trusted {
+        count!(unix_strangers, 1);
+    }
+    is_trusted
+}
+
 /// connect is called with an address of `len` bytes in user memory.
 #[inline(always)]
 pub fn called(fd: u64, address: u64, len: u64) {
-    if !nginx_end::is_our_task(&kernel::current()) {
+    if !is_ours() {
         return;
     }
     // SAFETY: the helper checks the address; a system call's argument is a user address.
@@ -145,7 +161,7 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     if ret == -EINPROGRESS {
         nginx_end::may_be_answered(sk);
     }
-    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !nginx_end::is_our_task(&kernel::current()) {
+    if ret == -EINPROGRESS || !is_unix && ret >= 0 || !is_ours() {
         return;
     }
     let mut room = MaybeUninit::uninit();
@@ -197,8 +213,9 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         aftermath::connected(sk, call.start_ns);
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
-    if sk == 0 || EXCHANGES.insert(sk, empty, 0).is_err() {
-        count!(untracked, 1);
+    let task = kernel::current();
+    if sk == 0 || share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
+        share::refused(&task);
         return;
     }
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
@@ -210,7 +227,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.netns = read(nginx.net, layout!(net_inum));
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
-    nginx.nginx = kernel::current();
+    nginx.nginx = task;
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {

@@ -25,6 +25,7 @@ pub static FILTERS: Filters = Filters {
     listeners: 0,
     netns: 0,
     counts_upstreams: 0,
+    trusts_all: 0,
     stack_bytes: 0,
 };
 

@@ -117,8 +117,18 @@ layout! {
     task_leader: "task_struct.group_leader",
     /// When a thread began, by CLOCK_MONOTONIC.
     task_start_time: "task_struct.start_time",
+    /// The same by the clock that counts while the machine sleeps: what /proc shows.
+    task_start_boottime: "task_struct.start_boottime",
     /// Parent process.
     task_parent: "task_struct.real_parent",
+    /// Whose rights a task has.
+    task_cred: "task_struct.cred",
+    /// Its real user, as the initial user namespace numbers him.
+    cred_uid: "cred.uid",
+    /// A task's memory.
+    task_mm: "task_struct.mm",
+    /// The executable in it.
+    mm_exe: "mm_struct.exe_file",
     /// Its stack in the kernel.
     task_stack: "task_struct.stack",
     /// PF_EXITING and others.
@@ -267,6 +277,8 @@ pub struct Filters {
     pub netns: u32,
     /// One where exchanges are counted by upstream, too.
     pub counts_upstreams: u32,
+    /// One where whoever has the name is watched, whoever runs him.
+    pub trusts_all: u32,
     /// How large a task's stack in the kernel is at least, in bytes (`THREAD_SIZE`).
     pub stack_bytes: u32,
 }

@@ -46,6 +46,8 @@ mod reset;
 #[cfg(target_arch = "bpf")]
 mod served;
 #[cfg(target_arch = "bpf")]
+mod share;
+#[cfg(target_arch = "bpf")]
 mod signal;
 #[cfg(target_arch = "bpf")]
 mod tcp_header;
@@ -53,6 +55,8 @@ mod tcp_header;
 mod tell;
 #[cfg(target_arch = "bpf")]
 mod transfer;
+#[cfg(target_arch = "bpf")]
+mod trust;
 #[cfg(target_arch = "bpf")]
 mod unix_end;
 #[cfg(target_arch = "bpf")]

@@ -13,9 +13,9 @@ use crate::{
     },
     packet_drop,
     recent::Found,
-    reset,
+    reset, share,
     tell::tell,
-    word, worker_end,
+    trust, word, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -41,10 +41,16 @@ pub fn is_wanted(upstream: &Endpoint) -> bool {
 /// Whether connections of the running task are ours.
 #[inline(always)]
 pub fn is_our_task(task: &Task) -> bool {
+    is_asked_for(task) && trust::is_trusted(task)
+}
+
+/// Whether the running task is called what ours are, and is not one that was left out.
+#[inline(always)]
+pub fn is_asked_for(task: &Task) -> bool {
     let name = &kernel::FILTERS.comm;
     // SAFETY: a reference; volatile as in `filter!`.
-    let is_asked_for = unsafe { name.as_ptr().read_volatile() } != 0;
-    if is_asked_for && !kernel::is_named(task, name) {
+    let has_name = unsafe { name.as_ptr().read_volatile() } != 0;
+    if has_name && !kernel::is_named(task, name) {
         return false;
     }
     let pid = filter!(pid);
@@ -55,11 +61,15 @@ pub fn is_our_task(task: &Task) -> bool {
 #[inline(always)]
 pub fn connects(sk: u64) {
     let task = kernel::current();
-    if !is_our_task(&task) {
+    if !is_asked_for(&task) {
         return;
     }
     let common = Common::of(sk);
     if !common.is_inet() || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP {
+        return;
+    }
+    if !trust::is_trusted(&task) {
+        count!(strangers, 1);
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -75,8 +85,8 @@ pub fn connects(sk: u64) {
     }
     count!(connections, 1);
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
-    if EXCHANGES.insert(sk, empty, 0).is_err() {
-        count!(untracked, 1);
+    if share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
+        share::refused(&task);
         return;
     }
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };

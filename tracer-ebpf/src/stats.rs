@@ -52,6 +52,10 @@ counters! {
     afterwards_unkept,
     /// Exchanges that are not counted by upstream, for there are too many upstreams.
     upstreams_unkept,
+    /// TCP connections of processes that have the name and are not trusted: not watched.
+    strangers,
+    /// Their sends on unix sockets, and their connects where those are seen.
+    unix_strangers,
     /// Listeners that found no room, each as often as it was left out.
     listeners_untracked,
     /// Addresses that were looked for since, so that the listeners are to be shown again.

@@ -13,7 +13,7 @@ use crate::{
     put::put,
     signal,
     tell::tell,
-    transfer,
+    transfer, trust,
     unix_listener::look,
     unix_place, word, worker_end,
 };
@@ -32,11 +32,17 @@ fn has_path(peer: u64) -> bool {
 /// use.
 #[inline(always)]
 pub fn notice(sk: u64) {
-    if read::<u16>(sk, layout!(family)) == FAMILY_UNIX
-        && nginx_end::is_our_task(&kernel::current())
-        && has_path(read(sk, layout!(unix_peer)))
+    let task = kernel::current();
+    if read::<u16>(sk, layout!(family)) != FAMILY_UNIX
+        || !nginx_end::is_asked_for(&task)
+        || !has_path(read(sk, layout!(unix_peer)))
     {
+        return;
+    }
+    if trust::is_trusted(&task) {
         count!(unix_seen, 1);
+    } else {
+        count!(unix_strangers, 1);
     }
 }
 

@@ -115,10 +115,9 @@ pub struct Trace {
     #[arg(short, long, value_name = "PID", allow_negative_numbers = true, value_parser = pid)]
     pub pid: Option<u32>,
 
-    /// Trace the processes of this name.
-    #[arg(long, value_name = "NAME", default_value = "nginx",
-          value_parser = NonEmptyStringValueParser::new().try_map(comm))]
-    pub comm: String,
+    /// Trace the processes of this name, whoever runs them. Without it, -p or --all: nginx, as root or a service runs it.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new().try_map(comm))]
+    pub comm: Option<String>,
 
     /// Trace only this upstream, or these if repeated.
     #[arg(
@@ -173,7 +172,12 @@ pub struct Trace {
 impl Trace {
     /// The name a process must have to be traced; `None` with `--all`.
     pub fn comm(&self) -> Option<&str> {
-        (!self.all).then_some(self.comm.as_str())
+        (!self.all).then_some(self.comm.as_deref().unwrap_or("nginx"))
+    }
+
+    /// Whether the user said himself whom to trace: then nobody asks whether it is nginx.
+    pub fn trusts_all(&self) -> bool {
+        self.all || self.comm.is_some() || self.pid.is_some()
     }
 }
 

@@ -120,6 +120,9 @@ impl Fact {
     }
 }
 
+/// Begins the name of a source that is a system call.
+const SYSTEM_CALLS: &str = "tracepoint/syscalls/";
+
 /// The source of each fact that is seen, as in `raw_tp/signal_generate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources(BTreeMap<Fact, String>);
@@ -138,6 +141,11 @@ impl Sources {
     /// The fact's source.
     pub fn name(&self, fact: Fact) -> &str {
         self.0.get(&fact).map_or("kernel", String::as_str)
+    }
+
+    /// Whether a fact is seen by watching every system call of some kind, which slows all of the host's a little.
+    pub fn are_system_calls(&self) -> bool {
+        self.0.values().any(|source| source.starts_with(SYSTEM_CALLS))
     }
 
     /// Each fact that is seen, with its source.

@@ -18,6 +18,7 @@ pub mod load;
 
 pub mod source;
 pub mod trace;
+pub mod trust;
 
 pub mod sample;
 
@@ -39,6 +40,7 @@ pub mod audit;
 
 pub mod output;
 
+pub mod budget;
 pub mod clock;
 pub mod facts;
 pub mod failure;

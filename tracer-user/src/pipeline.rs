@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    budget,
     cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word},
     facts::Sources,
     ledger::{Joined, Ledger, Said, Whole},
     sample::Activities,
-    stream::{Counts, Distance, Entry, Loss, Start, What},
+    stream::{Counts, Distance, Entry, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Summary, Verdict},
 };
 
@@ -36,6 +37,7 @@ pub struct Pipeline {
     now_ns: u64,
     counts_before: Counts,
     counts: Counts,
+    strangers: Vec<Stranger>,
     failures: BTreeMap<Cause, u64>,
     delayed: u64,
     lost: u64,
@@ -72,6 +74,7 @@ impl Pipeline {
             now_ns: begins_ns,
             counts_before: counts,
             counts,
+            strangers: Vec::new(),
             failures: BTreeMap::new(),
             delayed: 0,
             lost: 0,
@@ -117,7 +120,14 @@ impl Pipeline {
                 return None;
             };
             match entry.what {
-                What::Record(record) => self.due.extend(self.ledger.take(record)),
+                What::Record(record) => {
+                    self.due.extend(self.ledger.take(record));
+                    let hurried = self.ledger.hurried();
+                    if hurried > 0 {
+                        self.lost = self.lost.saturating_add(hurried);
+                        self.last_loss_ns = self.last_loss_ns.max(self.now_ns);
+                    }
+                }
                 What::Look(look) => self.activities.add(look),
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
@@ -126,6 +136,11 @@ impl Pipeline {
                     }
                 }
                 What::Counts(counts) => self.counts = counts,
+                What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
+                    self.strangers.push(stranger);
+                }
+                // The tracer itself names no more than that; evidence may be anybody's.
+                What::Stranger(_) => {}
                 What::Sources(sources) => self.sources = sources,
                 What::Clock(distance) => self.distance = distance,
                 What::Upstream(_) | What::Depth(_) => {}
@@ -220,7 +235,11 @@ impl Pipeline {
             failures: self.failures.iter().map(|(cause, count)| (*cause, *count)).collect(),
             delayed: self.delayed,
             lost: self.lost,
+            forgotten: self.ledger.forgotten().saturating_add(self.activities.left_out()),
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
+            strangers: self.counts.strangers.saturating_sub(self.counts_before.strangers),
+            named_strangers: self.strangers.clone(),
+            system_calls: self.sources.are_system_calls(),
         }
     }
 }

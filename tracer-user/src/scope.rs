@@ -73,6 +73,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         listeners: u32::from(!listeners.is_empty()),
         netns: args.only_netns.unwrap_or(0),
         counts_upstreams: u32::from(beyond.counts_upstreams),
+        trusts_all: u32::from(args.trusts_all()),
         stack_bytes: stack_bytes(),
     };
     Ok(Scope {

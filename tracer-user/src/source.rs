@@ -1,6 +1,8 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
-use std::{collections::HashMap, time::Duration};
+mod upstreams;
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
@@ -15,6 +17,7 @@ use tracer_ebpf::Stats;
 
 use crate::{
     args::{Trace, UpstreamFilter},
+    budget,
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
     decode::{Event, Record, decode},
     facts::Sources,
@@ -23,10 +26,11 @@ use crate::{
     load::Tracer,
     record::Depths,
     sample::{self, Look},
-    stream::{Counts, Distance, Entry, Loss, LossReason, Start, UpstreamCounts, What},
-    verdict::Upstream,
-    words,
+    stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
+    trust::Trust,
+    verdict, words,
 };
+use upstreams::Upstreams;
 
 /// How often the kernel side's counters are looked at while nothing fails.
 const TICK: Duration = Duration::from_secs(1);
@@ -78,12 +82,19 @@ pub struct Source {
     is_verbose: bool,
     started_ns: u64,
     /// Exchanges by upstream as last told, if they are told at all.
-    upstreams: Option<HashMap<Upstream, u64>>,
+    upstreams: Option<Upstreams>,
     counted_ns: u64,
+    counts: Counts,
     depths: Option<Depths>,
     max_open: u32,
     /// The upstreams that were asked for; empty for all.
     wanted: Vec<UpstreamFilter>,
+    /// None where the user said himself whom to trace.
+    trust: Option<Trust>,
+    /// Found before anybody could take them.
+    strangers: Vec<Stranger>,
+    /// There are strangers who may not have been looked at yet.
+    has_strangers: bool,
 }
 
 impl Source {
@@ -100,12 +111,17 @@ impl Source {
         // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
         let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
             .context("the ring buffer cannot be watched")?;
-        let open = tracer.take_open()?;
+        let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
             .context("slow workers cannot be looked at")?;
         let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));
         let now = monotonic_ns();
-        Ok(Self {
+        let name = args.comm().filter(|_| !args.trusts_all());
+        let trust = match name {
+            Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
+            None => None,
+        };
+        let mut source = Self {
             tracer,
             ring,
             looks,
@@ -120,12 +136,47 @@ impl Source {
             watches_unix: args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix),
             is_verbose,
             started_ns: now,
-            upstreams: counts_upstreams.then(HashMap::new),
+            upstreams: counts_upstreams.then(Upstreams::default),
             counted_ns: now,
+            counts: Counts::default(),
             depths: None,
             max_open: args.max_open,
             wanted: args.upstreams.clone(),
-        })
+            trust,
+            strangers: Vec::new(),
+            has_strangers: true,
+        };
+        source.strangers = source.look_at_strangers();
+        Ok(source)
+    }
+
+    /// Looks at those who have nginx's name and are not believed to be nginx, if any have shown since and it is time; returns those to
+    /// be told.
+    fn look_at_strangers(&mut self) -> Vec<Stranger> {
+        let Some(trust) = self.trust.as_mut().filter(|trust| self.has_strangers && trust.may_look()) else {
+            return Vec::new();
+        };
+        self.has_strangers = false;
+        let strangers = trust.look().unwrap_or_else(|error| {
+            crate::notice!("who is called nginx cannot be looked up: {error}");
+            Vec::new()
+        });
+        for Stranger { pid, uid, exe, why } in &strangers {
+            // As Rust would write it, for a user chose it.
+            let exe = exe.as_ref().map_or_else(String::new, |exe| format!(" ({exe:?})"));
+            let user = uid.map_or_else(String::new, |uid| format!(" of user {uid}"));
+            crate::notice!(
+                "left out: process {pid}{user} is called nginx{exe}, {}; -p {pid} traces it all the same",
+                why.meaning()
+            );
+        }
+        if !strangers.is_empty() && trust.is_full() {
+            crate::notice!(
+                "more processes than {} are called nginx and are left out: from now on only their connections are counted",
+                budget::STRANGERS
+            );
+        }
+        strangers
     }
 
     /// Where the stream begins; after `limit` failures nothing more is to be told.
@@ -284,7 +335,7 @@ impl Source {
     /// Whether a word may be about an upstream that was asked for. Of what names none, only words about connections that are watched
     /// can be.
     fn is_asked_for(&self, said: &Said) -> bool {
-        let matches = |peer: Upstream| self.wanted.iter().any(|wanted| wanted.matches(&peer));
+        let matches = |peer: verdict::Upstream| self.wanted.iter().any(|wanted| wanted.matches(&peer));
         self.wanted.is_empty() || said.peer().map_or_else(|| !said.is_of_no_connection(), matches)
     }
 
@@ -307,7 +358,9 @@ impl Source {
         let missed =
             if std::mem::take(&mut self.asks_programs) { Some(self.programs_missed()?) } else { None };
         let stats = self.tracer.stats()?;
-        let Stats { exchanges, connections, untracked, unix_seen, stood_in, .. } = stats;
+        let Stats {
+            exchanges, connections, untracked, unix_seen, stood_in, strangers, unix_strangers, ..
+        } = stats;
         self.tracer.show_listeners(stats.listeners_sought)?;
         if stats.listeners_untracked > 0 && self.stats.listeners_untracked == 0 {
             crate::notice!(
@@ -325,7 +378,9 @@ impl Source {
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         self.stats = stats;
-        let mut news = Vec::new();
+        self.has_strangers |= strangers > before.strangers || unix_strangers > before.unix_strangers;
+        let found = self.look_at_strangers();
+        let mut news: Vec<_> = self.strangers.drain(..).chain(found).map(What::Stranger).collect();
         let kept = losses(&stats).into_iter().zip(losses(&before));
         let unkept = kept.map(|((reason, count), (_, before))| (reason, count.saturating_sub(before)));
         for (reason, count) in unkept.chain([(LossReason::Missed, missed)]) {
@@ -333,11 +388,13 @@ impl Source {
                 news.push(What::Loss(Loss { ns: monotonic_ns(), reason, count }));
             }
         }
-        let counts = |stats: &Stats| (stats.exchanges, stats.connections, stats.untracked);
-        if counts(&self.stats) != counts(&before) {
-            news.push(What::Counts(Counts { exchanges, connections, untracked }));
-        }
         news.extend(self.upstreams());
+        let upstreams_left_out = self.upstreams.as_ref().map_or(0, Upstreams::left_out);
+        let counts = Counts { exchanges, connections, untracked, strangers, upstreams_left_out };
+        if counts != self.counts {
+            self.counts = counts;
+            news.push(What::Counts(counts));
+        }
         if let Some(depths) = &self.depths {
             news.extend(depths.found().map(What::Depth));
         }
@@ -369,13 +426,8 @@ impl Source {
         if let Some(depths) = &self.depths {
             depths.watch(counted.iter().map(|(upstream, _)| upstream));
         }
-        let mut news = Vec::new();
-        for (upstream, exchanges) in counted {
-            if told.insert(upstream.clone(), exchanges) != Some(exchanges) {
-                news.push(What::Upstream(UpstreamCounts { ns, upstream, exchanges }));
-            }
-        }
-        news
+        let news = told.look(counted).into_iter();
+        news.map(|(upstream, exchanges)| What::Upstream(UpstreamCounts { ns, upstream, exchanges })).collect()
     }
 
     /// Watches unix sockets from when they are seen to be in use. Returns whether that began now. A kernel that refuses is told
@@ -386,7 +438,7 @@ impl Source {
         }
         match self.tracer.trace_system_calls() {
             Ok(begins) => {
-                if begins && self.is_verbose {
+                if begins {
                     crate::notice!(
                         "unix-socket upstreams are in use: watching connect and close, which slows every system \
                          call of this host a little"

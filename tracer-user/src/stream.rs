@@ -1,7 +1,7 @@
 //! The stream of what was learnt, in the order in which it was: everything that verdicts rest on. Live tracing, recording and
 //! replaying take in the same stream, and it needs nothing from the machine to be taken in again.
 
-use crate::{decode::Record, facts::Sources, sample::Look, verdict::Upstream};
+use crate::{decode::Record, facts::Sources, sample::Look, trust::Why, verdict::Upstream};
 
 /// One thing that was learnt.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub enum What {
     Sources(Sources),
     /// The distance of the two clocks has changed.
     Clock(Distance),
+    /// A process that has nginx's name and is not believed to be nginx.
+    Stranger(Stranger),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }
@@ -129,6 +131,23 @@ pub struct Counts {
     pub connections: u64,
     /// Connections that were not watched because too many were open at once.
     pub untracked: u64,
+    /// Connections that were not watched because their process has nginx's name and is not believed to be nginx.
+    pub strangers: u64,
+    /// Upstreams whose exchanges are not counted one by one any more, because there were too many.
+    pub upstreams_left_out: u64,
+}
+
+/// A process that has nginx's name and is not believed to be nginx: its connections are not watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// Its pid.
+    pub pid: u32,
+    /// Its real user, if it was still there to be asked.
+    pub uid: Option<u32>,
+    /// Its executable, if that could be seen: a name that its user chose.
+    pub exe: Option<String>,
+    /// Why it is not believed.
+    pub why: Why,
 }
 
 /// Exchanges with one upstream that have ended, since the tracing began.

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use crate::cause::Cause;
+use crate::{cause::Cause, stream::Stranger};
 
 /// Where an exchange went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,6 +250,15 @@ pub struct Summary {
     pub delayed: u64,
     /// Records that the kernel could not hand over, so that many facts are missing.
     pub lost: u64,
+    /// What was learnt of exchanges that nginx had given up and of slow workers, and could not be kept: no verdict is wrong for it, but
+    /// says less.
+    pub forgotten: u64,
     /// Connections that were not watched because too many were open at once.
     pub untracked: u64,
+    /// Connections that were not watched because their process has nginx's name and is not believed to be nginx.
+    pub strangers: u64,
+    /// Such processes, as far as they are named.
+    pub named_strangers: Vec<Stranger>,
+    /// Whether the host's system calls were watched, which slows each of them a little.
+    pub system_calls: bool,
 }

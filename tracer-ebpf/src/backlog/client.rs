@@ -29,9 +29,9 @@ pub fn connects(sk: u64) {
     {
         return;
     }
-    let task = kernel::current();
+    let task = listener::client();
     put!(CONNECTING, sk, task, clients_unkept);
-    if listener::is_nginx(&task.comm)
+    if listener::is_nginx(&task)
         && let Some(group) = listener::group(kernel::net(sk), &kernel::remote(sk))
     {
         let _all = listener::first(group, |listener| {

@@ -2,17 +2,17 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
-    COMM_LEN, Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING,
-    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, bucket},
+    Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
+    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
 };
 
 use crate::{
     address::{ANY4, ListenerKey, is_global, key},
-    kernel::{self, filter, layout, read},
+    kernel::{self, layout, read},
     maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
     ports::watch_port,
     put::put,
-    unix, unix_place, victim, waiting,
+    trust, unix, unix_place, victim, waiting,
 };
 
 #[inline(always)]
@@ -323,8 +323,24 @@ fn older_accepted(child: u64) {
     }
 }
 
-/// Whether this is the name of the processes whose upstreams matter.
+/// The running task, as a client. One that has the name of those whose upstreams matter and is not believed to be one of them has no
+/// thread.
 #[inline(always)]
-pub fn is_nginx(comm: &[u8; COMM_LEN]) -> bool {
-    filter!(comm) == *comm
+pub fn client() -> Task {
+    let mut task = kernel::current();
+    if has_name(&task) && !trust::is_trusted(&task) {
+        task.tid = STRANGER;
+    }
+    task
+}
+
+/// Whether this is a client whose upstreams matter.
+#[inline(always)]
+pub fn is_nginx(task: &Task) -> bool {
+    task.tid != STRANGER && has_name(task)
+}
+
+#[inline(always)]
+fn has_name(task: &Task) -> bool {
+    kernel::is_named(task, &kernel::FILTERS.comm)
 }

@@ -49,6 +49,9 @@ mod recent;
 #[expect(dead_code, reason = "the other binary reads headers in two ways")]
 mod tcp_header;
 #[cfg(target_arch = "bpf")]
+#[path = "../trust.rs"]
+mod trust;
+#[cfg(target_arch = "bpf")]
 mod unix;
 #[cfg(target_arch = "bpf")]
 #[path = "../unix_place.rs"]

@@ -113,7 +113,7 @@ pub fn ready(sk: u64) {
 
 #[inline(always)]
 fn note_nginx(listener: &mut Listener) {
-    if listener.by_nginx == 0 && listener::is_nginx(&kernel::current().comm) {
+    if listener.by_nginx == 0 && listener::is_nginx(&listener::client()) {
         listener.by_nginx = 1;
     }
 }
@@ -150,7 +150,7 @@ fn key(sk: u64) -> Key {
 fn meets(listener: &Listener, sk: u64) {
     let client = Endpoint { addr: [0; 4], port: 0, family: FAMILY_UNIX };
     if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First, || None) {
-        victim.task = kernel::current();
+        victim.task = listener::client();
     }
 }
 

@@ -148,7 +148,7 @@ pub fn tcp_got_in(listener: &mut Listener, child: u64) {
     }
     let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
     if let Some(task) = client::of(&key)
-        && listener::is_nginx(&task.comm)
+        && listener::is_nginx(&task)
     {
         listener.by_nginx = 1;
     }

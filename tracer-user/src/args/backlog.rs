@@ -30,10 +30,9 @@ pub struct Backlog {
     #[arg(long, conflicts_with = "experiment")]
     pub all: bool,
 
-    /// The processes whose upstreams are watched, by name.
-    #[arg(long, value_name = "NAME", default_value = "nginx",
-          value_parser = NonEmptyStringValueParser::new().try_map(comm))]
-    pub comm: String,
+    /// The processes whose upstreams are watched, by name, whoever runs them. Without it: nginx, as root or a service runs it.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new().try_map(comm))]
+    pub comm: Option<String>,
 
     /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
@@ -62,4 +61,11 @@ pub struct Backlog {
     /// Create this file once every hook is attached.
     #[arg(long, value_name = "PATH", hide = true)]
     pub ready_file: Option<PathBuf>,
+}
+
+impl Backlog {
+    /// The name of the processes whose upstreams are watched.
+    pub fn comm(&self) -> &str {
+        self.comm.as_deref().unwrap_or("nginx")
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
-use super::{line::Named, pairing::Logged, workers::Workers};
+use super::{pairing::Logged, workers::Workers};
 use crate::{ledger::address, load::held_sockets, verdict::Upstream};
 
 const SECOND: i64 = 1_000_000_000;
@@ -127,7 +127,7 @@ impl Connection {
         self.written == logged.failure.pid
             && match self.peer {
                 Peer::Inet(address) => named.may_be(&Upstream::Inet(address)),
-                Peer::Unix => matches!(named, Named::Unix(_) | Named::CutOff),
+                Peer::Unix => named.may_be_unix(),
             }
     }
 }

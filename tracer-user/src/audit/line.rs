@@ -6,7 +6,7 @@ use jiff::civil::DateTime;
 use nix::errno::Errno;
 
 use super::kind::Kind;
-use crate::{args::UpstreamFilter, verdict::Upstream};
+use crate::{args::UpstreamFilter, budget, verdict::Upstream};
 
 /// `2026/11/20 22:18:16`.
 const TIME_LENGTH: usize = 19;
@@ -51,6 +51,8 @@ pub enum Named {
     Unix(String),
     /// The line was cut before its end.
     CutOff,
+    /// The line names several, and all but one are the client's words.
+    OneOf(Vec<Named>),
 }
 
 impl Line {
@@ -97,15 +99,38 @@ pub(super) fn errno(text: &str) -> Option<String> {
     Some(format!("{:?}", Errno::from_raw(number)))
 }
 
-/// From `upstream: "fastcgi://127.0.0.1:9000"`, which a stream proxy writes without the scheme. The first one counts: what
-/// the client may choose freely, its referrer, stands behind it.
+/// Each `upstream: "fastcgi://127.0.0.1:9000"` in the line, which a stream proxy writes without the scheme. nginx writes one, between the
+/// request and the host; but request, host and referrer are the client's words, copied as they came, and may look the same (the request
+/// before nginx 1.21.1, which lets spaces through, the referrer to this day). So any may be nginx's own, or, where the line was cut, what
+/// is not there any more.
 fn upstream(context: &str, is_cut: bool) -> Option<Named> {
-    let named = context.split_once(", upstream: \"").map(|(_, named)| named);
-    let (named, is_whole) = match named.map(|named| named.split_once('"').ok_or(named)) {
-        Some(Ok((named, _))) => (named, true),
-        Some(Err(named)) if is_cut => (named, false),
-        None if is_cut => return Some(Named::CutOff),
-        _ => return None,
+    const FIELD: &str = ", upstream: \"";
+    let mut all: Vec<Named> = Vec::new();
+    let fields = context.match_indices(FIELD).filter_map(|(place, _)| context.get(place + FIELD.len()..));
+    for named in fields.filter_map(|field| named(field, is_cut)) {
+        if all.len() == budget::NAMED_UPSTREAMS {
+            all.push(Named::CutOff);
+            break;
+        }
+        if !all.contains(&named) {
+            all.push(named);
+        }
+    }
+    if is_cut && !all.contains(&Named::CutOff) {
+        all.push(Named::CutOff);
+    }
+    match all.len() {
+        0 | 1 => all.pop(),
+        _ => Some(Named::OneOf(all)),
+    }
+}
+
+/// What follows the opening quote.
+fn named(field: &str, is_cut: bool) -> Option<Named> {
+    let (named, is_whole) = match field.split_once('"') {
+        Some((named, _)) => (named, true),
+        None if is_cut => (field, false),
+        None => return None,
     };
     let named = named.split_once("://").map_or(named, |(_, named)| named);
     if let Some(path) = named.strip_prefix("unix:") {
@@ -130,8 +155,32 @@ impl Named {
             (Self::Inet(named), Upstream::Inet(_)) => UpstreamFilter::Address(*named).matches(upstream),
             (Self::Unix(named), Upstream::Unix(path)) => begins_with_path(named, &path.to_string_lossy()),
             (Self::CutOff, _) => true,
+            (Self::OneOf(all), _) => all.iter().any(|one| one.may_be(upstream)),
             (Self::Inet(_), Upstream::Unix(_) | Upstream::Named(_))
             | (Self::Unix(_), Upstream::Inet(_) | Upstream::Named(_)) => false,
+        }
+    }
+
+    /// Whether this may be some unix socket.
+    pub fn may_be_unix(&self) -> bool {
+        match self {
+            Self::Unix(_) | Self::CutOff => true,
+            Self::Inet(_) => false,
+            Self::OneOf(all) => all.iter().any(Self::may_be_unix),
+        }
+    }
+
+    /// Whether the line names several.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::OneOf(_))
+    }
+
+    /// Bytes that it takes besides itself.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Inet(_) | Self::CutOff => 0,
+            Self::Unix(path) => path.len(),
+            Self::OneOf(all) => all.iter().map(|one| size_of::<Self>() + one.bytes()).sum(),
         }
     }
 
@@ -140,18 +189,23 @@ impl Named {
         let matches = |filter: &UpstreamFilter| match (self, filter) {
             (Self::Inet(named), _) => filter.matches(&Upstream::Inet(*named)),
             (Self::Unix(_), UpstreamFilter::Unix(path)) => self.may_be(&Upstream::Unix(path.clone())),
-            (Self::Unix(_) | Self::CutOff, _) => false,
+            (Self::Unix(_) | Self::CutOff | Self::OneOf(_), _) => false,
         };
         match self {
             _ if filters.is_empty() => Some(true),
             Self::CutOff => None,
+            Self::OneOf(all) => {
+                let mut among = all.iter().map(|one| one.is_among(filters));
+                let first = among.next()??;
+                among.all(|one| one == Some(first)).then_some(first)
+            }
             _ => Some(filters.iter().any(matches)),
         }
     }
 
     /// As it is shown, if it is known.
     pub fn shown(&self) -> Option<String> {
-        (*self != Self::CutOff).then(|| self.to_string())
+        (!matches!(self, Self::CutOff | Self::OneOf(_))).then(|| self.to_string())
     }
 }
 
@@ -164,7 +218,7 @@ impl fmt::Display for Named {
         match self {
             Self::Inet(address) => address.fmt(f),
             Self::Unix(path) => f.write_str(path),
-            Self::CutOff => f.write_str("?"),
+            Self::CutOff | Self::OneOf(_) => f.write_str("?"),
         }
     }
 }

@@ -180,7 +180,8 @@ pub fn fit(logged: &Logged, told: &Told) -> Option<Fit> {
     if !failure.upstream.may_be(&told.upstream) || !logged_as(told.cause).contains(&failure.kind) {
         return None;
     }
-    if told.error_log.as_ref() == Some(&failure.text) {
+    // Whoever writes upstreams into his requests is not to take the verdict of a line that names one only.
+    if told.error_log.as_ref() == Some(&failure.text) && !failure.upstream.is_ambiguous() {
         return Some(Fit::Text);
     }
     if let (Some(met), Some(written)) = (&told.errno, &failure.errno)

@@ -21,6 +21,7 @@ pub use report::{Listed, Report, Unexplained, Unlogged};
 
 use crate::{
     args::{Live, UpstreamFilter},
+    budget,
     failure::Failure,
     verdict::{Upstream, Verdict},
 };
@@ -139,12 +140,14 @@ impl Audit {
     /// Reads what the logs have got since.
     pub fn read(&mut self) {
         let now = now();
-        let Self { logs, ground, stage, .. } = self;
+        let Self { logs, ground, stage, report, .. } = self;
         for (number, Log { follower, shows_info, is_failing }) in logs.iter_mut().enumerate() {
             let read = follower.read(&mut |text| {
                 let Some(Line { is_info, failure }) = Line::parse(text) else { return };
                 *shows_info |= is_info;
-                if let Some(failure) = failure
+                if text.len() > budget::LOG_LINE {
+                    report.given_up += u64::from(failure.is_some());
+                } else if let Some(failure) = failure
                     && ground.once.is_new(number, text, now)
                 {
                     ground.take(text, failure, *stage, now);
@@ -186,22 +189,25 @@ impl Audit {
         self.report
     }
 
-    fn account(&mut self, Settled { explained, unexplained, unlogged }: Settled) {
+    fn account(&mut self, Settled { explained, unexplained, unlogged, given_up }: Settled) {
         let report = &mut self.report;
         report.explained += explained;
         report.logged += explained;
+        report.given_up += given_up;
         for logged in unexplained {
             if self.ground.early.accounts_for(&logged, now()) {
                 report.early += 1;
-            } else {
-                report.logged += 1;
-                report.unexplained.push(Unexplained {
-                    unix_ns: logged.at,
-                    pid: logged.failure.pid,
-                    upstream: logged.failure.upstream.shown(),
-                    line: logged.line,
-                });
+                continue;
             }
+            let is_ambiguous = logged.failure.upstream.is_ambiguous();
+            report.logged += u64::from(!is_ambiguous);
+            let list = if is_ambiguous { &mut report.ambiguous } else { &mut report.unexplained };
+            list.push(Unexplained {
+                unix_ns: logged.at,
+                pid: logged.failure.pid,
+                upstream: logged.failure.upstream.shown(),
+                line: logged.line,
+            });
         }
         // Which of several logs a verdict belongs in, nobody knows: all must show it.
         let shows_info = self.logs.iter().all(|log| log.shows_info);

@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use crate::budget;
+
 /// How long (ns) the same line of another log means the same failure.
 const MEMORY_NS: i64 = 10_000_000_000;
 
@@ -32,7 +34,7 @@ impl Once {
         if self.logs < 2 {
             return true;
         }
-        if now_ns - self.since_ns > MEMORY_NS {
+        if now_ns - self.since_ns > MEMORY_NS || self.lately.len() >= budget::REPEATED_LINES / 2 {
             self.before = std::mem::take(&mut self.lately);
             self.since_ns = now_ns;
         }

@@ -7,13 +7,10 @@ use super::{
     line::Failure,
     matching::{END, LEFT, Pairs, SECOND, pairs},
 };
-use crate::{cause::Cause, verdict::Upstream};
+use crate::{budget, cause::Cause, verdict::Upstream};
 
 /// What has found no match for this long finds none.
 const PATIENCE: i64 = LEFT + 5 * SECOND;
-
-/// What may wait at a time, of either kind, for one nginx worker; the oldest beyond are given up.
-const MOST_WAITING: usize = 100_000;
 
 /// A failure that nginx logged.
 #[derive(Clone, Debug)]
@@ -62,12 +59,18 @@ pub struct Settled {
     pub unexplained: Vec<Logged>,
     /// Verdicts that count and have no line.
     pub unlogged: Vec<Told>,
+    /// Lines and verdicts that could not be kept until they found their match.
+    pub given_up: u64,
 }
 
 /// Those that wait for their match, by nginx worker.
 #[derive(Debug, Default)]
 pub struct Pairing {
     workers: HashMap<u32, Waiting>,
+    /// What all lines take, and what all verdicts take, in bytes.
+    line_bytes: usize,
+    told_bytes: usize,
+    given_up: u64,
 }
 
 /// One worker's, each in the order of time.
@@ -80,9 +83,19 @@ struct Waiting {
 impl Pairing {
     /// Takes in a line.
     pub fn line(&mut self, logged: Logged) {
+        self.line_bytes += logged.bytes();
         let waiting = &mut self.workers.entry(logged.failure.pid).or_default().logged;
         let place = waiting.partition_point(|other| other.at <= logged.at);
         waiting.insert(place, logged);
+        if self.line_bytes > budget::AUDIT_BYTES {
+            let ages = self.workers.values().flat_map(|waiting| &waiting.logged);
+            let mut oldest = Oldest::of(ages.map(|logged| (logged.since, logged.bytes())));
+            for waiting in self.workers.values_mut() {
+                waiting.logged.retain(|logged| !oldest.has(logged.since));
+            }
+            self.given_up += oldest.taken;
+            self.measure();
+        }
     }
 
     /// Takes in a verdict. One that nginx never writes about is passed over.
@@ -90,9 +103,30 @@ impl Pairing {
         if logged_as(told.cause).is_empty() {
             return;
         }
+        self.told_bytes += told.bytes();
         let waiting = &mut self.workers.entry(told.logged_pid).or_default().told;
         let place = waiting.partition_point(|other| other.at <= told.at);
         waiting.insert(place, told);
+        if self.told_bytes > budget::AUDIT_BYTES {
+            let ages = self.workers.values().flat_map(|waiting| &waiting.told);
+            let mut oldest = Oldest::of(ages.map(|told| (told.since, told.bytes())));
+            for waiting in self.workers.values_mut() {
+                waiting.told.retain(|told| !oldest.has(told.since));
+            }
+            self.given_up += oldest.taken;
+            self.measure();
+        }
+    }
+
+    /// Forgets whom nobody waits for, and adds up what the others take.
+    fn measure(&mut self) {
+        self.workers.retain(|_, waiting| !waiting.logged.is_empty() || !waiting.told.is_empty());
+        let (mut lines, mut told) = (0, 0);
+        for waiting in self.workers.values() {
+            lines += waiting.logged.iter().map(Logged::bytes).sum::<usize>();
+            told += waiting.told.iter().map(Told::bytes).sum::<usize>();
+        }
+        (self.line_bytes, self.told_bytes) = (lines, told);
     }
 
     /// Pairs off what is old enough at `now`, and gives up what has waited too long.
@@ -104,7 +138,8 @@ impl Pairing {
             settled.unexplained.extend(give_up(&mut waiting.logged, |logged| is_late(logged.since)));
             settled.unlogged.extend(give_up(&mut waiting.told, |told| is_late(told.since)));
         }
-        self.workers.retain(|_, waiting| !waiting.logged.is_empty() || !waiting.told.is_empty());
+        self.measure();
+        settled.given_up = std::mem::take(&mut self.given_up);
         settled.without_those_that_do_not_count()
     }
 
@@ -121,6 +156,7 @@ impl Pairing {
             settled.unexplained.extend(waiting.logged);
             settled.unlogged.extend(waiting.told);
         }
+        settled.given_up = std::mem::take(&mut self.given_up);
         settled.without_those_that_do_not_count()
     }
 }
@@ -155,16 +191,73 @@ impl Waiting {
     }
 }
 
-/// Takes out what is late, and the oldest of what is too many.
-fn give_up<T>(waiting: &mut Vec<T>, is_late: impl Fn(&T) -> bool) -> Vec<T> {
-    let surplus = waiting.len().saturating_sub(MOST_WAITING);
-    let mut given_up: Vec<T> = waiting.drain(..surplus).collect();
-    if waiting.iter().any(&is_late) {
-        let (late, kept): (Vec<T>, _) = waiting.drain(..).partition(is_late);
-        given_up.extend(late);
-        *waiting = kept;
+impl Logged {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        let Failure { errno, text, upstream, .. } = &self.failure;
+        let errno = errno.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.line.len() + text.len() + errno + upstream.bytes()
     }
-    given_up
+}
+
+impl Told {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        let path = match &self.upstream {
+            Upstream::Inet(_) => 0,
+            Upstream::Unix(path) => path.as_os_str().len(),
+            Upstream::Named(name) => name.len(),
+        };
+        let texts = [&self.errno, &self.error_log].into_iter().flatten().map(String::len).sum::<usize>();
+        size_of::<Self>() + path + texts
+    }
+}
+
+/// Those that must go, so that a quarter of the budget is free again.
+#[derive(Debug, Default)]
+struct Oldest {
+    /// The moment at which the youngest of them came.
+    youngest: i64,
+    /// How many of that moment are to go yet.
+    at_youngest: usize,
+    taken: u64,
+}
+
+impl Oldest {
+    /// From the age and the size of each.
+    fn of(all: impl Iterator<Item = (i64, usize)>) -> Self {
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|(since, _)| *since);
+        let mut left: usize = all.iter().map(|(_, bytes)| bytes).sum();
+        let going = all.iter().take_while(|(_, bytes)| {
+            let is_too_much = left > budget::AUDIT_BYTES / 4 * 3;
+            left -= bytes;
+            is_too_much
+        });
+        let going: Vec<i64> = going.map(|(since, _)| *since).collect();
+        let youngest = going.last().copied().unwrap_or(i64::MIN);
+        let at_youngest = going.iter().rev().take_while(|since| **since == youngest).count();
+        Self { youngest, at_youngest, taken: 0 }
+    }
+
+    /// Whether this one is among them; to be asked once about each.
+    fn has(&mut self, since: i64) -> bool {
+        let is_last = since == self.youngest && self.at_youngest > 0;
+        self.at_youngest -= usize::from(is_last);
+        let has = since < self.youngest || is_last;
+        self.taken += u64::from(has);
+        has
+    }
+}
+
+/// Takes out what is late.
+fn give_up<T>(waiting: &mut Vec<T>, is_late: impl Fn(&T) -> bool) -> Vec<T> {
+    if !waiting.iter().any(&is_late) {
+        return Vec::new();
+    }
+    let (late, kept): (Vec<T>, _) = waiting.drain(..).partition(is_late);
+    *waiting = kept;
+    late
 }
 
 #[cfg(test)]

@@ -16,11 +16,16 @@ pub struct Report {
     pub unexplained: Listed<Unexplained>,
     /// Verdicts about which nginx should have written a line and wrote none.
     pub unlogged: Listed<Unlogged>,
+    /// Lines without a verdict that name several upstreams, for the client wrote into them what nginx writes: whether they tell of a
+    /// failure that was to have a verdict, nobody knows; counted nowhere else.
+    pub ambiguous: Listed<Unexplained>,
     /// Failures that nginx logged on connections that were open before the tracing began; counted nowhere else.
     pub early: u64,
     /// Verdicts about clients that went away, or about nobody knows what, which a log above level info may not show;
     /// counted nowhere else.
     pub unaudited: u64,
+    /// Lines and verdicts that were too many or too long to be kept until they found their match; counted nowhere else.
+    pub given_up: u64,
 }
 
 /// A list that is cut at some length, and the count of all.

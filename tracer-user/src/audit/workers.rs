@@ -7,13 +7,16 @@ use std::{
 
 use procfs::process::{Process, Status, all_processes};
 
-use crate::args::Trace;
+use crate::{args::Trace, budget};
 
 /// How long what was found out about a pid holds; it may become another's.
 const VALID: Duration = Duration::from_secs(60);
 
 /// How long a process that has ended is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// The share of the time that walks of /proc may take at most: one in so many.
+const SHARE: u32 = 20;
 
 /// Knows processes by the pids they write.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Workers {
     known: HashMap<u32, Known>,
     /// The pid that a traced process writes, by the pid it has here.
     written: HashMap<u32, (u32, Instant)>,
+    /// When /proc may be walked again.
+    next_stock: Instant,
 }
 
 /// What is known of whoever writes a pid.
@@ -38,7 +43,8 @@ impl Workers {
     /// Takes stock of the processes, by the filters of the run.
     pub fn new(args: &Trace) -> Self {
         let comm = args.comm().map(str::to_owned);
-        let mut workers = Self { comm, pid: args.pid, known: HashMap::new(), written: HashMap::new() };
+        let (known, written) = (HashMap::new(), HashMap::new());
+        let mut workers = Self { comm, pid: args.pid, known, written, next_stock: Instant::now() };
         workers.take_stock();
         workers
     }
@@ -56,7 +62,20 @@ impl Workers {
             }
             _ => {}
         }
+        // Nearly always the pid it writes is the one that it has here.
+        if let Some(status) = status(written)
+            .filter(|status| pid_within(status) == written && self.has_asked_for(written, status))
+        {
+            return self.learn(written, &status);
+        }
+        if Instant::now() < self.next_stock {
+            // Whoever writes pids that nobody has must not keep /proc being walked. He counts as traced until it is known.
+            return self.known.get(&written).is_none_or(|known| known.is_traced);
+        }
         self.take_stock();
+        if self.known.len() >= budget::LOG_PIDS && !self.known.contains_key(&written) {
+            return true;
+        }
         let unknown = Known { pid: None, is_traced: true, at: Instant::now() };
         let known = self.known.entry(written).or_insert(unknown);
         // Of one that has ended, what was known stays true.
@@ -87,8 +106,12 @@ impl Workers {
     }
 
     fn take_stock(&mut self) {
-        self.known.retain(|_, known| known.at.elapsed() < REMEMBERED);
-        self.written.retain(|_, (_, at)| at.elapsed() < REMEMBERED);
+        let began = Instant::now();
+        // Where too many were learnt, only whoever is there now.
+        let is_kept = |at: Instant, count: usize| at.elapsed() < REMEMBERED && count < budget::LOG_PIDS;
+        let counts = (self.known.len(), self.written.len());
+        self.known.retain(|_, known| is_kept(known.at, counts.0));
+        self.written.retain(|_, (_, at)| is_kept(*at, counts.1));
         let mut seen_traced = HashMap::<u32, bool>::new();
         for process in all_processes().into_iter().flatten().flatten() {
             let Ok(status) = process.status() else { continue };
@@ -99,12 +122,17 @@ impl Workers {
                 seen_traced.insert(written, is_traced);
             }
         }
+        self.next_stock = Instant::now() + began.elapsed() * SHARE;
+    }
+
+    fn has_asked_for(&self, pid: u32, status: &Status) -> bool {
+        self.comm.as_ref().is_none_or(|comm| *comm == status.name)
+            && self.pid.is_none_or(|wanted| wanted == pid || wanted == status.ppid.unsigned_abs())
     }
 
     /// Remembers what a process is; returns whether it is traced.
     fn learn(&mut self, pid: u32, status: &Status) -> bool {
-        let is_traced = self.comm.as_ref().is_none_or(|comm| *comm == status.name)
-            && self.pid.is_none_or(|wanted| wanted == pid || wanted == status.ppid.unsigned_abs());
+        let is_traced = self.has_asked_for(pid, status);
         let (written, at) = (pid_within(status), Instant::now());
         self.known.insert(written, Known { pid: Some(pid), is_traced, at });
         if is_traced {

@@ -10,6 +10,7 @@ use crate::{
     args::{Backlog, UpstreamFilter},
     ledger::address,
     load::held_sockets,
+    trust,
     verdict::Upstream,
 };
 
@@ -29,7 +30,7 @@ impl Choice {
     pub fn new(args: &Backlog) -> Self {
         match (args.all, &args.listeners[..]) {
             (true, _) => Self::All,
-            (false, []) => Self::Nginx(connected(&args.comm)),
+            (false, []) => Self::Nginx(connected(args)),
             (false, filters) => Self::These(filters.to_vec()),
         }
     }
@@ -69,7 +70,8 @@ fn answers(listener: &Upstream, peer: &Upstream) -> bool {
 }
 
 /// The peers that processes of a name are connected to by TCP, with the network namespace.
-fn connected(comm: &str) -> HashSet<(u32, Upstream)> {
+fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
+    let comm = args.comm();
     let processes = match all_processes() {
         Ok(processes) => processes,
         Err(error) => {
@@ -80,7 +82,10 @@ fn connected(comm: &str) -> HashSet<(u32, Upstream)> {
         }
     };
     // Who has gone meanwhile is connected to nobody.
-    let named = processes.flatten().filter(|process| process.stat().is_ok_and(|stat| stat.comm == comm));
+    let named = processes.flatten().filter(|process| {
+        process.stat().is_ok_and(|stat| stat.comm == comm)
+            && (args.comm.is_some() || trust::is_believed(process, comm))
+    });
     let held = held_sockets(named.map(|process| process.pid.cast_unsigned())).unwrap_or_else(|error| {
         crate::notice!("{error}: a listener counts as {comm}'s once that connects to it");
         Vec::new()

@@ -11,6 +11,8 @@ mod queue;
 
 mod choice;
 
+mod closed;
+
 mod victim;
 
 mod reconcile;

@@ -7,7 +7,7 @@ use std::{
 
 use tracer_ebpf::HeldSocket;
 
-use crate::{ledger::comm_of, load::Backlog, verdict::Process};
+use crate::{budget, ledger::comm_of, load::Backlog, verdict::Process};
 
 /// A descriptor of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,13 @@ impl Owners {
         let link = fs::read_link(format!("/proc/{}/fd/{fd}", process.pid));
         // A process that has gone shows none.
         !link.is_ok_and(|link| link.as_os_str() == format!("socket:[{inode}]").as_str())
+    }
+
+    /// Forgets the owners of sockets that are none of these, if there are many of them.
+    pub fn forget_others(&mut self, inodes: &HashSet<u64>) {
+        if self.found.len() > inodes.len() + budget::CLOSED_LISTENERS {
+            self.found.retain(|inode, _| inodes.contains(inode));
+        }
     }
 
     /// The owner of the socket with this inode number.

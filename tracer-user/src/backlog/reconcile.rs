@@ -130,9 +130,16 @@ impl Books {
         self.namespaces.get(&netns)?.as_ref()?.somaxconn
     }
 
-    /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told.
-    pub fn close<'a>(&mut self, queues: impl Iterator<Item = (&'a Queue, bool)>) -> Vec<Balance> {
-        let mut sums: BTreeMap<u32, (u64, u64, bool)> = BTreeMap::new();
+    /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told; `forgotten` is what was seen at
+    /// others, that are told and that are not, by namespace.
+    pub fn close<'a>(
+        &mut self,
+        queues: impl Iterator<Item = (&'a Queue, bool)>,
+        forgotten: &HashMap<u32, (u64, u64)>,
+    ) -> Vec<Balance> {
+        let forgotten =
+            forgotten.iter().map(|(netns, (seen, elsewhere))| (*netns, (*seen, *elsewhere, *seen > 0)));
+        let mut sums: BTreeMap<u32, (u64, u64, bool)> = forgotten.collect();
         for (queue, is_told) in queues {
             let (seen, elsewhere, any) = sums.entry(queue.netns).or_default();
             *if is_told { seen } else { elsewhere } += queue.syn_drops + queue.ack_drops;

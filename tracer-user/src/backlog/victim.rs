@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tracer_ebpf::{
     FAMILY_UNIX,
-    accept_queue::{Fate, Victim},
+    accept_queue::{Fate, STRANGER, Victim},
 };
 
 use crate::{
@@ -103,7 +103,8 @@ impl Overflow {
             listener: listener.clone(),
             netns,
             client: (!is_unix).then(|| address(&victim.client)),
-            is_nginx: process.as_ref().is_some_and(|process| process.comm == comm),
+            is_nginx: victim.task.tid != STRANGER
+                && process.as_ref().is_some_and(|process| process.comm == comm),
             process,
             stage,
             attempts: victim.syn_drops + victim.ack_drops,

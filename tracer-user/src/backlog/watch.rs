@@ -23,6 +23,7 @@ use tracer_ebpf::{
 use super::{
     Balance, Outcome, Overflow, Queue,
     choice::Choice,
+    closed::Closed,
     decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
     owners::Owners,
@@ -33,15 +34,20 @@ use super::{
 };
 use crate::{
     args::{Backlog as Args, Format},
+    budget,
     clock::monotonic_ns,
     facts::Fact,
     failure::Failure,
     load::Backlog,
     output::{Look, file, terminal},
+    trust::Trust,
 };
 
 /// How often the listeners are told.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often it is looked who is to be believed to be nginx.
+const TRUST: Duration = Duration::from_secs(10);
 
 /// How long claims are verified, unless the command line says otherwise.
 const VERIFIED: Duration = Duration::from_secs(10);
@@ -115,6 +121,8 @@ async fn at(moment: Option<Instant>) {
 struct Run<'a> {
     args: &'a Args,
     backlog: Backlog,
+    /// None where the user said himself who counts as nginx.
+    trust: Option<Trust>,
     owners: Owners,
     books: Books,
     choice: Choice,
@@ -123,8 +131,8 @@ struct Run<'a> {
     /// The listeners as they were looked at last.
     queues: Vec<Queue>,
     /// Those that were closed.
-    closed: Vec<Queue>,
-    /// Both, and those whose end is still to be read: each as it was seen last.
+    closed: Closed,
+    /// Both, and those whose end is still to be read, as far as they are kept: each as it was seen last.
     known: HashMap<Name, Queue>,
     victims: u64,
     passed_over: u64,
@@ -133,8 +141,12 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
-        comm[..args.comm.len()].copy_from_slice(args.comm.as_bytes());
-        let mut backlog = Backlog::start(comm, &args.hooks_only)?;
+        comm[..args.comm().len()].copy_from_slice(args.comm().as_bytes());
+        let mut backlog = Backlog::start(comm, args.comm.is_some(), &args.hooks_only)?;
+        let trust = match args.comm {
+            Some(_) => None,
+            None => Some(Trust::new(args.comm(), TRUST, backlog.take_masters()?)),
+        };
         let owners = Owners::of_all(&mut backlog);
         let choice = Choice::new(args);
         let output: Box<dyn Output> = match args.output {
@@ -147,17 +159,19 @@ impl<'a> Run<'a> {
         let mut run = Self {
             args,
             backlog,
+            trust,
             owners,
             books: Books::default(),
             choice,
             output,
             started_ns: monotonic_ns(),
             queues: Vec::new(),
-            closed: Vec::new(),
+            closed: Closed::default(),
             known: HashMap::new(),
             victims: 0,
             passed_over: 0,
         };
+        run.look_at_strangers();
         run.look();
         Ok(run)
     }
@@ -171,7 +185,7 @@ impl<'a> Run<'a> {
                 names.join(", ")
             }
             Choice::Nginx(_) => {
-                format!("the listeners that {} connects to (--all for every one)", self.args.comm)
+                format!("the listeners that {} connects to (--all for every one)", self.args.comm())
             }
         };
         crate::notice!("watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
@@ -194,6 +208,16 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Finds out who is to be believed to be nginx, now and then.
+    fn look_at_strangers(&mut self) {
+        if let Some(trust) = self.trust.as_mut().filter(|trust| trust.may_look()) {
+            // Nobody is left out here: a stranger's connections are only not called nginx's.
+            if let Err(error) = trust.look() {
+                crate::notice!("who is called nginx cannot be looked up: {error}");
+            }
+        }
+    }
+
     /// Looks at every listener, and learns what is new about them.
     fn look(&mut self) {
         let listeners = self.backlog.listeners();
@@ -212,6 +236,17 @@ impl<'a> Run<'a> {
             self.known.insert(queue.name(), queue.clone());
         }
         self.queues = queues;
+        self.owners.forget_others(&listeners.iter().map(|listener| listener.inode).collect());
+        self.forget();
+    }
+
+    /// Forgets those that are no more and whose end was not read: some records are lost.
+    fn forget(&mut self) {
+        if self.known.len() <= self.queues.len() + 2 * budget::CLOSED_LISTENERS {
+            return;
+        }
+        let open: HashSet<Name> = self.queues.iter().map(Queue::name).collect();
+        self.known.retain(|name, _| open.contains(name) || self.closed.has(*name));
     }
 
     fn queue(&self, listener: &Listener, now_ns: u64) -> Queue {
@@ -220,7 +255,7 @@ impl<'a> Run<'a> {
     }
 
     /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
-    fn bury_unix_listeners(&mut self) {
+    fn bury_unix_listeners(&mut self) -> io::Result<()> {
         let unix: Vec<Listener> = self.backlog.listeners().into_iter().filter(is_unix).collect();
         let inodes = unix.iter().map(|listener| listener.inode).filter(|inode| *inode != 0);
         let abandoned = self.owners.abandoned(inodes, &mut self.backlog);
@@ -228,16 +263,21 @@ impl<'a> Run<'a> {
         for listener in unix.iter().filter(|listener| abandoned.contains(&listener.inode)) {
             self.backlog.bury(listener.sock);
             let queue = self.queue(listener, monotonic_ns());
-            self.close(queue);
+            self.close(queue)?;
         }
+        Ok(())
     }
 
-    fn close(&mut self, mut queue: Queue) {
+    fn close(&mut self, mut queue: Queue) -> io::Result<()> {
         // Whoever owned it may be gone by now.
         let known = self.known.get(&queue.name());
         queue.owner = queue.owner.or_else(|| known?.owner.clone());
         self.known.insert(queue.name(), queue.clone());
-        self.closed.push(queue);
+        let Some(forgotten) = self.closed.push(queue, |queue| self.choice.has(queue)) else { return Ok(()) };
+        if !self.closed.has(forgotten.name()) {
+            self.known.remove(&forgotten.name());
+        }
+        if self.choice.has(&forgotten) { self.output.forgotten(&forgotten) } else { Ok(()) }
     }
 
     /// Takes in what waits in the ring buffer by now. Returns whether nothing is left: in a storm there is always more, and yet signals and
@@ -259,8 +299,7 @@ impl<'a> Run<'a> {
             Ok(Record::Ended(victim)) => self.tell(&victim, None),
             Ok(Record::Closed(listener)) => {
                 let queue = self.queue(&listener, monotonic_ns());
-                self.close(queue);
-                Ok(())
+                self.close(queue)
             }
             Err(error) => {
                 crate::notice!("a record was passed over: {error}");
@@ -281,7 +320,7 @@ impl<'a> Run<'a> {
             self.passed_over += 1;
             return Ok(());
         };
-        let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, &self.args.comm);
+        let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, self.args.comm());
         // nginx may have connected since the listener was looked at.
         if !overflow.is_nginx && !self.choice.has(queue) {
             return Ok(());
@@ -292,9 +331,8 @@ impl<'a> Run<'a> {
 
     /// Each listener once; one that was closed as it was then, should it have been looked at just before.
     fn all(&self) -> Vec<&Queue> {
-        let closed: HashSet<Name> = self.closed.iter().map(Queue::name).collect();
-        let open = self.queues.iter().filter(|queue| !closed.contains(&queue.name()));
-        open.chain(&self.closed).collect()
+        let open = self.queues.iter().filter(|queue| !self.closed.has(queue.name()));
+        open.chain(self.closed.iter()).collect()
     }
 
     fn told<'b>(&self, queues: impl IntoIterator<Item = &'b Queue>) -> Vec<Queue> {
@@ -303,7 +341,8 @@ impl<'a> Run<'a> {
 
     /// A second has passed.
     fn tick(&mut self) -> io::Result<()> {
-        self.bury_unix_listeners();
+        self.look_at_strangers();
+        self.bury_unix_listeners()?;
         self.look();
         self.output.queues(&self.told(&self.queues), Moment::Running)?;
         let now = monotonic_ns();
@@ -341,7 +380,8 @@ impl<'a> Run<'a> {
         });
         self.output.summary(&Summary {
             elapsed_ns: monotonic_ns() - self.started_ns,
-            listeners: last.len(),
+            listeners: last.len() + self.closed.forgotten_told(),
+            forgotten: self.closed.forgotten(),
             victims: self.victims,
             unnamed: stats.victims_untracked,
             lost: stats.lost
@@ -359,7 +399,7 @@ impl<'a> Run<'a> {
             queues: &self.queues,
             told,
             books: &self.books,
-            comm: &self.args.comm,
+            comm: self.args.comm(),
             fpm_pools: &self.args.fpm_pools,
         };
         let mut depth_of = |queue: &Queue| {
@@ -376,7 +416,8 @@ impl<'a> Run<'a> {
         for _ in 0..TRIES {
             let before = self.seen(ring)?;
             let all: Vec<Queue> = self.all().into_iter().cloned().collect();
-            balances = self.books.close(all.iter().map(|queue| (queue, self.choice.has(queue))));
+            let queues = all.iter().map(|queue| (queue, self.choice.has(queue)));
+            balances = self.books.close(queues, self.closed.sums());
             if self.seen(ring)? == before {
                 break;
             }

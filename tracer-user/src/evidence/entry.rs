@@ -15,8 +15,10 @@ use super::{
     look::Look,
 };
 use crate::{
+    budget,
     decode::Record,
-    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, UpstreamCounts, What},
+    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Stranger, UpstreamCounts, What},
+    trust::Why,
     verdict::Upstream,
 };
 
@@ -128,9 +130,17 @@ impl Encoder {
                 reason: reason.name().to_owned(),
                 count: *count,
             },
-            What::Counts(Counts { exchanges, connections, untracked }) => {
-                Line::Counts { at, exchanges: *exchanges, connections: *connections, untracked: *untracked }
+            What::Counts(counts) => {
+                let Counts { exchanges, connections, untracked, strangers, upstreams_left_out } = *counts;
+                Line::Counts { at, exchanges, connections, untracked, strangers, upstreams_left_out }
             }
+            What::Stranger(Stranger { pid, uid, exe, why }) => Line::Stranger {
+                at,
+                pid: *pid,
+                uid: *uid,
+                exe: exe.as_ref().map(|exe| self.names.path(exe).into_owned()),
+                why: why.name().to_owned(),
+            },
             What::Upstream(UpstreamCounts { ns, upstream, exchanges }) => Line::Upstream {
                 at,
                 ns: Moment::encode(ns, context),
@@ -270,10 +280,24 @@ impl Decoder {
                 let (ns, count) = (Moment::decode(ns, base)?, Number::decode(count, base)?);
                 (at, What::Loss(Loss { ns, reason, count }))
             }
-            Line::Counts { at, exchanges, connections, untracked } => {
+            Line::Counts { at, exchanges, connections, untracked, strangers, upstreams_left_out } => {
                 let number = |json| Number::decode(json, base);
-                let (exchanges, connections) = (number(exchanges)?, number(connections)?);
-                (at, What::Counts(Counts { exchanges, connections, untracked: number(untracked)? }))
+                let counts = Counts {
+                    exchanges: number(exchanges)?,
+                    connections: number(connections)?,
+                    untracked: number(untracked)?,
+                    strangers: number(strangers)?,
+                    upstreams_left_out: number(upstreams_left_out)?,
+                };
+                (at, What::Counts(counts))
+            }
+            Line::Stranger { at, pid, uid, exe, why } => {
+                let why = Why::ALL.iter().find(|(name, _)| *name == why);
+                let (_, why) = *why.ok_or_else(|| bad("nobody is a stranger for such a reason"))?;
+                if exe.as_ref().is_some_and(|exe| exe.chars().count() > budget::EXECUTABLE) {
+                    return Err(bad("an executable's name is longer than any is kept"));
+                }
+                (at, What::Stranger(Stranger { pid, uid, exe, why }))
             }
             Line::Upstream { at, ns, upstream: name, exchanges } => {
                 let exchanges = Number::decode(exchanges, base)?;

@@ -74,6 +74,12 @@ pub struct Counted {
     pub connections: u64,
     /// Connections that were not watched.
     pub untracked: u64,
+    /// Connections of processes that only have nginx's name.
+    #[serde(default)]
+    pub strangers: u64,
+    /// Upstreams that are not counted one by one.
+    #[serde(default)]
+    pub upstreams_left_out: u64,
 }
 
 /// What was asked for.
@@ -150,7 +156,7 @@ impl Header {
                 return Err(bad("a name is longer than any of its kind"));
             }
         }
-        let Counted { exchanges, connections, untracked } = self.counts;
+        let Counted { exchanges, connections, untracked, strangers, upstreams_left_out } = self.counts;
         let count = |json| <Number as Codec<u64>>::decode(json, base);
         Ok(Start {
             started_ns: base.started_ns,
@@ -159,6 +165,8 @@ impl Header {
                 exchanges: count(exchanges)?,
                 connections: count(connections)?,
                 untracked: count(untracked)?,
+                strangers: count(strangers)?,
+                upstreams_left_out: count(upstreams_left_out)?,
             },
             distance: Distance(
                 number(&self.clocks.distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?,
@@ -185,11 +193,12 @@ impl Header {
 
     /// That of a later file, which begins at `at_ns` (monotonic), when so much was counted and the clocks were so far apart.
     pub fn of_part(&self, part: u64, at_ns: u64, counts: Counts, distance: Distance) -> Self {
-        let Counts { exchanges, connections, untracked } = counts;
+        let Counts { exchanges, connections, untracked, strangers, upstreams_left_out } = counts;
+        let counts = Counted { exchanges, connections, untracked, strangers, upstreams_left_out };
         let started = self.base().map_or(at_ns, |base| base.started_ns);
         let begins = at_ns.cast_signed().saturating_sub(started.cast_signed()).max(0);
         let clocks = Clocks { distance_ns: distance.0.to_string(), ..self.clocks.clone() };
-        Self { part, begins, clocks, counts: Counted { exchanges, connections, untracked }, ..self.clone() }
+        Self { part, begins, clocks, counts, ..self.clone() }
     }
 
     /// Notes that facts have these sources from now on.

@@ -139,6 +139,25 @@ pub enum Line {
         connections: u64,
         /// Connections that were not watched because too many were open at once.
         untracked: u64,
+        /// Connections of processes that only have nginx's name.
+        #[serde(default)]
+        strangers: u64,
+        /// Upstreams that are not counted one by one.
+        #[serde(default)]
+        upstreams_left_out: u64,
+    },
+    /// A process that only has nginx's name.
+    Stranger {
+        /// The recording's time.
+        at: i64,
+        /// Its pid.
+        pid: u32,
+        /// Its user; null where that is not known.
+        uid: Option<u32>,
+        /// Its executable; null where that is not known.
+        exe: Option<String>,
+        /// Why it is not believed to be nginx.
+        why: String,
     },
     /// The same for one upstream, whenever it has changed within a second.
     Upstream {

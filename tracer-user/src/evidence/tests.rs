@@ -9,7 +9,8 @@ use crate::{
     facts::{Fact, Sources},
     ledger::samples::*,
     sample::{Doing, Look, Peer, Target},
-    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Start, UpstreamCounts, What},
+    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
+    trust::Why,
     verdict::Upstream,
 };
 
@@ -73,7 +74,14 @@ fn entries() -> Vec<Entry> {
         look(Doing::Waiting(Target::FileLock("/var/lib/x".into()))),
         look(Doing::Waiting(Target::Sleep("nanosleep".into()))),
         What::Loss(Loss { ns: at(5), reason: LossReason::RingFull, count: 3 }),
-        What::Counts(Counts { exchanges: 3, connections: 2, untracked: 1 }),
+        What::Counts(Counts {
+            exchanges: 3,
+            connections: 2,
+            untracked: 1,
+            strangers: 4,
+            upstreams_left_out: 5,
+        }),
+        What::Stranger(Stranger { pid: 7, uid: Some(1000), exe: None, why: Why::ForeignExecutable }),
         What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),
         What::Depth(Depth { ns: at(5), listener: upstream, depth: 5, limit: 4 }),
         What::Sources(sources),

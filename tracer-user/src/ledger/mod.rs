@@ -17,17 +17,11 @@ pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, comm_of, path_of, process};
 pub use words::Said;
 
-use crate::{decode::Record, verdict::Upstream};
+use crate::{budget, decode::Record, verdict::Upstream};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
 pub const PATIENCE_NS: u64 = 3_000_000_000;
-
-/// How many exchanges are remembered whose worker may go on, and how many retries are foreseen.
-const REMEMBERED: usize = 16_384;
-
-/// How many exchanges wait at most: more than the kernel side's maps let wait. The oldest then waits no longer.
-const MOST_WAITING: usize = 32_768;
 
 /// Names a connection: nginx's socket and when it connected.
 pub type Name = (u64, u64);
@@ -68,6 +62,7 @@ pub struct Ledger {
     refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+    hurried: u64,
 }
 
 #[derive(Debug)]
@@ -124,9 +119,10 @@ impl Ledger {
         if let Some(same) = self.waiting.insert(name, Waiting { place, joined }) {
             self.by_deadline.remove(&same.place);
         }
-        if self.waiting.len() > MOST_WAITING {
+        if self.waiting.len() > budget::WAITING_EXCHANGES {
             let (_, oldest) = self.by_deadline.pop_first()?;
             let Waiting { joined, .. } = self.waiting.remove(&oldest)?;
+            self.hurried += 1;
             return Some(self.complete(joined));
         }
         None
@@ -225,6 +221,16 @@ impl Ledger {
         self.overdue(u64::MAX)
     }
 
+    /// How many exchanges had to do without what follows them since this was asked last, because too many waited.
+    pub fn hurried(&mut self) -> u64 {
+        std::mem::take(&mut self.hurried)
+    }
+
+    /// How many exchanges were forgotten whose worker may have gone on. Of forgotten retries most have succeeded, which no record tells.
+    pub fn forgotten(&self) -> u64 {
+        self.abandoned.forgotten
+    }
+
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
         let exchange = self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline);
@@ -238,11 +244,12 @@ struct Remembered<K, V> {
     entries: HashMap<K, (u64, V)>,
     order: VecDeque<(u64, K)>,
     next: u64,
+    forgotten: u64,
 }
 
 impl<K, V> Default for Remembered<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0 }
+        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0, forgotten: 0 }
     }
 }
 
@@ -251,11 +258,12 @@ impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
         self.next += 1;
         self.entries.insert(key, (self.next, value));
         self.order.push_back((self.next, key));
-        while self.order.len() > REMEMBERED {
+        while self.order.len() > budget::REMEMBERED_EXCHANGES {
             if let Some((number, key)) = self.order.pop_front()
                 && self.entries.get(&key).is_some_and(|(current, _)| *current == number)
             {
                 self.entries.remove(&key);
+                self.forgotten += 1;
             }
         }
     }

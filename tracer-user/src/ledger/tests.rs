@@ -105,10 +105,13 @@ fn what_may_have_stalled_waits_for_the_workers_end_too() {
 #[test]
 fn the_memory_of_what_was_told_is_bounded() {
     let mut remembered = Remembered::default();
-    for key in 0..2 * REMEMBERED {
+    for key in 0..2 * budget::REMEMBERED_EXCHANGES {
         remembered.put(key, key);
     }
-    assert_eq!(remembered.entries.len(), REMEMBERED);
+    assert_eq!(remembered.entries.len(), budget::REMEMBERED_EXCHANGES);
     assert_eq!(remembered.take(&0), None);
-    assert_eq!(remembered.take(&(2 * REMEMBERED - 1)), Some(2 * REMEMBERED - 1));
+    assert_eq!(
+        remembered.take(&(2 * budget::REMEMBERED_EXCHANGES - 1)),
+        Some(2 * budget::REMEMBERED_EXCHANGES - 1)
+    );
 }

@@ -53,6 +53,7 @@ pub struct Backlog {
     listeners: HashMap<MapData, u64, Listener>,
     victims: HashMap<MapData, Key, Victim>,
     ring: Option<RingBuf<MapData>>,
+    masters: Option<HashMap<MapData, u32, u64>>,
 }
 
 fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
@@ -103,16 +104,21 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
 
 impl Backlog {
     /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
-    /// whose upstreams matter.
+    /// whose upstreams matter; `trusts_all` says that whoever has the name is meant.
     ///
     /// # Errors
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
-    pub fn start(comm: [u8; COMM_LEN], only: &[HookKind]) -> Result<Self, Failure> {
+    pub fn start(comm: [u8; COMM_LEN], trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
         let (kernel, layout) = prepare()?;
         let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
         let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..places(&symbols) };
-        let filters = Filters { comm, own_pid: std::process::id(), ..Filters::default() };
+        let filters = Filters {
+            comm,
+            own_pid: std::process::id(),
+            trusts_all: u32::from(trusts_all),
+            ..Filters::default()
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("LAYOUT", &layout, true)
@@ -147,6 +153,7 @@ impl Backlog {
             listeners: HashMap::try_from(take(&mut object, "LISTENERS")?).map_err(anyhow::Error::from)?,
             victims: HashMap::try_from(take(&mut object, "VICTIMS")?).map_err(anyhow::Error::from)?,
             ring: Some(RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?),
+            masters: Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?),
             object,
             plan,
             unix_arrivals,
@@ -187,6 +194,16 @@ impl Backlog {
     /// If it was taken before.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, Failure> {
         self.ring.take().ok_or_else(|| Failure::Run(anyhow::anyhow!("the ring buffer has a reader already")))
+    }
+
+    /// Where the kernel side learns whom to believe though they are not root's; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_masters(&mut self) -> Result<HashMap<MapData, u32, u64>, Failure> {
+        self.masters
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("somebody tells whom to believe already")))
     }
 
     /// The kernel side's counters.

@@ -11,10 +11,11 @@ mod misses;
 mod open;
 mod open_files;
 mod privileges;
+mod shares;
 mod tracefs;
 mod words;
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
 use aya::{
@@ -32,6 +33,7 @@ pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
 
+use shares::{GivenUp, Shares};
 use words::Words;
 
 use crate::{
@@ -76,6 +78,8 @@ pub struct Tracer {
     attached: Array<MapData, Attached>,
     has_copies: bool,
     words: Option<Words>,
+    /// Whether whoever has the name is watched, whoever runs it.
+    believes_all: bool,
     stats: PerCpuArray<MapData, Stats>,
     upstreams: HashMap<MapData, Endpoint, u64>,
     unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
@@ -83,6 +87,8 @@ pub struct Tracer {
     open: Option<Open>,
     showing: listeners::Showing,
     listeners: usize,
+    masters: Option<HashMap<MapData, u32, u64>>,
+    given_up: GivenUp,
 }
 
 /// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
@@ -138,7 +144,10 @@ impl Tracer {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
             workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
+            shares: Shares::new(&mut object)?,
         });
+        let given_up = open.as_ref().map(|open| open.shares.given_up()).unwrap_or_default();
+        let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
             object,
             traces_system_calls: false,
@@ -147,6 +156,7 @@ impl Tracer {
             attached,
             has_copies: false,
             words,
+            believes_all: scope.filters.trusts_all != 0,
             stats,
             upstreams,
             unix_upstreams,
@@ -154,6 +164,8 @@ impl Tracer {
             open,
             showing,
             listeners,
+            masters,
+            given_up,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
             tracer.trace_system_calls()?;
@@ -191,7 +203,7 @@ impl Tracer {
     /// Why it cannot be heard.
     pub fn hear(&mut self, pid: u32) -> Result<bool, String> {
         match &mut self.words {
-            Some(words) => words.hear(&mut self.object, pid),
+            Some(words) => words.hear(&mut self.object, pid, self.believes_all),
             None => Ok(false),
         }
     }
@@ -240,6 +252,16 @@ impl Tracer {
         self.open
             .take()
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("the open exchanges have a reader already")))
+    }
+
+    /// Where the kernel side learns whom to believe though they are not root's; it can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_masters(&mut self) -> Result<HashMap<MapData, u32, u64>, Failure> {
+        self.masters
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("somebody tells whom to believe already")))
     }
 
     /// How many events the kernel did not show to a program because they interrupted the same program; by program.
@@ -291,7 +313,9 @@ impl Tracer {
     /// If the kernel refuses to read the map.
     pub fn stats(&self) -> Result<Stats, Failure> {
         let by_cpu = self.stats.get(&0, 0).map_err(anyhow::Error::from)?;
-        Ok(by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one)))
+        let mut stats = by_cpu.iter().fold(Stats::default(), |all, one| all.and(*one));
+        stats.untracked += self.given_up.load(Ordering::Relaxed);
+        Ok(stats)
     }
 }
 

@@ -5,25 +5,30 @@ use std::net::SocketAddr;
 use aya::maps::{HashMap, MapData};
 use tracer_ebpf::{OpenExchange, WorkerEnd, nginx_flag};
 
+use super::shares::{Place, Shares};
 use crate::{ledger::address, sample::Served};
 
 /// Looks into the maps of open exchanges; the kernel side goes on writing them meanwhile.
-#[derive(Debug)]
 pub struct Open {
     pub(super) exchanges: HashMap<MapData, u64, OpenExchange>,
     pub(super) workers: HashMap<MapData, u64, WorkerEnd>,
     /// Entries that fit into each.
     pub(super) max_open: u32,
+    pub(super) shares: Shares,
 }
 
 impl Open {
     /// The exchanges that began before a moment (ns, monotonic) and that a worker on this host has taken up.
     ///
     /// What begins or ends while the map is walked may be missed: it is the slow ones that this is for.
-    pub fn served_since(&self, moment_ns: u64) -> Vec<Served> {
+    pub fn served_since(&mut self, moment_ns: u64) -> Vec<Served> {
         // When an entry goes while the walk stands on it, the kernel begins anew: the walk must end nonetheless.
         let most = usize::try_from(self.max_open).unwrap_or(usize::MAX).saturating_mul(2);
+        let mut places = Vec::new();
         let old = self.exchanges.iter().take(most).flatten().filter_map(|(_, OpenExchange { nginx, .. })| {
+            if nginx.sock != 0 {
+                places.push(Place::from(&nginx));
+            }
             let since_ns = nginx.first_sent_ns.max(nginx.connect_ns);
             (nginx.worker_sock != 0 && since_ns != 0 && since_ns < moment_ns).then_some((nginx, since_ns))
         });
@@ -42,6 +47,16 @@ impl Open {
                 })
             })
             .collect();
+        places.sort_unstable_by_key(|place| place.sock);
+        places.dedup_by_key(|place| place.sock);
+        let mut given_up = 0;
+        for Place { sock, worker_sock, .. } in self.shares.look(&places, most / 2) {
+            // One that has ended meanwhile was told.
+            given_up += u64::from(self.exchanges.remove(&sock).is_ok());
+            // The kernel side forgets it anyway when it ends.
+            let _gone = self.workers.remove(&worker_sock);
+        }
+        self.shares.count(given_up);
         served.sort_unstable_by_key(|served| served.name);
         served.dedup_by_key(|served| served.name);
         served

@@ -5,9 +5,12 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
-    io::Read as _,
-    os::unix::fs::MetadataExt as _,
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -63,20 +66,30 @@ fn program(object: &mut Ebpf) -> Result<&mut UProbe, String> {
 }
 
 impl Words {
-    /// Hears the binary that this process runs, if that is an nginx and not heard already. Returns whether that began now.
+    /// Hears the binary that this process runs, if that is an nginx and not heard already: one that only root may write, or whatever
+    /// it is if `believes_all`. Returns whether that began now.
     ///
     /// # Errors
     /// Why it cannot be heard.
-    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32) -> Result<bool, String> {
-        let path = PathBuf::from(format!("/proc/{pid}/exe"));
-        // A process that has ended meanwhile says nothing more.
-        let Ok(file) = File::open(&path) else { return Ok(false) };
-        let meta = file.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
-        if !self.known.insert((meta.dev(), meta.ino())) {
+    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<bool, String> {
+        let program =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
+        let program = match program {
+            Ok(program) => program,
+            // A process that has ended meanwhile says nothing more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(format!("its binary cannot be looked at: {error}")),
+        };
+        let meta = program.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
+        let is_roots = meta.uid() == 0 && meta.mode() & 0o022 == 0;
+        if !(is_roots || believes_all) || !self.known.insert((meta.dev(), meta.ino())) {
             return Ok(false);
         }
+        // This very file, whatever the process has become since.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
         let Some(offset) = offset(&file, meta.len())? else { return Ok(false) };
-        program(object)?
+        self::program(object)?
             .attach(offset, &path, UProbeScope::AllProcesses)
             .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
         self.heard += 1;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use super::Output;
-use crate::{audit, cause, verdict, words::time};
+use crate::{audit, cause, stream, verdict, words::time};
 
 /// The version of the contract.
 const VERSION: u32 = 1;
@@ -127,8 +127,10 @@ struct Audit<'a> {
     unexplained: Vec<Unexplained<'a>>,
     unlogged: Vec<Unlogged>,
     truncated: bool,
+    ambiguous: Vec<Unexplained<'a>>,
     early: u64,
     unaudited: u64,
+    given_up: u64,
 }
 
 #[derive(Serialize)]
@@ -160,6 +162,9 @@ struct Summary<'a> {
     delayed: u64,
     lost: u64,
     untracked: u64,
+    forgotten: u64,
+    ignored: Ignored<'a>,
+    system_calls: bool,
 }
 
 #[derive(Serialize)]
@@ -173,6 +178,21 @@ struct Nginx<'a> {
 struct Process<'a> {
     pid: u32,
     comm: &'a str,
+}
+
+/// Those who only have nginx's name.
+#[derive(Serialize)]
+struct Ignored<'a> {
+    connections: u64,
+    processes: Vec<Stranger<'a>>,
+}
+
+#[derive(Serialize)]
+struct Stranger<'a> {
+    pid: u32,
+    uid: Option<u32>,
+    exe: Option<&'a str>,
+    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -339,17 +359,20 @@ impl<'a> From<&'a verdict::After> for After<'a> {
 
 impl<'a> From<&'a audit::Report> for Audit<'a> {
     fn from(report: &'a audit::Report) -> Self {
-        let audit::Report { logged, explained, unexplained, unlogged, early, unaudited } = report;
+        let audit::Report { logged, explained, unexplained, unlogged, ambiguous, early, unaudited, given_up } =
+            report;
         Self {
             v: VERSION,
             r#type: "audit",
             logged: *logged,
             explained: *explained,
-            truncated: unexplained.is_cut() || unlogged.is_cut(),
+            truncated: unexplained.is_cut() || unlogged.is_cut() || ambiguous.is_cut(),
             unexplained: unexplained.shown.iter().map(Unexplained::from).collect(),
             unlogged: unlogged.shown.iter().map(Unlogged::from).collect(),
+            ambiguous: ambiguous.shown.iter().map(Unexplained::from).collect(),
             early: *early,
             unaudited: *unaudited,
+            given_up: *given_up,
         }
     }
 }
@@ -369,7 +392,18 @@ impl From<&audit::Unlogged> for Unlogged {
 
 impl<'a> From<&'a verdict::Summary> for Summary<'a> {
     fn from(summary: &'a verdict::Summary) -> Self {
-        let verdict::Summary { elapsed_ns, exchanges, failures, delayed, lost, untracked } = summary;
+        let verdict::Summary {
+            elapsed_ns,
+            exchanges,
+            failures,
+            delayed,
+            lost,
+            forgotten,
+            untracked,
+            strangers,
+            named_strangers,
+            system_calls,
+        } = summary;
         Self {
             v: VERSION,
             r#type: "summary",
@@ -380,7 +414,19 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             delayed: *delayed,
             lost: *lost,
             untracked: *untracked,
+            forgotten: *forgotten,
+            ignored: Ignored {
+                connections: *strangers,
+                processes: named_strangers.iter().map(Stranger::from).collect(),
+            },
+            system_calls: *system_calls,
         }
+    }
+}
+
+impl<'a> From<&'a stream::Stranger> for Stranger<'a> {
+    fn from(stream::Stranger { pid, uid, exe, why }: &'a stream::Stranger) -> Self {
+        Self { pid: *pid, uid: *uid, exe: exe.as_deref(), why: why.name() }
     }
 }
 

@@ -161,8 +161,10 @@ pub fn audit() -> Report {
         explained: 11,
         unexplained: [unexplained].into_iter().collect(),
         unlogged: [unlogged].into_iter().collect(),
+        ambiguous: std::iter::empty().collect(),
         early: 1,
         unaudited: 2,
+        given_up: 0,
     }
 }
 
@@ -174,6 +176,10 @@ pub fn summary() -> Summary {
         failures: vec![(Cause::RefusedNoListener, 12), (Cause::ResetWorkerKilled, 3)],
         delayed: 2,
         lost: 0,
+        forgotten: 0,
         untracked: 0,
+        strangers: 0,
+        named_strangers: Vec::new(),
+        system_calls: false,
     }
 }

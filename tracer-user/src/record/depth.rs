@@ -24,7 +24,7 @@ use nix::{
     },
 };
 
-use crate::{clock::monotonic_ns, stream::Depth, verdict::Upstream};
+use crate::{budget, clock::monotonic_ns, stream::Depth, verdict::Upstream};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,36 +32,33 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The time between two looks for network namespaces: there is one in each container.
 const NAMESPACES: Duration = Duration::from_secs(10);
 
-/// Looks that may wait to be taken in; what comes on top is left out.
-const MOST: usize = 4_096;
-
 /// Looks at the listeners at the upstreams' addresses, in a thread of its own. It ends some time after this is dropped.
 #[derive(Debug)]
 pub struct Depths {
     watched: Arc<Mutex<HashSet<SocketAddr>>>,
+    /// Those that are looked at all the time.
+    always: HashSet<SocketAddr>,
     found: Receiver<Depth>,
 }
 
 impl Depths {
-    /// Begins to look.
+    /// Begins to look, at these listeners to begin with. Over a unix socket nobody tells.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start() -> io::Result<Self> {
-        let watched = Arc::new(Mutex::new(HashSet::new()));
-        let (send, found) = sync_channel(MOST);
+    pub fn start<'a>(listeners: impl Iterator<Item = &'a Upstream>) -> io::Result<Self> {
+        let always: HashSet<_> = listeners.filter_map(address).collect();
+        let watched = Arc::new(Mutex::new(always.clone()));
+        let (send, found) = sync_channel(4 * budget::DEPTHS);
         let theirs = Arc::clone(&watched);
         thread::Builder::new().name("depths".to_owned()).spawn(move || look(theirs, send))?;
-        Ok(Self { watched, found })
+        Ok(Self { watched, always, found })
     }
 
-    /// Looks at the listeners of these upstreams from now on. Over a unix socket nobody tells.
+    /// Looks at the listeners of these upstreams from now on, and no more at those before.
     pub fn watch<'a>(&self, upstreams: impl Iterator<Item = &'a Upstream>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.extend(upstreams.filter_map(|upstream| match upstream {
-            Upstream::Inet(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            Upstream::Unix(_) | Upstream::Named(_) => None,
-        }));
+        *watched = self.always.iter().copied().chain(upstreams.filter_map(address)).collect();
     }
 
     /// What was found since.
@@ -70,9 +67,17 @@ impl Depths {
     }
 }
 
+fn address(upstream: &Upstream) -> Option<SocketAddr> {
+    match upstream {
+        Upstream::Inet(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        Upstream::Unix(_) | Upstream::Named(_) => None,
+    }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
 fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
     let (mut members, mut known_at) = (HashMap::new(), None::<Instant>);
+    let mut has_too_many = false;
     let home = File::open("/proc/thread-self/ns/net");
     // Nobody else has it any more once the other side is dropped.
     while Arc::strong_count(&watched) > 1 {
@@ -84,6 +89,7 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
         if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
             (members, known_at) = (self::members(), Some(Instant::now()));
         }
+        let mut looks = 0;
         for (number, pid) in &members {
             // A namespace that cannot be entered has listeners that are not seen; of one whose process has gone, another is found soon.
             let Ok(listeners) = namespace(*number, *pid).and_then(|namespace| listeners(&namespace)) else {
@@ -93,11 +99,21 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
                 if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
                     continue;
                 }
+                looks += 1;
+                if looks > budget::DEPTHS {
+                    continue;
+                }
                 let depth = Depth { ns: monotonic_ns(), listener: Upstream::Inet(address), depth, limit };
                 if let Err(TrySendError::Disconnected(_)) = found.try_send(depth) {
                     return;
                 }
             }
+        }
+        if looks > budget::DEPTHS && !std::mem::replace(&mut has_too_many, true) {
+            crate::notice!(
+                "{looks} listeners are at the upstreams' addresses: the accept queues of {} at a time are recorded",
+                budget::DEPTHS
+            );
         }
         // The last one is not to live for as long as this thread.
         if let Ok(home) = &home

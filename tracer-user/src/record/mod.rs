@@ -46,8 +46,8 @@ async fn record(args: &Record) -> Result<(), Failure> {
     file::is_free(&args.output, last)?;
     let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true };
     let mut source = trace::start(&args.trace, beyond, false)?;
-    let depths = Depths::start().context("accept queues cannot be looked at")?;
-    depths.watch(args.listeners.iter().filter_map(of_listener).collect::<Vec<_>>().iter());
+    let listeners: Vec<_> = args.listeners.iter().filter_map(of_listener).collect();
+    let depths = Depths::start(listeners.iter()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
     let start = source.start(args.trace.count.map(Into::into));
     let names = Names::new(args.anonymize);

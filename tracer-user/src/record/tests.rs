@@ -38,7 +38,7 @@ fn window(path: &Path, most: u32) -> Window {
 
 fn entry(number: u64) -> Entry {
     let at_ns = header().1.started_ns + number;
-    Entry { at_ns, what: What::Counts(Counts { exchanges: number, connections: 0, untracked: 0 }) }
+    Entry { at_ns, what: What::Counts(Counts { exchanges: number, ..Counts::default() }) }
 }
 
 /// Adds lines that do not shrink much, until the file has been written to at least once more.
@@ -46,7 +46,8 @@ fn fill(recording: &mut Recording, random: &mut fastrand::Rng) {
     let start = header().1.started_ns;
     for number in 0..2_000 {
         let exchanges = random.u64(..1 << 50);
-        let what = What::Counts(Counts { exchanges, connections: random.u64(..1 << 50), untracked: 0 });
+        let what =
+            What::Counts(Counts { exchanges, connections: random.u64(..1 << 50), ..Counts::default() });
         recording.add(&Entry { at_ns: start + number, what });
     }
     recording.pause(u64::MAX);

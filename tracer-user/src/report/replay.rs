@@ -241,13 +241,27 @@ impl Replay {
         let mut failures = BTreeMap::new();
         let mut sum = Summary::default();
         for recording in &self.recordings {
-            let Summary { elapsed_ns, exchanges, failures: counts, delayed, lost, untracked } =
-                recording.pipeline.summary();
+            let Summary {
+                elapsed_ns,
+                exchanges,
+                failures: counts,
+                delayed,
+                lost,
+                forgotten,
+                untracked,
+                strangers,
+                named_strangers,
+                system_calls,
+            } = recording.pipeline.summary();
             sum.elapsed_ns = sum.elapsed_ns.max(elapsed_ns);
             sum.exchanges += exchanges;
             sum.delayed += delayed;
             sum.lost = sum.lost.saturating_add(lost);
+            sum.forgotten = sum.forgotten.saturating_add(forgotten);
             sum.untracked += untracked;
+            sum.strangers += strangers;
+            sum.named_strangers.extend(named_strangers);
+            sum.system_calls |= system_calls;
             for (cause, count) in counts {
                 *failures.entry(cause).or_insert(0) += count;
             }

@@ -8,13 +8,11 @@ use std::{
 use tracer_ebpf::NginxEnd;
 
 use super::{Activity, Doing, Found, Look, Name, Target};
+use crate::budget;
 
 /// How long the looks at an exchange are kept after the last one, in ns. One that is open is looked at about once a second; the
 /// ledger waits for less than this, and what is never told ended well.
 const KEPT_NS: u64 = 60_000_000_000;
-
-/// Exchanges that are kept; as many are watched at a time.
-const MOST: usize = 16_384;
 
 /// Room for what they wait for, in bytes. That every one of them waits for a server of its own takes a tenth.
 const MOST_BYTES: usize = 16 << 20;
@@ -67,7 +65,7 @@ impl Activities {
             self.left_out += exchanges.len() as u64;
         }
         for (name, exchange) in exchanges {
-            let is_full = self.kept.len() == MOST;
+            let is_full = self.kept.len() == budget::SLOW_EXCHANGES;
             match self.kept.get_mut(&name) {
                 Some(kept) if kept.exchange == exchange => {
                     kept.activity.add(ns, &found, has_other_threads);
@@ -162,7 +160,7 @@ mod tests {
     #[test]
     fn what_many_exchanges_wait_for_is_kept_once_and_within_its_room() {
         let mut activities = Activities::default();
-        let all: Vec<_> = (0..MOST as u64).map(|sock| ((sock, 70), 1)).collect();
+        let all: Vec<_> = (0..budget::SLOW_EXCHANGES as u64).map(|sock| ((sock, 70), 1)).collect();
         let on = |number: u64| {
             let path = format!("/{number:04095}");
             Look { doing: Doing::Waiting(Target::File(path.into())), ..look(number, &all) }
@@ -187,9 +185,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let mut activities = Activities::default();
-        for sock in 0..2 * MOST as u64 {
+        for sock in 0..2 * budget::SLOW_EXCHANGES as u64 {
             activities.add(look(sock, &[((sock, 70), 1)]));
         }
-        assert_eq!((activities.kept.len(), activities.left_out()), (MOST, MOST as u64));
+        assert_eq!(
+            (activities.kept.len(), activities.left_out()),
+            (budget::SLOW_EXCHANGES, budget::SLOW_EXCHANGES as u64)
+        );
     }
 }

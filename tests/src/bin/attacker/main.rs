@@ -2,8 +2,8 @@
 //!
 //! Becomes user and group 65534 (unless `kept`), with `own` in a user, network and mount namespace of its own, and plays the attack: a module of its
 //! own here. An attack prints `ready` once its trap is laid, and ends when its standard input ends.
-
 mod configuration;
+mod crowd;
 mod listeners;
 mod signals;
 
@@ -31,6 +31,8 @@ fn main() -> Result<()> {
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match attack.as_str() {
+        "fake_nginx" => crowd::fake_nginx(&arguments),
+        "short_lived" => crowd::short_lived(&arguments),
         "signals" => signals::play(&arguments),
         "spin" => signals::spin(),
         "names" => listeners::names(&arguments),

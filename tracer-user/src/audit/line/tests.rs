@@ -138,8 +138,7 @@ fn a_line_that_nginx_has_cut_still_counts() {
     let cut = failure_of(&whole[..CUT_LENGTH]).unwrap();
     assert_eq!((cut.kind, cut.upstream), (Kind::TimedOut, Named::CutOff));
     // Cut within the address, and right behind it.
-    for (length, upstream) in
-        [(8, Named::CutOff), (22, Named::Inet("127.0.0.1:9000".parse().unwrap())), (21, Named::CutOff)]
+    for (length, upstream) in [(8, Named::CutOff), (22, one_of(&["127.0.0.1:9000", ""])), (21, Named::CutOff)]
     {
         let whole = line("error", text, "http://127.0.0.1:9000/");
         let end = whole.find("http://").unwrap() + length;
@@ -152,10 +151,67 @@ fn a_line_that_nginx_has_cut_still_counts() {
     assert_eq!(failure_of(&line("error", text, "http://127.0.0.1:9000/").replace('"', "")), None);
 }
 
+/// Several, in their order; an empty one is cut off.
+fn one_of(all: &[&str]) -> Named {
+    Named::OneOf(all.iter().map(|one| one.parse().map_or(Named::CutOff, Named::Inet)).collect())
+}
+
+const REFUSED: &str = "connect() failed (111: Connection refused) while connecting to upstream";
+
 #[test]
-fn what_the_client_chooses_does_not_name_the_upstream() {
-    let text = "connect() failed (111: Connection refused) while connecting to upstream";
-    let line =
-        line("error", text, "http://127.0.0.1:80/") + ", referrer: \"x\", upstream: \"http://10.9.9.9:1/\"";
-    assert_eq!(failure_of(&line).unwrap().upstream, Named::Inet("127.0.0.1:80".parse().unwrap()));
+fn whatever_the_client_says_nginxs_own_word_is_among_those_that_may_be_it() {
+    let whole = line("error", REFUSED, "http://127.0.0.1:80/");
+    let requests = |request: &str| whole.replace("/r/x", request);
+    let both = one_of(&["10.9.9.9:1", "127.0.0.1:80"]);
+    for request in [
+        "/\", upstream: \"http://10.9.9.9:1/",
+        "/\", upstream: \"http://10.9.9.9:1/\", host: \"x\", referrer: \"",
+        // Twice is no more than once.
+        "/\", upstream: \"http://10.9.9.9:1/\", upstream: \"http://10.9.9.9:1/",
+        // What is no address is not what nginx writes there.
+        "/\", upstream: \"nonsense\", upstream: \"http://10.9.9.9:1/",
+    ] {
+        assert_eq!(failure_of(&requests(request)).unwrap().upstream, both, "{request}");
+    }
+    let forged = whole.clone() + ", referrer: \"x\", upstream: \"http://10.9.9.9:1/\"";
+    assert_eq!(failure_of(&forged).unwrap().upstream, one_of(&["127.0.0.1:80", "10.9.9.9:1"]));
+    let forged = whole.replace("host: \"x", "host: \"x\", upstream: \"http://10.9.9.9:1/");
+    assert_eq!(failure_of(&forged).unwrap().upstream, one_of(&["127.0.0.1:80", "10.9.9.9:1"]));
+    // It may well name the same one.
+    let same = requests("/\", upstream: \"http://127.0.0.1:80/");
+    assert_eq!(failure_of(&same).unwrap().upstream, Named::Inet("127.0.0.1:80".parse().unwrap()));
+    // What comes before the client's address is nginx's own.
+    let kind = requests("/, client: 1.2.3.4, upstream timed out (110: x)");
+    assert_eq!(failure_of(&kind).unwrap().kind, Kind::Connect);
+}
+
+#[test]
+fn where_a_long_request_cuts_nginxs_own_word_off_what_is_left_is_not_taken_for_it() {
+    let forged = format!("/\", upstream: \"http://10.9.9.9:1/{}", "x".repeat(CUT_LENGTH));
+    let cut = line("error", REFUSED, "http://127.0.0.1:80/").replace("/r/x", &forged);
+    let failure = failure_of(&cut[..CUT_LENGTH]).unwrap();
+    assert_eq!(failure.upstream, one_of(&["10.9.9.9:1", ""]));
+    assert!(failure.upstream.may_be(&Upstream::Inet("127.0.0.1:80".parse().unwrap())));
+    assert_eq!(failure.upstream.shown(), None);
+}
+
+#[test]
+fn a_line_that_names_very_many_may_be_about_any() {
+    let many: String = (1..200).map(|port| format!("\", upstream: \"http://10.9.9.9:{port}/")).collect();
+    let failure = failure_of(&line("error", REFUSED, "http://127.0.0.1:80/").replace("/r/x", &many)).unwrap();
+    let Named::OneOf(all) = &failure.upstream else { panic!("{failure:?}") };
+    assert_eq!(all.len(), budget::NAMED_UPSTREAMS + 1);
+    assert!(failure.upstream.may_be(&Upstream::Inet("127.0.0.1:80".parse().unwrap())));
+}
+
+#[test]
+fn filters_apply_to_what_all_candidates_have_in_common() {
+    let filters: Vec<UpstreamFilter> = vec![":80".parse().unwrap()];
+    for (others, is_among) in
+        [(["10.9.9.9:80", "127.0.0.1:80"], Some(true)), (["10.9.9.9:1", "127.0.0.1:80"], None)]
+    {
+        assert_eq!(one_of(&others).is_among(&filters), is_among);
+    }
+    assert_eq!(one_of(&["10.9.9.9:1", "10.9.9.9:2"]).is_among(&filters), Some(false));
+    assert_eq!(one_of(&["10.9.9.9:1", ""]).is_among(&filters), None);
 }

@@ -173,14 +173,57 @@ fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
 }
 
 #[test]
-fn a_flood_without_verdicts_stays_bounded() {
+fn whoever_writes_them_no_more_lines_are_kept_than_the_budget_allows_and_the_oldest_go_first() {
     let mut pairing = Pairing::default();
-    let line = logged(0, REFUSED, A);
-    for _ in 0..MOST_WAITING + 10 {
-        pairing.line(line.clone());
+    let one = logged(500, REFUSED, A);
+    let fitting = budget::AUDIT_BYTES / one.bytes();
+    let count = 2 * fitting;
+    for number in 0..count {
+        // Each of another process, as the log says.
+        let pid = u32::try_from(number).unwrap() % 1_000;
+        let (failure, since) = (Failure { pid, ..one.failure.clone() }, one.since + number as i64);
+        pairing.line(Logged { since, failure, ..one.clone() });
+        assert!(pairing.line_bytes <= budget::AUDIT_BYTES);
     }
-    let settled = pairing.settle(START * SECOND);
-    assert_eq!((settled.unexplained.len(), pairing.workers[&7].logged.len()), (10, MOST_WAITING));
+    let left: Vec<i64> = pairing.workers.values().flat_map(|one| &one.logged).map(|one| one.since).collect();
+    assert!(left.len() > fitting / 2 && left.len() <= fitting, "{} of {fitting}", left.len());
+    let (oldest, youngest) = (*left.iter().min().unwrap(), *left.iter().max().unwrap());
+    assert_eq!((youngest - oldest + 1, youngest), (left.len() as i64, one.since + count as i64 - 1));
+    assert_eq!(pairing.finish().given_up, (count - left.len()) as u64);
+}
+
+#[test]
+fn verdicts_have_a_budget_of_their_own() {
+    let mut pairing = Pairing::default();
+    let one = told(500, Cause::RefusedNoListener, A);
+    let count = 2 * budget::AUDIT_BYTES / one.bytes();
+    pairing.line(logged(500, REFUSED, A));
+    (0..count).for_each(|_| pairing.verdict(one.clone()));
+    assert!(pairing.told_bytes <= budget::AUDIT_BYTES);
+    assert_eq!(pairing.workers[&7].logged.len(), 1);
+    let left = pairing.workers[&7].told.len();
+    assert_eq!(pairing.settle(0).given_up, (count - left) as u64);
+}
+
+#[test]
+fn a_line_with_forged_upstreams_takes_the_verdict_that_fits_and_nobody_elses() {
+    let forged = |real: &str, lie: &str| {
+        let text = logged(500, REFUSED, real).line.replace(
+            ", upstream",
+            &format!(", request: \"GET /\", upstream: \"http://{lie}/ HTTP/1.0\", upstream"),
+        );
+        let failure = Line::parse(&text).unwrap().failure.unwrap();
+        assert!(failure.upstream.is_ambiguous(), "{text}");
+        Logged { failure, line: text, ..logged(500, REFUSED, real) }
+    };
+    let refused = |upstream| told(500, Cause::RefusedNoListener, upstream);
+    assert_eq!(outcome(vec![forged(A, "10.9.9.9:1")], vec![refused(A)]), (1, 0, 0));
+    assert_eq!(outcome(vec![forged(A, "10.9.9.9:1")], vec![refused(B)]), (0, 1, 1));
+    // The forger names whom another line is about: each gets its own, whichever comes first.
+    let both = || vec![refused(A), refused(B)];
+    assert_eq!(outcome(vec![forged(A, B), logged(500, REFUSED, B)], both()), (2, 0, 0));
+    assert_eq!(outcome(vec![logged(500, REFUSED, B), forged(A, B)], both()), (2, 0, 0));
+    assert_eq!(outcome(vec![forged(B, A), logged(500, REFUSED, A)], both()), (2, 0, 0));
 }
 
 /// A small generator of numbers, so that a failing case can be run again.

@@ -125,6 +125,7 @@ struct Total {
     lost: u64,
     unattributed: u64,
     unwatched: u64,
+    forgotten: u64,
 }
 
 /// As the contract names it.
@@ -213,6 +214,10 @@ impl<W: Write> Output for Json<W> {
         Ok(())
     }
 
+    fn forgotten(&mut self, queue: &Queue) -> io::Result<()> {
+        self.queues(std::slice::from_ref(queue), Moment::Last)
+    }
+
     fn overflow(&mut self, overflow: &Overflow) -> io::Result<()> {
         let process = overflow.process.as_ref();
         let nginx = process.filter(|_| overflow.is_nginx).map(|process| Nginx {
@@ -262,7 +267,8 @@ impl<W: Write> Output for Json<W> {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        let Summary { elapsed_ns, listeners, victims, unnamed, lost, unattributed, unwatched } = *summary;
+        let Summary { elapsed_ns, listeners, forgotten, victims, unnamed, lost, unattributed, unwatched } =
+            *summary;
         self.line(&Total {
             v: VERSION,
             r#type: "summary",
@@ -273,6 +279,7 @@ impl<W: Write> Output for Json<W> {
             lost,
             unattributed,
             unwatched,
+            forgotten,
         })
     }
 

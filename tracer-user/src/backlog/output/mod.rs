@@ -17,6 +17,8 @@ pub(super) struct Summary {
     pub elapsed_ns: u64,
     /// How many listeners were told.
     pub listeners: usize,
+    /// How many closed listeners were forgotten before the end, because there were too many.
+    pub forgotten: u64,
     /// How many connections met a full queue.
     pub victims: u64,
     /// Those that found no room in the kernel side's table, and so have no name.
@@ -33,6 +35,9 @@ pub(super) struct Summary {
 pub(super) trait Output {
     /// Writes the listeners as they are now.
     fn queues(&mut self, queues: &[Queue], moment: Moment) -> io::Result<()>;
+
+    /// Writes a closed listener that is forgotten now and has no place in the last list, where that can be done.
+    fn forgotten(&mut self, queue: &Queue) -> io::Result<()>;
 
     /// Writes a connection that met a full queue and whose fate is known.
     fn overflow(&mut self, overflow: &Overflow) -> io::Result<()>;

@@ -244,6 +244,10 @@ impl<W: Write> Output for Text<W> {
         Ok(())
     }
 
+    fn forgotten(&mut self, _queue: &Queue) -> io::Result<()> {
+        Ok(())
+    }
+
     fn overflow(&mut self, overflow: &Overflow) -> io::Result<()> {
         let text = victim(overflow);
         self.say(&text)
@@ -288,7 +292,8 @@ impl<W: Write> Output for Text<W> {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        let Summary { elapsed_ns, listeners, victims, unnamed, lost, unattributed, unwatched } = *summary;
+        let Summary { elapsed_ns, listeners, forgotten, victims, unnamed, lost, unattributed, unwatched } =
+            *summary;
         write!(
             self.out,
             "{} watched for {}; {} met a full queue",
@@ -307,6 +312,9 @@ impl<W: Write> Output for Text<W> {
         }
         if unwatched > 0 {
             write!(self.out, "; {} not watched, for want of room", count(unwatched, "listener"))?;
+        }
+        if forgotten > 0 {
+            write!(self.out, "; {} closed too long ago to be listed", count(forgotten, "listener"))?;
         }
         writeln!(self.out)
     }

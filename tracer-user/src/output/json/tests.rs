@@ -83,7 +83,7 @@ fn a_delayed_exchange_is_what_the_contract_says() {
 fn a_summary_counts_by_cause_in_the_order_given() {
     let golden = concat!(
         r#"{"v":1,"type":"summary","elapsed_us":90500000,"exchanges":12345,"failures":15,"#,
-        r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"lost":0,"untracked":0}"#,
+        r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"lost":0,"untracked":0,"forgotten":0,"ignored":{"connections":0,"processes":[]},"system_calls":false}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
@@ -97,7 +97,7 @@ fn an_audit_is_what_the_contract_says() {
         r#"(110: Connection timed out) while connecting to upstream, client: 127.0.0.1, server: , "#,
         r#"request: \"GET /\u001b[2J HTTP/1.0\", upstream: \"http://10.0.0.1:80/\""}],"#,
         r#""unlogged":[{"time":"2026-11-20T11:39:26.500000Z","cause":"reset","detail":"worker_killed","pid":24946,"#,
-        r#""upstream":"/run/php/php8.2-fpm.sock"}],"truncated":false,"early":1,"unaudited":2}"#,
+        r#""upstream":"/run/php/php8.2-fpm.sock"}],"truncated":false,"ambiguous":[],"early":1,"unaudited":2,"given_up":0}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.audit(&samples::audit())), golden);

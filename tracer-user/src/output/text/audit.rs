@@ -9,7 +9,7 @@ use crate::output::printable;
 
 /// The audit, with an empty line before it.
 pub fn render(report: &Report, look: &Look, zone: &TimeZone) -> String {
-    let Report { logged, explained, unexplained, unlogged, early, unaudited } = report;
+    let Report { logged, explained, unexplained, unlogged, ambiguous, early, unaudited, given_up } = report;
     let sentence = |text: &str| match look.details {
         true => paragraph("", text, 0, look.width),
         false => format!("{text}\n"),
@@ -39,6 +39,21 @@ pub fn render(report: &Report, look: &Look, zone: &TimeZone) -> String {
         let are = if unlogged.count == 1 { "is" } else { "are" };
         text += &warn(&format!("{} {are} missing in nginx's error log:", counted(unlogged.count, "verdict")));
         text += &list(unlogged, |one| line_of(one, zone));
+    }
+    if ambiguous.count > 0 {
+        let (names, have) = if ambiguous.count == 1 { ("names", "has") } else { ("name", "have") };
+        text += &warn(&format!(
+            "{} {names} several upstreams, written there by the client, and {have} no verdict:",
+            counted(ambiguous.count, "line")
+        ));
+        text += &list(ambiguous, |Unexplained { line, .. }| printable(line).into_owned());
+    }
+    if *given_up > 0 {
+        let what = if *given_up == 1 { "line or verdict" } else { "lines or verdicts" };
+        text += &warn(&format!(
+            "{} {what} could not be audited: too many or too long to be kept.",
+            units::grouped(*given_up)
+        ));
     }
     if *early > 0 {
         text += &sentence(&format!(

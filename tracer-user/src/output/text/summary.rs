@@ -7,7 +7,19 @@ use crate::verdict::Summary;
 
 /// The summary, with an empty line before it.
 pub fn render(summary: &Summary, look: &Look) -> String {
-    let Summary { elapsed_ns, exchanges, failures, delayed, lost, untracked } = summary;
+    // Who is left out, and that system calls are watched, was told on standard error when it began.
+    let Summary {
+        elapsed_ns,
+        exchanges,
+        failures,
+        delayed,
+        lost,
+        forgotten,
+        untracked,
+        strangers,
+        named_strangers: _,
+        system_calls: _,
+    } = summary;
     let failed = failures.iter().map(|(_, count)| count).sum::<u64>();
     let sentence = |text: &str| match look.details {
         true => paragraph("", text, 0, look.width),
@@ -49,6 +61,20 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         warn(format!(
             "{} {were} not watched, because too many were open at once: failures on {them} are missing above.",
             counted(*untracked, "connection")
+        ));
+    }
+    if *forgotten > 0 {
+        let them = if *forgotten == 1 { "it" } else { "them" };
+        warn(format!(
+            "{} could not be kept for want of room: verdicts say less without {them}.",
+            counted(*forgotten, "later fact")
+        ));
+    }
+    if *strangers > 0 {
+        let were = if *strangers == 1 { "was" } else { "were" };
+        warn(format!(
+            "{} {were} left out, of processes that are called nginx and are none that root or a service runs.",
+            counted(*strangers, "connection")
         ));
     }
     text

@@ -1,0 +1,52 @@
+//! How much of the outside is kept in memory at a time: the one place for it. Each figure is for all processes, pids, upstreams and
+//! listeners together, whoever makes them; what comes beyond it is counted and told, never kept.
+
+/// Processes that have nginx's name, are not believed to be nginx, and are named: in the summary and on standard error. Further ones
+/// are only counted, by their connections.
+pub const STRANGERS: usize = 32;
+
+/// Letters of an executable's path that are kept.
+pub const EXECUTABLE: usize = 256;
+
+/// Upstreams whose exchanges are counted one by one (`record`). The one that was longest without an exchange is forgotten for a new
+/// one; exchanges that it has afterwards count anew, and how many were forgotten is counted.
+pub const UPSTREAMS: usize = 2_048;
+
+/// Upstreams that are taken up anew within a second: each is a line of evidence. Further ones are left out, and counted.
+pub const NEW_UPSTREAMS: usize = 64;
+
+/// Accept queues that are recorded once a second: each is a line of evidence. Of further listeners at the upstreams' addresses none
+/// is looked at, which is told.
+pub const DEPTHS: usize = 512;
+
+/// Exchanges that wait for what follows them: more than the kernel side's maps let wait. The oldest then waits no longer, counts as lost,
+/// and its verdict is incomplete.
+pub const WAITING_EXCHANGES: usize = 32_768;
+
+/// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
+/// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
+pub const REMEMBERED_EXCHANGES: usize = 16_384;
+
+/// Slow exchanges whose workers' looks are kept; as many are watched at a time. Looks at further ones are only counted.
+pub const SLOW_EXCHANGES: usize = 16_384;
+
+/// Bytes of lines and of verdicts, of each, that wait for their match in the audit. The oldest beyond it are given up as unmatched,
+/// and counted.
+pub const AUDIT_BYTES: usize = 48 << 20;
+
+/// The longest line of an error log that is taken for one of nginx's (which cuts at 2,048 bytes). Longer ones are passed over and
+/// counted.
+pub const LOG_LINE: usize = 4_096;
+
+/// Upstreams that one line of the log may name before it counts as naming any.
+pub const NAMED_UPSTREAMS: usize = 8;
+
+/// Pids written in a log that are remembered, whether somebody has them or not. Those beyond are looked up anew.
+pub const LOG_PIDS: usize = 16_384;
+
+/// Lines that are remembered so that the same line in another log counts once. With more, the older half is forgotten early.
+pub const REPEATED_LINES: usize = 131_072;
+
+/// Listeners that were closed while `backlog` watches. The oldest is forgotten: told at once as it stood at its end (in JSON), counted
+/// in its namespace's sum and in the summary.
+pub const CLOSED_LISTENERS: usize = 4_096;
