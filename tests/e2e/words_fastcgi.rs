@@ -30,9 +30,7 @@ fn name(fault: Fault, line: &Failure) -> &'static str {
 fn speaks_wrongly(by: By, arrange: fn(Location) -> Location) -> Result<()> {
     let namespace = Namespace::new()?;
     let site = FaultySite::start(&namespace, by, FAULTS, arrange)?;
-    let account = site.is_explained(name)?;
-    let notes: Vec<_> = account.others.iter().filter(|line| line["type"] == "note").collect();
-    ensure!(notes.len() == 1, "not one note that FastCGI sent something in stderr: {:#?}", account.others);
+    site.is_explained(name)?;
     Ok(())
 }
 
@@ -47,32 +45,17 @@ fn each_wrong_response_has_its_cause_unbuffered() -> Result<()> {
 }
 
 #[test]
-fn each_wrong_response_has_its_cause_over_unix_sockets() -> Result<()> {
-    speaks_wrongly(By::Unix, |location| location)
-}
-
-#[test]
 fn fastcgi_to_a_port_of_http_is_the_wrong_protocol() -> Result<()> {
     let namespace = Namespace::new()?;
-    let path = namespace.scratch().join("http.sock");
-    let tcp = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;
-    let unix = FaultyServer::start(&namespace, Fault::Answer, Endpoint::Unix(path), 4)?;
-    let nginx = Nginx::on(&namespace)
-        .location(Location::fastcgi("/tcp/", tcp.endpoint()))
-        .location(Location::fastcgi("/unix/", unix.endpoint()))
-        .start()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;
+    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/tcp/", server.endpoint())).start()?;
     let tracer = Tracer::of(nginx.master())?;
-    for path in ["/tcp/", "/unix/"] {
-        ensure!(nginx.client().get(path)?.status == 502, "{path}");
-    }
-    tracer.wait_for(2)?;
+    ensure!(nginx.client().get("/tcp/")?.status == 502);
+    tracer.wait_for(1)?;
     let account = tracer.stop()?;
     account.is_orderly()?;
     pair_off_words(&nginx.failures(), &account.verdicts)?;
-    for server in [&tcp, &unix] {
-        let verdict = account.only(server.endpoint())?;
-        verdict.says("rejected_response/wrong_protocol", "proven", 502, None)?;
-        verdict.blames(Some(server.pid()), None, None)?;
-    }
-    Ok(())
+    let verdict = account.only(server.endpoint())?;
+    verdict.says("rejected_response/wrong_protocol", "proven", 502, None)?;
+    verdict.blames(Some(server.pid()), None, None)
 }

@@ -5,9 +5,8 @@ use rig::error_log::Failure;
 use rig::reconcile::pair_off_words;
 use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Location, Namespace, Nginx, Tracer};
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 9] = [
     Fault::Http2Reset,
-    Fault::Http2ResetMidway,
     Fault::Http2Goaway,
     Fault::Http2CutStream,
     Fault::Http2CutConnection,
@@ -20,7 +19,7 @@ const FAULTS: [Fault; 10] = [
 
 fn name(fault: Fault, _: &Failure) -> &'static str {
     match fault {
-        Fault::Http2Reset | Fault::Http2ResetMidway => "reset/http2_stream",
+        Fault::Http2Reset => "reset/http2_stream",
         Fault::Http2Goaway => "reset/http2_goaway",
         Fault::Http2CutStream | Fault::Http2CutConnection => "premature_close/response_cut_short",
         _ => "rejected_response/http2_error",
@@ -31,11 +30,7 @@ fn speaks_wrongly(by: By) -> Result<()> {
     let namespace = Namespace::new()?;
     let site = FaultySite::start(&namespace, by, FAULTS, |location| location)?;
     let account = site.is_explained(name)?;
-    for (fault, error) in [
-        (Fault::Http2Reset, "INTERNAL_ERROR"),
-        (Fault::Http2ResetMidway, "INTERNAL_ERROR"),
-        (Fault::Http2Goaway, "ENHANCE_YOUR_CALM"),
-    ] {
+    for (fault, error) in [(Fault::Http2Reset, "INTERNAL_ERROR"), (Fault::Http2Goaway, "ENHANCE_YOUR_CALM")] {
         let verdict = site.verdict(&account, fault)?;
         ensure!(verdict.explanation.contains(error), "{verdict:#?}");
     }
@@ -45,11 +40,6 @@ fn speaks_wrongly(by: By) -> Result<()> {
 #[test]
 fn each_wrong_response_has_its_cause_over_tcp() -> Result<()> {
     speaks_wrongly(By::Tcp)
-}
-
-#[test]
-fn each_wrong_response_has_its_cause_over_unix_sockets() -> Result<()> {
-    speaks_wrongly(By::Unix)
 }
 
 #[test]

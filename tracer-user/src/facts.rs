@@ -41,8 +41,6 @@ pub enum Fact {
     UnixSockets,
     /// A connect that failed before a packet was sent.
     ConnectErrors,
-    /// What nginx itself says of an upstream.
-    Words,
 }
 
 impl Fact {
@@ -66,7 +64,6 @@ impl Fact {
         Self::PacketDrops,
         Self::UnixSockets,
         Self::ConnectErrors,
-        Self::Words,
     ];
 
     /// The fact's name in evidence.
@@ -90,7 +87,6 @@ impl Fact {
             Self::PacketDrops => "packet_drops",
             Self::UnixSockets => "unix_sockets",
             Self::ConnectErrors => "connect_errors",
-            Self::Words => "words",
         }
     }
 
@@ -115,7 +111,6 @@ impl Fact {
             Self::PacketDrops => "a packet is dropped, and why",
             Self::UnixSockets => "unix sockets connect and end",
             Self::ConnectErrors => "a connect fails before a packet is sent",
-            Self::Words => "what nginx says of an upstream",
         }
     }
 }

@@ -81,6 +81,9 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
+    if let Some(why) = tracer.unheard().filter(|_| is_verbose) {
+        crate::notice!("what nginx itself says of its upstreams is not heard: {why}");
+    }
     for pid in scope::processes(args) {
         if let Err(why) = tracer.hear(pid) {
             crate::notice!(

@@ -73,7 +73,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             format!("What {upstream} answered is not the protocol that nginx speaks with it: {message}."),
             "whether proxy_pass, fastcgi_pass, grpc_pass or uwsgi_pass fits what listens there.",
         )
-    } else if is_http2(said) {
+    } else if exchange.said.iter().any(is_http2) {
         Finding::proven(
             Cause::Http2Error,
             format!("nginx would not go on with what {upstream} sent over HTTP/2: {}.", reason(exchange)),
@@ -224,7 +224,9 @@ fn is_cut_short(exchange: &Joined, said: &Said) -> bool {
 
 /// Whether nginx has begun to answer its client: then the status is the response's own. What is no HTTP/1 is passed on as HTTP/0.9.
 pub(super) fn has_begun(exchange: &Joined) -> bool {
-    is_answered(exchange) || exchange.nginx_says("upstream sent no valid HTTP")
+    is_answered(exchange)
+        || exchange.nginx_says("upstream sent no valid HTTP")
+        || exchange.nginx_says("upstream sent invalid chunked")
 }
 
 /// Whether nginx had not accepted a header yet.

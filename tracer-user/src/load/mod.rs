@@ -78,6 +78,8 @@ pub struct Tracer {
     attached: Array<MapData, Attached>,
     has_copies: bool,
     words: Option<Words>,
+    /// Why what nginx says is not heard.
+    unheard: Option<String>,
     /// Whether whoever has the name is watched, whoever runs it.
     believes_all: bool,
     stats: PerCpuArray<MapData, Stats>,
@@ -118,17 +120,14 @@ impl Tracer {
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
         let mut object = load(&mut loader, OBJECT, &kernel)?;
         want(&mut object, scope)?;
-        let mut plan = hooks::attach(&mut object, &layout, &scope.only)?;
-        let words = scope.words.then(|| words::load(&mut object));
-        let words = match words.unwrap_or_else(|| Err("left alone (--no-uprobe)".to_owned())) {
-            Ok(()) => {
-                plan.sources.set(Fact::Words, words::SOURCE.to_owned());
-                Some(Words::default())
+        let plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let (words, unheard) = if scope.words {
+            match words::load(&mut object) {
+                Ok(()) => (Some(Words::default()), None),
+                Err(reason) => (None, Some(reason)),
             }
-            Err(reason) => {
-                plan.missing.push((Fact::Words, reason));
-                None
-            }
+        } else {
+            (None, Some("it was to be left alone (--no-uprobe)".to_owned()))
         };
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
@@ -156,6 +155,7 @@ impl Tracer {
             attached,
             has_copies: false,
             words,
+            unheard,
             believes_all: scope.filters.trusts_all != 0,
             stats,
             upstreams,
@@ -208,9 +208,9 @@ impl Tracer {
         }
     }
 
-    /// In how many binaries what nginx says is heard; none where it cannot be.
-    pub fn heard(&self) -> Option<usize> {
-        self.words.as_ref().map(Words::heard)
+    /// Why what nginx says cannot be heard on this kernel, or is not to be.
+    pub fn unheard(&self) -> Option<&str> {
+        self.unheard.as_deref()
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.

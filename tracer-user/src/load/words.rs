@@ -39,8 +39,6 @@ const LARGEST: u64 = 256 << 20;
 pub(super) struct Words {
     /// By device and inode; those without the function, too.
     known: HashSet<(u64, u64)>,
-    /// How many are heard.
-    heard: usize,
 }
 
 /// Loads the program.
@@ -92,13 +90,7 @@ impl Words {
         self::program(object)?
             .attach(offset, &path, UProbeScope::AllProcesses)
             .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
-        self.heard += 1;
         Ok(true)
-    }
-
-    /// How many binaries are heard.
-    pub(super) fn heard(&self) -> usize {
-        self.heard
     }
 }
 
