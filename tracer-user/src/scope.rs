@@ -1,7 +1,7 @@
 //! What the user asked to trace, as the kernel side takes it.
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::ffi::OsStrExt as _,
     path::Path,
@@ -14,6 +14,7 @@ use crate::{
     args::{Trace, UpstreamFilter},
     failure::Failure,
     load::Scope,
+    processes,
 };
 
 /// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.3 KiB for each.
@@ -114,8 +115,16 @@ pub fn greet(args: &Trace, listeners: usize) {
     let who = match (args.pid, args.comm()) {
         (Some(pid), _) => format!("process {pid} and its children"),
         (None, Some(name)) => {
-            if !is_running(name) {
-                crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
+            match is_running(name) {
+                Ok(true) => {}
+                Ok(false) => {
+                    crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
+                }
+                Err(error) => {
+                    crate::notice!(
+                        "whether a process named {name} runs is not known: /proc cannot be read ({error})"
+                    );
+                }
             }
             format!("processes named {name}")
         }
@@ -124,8 +133,10 @@ pub fn greet(args: &Trace, listeners: usize) {
     crate::notice!("tracing {who}; {listeners} listening sockets known; Ctrl-C ends");
 }
 
-fn is_running(name: &str) -> bool {
-    procfs::process::all_processes().is_ok_and(|mut all| {
-        all.any(|process| process.and_then(|process| process.stat()).is_ok_and(|stat| stat.comm == name))
-    })
+fn is_running(name: &str) -> io::Result<bool> {
+    let is_named = |pid: i32| {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.comm == name)
+    };
+    Ok(processes::pids()?.into_iter().any(is_named))
 }
