@@ -14,7 +14,7 @@ fn was_not_attempted(verdict: &Verdict, detail: &str, status: u16) -> Result<()>
 #[test]
 fn a_group_without_live_servers_is_told_and_not_attempted() -> Result<()> {
     let namespace = Namespace::new()?;
-    let (one, two) = (Endpoint::v4(9001), Endpoint::v4(9002));
+    let one = Endpoint::v4(9001);
     let nginx = Nginx::on(&namespace)
         .block("upstream pair { server 127.0.0.1:9001 max_fails=1 fail_timeout=10s; server 127.0.0.1:9002 max_fails=1 fail_timeout=10s; }")
         .location(Location::http("/pair/", &one).through_group("pair"))

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::MISSING;
 
-use crate::{kernel::layout, maps::count};
+use crate::{kernel::layout, maps::count, put::put};
 
 /// The arguments of functions that kprobes are inside of, by [`call`]. One that is pushed out shows as a return without a call.
 #[map]
@@ -74,7 +74,7 @@ pub fn enters(call: u64, arguments: [u64; 3]) {
     if unsafe { CALLS.get(call) }.is_some_and(|before| before[2] != SETTLED) {
         count!(returns_missed, 1);
     }
-    let _evicts = CALLS.insert(call, arguments, 0);
+    put!(CALLS, call, arguments, returns_missed);
 }
 
 /// Hooks that need a function's arguments and what it returns, where fexit is to be had: `|three arguments, returned| body`.

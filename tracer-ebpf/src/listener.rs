@@ -74,10 +74,8 @@ fn add_under(key: &ListenerKey, sock: u64) {
     }
     // SAFETY: copied out at once.
     match unsafe { SOUGHT.get(key) }.copied() {
-        Some(sought) => {
-            let _evicts = SOUGHT.insert(key, &Sought { listener: entry, ..sought }, 0);
-        }
-        None => leave_out(),
+        Some(sought) if SOUGHT.insert(key, &Sought { listener: entry, ..sought }, 0).is_ok() => {}
+        _ => leave_out(),
     }
 }
 
@@ -112,14 +110,18 @@ fn remove_under(key: &ListenerKey, sock: u64) {
         let left = without(&entry, sock, key);
         if left.sock == 0 {
             let _gone = LISTENERS.remove(key);
-        } else {
-            let _replaced = LISTENERS.insert(key, &left, 0);
+        } else if LISTENERS.insert(key, &left, 0).is_err() {
+            // What stays there has gone: nobody is to take that for nobody.
+            leave_out();
         }
     } else if let Some(sought) = unsafe { SOUGHT.get(key) }.copied()
         && (sought.listener.sock == sock || sought.listener.other == sock)
     {
         let listener = without(&sought.listener, sock, key);
-        let _evicts = SOUGHT.insert(key, &Sought { listener, ..sought }, 0);
+        if SOUGHT.insert(key, &Sought { listener, ..sought }, 0).is_err() {
+            // To be asked for anew.
+            let _gone = SOUGHT.remove(key);
+        }
     }
 }
 

@@ -253,6 +253,10 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
         keep_error(nginx, ret);
         return true;
     }
+    if word::is_said() {
+        // nginx gives it up already: what it sends a TLS upstream now is a goodbye, and no request.
+        return true;
+    }
     // SAFETY: the helper takes nothing.
     let now = ns.unwrap_or_else(|| unsafe { bpf_ktime_get_ns() });
     if nginx.flags & nginx_flag::READ_LAST != 0 {

@@ -7,7 +7,9 @@ use crate::{
     function::{CALLS, call},
     kernel::{self, layout, read},
     maps::{ATTACHED, count, port_is_watched},
-    nginx_end, unix_end, worker_end,
+    nginx_end,
+    put::put,
+    unix_end, worker_end,
 };
 
 const EINVAL: i32 = 22;
@@ -41,7 +43,8 @@ pub fn send_begins(sk: u64, bytes: u64) {
     settle();
     let mark = if kernel::is_inet(sk) { u64::from(write_seq(sk)) } else { bytes };
     // SAFETY: the helper takes nothing.
-    let _evicts = CALLS.insert(call(SEND), [sk, mark, unsafe { bpf_ktime_get_ns() }], 0);
+    let now = unsafe { bpf_ktime_get_ns() };
+    put!(CALLS, call(SEND), [sk, mark, now], returns_missed);
 }
 
 #[inline(always)]

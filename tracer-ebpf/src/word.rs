@@ -282,6 +282,13 @@ pub fn is_any() -> bool {
     })
 }
 
+/// Whether the running thread has said a word, and has yet to close the connection that it is about.
+#[inline(always)]
+pub fn is_said() -> bool {
+    // SAFETY: only tested for presence.
+    is_any() && unsafe { SAID.get(kernel::thread()) }.is_some()
+}
+
 /// The running thread closes a connection that began at `began_ns`: when it said the word that is about it, or zero.
 #[inline(always)]
 pub fn of_close(began_ns: u64) -> u64 {

@@ -13,6 +13,7 @@ pub mod report;
 pub mod scope;
 
 mod host;
+mod processes;
 
 pub mod load;
 

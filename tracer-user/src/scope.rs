@@ -1,19 +1,21 @@
 //! What the user asked to trace, as the kernel side takes it.
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::ffi::OsStrExt as _,
     path::Path,
     time::Duration,
 };
 
+use procfs::process::{Process, Stat};
 use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
 
 use crate::{
     args::{Trace, UpstreamFilter},
     failure::Failure,
     load::Scope,
+    processes,
 };
 
 /// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.3 KiB for each.
@@ -122,8 +124,16 @@ pub fn greet(args: &Trace, listeners: usize) {
     let who = match (args.pid, args.comm()) {
         (Some(pid), _) => format!("process {pid} and its children"),
         (None, Some(name)) => {
-            if !is_running(name) {
-                crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
+            match is_running(name) {
+                Ok(true) => {}
+                Ok(false) => {
+                    crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
+                }
+                Err(error) => {
+                    crate::notice!(
+                        "whether a process named {name} runs is not known: /proc cannot be read ({error})"
+                    );
+                }
             }
             format!("processes named {name}")
         }
@@ -133,19 +143,25 @@ pub fn greet(args: &Trace, listeners: usize) {
 }
 
 /// The processes whose exchanges are watched and that run already.
-pub fn processes(args: &Trace) -> Vec<u32> {
+///
+/// # Errors
+/// If /proc cannot be listed.
+pub fn running(args: &Trace) -> io::Result<Vec<u32>> {
     let name = args.comm().unwrap_or("nginx");
-    let processes = procfs::process::all_processes().into_iter().flatten().flatten();
-    let stats = processes.filter_map(|process| process.stat().ok());
-    let ours = stats.filter(|stat| match args.pid.map(u32::cast_signed) {
+    let is_ours = |stat: &Stat| match args.pid.map(u32::cast_signed) {
         Some(pid) => stat.pid == pid || stat.ppid == pid,
         None => stat.comm == name,
-    });
-    ours.map(|stat| stat.pid.cast_unsigned()).collect()
+    };
+    // One that has ended meanwhile says nothing more.
+    let stats =
+        processes::pids()?.into_iter().filter_map(|pid| Process::new(pid).and_then(|one| one.stat()).ok());
+    Ok(stats.filter(is_ours).map(|stat| stat.pid.cast_unsigned()).collect())
 }
 
-fn is_running(name: &str) -> bool {
-    procfs::process::all_processes().is_ok_and(|mut all| {
-        all.any(|process| process.and_then(|process| process.stat()).is_ok_and(|stat| stat.comm == name))
-    })
+fn is_running(name: &str) -> io::Result<bool> {
+    let is_named = |pid: i32| {
+        let stat = Process::new(pid).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.comm == name)
+    };
+    Ok(processes::pids()?.into_iter().any(is_named))
 }

@@ -84,7 +84,13 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
     if let Some(why) = tracer.unheard().filter(|_| is_verbose) {
         crate::notice!("what nginx itself says of its upstreams is not heard: {why}");
     }
-    for pid in scope::processes(args) {
+    let running = scope::running(args).unwrap_or_else(|error| {
+        crate::notice!(
+            "which nginx runs already is not known, so that it is not heard: /proc cannot be listed: {error}"
+        );
+        Vec::new()
+    });
+    for pid in running {
         if let Err(why) = tracer.hear(pid) {
             crate::notice!(
                 "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"

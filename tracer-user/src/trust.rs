@@ -8,7 +8,7 @@
 use std::{
     collections::HashSet,
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -16,9 +16,12 @@ use std::{
 
 use aya::maps::{HashMap, MapData};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
-use procfs::process::{Process, Stat, all_processes};
+use procfs::{
+    ProcResult,
+    process::{Process, Stat},
+};
 
-use crate::{budget, stream::Stranger};
+use crate::{budget, processes, stream::Stranger};
 
 /// The share of the time that walks of /proc may take at most, whatever an attacker starts: one in so many.
 const SHARE: u32 = 20;
@@ -34,6 +37,8 @@ pub struct Trust {
     /// The strangers that were told: pid, and when the process began.
     known: HashSet<(i32, u64)>,
     told: usize,
+    /// Whether it was told that somebody cannot be looked at.
+    has_complained: bool,
     period: Duration,
     /// When /proc may be walked again.
     next: Instant,
@@ -92,7 +97,15 @@ impl Why {
 impl Trust {
     /// For processes of this name, to be looked at no more often than `period` says; `masters` tells the kernel side whom to believe.
     pub fn new(name: &str, period: Duration, masters: HashMap<MapData, u32, u64>) -> Self {
-        Self { name: name.to_owned(), period, masters, known: HashSet::new(), told: 0, next: Instant::now() }
+        Self {
+            name: name.to_owned(),
+            period,
+            masters,
+            known: HashSet::new(),
+            told: 0,
+            has_complained: false,
+            next: Instant::now(),
+        }
     }
 
     /// Whether it is time to look: /proc is not walked the whole time.
@@ -105,14 +118,26 @@ impl Trust {
     ///
     /// # Errors
     /// If /proc cannot be read.
-    pub fn look(&mut self) -> Result<Vec<Stranger>, procfs::ProcError> {
+    pub fn look(&mut self) -> io::Result<Vec<Stranger>> {
         let began = Instant::now();
         let (mut strangers, mut seen, mut alive) = (Vec::new(), HashSet::new(), HashSet::new());
-        for process in all_processes()? {
-            // Whoever goes meanwhile is nobody any more.
-            let Ok((process, stat)) = process.and_then(|process| process.stat().map(|stat| (process, stat)))
-            else {
-                continue;
+        for pid in processes::pids()? {
+            let found = Process::new(pid).and_then(|process| process.stat().map(|stat| (process, stat)));
+            let (process, stat) = match processes::still(found) {
+                Ok(Some(found)) => found,
+                // Whoever goes meanwhile is nobody any more.
+                Ok(None) => continue,
+                Err(error) => {
+                    // Whatever was found out about it stays.
+                    alive.insert(pid.unsigned_abs());
+                    if !std::mem::replace(&mut self.has_complained, true) {
+                        crate::notice!(
+                            "process {pid}, for one, cannot be looked at ({error}): if it is not root's, it is not taken for {}",
+                            self.name
+                        );
+                    }
+                    continue;
+                }
             };
             alive.insert(stat.pid.unsigned_abs());
             if stat.comm != self.name || stat.state == 'Z' {
@@ -214,10 +239,10 @@ fn reason(process: &Process, name: &str) -> Option<Why> {
         return Some(Why::Unseen);
     };
     // In a user namespace, a mount gives any file any name.
-    if user_namespace(process)
-        .is_none_or(|theirs| Process::myself().ok().and_then(|me| user_namespace(&me)) != Some(theirs))
-    {
-        return Some(Why::UserNamespace);
+    match (user_namespace(process), Process::myself().and_then(|me| user_namespace(&me))) {
+        (Ok(theirs), Ok(ours)) if theirs == ours => {}
+        (Ok(_), Ok(_)) => return Some(Why::UserNamespace),
+        _ => return Some(Why::Unseen),
     }
     if kind.filesystem_type() == FUSE_SUPER_MAGIC {
         return Some(Why::UsersFileSystem);
@@ -240,8 +265,9 @@ fn reason(process: &Process, name: &str) -> Option<Why> {
     }
 }
 
-fn user_namespace(process: &Process) -> Option<u64> {
-    Some(process.namespaces().ok()?.0.get(&OsString::from("user"))?.identifier)
+/// A kernel without user namespaces has but one.
+fn user_namespace(process: &Process) -> ProcResult<Option<u64>> {
+    Ok(process.namespaces()?.0.get(&OsString::from("user")).map(|user| user.identifier))
 }
 
 #[cfg(test)]

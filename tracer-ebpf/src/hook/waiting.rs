@@ -12,6 +12,7 @@ use crate::{
     connect_call,
     function::{CALLS, call, on_kprobe, on_kretprobe},
     kernel::{layout, read},
+    put::put,
     transfer,
 };
 
@@ -110,7 +111,7 @@ fn connect_returned(sk: u64, address: u64, len: u64, returned: i32) {
 fn receive_begins(sk: u64, flags: u64) -> bool {
     let is_ours = transfer::receive_begins(sk);
     if is_ours {
-        let _evicts = CALLS.insert(call(RECEIVE), [sk, flags, 0], 0);
+        put!(CALLS, call(RECEIVE), [sk, flags, 0], returns_missed);
     }
     is_ours
 }

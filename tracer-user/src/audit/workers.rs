@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procfs::process::{Process, Status, all_processes};
+use procfs::{
+    ProcResult,
+    process::{Process, Status},
+};
 
-use crate::{args::Trace, budget};
+use crate::{args::Trace, budget, processes};
 
 /// How long what was found out about a pid holds; it may become another's.
 const VALID: Duration = Duration::from_secs(60);
@@ -28,6 +31,8 @@ pub struct Workers {
     written: HashMap<u32, (u32, Instant)>,
     /// When /proc may be walked again.
     next_stock: Instant,
+    /// Whether it was told that somebody cannot be looked at.
+    has_complained: bool,
 }
 
 /// What is known of whoever writes a pid.
@@ -44,7 +49,8 @@ impl Workers {
     pub fn new(args: &Trace) -> Self {
         let comm = args.comm().map(str::to_owned);
         let (known, written) = (HashMap::new(), HashMap::new());
-        let mut workers = Self { comm, pid: args.pid, known, written, next_stock: Instant::now() };
+        let (next_stock, has_complained) = (Instant::now(), false);
+        let mut workers = Self { comm, pid: args.pid, known, written, next_stock, has_complained };
         workers.take_stock();
         workers
     }
@@ -55,7 +61,8 @@ impl Workers {
         match self.known.get(&written) {
             Some(known) if known.at.elapsed() < VALID => return known.is_traced,
             Some(Known { pid: Some(pid), .. }) => {
-                let (pid, status) = (*pid, status(*pid));
+                let pid = *pid;
+                let status = self.status(pid);
                 if let Some(status) = status.filter(|status| pid_within(status) == written) {
                     return self.learn(pid, &status);
                 }
@@ -63,8 +70,9 @@ impl Workers {
             _ => {}
         }
         // Nearly always the pid it writes is the one that it has here.
-        if let Some(status) = status(written)
-            .filter(|status| pid_within(status) == written && self.has_asked_for(written, status))
+        let status = self.status(written);
+        if let Some(status) =
+            status.filter(|status| pid_within(status) == written && self.has_asked_for(written, status))
         {
             return self.learn(written, &status);
         }
@@ -90,7 +98,7 @@ impl Workers {
         {
             return *written;
         }
-        if let Some(status) = status(pid) {
+        if let Some(status) = self.status(pid) {
             self.learn(pid, &status);
             return pid_within(&status);
         }
@@ -113,16 +121,38 @@ impl Workers {
         self.known.retain(|_, known| is_kept(known.at, counts.0));
         self.written.retain(|_, (_, at)| is_kept(*at, counts.1));
         let mut seen_traced = HashMap::<u32, bool>::new();
-        for process in all_processes().into_iter().flatten().flatten() {
-            let Ok(status) = process.status() else { continue };
+        let pids = processes::pids().unwrap_or_else(|error| {
+            self.complain(&error);
+            Vec::new()
+        });
+        for pid in pids {
+            let pid = pid.unsigned_abs();
+            let Some(status) = self.status(pid) else { continue };
             let written = pid_within(&status);
             // In two pid namespaces, two processes may write the same pid.
             if !seen_traced.get(&written).copied().unwrap_or(false) {
-                let is_traced = self.learn(process.pid.unsigned_abs(), &status);
+                let is_traced = self.learn(pid, &status);
                 seen_traced.insert(written, is_traced);
             }
         }
         self.next_stock = Instant::now() + began.elapsed() * SHARE;
+    }
+
+    /// What a process is; none if it has gone, or if it cannot be looked at, which is told once.
+    fn status(&mut self, pid: u32) -> Option<Status> {
+        status(pid).unwrap_or_else(|error| {
+            self.complain(&error);
+            None
+        })
+    }
+
+    fn complain(&mut self, error: &impl std::fmt::Display) {
+        if !std::mem::replace(&mut self.has_complained, true) {
+            crate::notice!(
+                "the audit cannot look at every process ({error}): where it is not known who wrote a line, it counts as a traced \
+                 process's"
+            );
+        }
     }
 
     fn has_asked_for(&self, pid: u32, status: &Status) -> bool {
@@ -142,8 +172,9 @@ impl Workers {
     }
 }
 
-fn status(pid: u32) -> Option<Status> {
-    Process::new(pid.cast_signed()).and_then(|process| process.status()).ok()
+/// What a process is; none if it has gone.
+fn status(pid: u32) -> ProcResult<Option<Status>> {
+    processes::still(Process::new(pid.cast_signed()).and_then(|process| process.status()))
 }
 
 /// What getpid returns to the process: the pid in the innermost of its namespaces.
@@ -175,7 +206,7 @@ mod tests {
         fn start() -> Self {
             let sleeper = Self(Command::new("sleep").arg("1000").spawn().unwrap());
             // It is called after this test until it has executed the other program.
-            while status(sleeper.0.id()).is_none_or(|status| status.name != "sleep") {
+            while status(sleeper.0.id()).unwrap().is_none_or(|status| status.name != "sleep") {
                 std::thread::yield_now();
             }
             sleeper

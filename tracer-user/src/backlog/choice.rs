@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use procfs::process::all_processes;
+use procfs::process::Process;
 use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, tcp_state};
 
 use super::queue::Queue;
@@ -10,7 +10,7 @@ use crate::{
     args::{Backlog, UpstreamFilter},
     ledger::address,
     load::held_sockets,
-    trust,
+    processes, trust,
     verdict::Upstream,
 };
 
@@ -72,8 +72,8 @@ fn answers(listener: &Upstream, peer: &Upstream) -> bool {
 /// The peers that processes of a name are connected to by TCP, with the network namespace.
 fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
     let comm = args.comm();
-    let processes = match all_processes() {
-        Ok(processes) => processes,
+    let pids = match processes::pids() {
+        Ok(pids) => pids,
         Err(error) => {
             crate::notice!(
                 "/proc cannot be read ({error}): a listener counts as {comm}'s once that connects to it"
@@ -81,12 +81,26 @@ fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
             return HashSet::new();
         }
     };
-    // Who has gone meanwhile is connected to nobody.
-    let named = processes.flatten().filter(|process| {
-        process.stat().is_ok_and(|stat| stat.comm == comm)
-            && (args.comm.is_some() || trust::is_believed(process, comm))
-    });
-    let held = held_sockets(named.map(|process| process.pid.cast_unsigned())).unwrap_or_else(|error| {
+    let (mut named, mut unseen) = (Vec::new(), None);
+    for pid in pids {
+        let look = || {
+            let process = Process::new(pid)?;
+            let is_named = process.stat()?.comm == comm;
+            Ok(is_named && (args.comm.is_some() || trust::is_believed(&process, comm)))
+        };
+        match processes::still(look()) {
+            Ok(Some(true)) => named.push(pid.cast_unsigned()),
+            // Who has gone meanwhile is connected to nobody.
+            Ok(_) => {}
+            Err(error) => unseen = unseen.or(Some((pid, error))),
+        }
+    }
+    if let Some((pid, error)) = unseen {
+        crate::notice!(
+            "process {pid}, for one, cannot be looked at ({error}): if it is {comm}, a listener counts as its own once it connects"
+        );
+    }
+    let held = held_sockets(named).unwrap_or_else(|error| {
         crate::notice!("{error}: a listener counts as {comm}'s once that connects to it");
         Vec::new()
     });

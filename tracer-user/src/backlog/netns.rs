@@ -24,7 +24,7 @@ use nix::{
 };
 
 use super::owners::Holder;
-use crate::verdict::Process;
+use crate::{processes, verdict::Process, words::count};
 
 /// `SIOCGSKNS`, include/uapi/linux/sockios.h: a descriptor of a socket's network namespace (since 4.10).
 const SIOCGSKNS: libc::Ioctl = 0x894C;
@@ -105,16 +105,24 @@ pub struct Counters {
 }
 
 impl Netns {
-    /// The namespace of this number, if the way leads there.
-    pub fn by(number: u32, way: Way) -> Option<Self> {
+    /// The namespace of this number, to which this way leads.
+    ///
+    /// # Errors
+    /// If it does not, or cannot be taken.
+    pub fn by(number: u32, way: Way) -> io::Result<Self> {
         let netns = Self { number, way };
-        netns.open().is_ok().then_some(netns)
+        netns.open()?;
+        Ok(netns)
     }
 
     /// The namespace of this number, in which somebody holds this listener.
-    pub fn of(number: u32, holder: &Holder, inode: u64) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Why its listener leads there no more, where its holder does not live there either.
+    pub fn of(number: u32, holder: &Holder, inode: u64) -> io::Result<Self> {
         let Holder { process: Process { pid, .. }, fd } = *holder;
-        Self::by(number, Way::Member(pid)).or_else(|| Self::by(number, Way::Listener { pid, fd, inode }))
+        Self::by(number, Way::Member(pid))
+            .or_else(|_elsewhere| Self::by(number, Way::Listener { pid, fd, inode }))
     }
 
     /// The namespace, if the way still leads there.
@@ -128,76 +136,129 @@ impl Netns {
     }
 
     /// Runs `work` in a thread inside the namespace.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Option<T> {
-        let namespace = self.open().ok()?;
+    ///
+    /// # Errors
+    /// If it cannot be entered; those of `work`.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let namespace = self.open()?;
         let inside = || {
-            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).ok()?;
-            Some(work())
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            work()
         };
-        thread::scope(|scope| scope.spawn(inside).join()).ok().flatten()
+        let done = thread::scope(|scope| scope.spawn(inside).join());
+        done.unwrap_or_else(|_panic| Err(io::Error::other("the thread inside of it panicked")))
     }
 
     /// Reads a file as a thread inside the namespace sees it.
-    fn read(&self, path: &Path) -> Option<String> {
-        self.inside(|| fs::read_to_string(path).ok()).flatten()
+    fn read(&self, path: &Path) -> io::Result<String> {
+        self.inside(|| fs::read_to_string(path))
     }
 
     /// A sysctl that is a number: `net.core.somaxconn`.
-    pub fn setting(&self, name: &str) -> Option<u32> {
-        self.read(&Path::new("/proc/sys").join(name.replace('.', "/")))?.trim().parse().ok()
+    ///
+    /// # Errors
+    /// If it cannot be read there, or is no number.
+    pub fn setting(&self, name: &str) -> io::Result<u32> {
+        let text = self.read(&Path::new("/proc/sys").join(name.replace('.', "/")))?;
+        text.trim().parse().map_err(io::Error::other)
     }
 
     /// What its kernel counts.
-    pub fn counters(&self) -> Option<Counters> {
-        let Way::Member(pid) = self.way else { return parse(&self.read(Path::new(OWN_NETSTAT))?) };
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn counters(&self) -> io::Result<Counters> {
+        let Way::Member(pid) = self.way else { return counted(&self.read(Path::new(OWN_NETSTAT))?) };
         // It need not be entered.
-        let counters = parse(&fs::read_to_string(format!("/proc/{pid}/net/netstat")).ok()?)?;
+        let counters = counted(&fs::read_to_string(format!("/proc/{pid}/net/netstat"))?)?;
         // It was that process's namespace before as well: a process leaves one for good.
-        self.open().is_ok().then_some(counters)
+        self.open()?;
+        Ok(counters)
     }
 }
 
 /// A way to each network namespace that has a process, a mount or a descriptor, by the namespace's number.
 pub(super) fn ways() -> HashMap<u32, Way> {
     let mut ways = HashMap::new();
-    // Without a list of processes there is no way to be named; processes that have gone meanwhile are none either.
-    let processes: Vec<_> = procfs::process::all_processes().into_iter().flatten().flatten().collect();
-    for process in &processes {
-        if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid))
+    let mut unseen = Unseen::default();
+    let pids = unseen.or("/proc", processes::pids()).unwrap_or_else(Vec::new);
+    for pid in &pids {
+        let path = format!("/proc/{pid}/ns/net");
+        if let Some(namespace) = unseen.or(&path, fs::metadata(&path))
             && let Ok(number) = u32::try_from(namespace.ino())
         {
-            ways.entry(number).or_insert(Way::Member(process.pid.cast_unsigned()));
+            ways.entry(number).or_insert(Way::Member(pid.cast_unsigned()));
         }
     }
-    let mounts = processes.iter().find(|process| process.pid.cast_unsigned() == std::process::id());
-    for mount in mounts.and_then(|own| own.mountinfo().ok()).into_iter().flatten() {
+    let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo()).map_err(io::Error::other);
+    for mount in unseen.or("/proc/self/mountinfo", mounts).into_iter().flat_map(|mounts| mounts.0) {
         if let Some(number) = number(mount.root.as_bytes()) {
             ways.entry(number).or_insert(Way::File(mount.mount_point));
         }
     }
-    for process in &processes {
-        // Who may not be looked at has no descriptor that is seen.
-        for entry in fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if let Ok(link) = fs::read_link(&path)
+    for pid in &pids {
+        let folder = format!("/proc/{pid}/fd");
+        let Some(entries) = unseen.or(&folder, fs::read_dir(&folder)) else { continue };
+        for entry in entries {
+            let Some(path) = unseen.or(&folder, entry).map(|entry| entry.path()) else { break };
+            if let Some(link) = unseen.or(&folder, fs::read_link(&path))
                 && let Some(number) = number(link.as_os_str().as_bytes())
             {
                 ways.entry(number).or_insert(Way::File(path));
             }
         }
     }
+    unseen.tell();
     ways
+}
+
+/// What there is and cannot be looked at.
+#[derive(Default)]
+struct Unseen {
+    count: u64,
+    first: Option<(String, io::Error)>,
+}
+
+impl Unseen {
+    /// What was found at a path; none if it has gone, or cannot be looked at, which is counted.
+    fn or<T>(&mut self, path: &str, found: io::Result<T>) -> Option<T> {
+        let error = match found {
+            Ok(found) => return Some(found),
+            Err(error) => error,
+        };
+        if error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(libc::ESRCH) {
+            self.count += 1;
+            self.first.get_or_insert((path.to_owned(), error));
+        }
+        None
+    }
+
+    fn tell(&self) {
+        if let Some((path, error)) = &self.first {
+            crate::notice!(
+                "network namespaces are looked for, and {} cannot be looked at ({path}: {error}): one that only these lead to is not found",
+                count(self.count, "place")
+            );
+        }
+    }
 }
 
 /// The number in the name that the kernel gives a network namespace: `net:[4026531840]`.
 fn number(name: &[u8]) -> Option<u32> {
     let number = name.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
-    str::from_utf8(number).ok()?.parse().ok()
+    number.iter().all(u8::is_ascii_digit).then(|| String::from_utf8_lossy(number))?.parse().ok()
 }
 
 /// What the calling thread's namespace counts.
-pub(super) fn here() -> Option<Counters> {
-    parse(&fs::read_to_string(OWN_NETSTAT).ok()?)
+///
+/// # Errors
+/// If that cannot be read.
+pub(super) fn here() -> io::Result<Counters> {
+    counted(&fs::read_to_string(OWN_NETSTAT)?)
+}
+
+fn counted(netstat: &str) -> io::Result<Counters> {
+    parse(netstat).ok_or_else(|| io::Error::other("the kernel's counters are not what they are known to be"))
 }
 
 /// The counters in /proc/net/netstat: a line of names, then one of figures.
@@ -249,8 +310,8 @@ mod tests {
         let way = |fd: i32, inode| Way::Listener { pid: std::process::id(), fd: fd.cast_unsigned(), inode };
         let inode = |fd: i32| fs::metadata(format!("/proc/self/fd/{fd}")).unwrap().ino();
         let (listening, connected) = (listener.as_raw_fd(), stream.as_raw_fd());
-        assert!(Netns::by(number, way(connected, inode(connected))).is_none());
-        assert!(Netns::by(number, way(listening, inode(connected))).is_none());
+        assert!(Netns::by(number, way(connected, inode(connected))).is_err());
+        assert!(Netns::by(number, way(listening, inode(connected))).is_err());
         match way(listening, inode(listening)).open() {
             Ok(namespace) => assert_eq!(namespace.metadata().unwrap().ino(), u64::from(number)),
             // Only root may ask.
@@ -263,12 +324,12 @@ mod tests {
     fn this_thread_has_a_namespace_with_counters() {
         let number = u32::try_from(fs::metadata("/proc/self/ns/net").unwrap().ino()).unwrap();
         let here = Netns::by(number, Way::Member(std::process::id())).unwrap();
-        assert!(here.counters().is_some() && here.setting("net.core.somaxconn").is_some());
-        assert!(Netns::by(number + 1, Way::Member(std::process::id())).is_none());
+        assert!(here.counters().is_ok() && here.setting("net.core.somaxconn").is_ok());
+        assert!(Netns::by(number + 1, Way::Member(std::process::id())).is_err());
         assert!(ways().contains_key(&number));
         let held = File::open("/proc/self/ns/net").unwrap();
         let by_file = Way::File(format!("/proc/self/fd/{}", held.as_raw_fd()).into());
         assert!(by_file.open().is_ok() && Way::File("/dev/zero".into()).open().is_err());
-        assert!(super::here().is_some());
+        assert!(super::here().is_ok());
     }
 }

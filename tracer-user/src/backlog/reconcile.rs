@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     time::{Duration, Instant},
 };
 
@@ -20,22 +21,31 @@ pub struct Balance {
     pub seen: u64,
     /// The same for the namespace's other listeners.
     pub elsewhere: u64,
-    /// What the kernel counted; none where the namespace cannot be looked into.
-    pub kernel: Option<Counters>,
+    /// What the kernel counted, or why that cannot be read.
+    pub kernel: Result<Counters, String>,
 }
 
 impl Balance {
+    /// What the kernel counted, if it can be read.
+    pub fn kernel(&self) -> Option<&Counters> {
+        self.kernel.as_ref().ok()
+    }
+
     /// What the kernel counted beyond what was seen; negative if less.
     pub fn difference(&self) -> Option<i64> {
         let seen = self.seen + self.elsewhere;
-        self.kernel.map(|kernel| kernel.overflows.cast_signed().wrapping_sub(seen.cast_signed()))
+        self.kernel().map(|kernel| kernel.overflows.cast_signed().wrapping_sub(seen.cast_signed()))
     }
 
     /// The difference explained, or why there is none.
     pub fn explanation(&self) -> String {
-        let Some(kernel) = self.kernel else {
-            return "no process here lets this network namespace be looked into, so nothing can be compared"
-                .to_owned();
+        let kernel = match &self.kernel {
+            Ok(kernel) => kernel,
+            Err(reason) => {
+                return format!(
+                    "this network namespace cannot be looked into ({reason}), so nothing can be compared"
+                );
+            }
         };
         let mut text = match self.difference().unwrap_or(0) {
             0 => "the kernel's own count of overflows is the same".to_owned(),
@@ -67,11 +77,14 @@ impl Balance {
 /// The kernel's counters of each namespace as they were when it was seen first.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    namespaces: HashMap<u32, Option<Account>>,
+    namespaces: HashMap<u32, Result<Account, String>>,
     /// Ways to namespaces to which no listener's owner leads any more, and when they were looked for.
     ways: HashMap<u32, Way>,
     looked: Option<Instant>,
 }
+
+/// Why a namespace cannot be looked into to which nothing leads.
+const NO_WAY: &str = "no process, mount or descriptor leads there";
 
 /// How often it is looked for them.
 const LOOKED: Duration = Duration::from_secs(5);
@@ -82,7 +95,7 @@ struct Account {
     before: Counters,
     /// What had been seen when the counters were read.
     seen_before: u64,
-    somaxconn: Option<u32>,
+    somaxconn: Result<u32, String>,
 }
 
 impl Books {
@@ -90,14 +103,17 @@ impl Books {
     /// counters are read again until they stand still meanwhile.
     pub fn open(&mut self, netns: u32, inode: u64, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
         const TRIES: usize = 5;
-        if matches!(self.namespaces.get(&netns), Some(Some(_))) {
+        if matches!(self.namespaces.get(&netns), Some(Ok(_))) {
             return;
         }
-        let found = holder.and_then(|holder| Netns::of(netns, holder, inode));
-        let found = found.or_else(|| self.other_way(netns));
-        let account = || {
+        let found = match holder.map(|holder| Netns::of(netns, holder, inode)) {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(reason)) => self.other_way(netns).unwrap_or(Err(reason)),
+            None => self.other_way(netns).unwrap_or_else(|| Err(io::Error::other(NO_WAY))),
+        };
+        let account = || -> io::Result<Account> {
             let netns = found?;
-            let somaxconn = netns.setting("net.core.somaxconn");
+            let somaxconn = netns.setting("net.core.somaxconn").map_err(|error| error.to_string());
             let (mut seen_before, mut before) = (seen(), netns.counters()?);
             for _ in 0..TRIES {
                 let (seen_now, now) = (seen(), netns.counters()?);
@@ -106,28 +122,32 @@ impl Books {
                 }
                 (seen_before, before) = (seen_now, now);
             }
-            Some(Account { netns, before, seen_before, somaxconn })
+            Ok(Account { netns, before, seen_before, somaxconn })
         };
-        let account = account();
+        let account = account().map_err(|error| error.to_string());
         self.namespaces.insert(netns, account);
     }
 
-    /// Another way to a namespace, if there is one.
-    fn other_way(&mut self, netns: u32) -> Option<Netns> {
+    /// Another way to a namespace, if there is one, and what is wrong with it.
+    fn other_way(&mut self, netns: u32) -> Option<io::Result<Netns>> {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKED) {
             (self.ways, self.looked) = (ways(), Some(Instant::now()));
         }
-        Netns::by(netns, self.ways.get(&netns)?.clone())
+        Some(Netns::by(netns, self.ways.get(&netns)?.clone()))
     }
 
     /// A namespace, if it could be opened.
     pub fn netns(&self, netns: u32) -> Option<&Netns> {
-        Some(&self.namespaces.get(&netns)?.as_ref()?.netns)
+        Some(&self.account(netns)?.netns)
     }
 
     /// A namespace's net.core.somaxconn when it was seen first.
     pub fn somaxconn(&self, netns: u32) -> Option<u32> {
-        self.namespaces.get(&netns)?.as_ref()?.somaxconn
+        self.account(netns)?.somaxconn.as_ref().ok().copied()
+    }
+
+    fn account(&self, netns: u32) -> Option<&Account> {
+        self.namespaces.get(&netns)?.as_ref().ok()
     }
 
     /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told; `forgotten` is what was seen at
@@ -147,12 +167,22 @@ impl Books {
         }
         let told = sums.into_iter().filter(|(_, (.., any))| *any);
         told.map(|(netns, (seen, elsewhere, _))| {
-            let now = self.namespaces.get(&netns).and_then(|account| account.as_ref()?.netns.counters());
-            let now = now.or_else(|| self.other_way(netns)?.counters());
-            let account = self.namespaces.get(&netns).and_then(Option::as_ref);
-            let kernel = account.zip(now).map(|(account, now)| now.since(&account.before));
+            let first = match self.namespaces.get(&netns) {
+                Some(Ok(account)) => account.netns.counters().map_err(|error| error.to_string()),
+                Some(Err(reason)) => Err(reason.clone()),
+                None => Err(NO_WAY.to_owned()),
+            };
+            let now = first.or_else(|reason| {
+                let other = self.other_way(netns).ok_or(reason)?;
+                other.and_then(|netns| netns.counters()).map_err(|error| error.to_string())
+            });
+            let kernel = match self.namespaces.get(&netns) {
+                Some(Ok(account)) => now.map(|now| now.since(&account.before)),
+                Some(Err(reason)) => Err(reason.clone()),
+                None => Err(NO_WAY.to_owned()),
+            };
             // What was seen before the counters were read is not in their rise.
-            let before = account.map_or(0, |account| account.seen_before);
+            let before = self.account(netns).map_or(0, |account| account.seen_before);
             let taken = before.min(seen);
             Balance {
                 netns,
@@ -170,7 +200,7 @@ mod tests {
     use super::*;
 
     fn balance(seen: u64, overflows: u64, drops: u64) -> Balance {
-        let kernel = Some(Counters { overflows, drops, ..Counters::default() });
+        let kernel = Ok(Counters { overflows, drops, ..Counters::default() });
         Balance { netns: 1, seen, elsewhere: 0, kernel }
     }
 
@@ -182,7 +212,7 @@ mod tests {
         assert_eq!(more.difference(), Some(2));
         assert!(more.explanation().contains("2 more") && more.explanation().contains("other reasons"));
         assert!(balance(5, 4, 4).explanation().contains("1 fewer"));
-        let closed = Balance { kernel: None, ..balance(5, 0, 0) };
+        let closed = Balance { kernel: Err(NO_WAY.to_owned()), ..balance(5, 0, 0) };
         assert!(closed.difference().is_none() && closed.explanation().contains("looked into"));
     }
 }

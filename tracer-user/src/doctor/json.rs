@@ -66,7 +66,7 @@ struct Process<'a> {
     comm: &'a str,
     workers: usize,
     listeners: Option<&'a [String]>,
-    other_network_namespace: bool,
+    other_network_namespace: Option<bool>,
 }
 
 /// The report as one line.

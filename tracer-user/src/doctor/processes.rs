@@ -7,10 +7,13 @@ use std::{
     path::Path,
 };
 
-use procfs::process::{Process, Stat, all_processes};
+use procfs::{
+    ProcError, ProcResult,
+    process::{Process, Stat},
+};
 use tracer_ebpf::{FAMILY_UNIX, HeldSocket, tcp_state};
 
-use crate::{ledger::address, load::held_sockets};
+use crate::{failure::Failure, ledger::address, load::held_sockets, processes, words::count};
 
 /// A master process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,34 +26,39 @@ pub struct Master {
     pub workers: usize,
     /// Where it listens; none where this process may not look.
     pub listeners: Option<Vec<String>>,
-    /// Whether it lives in another network namespace than this process, with settings of its own.
-    pub is_elsewhere: bool,
+    /// Whether it lives in another network namespace than this process, with settings of its own; none where this process may not look.
+    pub is_elsewhere: Option<bool>,
 }
 
 /// Every master of this host.
 pub fn masters() -> Vec<Master> {
-    let processes = match all_processes() {
-        Ok(processes) => processes,
+    let pids = match processes::pids() {
+        Ok(pids) => pids,
         Err(error) => {
             crate::notice!("nginx and php-fpm are not looked for: /proc cannot be read ({error})");
             return Vec::new();
         }
     };
-    let ours: Vec<(Process, Stat)> = processes
-        .flatten()
-        .filter_map(|process| process.stat().ok().map(|stat| (process, stat)))
+    let mut unseen = Unseen::default();
+    let ours: Vec<(Process, Stat)> = pids
+        .into_iter()
+        .filter_map(|pid| unseen.or(look(pid)))
         // Whoever has ended and waits to be reaped serves nobody.
         .filter(|(_, stat)| stat.state != 'Z' && (stat.comm == "nginx" || stat.comm.starts_with("php-fpm")))
         .collect();
     let is_ours = |pid: i32, comm: &str| ours.iter().any(|(_, stat)| stat.pid == pid && stat.comm == comm);
-    let here = Process::myself().ok().and_then(|me| network(&me));
+    let here = unseen.or(Process::myself().and_then(|me| network(&me)));
+    unseen.tell();
     let masters: Vec<&(Process, Stat)> =
         ours.iter().filter(|(_, stat)| !is_ours(stat.ppid, &stat.comm)).collect();
     if masters.is_empty() {
         return Vec::new();
     }
     let listeners = listeners(masters.iter().map(|(_, stat)| stat.pid));
-    let of = |pid: i32| listeners.as_ref().map(|all| all.get(&pid).into_iter().flatten().cloned().collect());
+    let of = |pid: i32| {
+        let all = listeners.as_ref()?;
+        Some(all.get(&pid).map_or_else(Vec::new, |its| its.iter().cloned().collect()))
+    };
     masters
         .into_iter()
         .map(|(process, stat)| Master {
@@ -58,24 +66,72 @@ pub fn masters() -> Vec<Master> {
             comm: stat.comm.clone(),
             workers: ours.iter().filter(|(child, of)| of.ppid == stat.pid && is_worker(child)).count(),
             listeners: of(stat.pid),
-            is_elsewhere: here.is_some() && network(process).is_some_and(|there| Some(there) != here),
+            is_elsewhere: match (here, network(process)) {
+                (Some(here), Ok(there)) => Some(here != there),
+                _ => None,
+            },
         })
         .collect()
 }
 
-/// nginx's cache manager and loader serve nobody.
-fn is_worker(process: &Process) -> bool {
-    let title = process.cmdline().unwrap_or_default().join(" ");
-    !title.contains("cache manager process") && !title.contains("cache loader process")
+/// Processes that are there and cannot be looked at.
+#[derive(Default)]
+struct Unseen {
+    count: u64,
+    first: Option<ProcError>,
 }
 
-fn network(process: &Process) -> Option<u64> {
-    Some(process.namespaces().ok()?.0.get(&OsString::from("net"))?.identifier)
+impl Unseen {
+    /// What was found at a process; none if it has gone, or cannot be looked at, which is counted.
+    fn or<T>(&mut self, found: ProcResult<T>) -> Option<T> {
+        processes::still(found).unwrap_or_else(|error| {
+            self.count += 1;
+            self.first.get_or_insert(error);
+            None
+        })
+    }
+
+    fn tell(&self) {
+        if let Some(error) = &self.first {
+            crate::notice!(
+                "{} cannot be looked at ({error}): whether nginx and php-fpm are among them is not known",
+                count(self.count, "process")
+            );
+        }
+    }
+}
+
+fn look(pid: i32) -> ProcResult<(Process, Stat)> {
+    let process = Process::new(pid)?;
+    let stat = process.stat()?;
+    Ok((process, stat))
+}
+
+/// nginx's cache manager and loader serve nobody, and who has gone does not either.
+fn is_worker(process: &Process) -> bool {
+    process.cmdline().is_ok_and(|title| {
+        let title = title.join(" ");
+        !title.contains("cache manager process") && !title.contains("cache loader process")
+    })
+}
+
+fn network(process: &Process) -> ProcResult<u64> {
+    let namespaces = process.namespaces()?;
+    let network = namespaces.0.get(&OsString::from("net")).ok_or(ProcError::NotFound(None))?;
+    Ok(network.identifier)
 }
 
 /// Where these processes listen; none where this process may not ask.
 fn listeners<'a>(pids: impl Iterator<Item = i32> + 'a) -> Option<HashMap<i32, BTreeSet<String>>> {
-    let held = held_sockets(pids.map(i32::cast_unsigned)).ok()?;
+    let held = match held_sockets(pids.map(i32::cast_unsigned)) {
+        Ok(held) => held,
+        // Nothing is traced here, and why is told anyway.
+        Err(Failure::CannotTrace(_)) => return None,
+        Err(error) => {
+            crate::notice!("where nginx and php-fpm listen is not known: {error}");
+            return None;
+        }
+    };
     let mut listeners: HashMap<i32, BTreeSet<String>> = HashMap::new();
     for (pid, name) in held.iter().filter_map(|socket| Some((socket.tgid.cast_signed(), name(socket)?))) {
         listeners.entry(pid).or_default().insert(name);

@@ -201,9 +201,11 @@ fn master_row(master: &Master) -> Vec<String> {
         Some([]) => "listens nowhere".to_owned(),
         Some(listeners) => format!("listens on {}", listeners.join(", ")),
     };
-    if *is_elsewhere {
-        listens += " (in another network namespace, which has settings of its own)";
-    }
+    listens += match is_elsewhere {
+        Some(true) => " (in another network namespace, which has settings of its own)",
+        Some(false) => "",
+        None => " (in which network namespace may not be seen)",
+    };
     vec![
         printable(comm).into_owned(),
         format!("master {pid}"),
@@ -234,7 +236,7 @@ mod tests {
             comm: "php-fpm\u{1b}[2J".to_owned(),
             workers: 1,
             listeners: Some(vec!["/run/a.sock".to_owned()]),
-            is_elsewhere: true,
+            is_elsewhere: Some(true),
         };
         Report { host, sight, standings, settings: Vec::new(), masters: vec![master] }
     }

@@ -110,7 +110,12 @@ impl Backlog {
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
     pub fn start(comm: [u8; COMM_LEN], trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
         let (kernel, layout) = prepare()?;
-        let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_else(|error| {
+            crate::notice!(
+                "/proc/kallsyms cannot be read ({error}): what only the kernel's addresses tell is not seen"
+            );
+            String::new()
+        });
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
         let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..places(&symbols) };
         let filters = Filters {

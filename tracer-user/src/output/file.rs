@@ -128,8 +128,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let (beside, mut file) = beside(path, name).with_context(|| format!("{shown} cannot be made"))?;
     let written = file.write_all(bytes).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
-        // The error before says more than this one could.
-        let _ = fs::remove_file(&beside);
+        if let Err(error) = fs::remove_file(&beside) {
+            crate::notice!("{} is left behind: {error}", beside.display());
+        }
         return Err(error).with_context(|| format!("{shown} cannot be written"));
     }
     Ok(())

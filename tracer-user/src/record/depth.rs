@@ -24,7 +24,7 @@ use nix::{
     },
 };
 
-use crate::{budget, clock::monotonic_ns, stream::Depth, verdict::Upstream};
+use crate::{budget, clock::monotonic_ns, processes, stream::Depth, verdict::Upstream};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -77,8 +77,14 @@ fn address(upstream: &Upstream) -> Option<SocketAddr> {
 #[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
 fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
     let (mut members, mut known_at) = (HashMap::new(), None::<Instant>);
-    let mut has_too_many = false;
-    let home = File::open("/proc/thread-self/ns/net");
+    let (mut has_too_many, mut has_failed) = (false, false);
+    let home = match File::open("/proc/thread-self/ns/net") {
+        Ok(home) => home,
+        Err(error) => {
+            crate::notice!("how full accept queues are is not recorded: {error}");
+            return;
+        }
+    };
     // Nobody else has it any more once the other side is dropped.
     while Arc::strong_count(&watched) > 1 {
         thread::sleep(PERIOD);
@@ -87,15 +93,28 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
             continue;
         }
         if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
-            (members, known_at) = (self::members(), Some(Instant::now()));
+            (members, known_at) = (self::members(&mut has_failed), Some(Instant::now()));
         }
         let mut looks = 0;
         for (number, pid) in &members {
-            // A namespace that cannot be entered has listeners that are not seen; of one whose process has gone, another is found soon.
-            let Ok(listeners) = namespace(*number, *pid).and_then(|namespace| listeners(&namespace)) else {
-                continue;
+            let seen = match namespace(*number, *pid) {
+                Ok(Some(namespace)) => listeners(&namespace),
+                // Its process has gone: another is found soon.
+                Ok(None) => continue,
+                Err(error) => Err(error),
             };
-            for Listener { address, depth, limit } in listeners {
+            let there = match seen {
+                Ok(listeners) => listeners,
+                Err(error) => {
+                    if !std::mem::replace(&mut has_failed, true) {
+                        crate::notice!(
+                            "how full accept queues are in network namespace {number}, for one, is not recorded: {error}"
+                        );
+                    }
+                    continue;
+                }
+            };
+            for Listener { address, depth, limit } in there {
                 if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
                     continue;
                 }
@@ -116,9 +135,7 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
             );
         }
         // The last one is not to live for as long as this thread.
-        if let Ok(home) = &home
-            && let Err(error) = setns(home, CloneFlags::CLONE_NEWNET)
-        {
+        if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
             crate::notice!("how full accept queues are is not recorded any more: {error}");
             return;
         }
@@ -131,27 +148,42 @@ fn is_at(listener: SocketAddr, upstream: SocketAddr) -> bool {
     listener.port() == upstream.port() && (listener.ip() == upstream.ip() || is_any)
 }
 
-/// A process's network namespace, if it is the one of this number. It is opened for the moment: held open, it would live on.
-fn namespace(number: u64, pid: i32) -> io::Result<File> {
-    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
-    if namespace.metadata()?.ino() == number {
-        Ok(namespace)
-    } else {
-        Err(io::Error::other("the process lives in another network namespace"))
+/// A process's network namespace; none if the process has gone, or lives elsewhere than in that of this number. It is opened for the
+/// moment: held open, it would live on.
+fn namespace(number: u64, pid: i32) -> io::Result<Option<File>> {
+    match File::open(format!("/proc/{pid}/ns/net")) {
+        Ok(namespace) => Ok((namespace.metadata()?.ino() == number).then_some(namespace)),
+        Err(error) if has_gone(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
+fn has_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// Every network namespace that a process lives in, by its number, with one such process.
-fn members() -> HashMap<u64, i32> {
+fn members(has_failed: &mut bool) -> HashMap<u64, i32> {
     let mut members = HashMap::new();
-    let processes = procfs::process::all_processes().inspect_err(|error| {
+    let pids = processes::pids().unwrap_or_else(|error| {
         crate::notice!("how full accept queues are is not recorded: /proc cannot be read ({error})");
+        Vec::new()
     });
-    // Who has gone meanwhile lives in none.
-    for process in processes.into_iter().flatten().flatten() {
-        if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid)) {
-            members.entry(namespace.ino()).or_insert(process.pid);
+    let mut unseen = None;
+    for pid in pids {
+        match fs::metadata(format!("/proc/{pid}/ns/net")) {
+            Ok(namespace) => {
+                members.entry(namespace.ino()).or_insert(pid);
+            }
+            // Who has gone meanwhile lives in none.
+            Err(error) if has_gone(&error) => {}
+            Err(error) => unseen = unseen.or(Some((pid, error))),
         }
+    }
+    if let Some((pid, error)) = unseen.filter(|_| !std::mem::replace(has_failed, true)) {
+        crate::notice!(
+            "where process {pid}, for one, lives is not seen ({error}): how full accept queues are there may not be recorded"
+        );
     }
     members
 }

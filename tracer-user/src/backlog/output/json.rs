@@ -250,8 +250,8 @@ impl<W: Write> Output for Json<W> {
                 netns: balance.netns,
                 seen: balance.seen,
                 elsewhere: balance.elsewhere,
-                listen_overflows: balance.kernel.map(|kernel| kernel.overflows),
-                listen_drops: balance.kernel.map(|kernel| kernel.drops),
+                listen_overflows: balance.kernel().map(|kernel| kernel.overflows),
+                listen_drops: balance.kernel().map(|kernel| kernel.drops),
                 difference: balance.difference(),
                 explanation: balance.explanation(),
             })?;

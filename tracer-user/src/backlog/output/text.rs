@@ -259,7 +259,7 @@ impl<W: Write> Output for Text<W> {
                 Some(0) => AnsiColor::Green.on_default(),
                 _ => AnsiColor::Yellow.on_default(),
             };
-            let kernel = balance.kernel.map_or_else(
+            let kernel = balance.kernel().map_or_else(
                 || "unknown".to_owned(),
                 |kernel| format!("{} overflows, {} drops", kernel.overflows, kernel.drops),
             );

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Check, Scene};
-use crate::{backlog::Queue, verdict::Upstream};
+use crate::{
+    backlog::{Queue, netns::Netns},
+    verdict::Upstream,
+};
 
 /// Checks the settings of each network namespace in which a TCP listener is told.
 pub(super) fn checks(scene: &Scene<'_>) -> Vec<Check> {
@@ -13,13 +16,25 @@ pub(super) fn checks(scene: &Scene<'_>) -> Vec<Check> {
     for number in namespaces {
         let Some(netns) = scene.books.netns(number) else { continue };
         let there: Vec<&Queue> = scene.told.iter().filter(|queue| queue.netns == number).collect();
-        checks.extend(netns.setting("net.core.somaxconn").map(|value| somaxconn(value, &there)));
+        checks.push(check(netns, "net.core.somaxconn", |value| somaxconn(value, &there)));
         if tcp().any(|queue| queue.netns == number) {
-            checks.extend(netns.setting("net.ipv4.tcp_abort_on_overflow").map(abort_on_overflow));
-            checks.extend(netns.setting("net.ipv4.tcp_syncookies").map(|value| syncookies(value, &there)));
+            checks.push(check(netns, "net.ipv4.tcp_abort_on_overflow", abort_on_overflow));
+            checks.push(check(netns, "net.ipv4.tcp_syncookies", |value| syncookies(value, &there)));
         }
     }
     checks
+}
+
+/// What a setting comes to, or that it cannot be read.
+fn check(netns: &Netns, name: &str, of: impl FnOnce(u32) -> Check) -> Check {
+    netns.setting(name).map_or_else(
+        |error| Check {
+            claim: format!("{name} changes nothing for these listeners"),
+            holds: None,
+            figures: format!("it cannot be read there: {error}"),
+        },
+        of,
+    )
 }
 
 fn somaxconn(value: u32, queues: &[&Queue]) -> Check {
