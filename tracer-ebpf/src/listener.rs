@@ -171,15 +171,19 @@ fn at(key: &ListenerKey) -> Option<Listener> {
 /// The listener at an address or, in its namespace, on all addresses.
 #[inline(always)]
 fn at_or_on_all(key: &mut ListenerKey) -> Option<Listener> {
-    at(key)
-        .or_else(|| {
-            key.addr = ANY4;
-            at(key)
-        })
-        .or_else(|| {
-            kernel::unspecify(&mut key.addr);
-            at(key)
-        })
+    // No closures: each would be a function of its own, with a stack that counts.
+    for step in 0..3 {
+        match step {
+            0 => {}
+            1 => key.addr = ANY4,
+            _ => kernel::unspecify(&mut key.addr),
+        }
+        let found = at(key);
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
 }
 
 /// The listener that answers `sk`'s SYN to `upstream`, and whether it is in another network namespace or behind address

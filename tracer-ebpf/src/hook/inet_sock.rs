@@ -32,7 +32,7 @@ in_copies! {
 fn changes(sk: u64, old_state: u8, new_state: u8) {
     match (old_state, new_state) {
         (CLOSE, SYN_SENT) => connects(sk),
-        (SYN_SENT, ESTABLISHED) => nginx_end::established(sk),
+        (SYN_SENT, ESTABLISHED) => established(sk),
         (SYN_RECV, ESTABLISHED) => accepts(sk),
         (CLOSE, LISTEN) => listens(sk),
         (LISTEN, CLOSE) => listens_no_more(sk),
@@ -44,11 +44,17 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
     }
 }
 
-// Functions of their own, since each has a stack of its own then: in one, a stack has no room for what all of them need.
+// Functions of their own, since each has a stack of its own then: one for all has no room for what they need. None calls another: before
+// 6.13 the stacks of a chain of calls count together.
 
 #[inline(never)]
 fn connects(sk: u64) {
     nginx_end::connects(sk);
+}
+
+#[inline(never)]
+fn established(sk: u64) {
+    nginx_end::established(sk);
 }
 
 #[inline(never)]
@@ -66,25 +72,45 @@ fn listens_no_more(sk: u64) {
     listener::remove(sk);
 }
 
-/// An end of somebody's connection ended: by its process, a reset or a timeout.
 #[inline(never)]
+fn settles() {
+    transfer::settle();
+}
+
+#[inline(never)]
+fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
+    nginx_end::ended(sk, remote_port, old_state, new_state)
+}
+
+#[inline(never)]
+fn worker_ended(sk: u64, old_state: u8, new_state: u8) -> bool {
+    worker_end::ended(sk, old_state, new_state)
+}
+
+#[inline(never)]
+fn closed(sk: u64, old_state: u8) {
+    aftermath::closed(sk, old_state);
+}
+
+/// An end of somebody's connection ended: by its process, a reset or a timeout.
+#[inline(always)]
 fn ended(sk: u64, old_state: u8, new_state: u8) {
     // A closing process is out of its sends.
     if transfer::may_miss_sends() && kernel::is_owned(sk) && read::<u32>(sk, layout!(sk_err)) == 0 {
-        transfer::settle();
+        settles();
     }
     let (remote_port, local_port) = kernel::ports(sk);
-    if nginx_end::ended(sk, remote_port, old_state, new_state) {
+    if nginx_ended(sk, remote_port, old_state, new_state) {
         return;
     }
     if port_is_watched(if local_port != 0 { local_port } else { kernel::lasting_local_port(sk) })
-        && worker_end::ended(sk, old_state, new_state)
+        && worker_ended(sk, old_state, new_state)
     {
         return;
     }
     // With an error it was the network that closed it, not this thread.
     if (aftermath::is_awaited() || word::is_any()) && read::<u32>(sk, layout!(sk_err)) == 0 {
         word::forget();
-        aftermath::closed(sk, old_state);
+        closed(sk, old_state);
     }
 }

@@ -177,8 +177,9 @@ impl Netns {
     }
 }
 
-/// A way to each network namespace that has a process, a mount or a descriptor, by the namespace's number.
-pub(super) fn ways() -> HashMap<u32, Way> {
+/// A way to each network namespace that has a process, a mount or a descriptor, by the namespace's number; and what could
+/// not be looked at for that, in words.
+pub(super) fn ways() -> (HashMap<u32, Way>, Option<String>) {
     let mut ways = HashMap::new();
     let mut unseen = Unseen::default();
     let pids = unseen.or("/proc", processes::pids()).unwrap_or_else(Vec::new);
@@ -208,8 +209,7 @@ pub(super) fn ways() -> HashMap<u32, Way> {
             }
         }
     }
-    unseen.tell();
-    ways
+    (ways, unseen.words())
 }
 
 /// What there is and cannot be looked at.
@@ -233,13 +233,13 @@ impl Unseen {
         None
     }
 
-    fn tell(&self) {
-        if let Some((path, error)) = &self.first {
-            crate::notice!(
-                "network namespaces are looked for, and {} cannot be looked at ({path}: {error}): one that only these lead to is not found",
-                count(self.count, "place")
-            );
-        }
+    /// In words; none if all was seen.
+    fn words(&self) -> Option<String> {
+        let (path, error) = self.first.as_ref()?;
+        Some(format!(
+            "network namespaces are looked for, and {} cannot be looked at ({path}: {error}): one that only these lead to is not found",
+            count(self.count, "place")
+        ))
     }
 }
 
@@ -326,7 +326,9 @@ mod tests {
         let here = Netns::by(number, Way::Member(std::process::id())).unwrap();
         assert!(here.counters().is_ok() && here.setting("net.core.somaxconn").is_ok());
         assert!(Netns::by(number + 1, Way::Member(std::process::id())).is_err());
-        assert!(ways().contains_key(&number));
+        let (ways, unseen) = ways();
+        assert!(ways.contains_key(&number));
+        assert!(unseen.is_none_or(|unseen| unseen.contains("cannot be looked at")));
         let held = File::open("/proc/self/ns/net").unwrap();
         let by_file = Way::File(format!("/proc/self/fd/{}", held.as_raw_fd()).into());
         assert!(by_file.open().is_ok() && Way::File("/dev/zero".into()).open().is_err());

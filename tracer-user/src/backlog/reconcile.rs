@@ -81,6 +81,8 @@ pub(super) struct Books {
     /// Ways to namespaces to which no listener's owner leads any more, and when they were looked for.
     ways: HashMap<u32, Way>,
     looked: Option<Instant>,
+    /// Whether it was told that not all could be looked at.
+    has_complained: bool,
 }
 
 /// Why a namespace cannot be looked into to which nothing leads.
@@ -131,7 +133,11 @@ impl Books {
     /// Another way to a namespace, if there is one, and what is wrong with it.
     fn other_way(&mut self, netns: u32) -> Option<io::Result<Netns>> {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKED) {
-            (self.ways, self.looked) = (ways(), Some(Instant::now()));
+            let (ways, unseen) = ways();
+            if let Some(unseen) = unseen.filter(|_| !std::mem::replace(&mut self.has_complained, true)) {
+                crate::notice!("{unseen}");
+            }
+            (self.ways, self.looked) = (ways, Some(Instant::now()));
         }
         Some(Netns::by(netns, self.ways.get(&netns)?.clone()))
     }

@@ -14,7 +14,14 @@ pub(super) fn checks(scene: &Scene<'_>) -> Vec<Check> {
     let namespaces: BTreeSet<u32> = scene.told.iter().map(|queue| queue.netns).collect();
     let mut checks = Vec::new();
     for number in namespaces {
-        let Some(netns) = scene.books.netns(number) else { continue };
+        let Some(netns) = scene.books.netns(number) else {
+            checks.push(Check {
+                claim: format!("the settings of network namespace {number} change nothing for its listeners"),
+                holds: None,
+                figures: "it cannot be looked into; why is told with the kernel's own count".to_owned(),
+            });
+            continue;
+        };
         let there: Vec<&Queue> = scene.told.iter().filter(|queue| queue.netns == number).collect();
         checks.push(check(netns, "net.core.somaxconn", |value| somaxconn(value, &there)));
         if tcp().any(|queue| queue.netns == number) {
