@@ -179,7 +179,7 @@ impl Ledger {
             joined.said.push(said);
             return None;
         }
-        self.words.put(said).map(Whole::Said)
+        self.words.put(said).map(|said| Whole::Said(Box::new(said)))
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
@@ -211,7 +211,9 @@ impl Ledger {
         });
         let mut whole: Vec<_> = exchanges.collect();
         let words = self.words.overdue(now);
-        whole.extend(words.into_iter().map(|said| (said.ns.saturating_add(PATIENCE_NS), Whole::Said(said))));
+        whole.extend(
+            words.into_iter().map(|said| (said.ns.saturating_add(PATIENCE_NS), Whole::Said(Box::new(said)))),
+        );
         whole.sort_by_key(|(deadline, _)| *deadline);
         whole.into_iter().map(|(_, whole)| whole).collect()
     }

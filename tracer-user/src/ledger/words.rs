@@ -82,7 +82,7 @@ impl Said {
                 _ => ('?', ""),
             };
             match kind {
-                'V' | 's' if subject.is_some() => message += subject.take().unwrap_or_default(),
+                'V' | 's' if subject.is_some() => message.extend(subject.take()),
                 's' if self.is_of_name() => message += resolver_says(self.number),
                 'd' | 'i' | 'l' if !has_number => {
                     has_number = true;
@@ -156,13 +156,13 @@ fn resolver_says(number: i64) -> &'static str {
 
 /// The words that wait: by when they were said, and the thread.
 #[derive(Debug, Default)]
-pub(super) struct Words(BTreeMap<(u64, u32), Box<Said>>);
+pub(super) struct Words(BTreeMap<(u64, u32), Said>);
 
 impl Words {
     /// One more waits; gives back the one for which there is no room.
-    pub(super) fn put(&mut self, said: Said) -> Option<Box<Said>> {
-        self.0.insert((said.ns, said.thread), Box::new(said));
-        (self.0.len() > MOST_WAITING).then(|| self.0.pop_first().map(|(_, said)| said)).flatten()
+    pub(super) fn put(&mut self, said: Said) -> Option<Said> {
+        self.0.insert((said.ns, said.thread), said);
+        if self.0.len() > MOST_WAITING { self.0.pop_first().map(|(_, said)| said) } else { None }
     }
 
     /// The words about an exchange of `thread` that began at `began_ns`, the last of which was said at `word_ns`.
@@ -179,11 +179,11 @@ impl Words {
             .collect();
         let mut words: Vec<_> = before.into_iter().filter_map(|name| self.0.remove(&name)).collect();
         words.push(last);
-        words.into_iter().map(|said| *said).collect()
+        words
     }
 
     /// Those that have waited for long enough at `now` (ns, monotonic): the oldest first.
-    pub(super) fn overdue(&mut self, now: u64) -> Vec<Box<Said>> {
+    pub(super) fn overdue(&mut self, now: u64) -> Vec<Said> {
         let still_waiting = self.0.split_off(&(now.saturating_sub(PATIENCE_NS), 0));
         std::mem::replace(&mut self.0, still_waiting).into_values().collect()
     }
