@@ -144,7 +144,7 @@ pub static UNIX_UPSTREAMS: HashMap<[u8; PATH_LEN], u64> = HashMap::with_max_entr
 
 /// Connections closed unfinished, by the thread that closed them.
 #[map]
-pub static AWAITING: HashMap<u32, Awaited> = HashMap::with_max_entries(4_096, 0);
+pub static AWAITING: HashMap<u32, Awaited> = HashMap::with_max_entries(1_024, 0);
 
 /// Connections that the network ended and that nginx has not closed yet, by nginx's socket.
 #[map]

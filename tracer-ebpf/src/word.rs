@@ -25,7 +25,7 @@ use crate::{
 
 /// When a thread said the word whose connection it is about to close (ns, monotonic).
 #[map]
-static SAID: HashMap<u32, u64> = HashMap::with_max_entries(4_096, 0);
+static SAID: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
 
 /// How many entries that has: cheap to ask, and nearly always none.
 #[map]
