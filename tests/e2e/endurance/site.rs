@@ -222,7 +222,7 @@ impl Site {
         ensure!(missing <= account.lost()?, "{audit:#}\n{}", account.stderr);
         let expected = serde_json::json!({
             "v": 1, "type": "audit", "logged": count, "explained": count - missing, "unexplained": unexplained,
-            "unlogged": unlogged, "truncated": false, "early": 0, "unaudited": 0,
+            "unlogged": unlogged, "ambiguous": [], "truncated": false, "early": 0, "unaudited": 0, "given_up": 0,
         });
         ensure!(*audit == expected, "{audit:#}\n{}", account.stderr);
         let mut logged = account.verdicts.clone();
