@@ -320,7 +320,7 @@ impl Source {
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
-                Ok(Event::Started(started)) => self.hear(started.task.tgid),
+                Ok(Event::Started(started)) => self.tracer.hear(started.task.tgid),
                 Ok(Event::Record(Record::Word(word))) if !self.is_asked_for(&Said::new(&word)) => {}
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
@@ -337,15 +337,6 @@ impl Source {
     fn is_asked_for(&self, said: &Said) -> bool {
         let matches = |peer: verdict::Upstream| self.wanted.iter().any(|wanted| wanted.matches(&peer));
         self.wanted.is_empty() || said.peer().map_or_else(|| !said.is_of_no_connection(), matches)
-    }
-
-    /// Hears what the binary of this process says from now on, if it is an nginx.
-    fn hear(&mut self, pid: u32) {
-        if let Err(why) = self.tracer.hear(pid) {
-            crate::notice!(
-                "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
-            );
-        }
     }
 
     fn entry(&self, what: What) -> Entry {

@@ -91,11 +91,7 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
         Vec::new()
     });
     for pid in running {
-        if let Err(why) = tracer.hear(pid) {
-            crate::notice!(
-                "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
-            );
-        }
+        tracer.hear(pid);
     }
     give_back_memory();
     scope::greet(args, tracer.listeners());

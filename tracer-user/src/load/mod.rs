@@ -197,14 +197,14 @@ impl Tracer {
         Ok(true)
     }
 
-    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Returns whether that began now.
-    ///
-    /// # Errors
-    /// Why it cannot be heard.
-    pub fn hear(&mut self, pid: u32) -> Result<bool, String> {
-        match &mut self.words {
-            Some(words) => words.hear(&mut self.object, pid, self.believes_all),
-            None => Ok(false),
+    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is told.
+    pub fn hear(&mut self, pid: u32) {
+        if let Some(words) = &mut self.words
+            && let Err(why) = words.hear(&mut self.object, pid, self.believes_all)
+        {
+            crate::notice!(
+                "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
+            );
         }
     }
 

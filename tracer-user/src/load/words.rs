@@ -65,32 +65,32 @@ fn program(object: &mut Ebpf) -> Result<&mut UProbe, String> {
 
 impl Words {
     /// Hears the binary that this process runs, if that is an nginx and not heard already: one that only root may write, or whatever
-    /// it is if `believes_all`. Returns whether that began now.
+    /// it is if `believes_all`.
     ///
     /// # Errors
     /// Why it cannot be heard.
-    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<bool, String> {
+    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
         let program =
             OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
         let program = match program {
             Ok(program) => program,
             // A process that has ended meanwhile says nothing more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(format!("its binary cannot be looked at: {error}")),
         };
         let meta = program.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
         let is_roots = meta.uid() == 0 && meta.mode() & 0o022 == 0;
         if !(is_roots || believes_all) || !self.known.insert((meta.dev(), meta.ino())) {
-            return Ok(false);
+            return Ok(());
         }
         // This very file, whatever the process has become since.
         let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
-        let Some(offset) = offset(&file, meta.len())? else { return Ok(false) };
+        let Some(offset) = offset(&file, meta.len())? else { return Ok(()) };
         self::program(object)?
             .attach(offset, &path, UProbeScope::AllProcesses)
             .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
-        Ok(true)
+        Ok(())
     }
 }
 
