@@ -69,6 +69,23 @@ fn a_users_program_named_nginx_takes_no_place_from_the_real_one_and_is_named() -
     Ok(())
 }
 
+/// Neither his open connection nor what he calls himself is nginx's.
+#[test]
+fn a_users_program_named_nginx_that_holds_a_unix_connection_does_not_slow_the_host() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let nobody = Endpoint::v4(9009);
+    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/refused/", &nobody)).start()?;
+    let fake = Attacker::start(&namespace, Walls::None, "fake_nginx", &["1"])?;
+    let tracer = Tracer::start(&["-v"])?;
+    ensure!(nginx.client().get("/refused/")?.status == 502);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    fake.finish()?;
+    account.is_orderly()?;
+    ensure!(account.summary["system_calls"] == false, "{}", account.stderr);
+    Ok(())
+}
+
 #[test]
 fn whoever_is_asked_for_by_name_is_watched_all_the_same() -> Result<()> {
     let namespace = Namespace::new()?;

@@ -45,6 +45,11 @@ fn each_wrong_response_has_its_cause_unbuffered() -> Result<()> {
 }
 
 #[test]
+fn each_wrong_response_has_its_cause_over_unix_sockets() -> Result<()> {
+    speaks_wrongly(By::Unix, |location| location)
+}
+
+#[test]
 fn fastcgi_to_a_port_of_http_is_the_wrong_protocol() -> Result<()> {
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;

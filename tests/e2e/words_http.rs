@@ -55,6 +55,11 @@ fn each_wrong_response_has_its_cause_unbuffered() -> Result<()> {
 }
 
 #[test]
+fn each_wrong_response_has_its_cause_over_unix_sockets() -> Result<()> {
+    speaks_wrongly(By::Unix, |location| location)
+}
+
+#[test]
 fn a_file_that_nginx_may_not_write_is_its_own_trouble() -> Result<()> {
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;

@@ -50,6 +50,8 @@ mod share;
 #[cfg(target_arch = "bpf")]
 mod signal;
 #[cfg(target_arch = "bpf")]
+mod starts;
+#[cfg(target_arch = "bpf")]
 mod tcp_header;
 #[cfg(target_arch = "bpf")]
 mod tell;

@@ -47,14 +47,19 @@ pub fn is_our_task(task: &Task) -> bool {
 /// Whether the running task is called what ours are, and is not one that was left out.
 #[inline(always)]
 pub fn is_asked_for(task: &Task) -> bool {
+    let pid = filter!(pid);
+    is_named(task)
+        && task.tgid != filter!(own_pid)
+        && (pid == 0 || pid == task.tgid || pid == kernel::current_parent())
+}
+
+/// Whether a task is called what ours are.
+#[inline(always)]
+pub fn is_named(task: &Task) -> bool {
     let name = &kernel::FILTERS.comm;
     // SAFETY: a reference; volatile as in `filter!`.
     let has_name = unsafe { name.as_ptr().read_volatile() } != 0;
-    if has_name && !kernel::is_named(task, name) {
-        return false;
-    }
-    let pid = filter!(pid);
-    task.tgid != filter!(own_pid) && (pid == 0 || pid == task.tgid || pid == kernel::current_parent())
+    !has_name || kernel::is_named(task, name)
 }
 
 /// connect was called on `sk`: the destination is set, the local port and the sequence numbers are not yet.

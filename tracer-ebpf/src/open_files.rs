@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_probe_read_kernel as read_bytes, bpf_seq_write},
 };
-use tracer_ebpf::{Endpoint, FAMILY_UNIX, HeldSocket, PATH_LEN, tcp_state};
+use tracer_ebpf::{Endpoint, FAMILY_UNIX, HeldSocket, PATH_LEN, Task, tcp_state};
 
 use crate::kernel::{self, layout, read};
 
@@ -82,6 +82,14 @@ pub fn is_listener(sk: u64) -> bool {
     read::<u8>(sk, layout!(state)) == tcp_state::LISTEN && (is_tcp() || is_unix())
 }
 
+/// The name of the process that the descriptor belongs to.
+#[inline(always)]
+pub fn holder(socket: &OpenSocket) -> Task {
+    let leader: u64 = read(socket.task, layout!(task_leader));
+    let tgid: u32 = read(leader, layout!(task_tgid));
+    Task { tgid, tid: tgid, comm: read(leader, layout!(task_comm)) }
+}
+
 /// Writes a unix socket's name down.
 #[inline(always)]
 fn name(held: &mut HeldSocket, sk: u64) {
@@ -109,9 +117,8 @@ pub fn emit(ctx: *const TaskFile, socket: &OpenSocket) {
     held.sock = sk;
     held.inode = socket.inode;
     held.fd = socket.fd;
-    let leader: u64 = read(socket.task, layout!(task_leader));
-    held.tgid = read(leader, layout!(task_tgid));
-    held.comm = read(leader, layout!(task_comm));
+    let Task { tgid, comm, .. } = holder(socket);
+    (held.tgid, held.comm) = (tgid, comm);
     held.netns = read(kernel::net(sk), layout!(net_inum));
     held.kind = read(sk, layout!(sk_type));
     held.state = read(sk, layout!(state));

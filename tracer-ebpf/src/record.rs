@@ -244,7 +244,8 @@ pub struct WordOf {
     pub subject: [u8; SUBJECT_LEN],
 }
 
-/// A process whose exchanges are watched runs a new binary: what that says of its upstreams is to be heard, too.
+/// A process whose exchanges are watched runs a new binary, whose word is to be heard, too; or it is told to read its configuration
+/// again, which may name upstreams of another kind.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",

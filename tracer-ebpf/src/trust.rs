@@ -55,12 +55,18 @@ pub fn is_trusted(task: &Task) -> bool {
     is_trusted
 }
 
+/// Whether root runs a task, by its real user.
+#[inline(always)]
+pub fn is_roots(task: u64) -> bool {
+    let cred: u64 = read(task, layout!(task_cred));
+    cred != 0 && read::<u32>(cred, layout!(cred_uid)) == 0
+}
+
 /// Whether root runs the parent, and the child is what the parent forked: whoever else has a parent of root's, init above all, runs
 /// another program.
 #[inline(always)]
 fn is_roots_child(task: u64, parent: u64) -> bool {
-    let cred: u64 = read(parent, layout!(task_cred));
-    if cred == 0 || read::<u32>(cred, layout!(cred_uid)) != 0 {
+    if !is_roots(parent) {
         return false;
     }
     let program = program(task);

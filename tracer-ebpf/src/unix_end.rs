@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
-use tracer_ebpf::{FAMILY_UNIX, MISSING, nginx_flag, tcp_state};
+use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, nginx_flag, tcp_state};
 
 use crate::{
     kernel::{self, layout, read},
@@ -26,6 +26,17 @@ pub const NO_PORT: u16 = 0;
 fn has_path(peer: u64) -> bool {
     let address: u64 = read(peer, layout!(unix_addr));
     address != 0 && read::<u8>(address, layout!(unix_address_name) + 2) != 0
+}
+
+/// Whether this may be a process of ours that is connected to a unix socket's path, which is not watched.
+#[inline(always)]
+pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
+    let is_watched = |attached: &Attached| attached.unix_release != 0 || attached.system_calls != 0;
+    read::<u16>(sk, layout!(family)) == FAMILY_UNIX
+        && !ATTACHED.get(0).is_some_and(is_watched)
+        && nginx_end::is_named(task)
+        && kernel::is_stream(sk)
+        && has_path(read(sk, layout!(unix_peer)))
 }
 
 /// A process of ours sent on a socket without a port that is not watched: userspace learns that unix upstreams are in

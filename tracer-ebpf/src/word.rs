@@ -14,7 +14,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{Header, Kind, SUBJECT_LEN, Started, Task, Word, WordOf};
+use tracer_ebpf::{Header, Kind, SUBJECT_LEN, Task, Word, WordOf};
 
 use crate::{
     kernel,
@@ -305,24 +305,6 @@ pub fn of_close(began_ns: u64) -> u64 {
         count_spoken(u64::MAX);
     }
     ns
-}
-
-/// The running process has begun to run another binary.
-#[inline(always)]
-pub fn started() {
-    let task = kernel::current();
-    if !nginx_end::is_our_task(&task) {
-        return;
-    }
-    let Some(mut entry) = RING.reserve::<Started>(0) else {
-        count!(lost, 1);
-        return;
-    };
-    entry.write(Started {
-        header: Header { kind: Kind::Started as u32, len: size_of::<Started>() as u32 },
-        task,
-    });
-    entry.submit(0);
 }
 
 /// The thread closes or begins something else: what it said last was about a connection that is not watched, or it ends and closes

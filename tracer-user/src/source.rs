@@ -1,12 +1,14 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
+mod configured;
 mod upstreams;
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
+use procfs::process::Process;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::Receiver,
@@ -26,10 +28,12 @@ use crate::{
     load::Tracer,
     record::Depths,
     sample::{self, Look},
+    scope,
     stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
-    trust::Trust,
+    trust::{self, Trust},
     verdict, words,
 };
+use configured::{Answer, Configurations};
 use upstreams::Upstreams;
 
 /// How often the kernel side's counters are looked at while nothing fails.
@@ -61,6 +65,17 @@ impl Missed {
     }
 }
 
+/// How it is known that unix sockets are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnixUse {
+    /// This nginx is configured so.
+    Configured(u32),
+    /// This one held a connection when the tracer started.
+    Connected(u32),
+    /// One has sent on such a connection, or has failed to make one.
+    Seen,
+}
+
 /// Where a live stream comes from.
 pub struct Source {
     tracer: Tracer,
@@ -78,7 +93,16 @@ pub struct Source {
     missed: Missed,
     /// Whether the programs' own counters are to be looked at.
     asks_programs: bool,
+    /// Whether unix sockets are to be watched once it is known that they are in use.
     watches_unix: bool,
+    /// How it is known that they are.
+    unix_use: Option<UnixUse>,
+    /// Says whether they are configured; none where it does not matter, or no more.
+    configurations: Option<Configurations>,
+    /// What those said last, not taken in yet.
+    answer: Option<Answer>,
+    /// Whether it was told that it cannot be known before they are seen in use.
+    has_told_unknown: bool,
     is_verbose: bool,
     started_ns: u64,
     /// Exchanges by upstream as last told, if they are told at all.
@@ -134,6 +158,10 @@ impl Source {
             missed: Missed::default(),
             asks_programs: false,
             watches_unix: args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix),
+            unix_use: None,
+            configurations: None,
+            answer: None,
+            has_told_unknown: false,
             is_verbose,
             started_ns: now,
             upstreams: counts_upstreams.then(Upstreams::default),
@@ -147,7 +175,56 @@ impl Source {
             has_strangers: true,
         };
         source.strangers = source.look_at_strangers();
+        if source.watches_unix && source.tracer.may_trace_system_calls() {
+            source.foresee_unix(args, name)?;
+        }
         Ok(source)
+    }
+
+    /// Watches unix sockets from the start if nginx's configuration or an open connection says that they are in use, and from when a
+    /// configuration says so otherwise. `name` is whose processes are believed only if they are trusted; none where the user has said
+    /// whom to trace.
+    fn foresee_unix(&mut self, args: &Trace, name: Option<&str>) -> Result<(), Failure> {
+        match scope::running(args) {
+            Ok(running) => {
+                let is_believed = |pid: &u32| {
+                    let process = Process::new(pid.cast_signed());
+                    name.is_none_or(|name| process.is_ok_and(|process| trust::is_believed(&process, name)))
+                };
+                let is_ours = |pid: &u32| args.all && args.pid.is_none() || running.contains(pid);
+                let client = self.tracer.unix_clients().find(|pid| is_ours(pid) && is_believed(pid));
+                match client {
+                    Some(pid) => self.unix_use = Some(UnixUse::Connected(pid)),
+                    None => self.learn(configured::of(running)),
+                }
+            }
+            Err(error) => self.tell_unknown(&format!("/proc cannot be listed: {error}")),
+        }
+        if self.unix_use.is_some() {
+            self.watch_unix();
+        } else {
+            let watched = Configurations::watch(args).context("configurations cannot be read later on")?;
+            self.configurations = Some(watched);
+        }
+        Ok(())
+    }
+
+    /// Takes in what configurations say.
+    fn learn(&mut self, answer: Answer) {
+        match answer {
+            Answer::Unix(pid) => self.unix_use = Some(UnixUse::Configured(pid)),
+            Answer::None => {}
+            Answer::Unknown(why) => self.tell_unknown(&why),
+        }
+    }
+
+    /// Says once, to who wants to know, that unix sockets may be in use before that is known.
+    fn tell_unknown(&mut self, why: &str) {
+        if self.is_verbose && !std::mem::replace(&mut self.has_told_unknown, true) {
+            crate::notice!(
+                "whether unix-socket upstreams are in use shows only when one is, for not all is known of what is configured ({why})"
+            );
+        }
     }
 
     /// Looks at those who have nginx's name and are not believed to be nginx, if any have shown since and it is time; returns those to
@@ -215,6 +292,7 @@ impl Source {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
             Some(looks) = self.looks.recv() => self.found.extend(looks),
+            Some(answer) = next(&mut self.configurations) => self.answer = Some(answer),
             _ = self.tick.tick() => self.asks_programs = true,
         }
         Ok(())
@@ -320,8 +398,17 @@ impl Source {
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
-                Ok(Event::Started(started)) => self.tracer.hear(started.task.tgid),
-                Ok(Event::Record(Record::Word(word))) if !self.is_asked_for(&Said::new(&word)) => {}
+                Ok(Event::Started(started)) => self.begins(started.task.tgid),
+                Ok(Event::Record(Record::Word(word))) => {
+                    let said = Said::new(&word);
+                    if !self.is_asked_for(&said) {
+                        continue;
+                    }
+                    if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
+                        self.unix_use.get_or_insert(UnixUse::Seen);
+                    }
+                    return Some(What::Record(Record::Word(word)));
+                }
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
                     crate::notice!("a record was passed over: {error}");
@@ -329,6 +416,14 @@ impl Source {
                     return Some(What::Loss(loss));
                 }
             }
+        }
+    }
+
+    /// A process of ours has begun to run, or is told to read its configuration again.
+    fn begins(&mut self, pid: u32) {
+        self.tracer.hear(pid);
+        if self.configurations.as_ref().is_some_and(|configurations| !configurations.begins(pid)) {
+            self.tell_unknown("more processes begin than can be looked at");
         }
     }
 
@@ -389,7 +484,13 @@ impl Source {
         if let Some(depths) = &self.depths {
             news.extend(depths.found().map(What::Depth));
         }
-        if unix_seen > 0 && self.watch_unix() {
+        if let Some(answer) = self.answer.take() {
+            self.learn(answer);
+        }
+        if unix_seen > 0 {
+            self.unix_use.get_or_insert(UnixUse::Seen);
+        }
+        if self.watch_unix() {
             news.push(What::Sources(self.sources().clone()));
         }
         Ok(news)
@@ -421,18 +522,22 @@ impl Source {
         news.map(|(upstream, exchanges)| What::Upstream(UpstreamCounts { ns, upstream, exchanges })).collect()
     }
 
-    /// Watches unix sockets from when they are seen to be in use. Returns whether that began now. A kernel that refuses is told
+    /// Watches unix sockets from when it is known that they are in use. Returns whether that began now. A kernel that refuses is told
     /// of once, and tracing goes on without.
     fn watch_unix(&mut self) -> bool {
-        if !std::mem::take(&mut self.watches_unix) {
-            return false;
-        }
+        let Some(by) = self.unix_use.filter(|_| std::mem::take(&mut self.watches_unix)) else { return false };
+        self.configurations = None;
         match self.tracer.trace_system_calls() {
             Ok(begins) => {
                 if begins {
+                    let by = match by {
+                        UnixUse::Configured(pid) => format!(", as the configuration of nginx {pid} says"),
+                        UnixUse::Connected(pid) => format!(", to which nginx {pid} is connected"),
+                        UnixUse::Seen => String::new(),
+                    };
                     crate::notice!(
-                        "unix-socket upstreams are in use: watching connect and close, which slows every system \
-                         call of this host a little"
+                        "unix-socket upstreams are in use{by}: watching connect and close, which slows every system call of this \
+                         host a little"
                     );
                 }
                 begins
@@ -442,6 +547,14 @@ impl Source {
                 false
             }
         }
+    }
+}
+
+/// What configurations say next; none, and never, where that does not matter.
+async fn next(configurations: &mut Option<Configurations>) -> Option<Answer> {
+    match configurations {
+        Some(configurations) => configurations.next().await,
+        None => pending().await,
     }
 }
 

@@ -93,12 +93,13 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
     for pid in running {
         tracer.hear(pid);
     }
-    give_back_memory();
     scope::greet(args, tracer.listeners());
-    Source::new(tracer, args, beyond.counts_upstreams, is_verbose)
+    let source = Source::new(tracer, args, beyond.counts_upstreams, is_verbose);
+    give_back_memory();
+    source
 }
 
-/// Gives back what reading the kernel's types took: several times what the tracing takes.
+/// Gives back what reading the kernel's types and configurations took: several times what the tracing takes.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, and works on the allocator only, which takes its own locks.

@@ -2,7 +2,9 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{aftermath, connect_call, copies::in_copies, preemption::Undisturbed, process, unix_end, word};
+use crate::{
+    aftermath, connect_call, copies::in_copies, preemption::Undisturbed, process, starts, unix_end, word,
+};
 
 /// Mark these events among those that copies see ([`crate::copies`]).
 const EXITS: u64 = 1 << 44;
@@ -25,7 +27,7 @@ in_copies! {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn sched_process_exec(_ctx: RawTracePointContext) -> i32 {
     let _undisturbed = Undisturbed::begin();
-    word::started();
+    starts::begins();
     0
 }
 

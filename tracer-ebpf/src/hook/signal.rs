@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{copies::in_copies, signal};
+use crate::{copies::in_copies, signal, starts};
 
 /// Marks this event among those that copies see ([`crate::copies`]).
 const SENT: u64 = 1 << 45;
@@ -12,6 +12,7 @@ in_copies! {
     /// since 2.6.34; called in the sender's context.
     "signal_generate": signal_generate, signal_generate_2, signal_generate_3;
     |ctx| (ctx.arg::<u64>(2), SENT | ctx.arg::<u64>(0)) => {
+        starts::signalled(ctx.arg::<u64>(0) as u32, ctx.arg(2));
         signal::sent(ctx.arg::<u64>(0) as u32, ctx.arg(1), ctx.arg(2), ctx.arg::<u64>(4) as u32)
     }
 }

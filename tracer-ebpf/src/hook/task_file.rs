@@ -3,22 +3,23 @@
 use crate::{
     kernel, listener,
     open_files::{self, TaskFile},
-    unix_listener,
+    unix_end, unix_listener,
 };
 
-/// Called for each descriptor of each process while userspace reads: makes the listeners known, and tells who holds them.
+/// Called for each descriptor of each process while userspace reads: makes the listeners known, and tells who holds them; and who of ours
+/// is connected to a unix socket's path, where those are not watched.
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]
 pub extern "C" fn listeners(ctx: *const TaskFile) -> i32 {
-    if let Some(socket) = open_files::socket(ctx)
-        && open_files::is_listener(socket.sk)
-    {
+    let Some(socket) = open_files::socket(ctx) else { return 0 };
+    let listens = open_files::is_listener(socket.sk);
+    if listens || unix_end::may_be_upstream(&open_files::holder(&socket), socket.sk) {
         open_files::emit(ctx, &socket);
-        if kernel::is_inet(socket.sk) {
-            listener::add(socket.sk);
-        } else {
-            unix_listener::listens(socket.sk);
-        }
+    }
+    if listens && kernel::is_inet(socket.sk) {
+        listener::add(socket.sk);
+    } else if listens {
+        unix_listener::listens(socket.sk);
     }
     0
 }

@@ -275,6 +275,17 @@ pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Sees processes of ours begin.
+///
+/// # Errors
+/// Why the kernel refuses.
+pub(super) fn attach_starts(object: &mut Ebpf) -> Result<(), String> {
+    let started = "sched_process_exec";
+    Attacher::new(object)
+        .attach_one(started, started)
+        .map_err(|error| format!("raw_tp/{started}: {}", refused(&error)))
+}
+
 /// Attaches the hooks on system calls.
 ///
 /// # Errors

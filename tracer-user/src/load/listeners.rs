@@ -1,7 +1,7 @@
 //! Listeners: the kernel side learns those that are older than the tracer, and those that found no room, by being shown them.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     io,
     time::{Duration, Instant},
 };
@@ -13,9 +13,10 @@ use aya::{
 use tracer_ebpf::{
     HeldSocket,
     shown::{BEGUN, DONE, LEFT_OUT},
+    tcp_state,
 };
 
-use super::{open_files, refused};
+use super::{may_be_upstream, open_files, refused};
 
 /// The program that shows the kernel side each listener that it visits.
 const PROGRAM: &str = "listeners";
@@ -48,13 +49,16 @@ pub(super) struct Showing {
     sought: u64,
     begun: u64,
     due: Option<Instant>,
+    /// Who was connected to a unix upstream's path, as far as such are not watched; by process.
+    unix_clients: BTreeSet<u32>,
 }
 
 impl Showing {
     /// Shows the listeners for the first time; returns how many there are as well. Where that cannot be done it is said, and those that are
     /// older than the tracer are taken for left out.
     pub(super) fn begin(object: &mut Ebpf, shown: Array<MapData, u64>) -> anyhow::Result<(Self, usize)> {
-        let mut showing = Self { shown, is_possible: true, sought: 0, begun: 0, due: None };
+        let mut showing =
+            Self { shown, is_possible: true, sought: 0, begun: 0, due: None, unix_clients: BTreeSet::new() };
         if let Err(reason) = load(object) {
             showing.is_possible = false;
             showing.give_up(&reason)?;
@@ -70,7 +74,11 @@ impl Showing {
         let mut listeners = HashSet::new();
         self.shown.set(BEGUN, self.begun, 0)?;
         let result = show(object, |held| {
-            listeners.insert(held.sock);
+            if held.state == tcp_state::LISTEN {
+                listeners.insert(held.sock);
+            } else if held.name().is_some_and(may_be_upstream) {
+                self.unix_clients.insert(held.tgid);
+            }
         });
         match result {
             Ok(()) => self.shown.set(DONE, self.begun, 0)?,
@@ -78,6 +86,11 @@ impl Showing {
         }
         self.due = Some(Instant::now() + (started.elapsed() * SHARE).max(Duration::from_millis(100)));
         Ok(listeners.len())
+    }
+
+    /// The processes that were connected to a path which may be a unix upstream's, where such are not watched.
+    pub(super) fn unix_clients(&self) -> &BTreeSet<u32> {
+        &self.unix_clients
     }
 
     /// Some are not known: from now on nobody takes a listener for absent that is not known.

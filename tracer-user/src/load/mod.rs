@@ -121,8 +121,12 @@ impl Tracer {
         let mut object = load(&mut loader, OBJECT, &kernel)?;
         want(&mut object, scope)?;
         let plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let starts = hooks::attach_starts(&mut object);
+        if let (Err(why), false) = (&starts, scope.words) {
+            crate::notice!("an nginx that begins later is not seen to: {why}");
+        }
         let (words, unheard) = if scope.words {
-            match words::load(&mut object) {
+            match starts.and_then(|()| words::load(&mut object)) {
                 Ok(()) => (Some(Words::default()), None),
                 Err(reason) => (None, Some(reason)),
             }
@@ -173,14 +177,25 @@ impl Tracer {
         Ok(tracer)
     }
 
+    /// Whether unix sockets are watched only once [`Self::trace_system_calls`] is called.
+    pub fn may_trace_system_calls(&self) -> bool {
+        let is_seen = self.plan.sources.has(Fact::UnixSockets) && self.plan.sources.has(Fact::ConnectErrors);
+        !self.traces_system_calls && !is_seen && self.plan.may_trace_system_calls
+    }
+
+    /// The processes of the name that held a connection to a path which may be a unix upstream's when the tracer started, whoever
+    /// runs them; none where such connections are watched anyway.
+    pub fn unix_clients(&self) -> impl Iterator<Item = u32> {
+        self.showing.unix_clients().iter().copied()
+    }
+
     /// Begins to watch unix sockets, if it is not done already. It taxes every system call of the host, so it waits until
-    /// unix upstreams are asked for or seen. Returns whether it began now.
+    /// unix upstreams are asked for, configured or seen. Returns whether it began now.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn trace_system_calls(&mut self) -> Result<bool, Failure> {
-        let is_seen = self.plan.sources.has(Fact::UnixSockets) && self.plan.sources.has(Fact::ConnectErrors);
-        if self.traces_system_calls || is_seen || !self.plan.may_trace_system_calls {
+        if !self.may_trace_system_calls() {
             return Ok(false);
         }
         // First: TCP's own connects are to be taken out of those under way.
@@ -352,6 +367,12 @@ const NO_UPSTREAMS: [&str; 15] = [
     "/var/run/nscd/socket",
     "/var/run/nslcd/socket",
 ];
+
+/// Whether the name that a unix socket was bound to may be an upstream's: a path, but for those at which the C library itself asks.
+fn may_be_upstream(name: &[u8]) -> bool {
+    let path = name.split(|byte| *byte == 0).next().unwrap_or(name);
+    path.first().is_some() && !NO_UPSTREAMS.iter().any(|other| other.as_bytes() == path)
+}
 
 fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {
     let mut wanted: HashMap<_, Endpoint, u32> =

@@ -20,7 +20,7 @@ use aya::{
 };
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
-use super::{hooks::Attacher, refused};
+use super::refused;
 
 /// The function, and the program that hears it.
 const FUNCTION: &str = "ngx_log_error_core";
@@ -49,11 +49,7 @@ pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
     if !Path::new(UPROBES).exists() {
         return Err("this kernel has no uprobes".to_owned());
     }
-    program(object)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
-    let started = "sched_process_exec";
-    Attacher::new(object)
-        .attach_one(started, started)
-        .map_err(|error| format!("raw_tp/{started}: {}", refused(&error)))
+    program(object)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut UProbe, String> {

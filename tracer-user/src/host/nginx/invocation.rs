@@ -7,6 +7,14 @@ use crate::host::Refusal;
 /// What a master calls itself, before its arguments joined by blanks (`ngx_master_process_cycle`, src/os/unix/ngx_process_cycle.c).
 const TITLE: &[u8] = b"nginx: master process ";
 
+/// What each process of nginx's that has a title calls itself.
+const TITLES: &str = "nginx: ";
+
+/// Whether this is the title of one of a master's children: a worker, or a process that looks after a cache.
+pub(super) fn is_childs(title: &str) -> bool {
+    title.starts_with(TITLES) && !title.as_bytes().starts_with(TITLE)
+}
+
 /// The options that have a value, and those that have none (`ngx_get_options`, src/core/nginx.c).
 const VALUED: &[u8] = b"cpges";
 const BARE: &[u8] = b"?hvVtTq";

@@ -5,11 +5,14 @@ mod configuration;
 mod invocation;
 mod lua;
 mod statement;
+mod unix;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use configuration::{Configuration, Directive, Gaps};
 pub(crate) use statement::Fault;
+
+use procfs::process::Process;
 
 use super::{Master, Refusal};
 use compiled::CompiledIn;
@@ -24,6 +27,16 @@ pub(crate) fn configuration(master: &Master) -> Result<Configuration, Refusal> {
     let invocation = Invocation::of(master.command_line())?;
     let main = main_file(master, &compiled, &invocation)?;
     Configuration::read(master.root(), &main, invocation.directives.as_deref())
+}
+
+/// The master behind a process of nginx's: itself, unless it calls itself something else than a master. None if it has gone.
+pub(crate) fn master_of(pid: u32) -> Option<u32> {
+    let process = Process::new(pid.cast_signed()).ok()?;
+    let title = process.cmdline().ok()?.into_iter().next()?;
+    if !invocation::is_childs(&title) {
+        return Some(pid);
+    }
+    Some(process.stat().ok()?.ppid.cast_unsigned())
 }
 
 /// Which file it is: a relative one goes from the prefix (`ngx_process_options`, src/core/nginx.c).
