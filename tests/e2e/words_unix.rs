@@ -90,7 +90,11 @@ fn each_request_that_a_restart_of_php_fpm_cuts_off_is_explained_from_the_first_o
     const REQUESTS: usize = 12;
     let namespace = Namespace::new()?;
     let endpoint = socket(&namespace, "fpm");
-    let set_up = || Fpm::on(&namespace).workers(REQUESTS).listen(endpoint.clone());
+    // Without a timeout, php-fpm's master sends SIGKILL after SIGTERM at once.
+    let set_up = || {
+        let workers = Fpm::on(&namespace).workers(REQUESTS).listen(endpoint.clone());
+        workers.control_timeout(Duration::from_secs(10))
+    };
     let mut fpm = set_up().start()?;
     let nginx = Nginx::on(&namespace).workers(2).location(Location::fpm("/php/", &fpm)).start()?;
     let tracer = Tracer::of(nginx.master())?;

@@ -222,7 +222,8 @@ impl Source {
     fn tell_unknown(&mut self, why: &str) {
         if self.is_verbose && !std::mem::replace(&mut self.has_told_unknown, true) {
             crate::notice!(
-                "whether unix-socket upstreams are in use shows only when one is, for not all is known of what is configured ({why})"
+                "whether nginx uses unix sockets as upstreams is not known before it does, so that the first exchanges on them may be \
+                 missed ({why})"
             );
         }
     }
