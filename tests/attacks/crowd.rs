@@ -69,14 +69,17 @@ fn a_users_program_named_nginx_takes_no_place_from_the_real_one_and_is_named() -
     Ok(())
 }
 
-/// Neither his open connection nor what he calls himself is nginx's.
 #[test]
-fn a_users_program_named_nginx_that_holds_a_unix_connection_does_not_slow_the_host() -> Result<()> {
+fn neither_a_users_connection_nor_his_configuration_slows_the_host() -> Result<()> {
     let namespace = Namespace::new()?;
     let nobody = Endpoint::v4(9009);
     let nginx = Nginx::on(&namespace).location(Location::fastcgi("/refused/", &nobody)).start()?;
     let fake = Attacker::start(&namespace, Walls::None, "fake_nginx", &["1"])?;
+    let unix = Endpoint::Unix(namespace.scratch().join("unix"));
+    let _early = Unprivileged::start(&namespace, &unix)?;
     let tracer = Tracer::start(&["-v"])?;
+    let elsewhere = Namespace::new()?;
+    let _late = Unprivileged::start(&elsewhere, &unix)?;
     ensure!(nginx.client().get("/refused/")?.status == 502);
     tracer.wait_for(1)?;
     let account = tracer.stop()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rig::conduct::{Licence, faults};
 use rig::strace::{Strace, Traced};
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, tracer, wait};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Sight, When, tracer, wait};
 use tempfile::TempDir;
 
 /// Long enough for a look at the worker.
@@ -73,6 +73,11 @@ fn live_touches_nobody() -> Result<()> {
     ensure!(
         opened(&traced, |path| path.ends_with("syscall") || path.ends_with("stat")),
         "no worker was looked at"
+    );
+    let reads = *Sight::here()?.when("unix_sockets")? == When::OnDemand;
+    ensure!(
+        opened(&traced, |path| path.ends_with("nginx.conf")) == reads,
+        "whether unix sockets are used matters where only system calls show them"
     );
     is_harmless(&traced, &licence)
 }

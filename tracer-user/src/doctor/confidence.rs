@@ -54,9 +54,10 @@ enum Best {
 }
 
 /// Why what only system calls show is not seen from the start.
-pub(super) const ON_DEMAND: &str = "Proven while system calls are watched: from when nginx sends on a unix socket, or from the start \
-                                    with -u and a unix socket's path, or with --connect-errors. The same goes for \
-                                    every other cause on a unix socket.";
+pub(super) const ON_DEMAND: &str = "Proven while system calls are watched: from the start where nginx's configuration or an open \
+                                    connection says that unix sockets are used, with -u and the path of one, or with \
+                                    --connect-errors; otherwise from the first use that is seen. The same goes for every other cause on \
+                                    a unix socket.";
 
 const RESETS: Need = Need {
     any: &[Proof::ResetWithoutSocket],

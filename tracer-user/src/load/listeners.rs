@@ -49,7 +49,7 @@ pub(super) struct Showing {
     sought: u64,
     begun: u64,
     due: Option<Instant>,
-    /// Who was connected to a unix upstream's path, as far as such are not watched; by process.
+    /// Who was connected to a unix upstream's path by then, where such are not watched; by process.
     unix_clients: BTreeSet<u32>,
 }
 
@@ -72,6 +72,7 @@ impl Showing {
         let started = Instant::now();
         self.begun += 1;
         let mut listeners = HashSet::new();
+        self.unix_clients.clear();
         self.shown.set(BEGUN, self.begun, 0)?;
         let result = show(object, |held| {
             if held.state == tcp_state::LISTEN {
@@ -88,7 +89,8 @@ impl Showing {
         Ok(listeners.len())
     }
 
-    /// The processes that were connected to a path which may be a unix upstream's, where such are not watched.
+    /// The processes that were connected to a path which may be a unix upstream's when listeners were shown last, where such are not
+    /// watched.
     pub(super) fn unix_clients(&self) -> &BTreeSet<u32> {
         &self.unix_clients
     }

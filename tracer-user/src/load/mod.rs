@@ -371,7 +371,7 @@ const NO_UPSTREAMS: [&str; 15] = [
 /// Whether the name that a unix socket was bound to may be an upstream's: a path, but for those at which the C library itself asks.
 fn may_be_upstream(name: &[u8]) -> bool {
     let path = name.split(|byte| *byte == 0).next().unwrap_or(name);
-    path.first().is_some() && !NO_UPSTREAMS.iter().any(|other| other.as_bytes() == path)
+    !path.is_empty() && !NO_UPSTREAMS.iter().any(|other| other.as_bytes() == path)
 }
 
 fn want(object: &mut Ebpf, scope: &Scope) -> Result<(), Failure> {

@@ -55,7 +55,7 @@ impl Configurations {
         let (answer, answers) = channel(1);
         let args = args.clone();
         thread::Builder::new().name("configurations".to_owned()).spawn(move || {
-            while let Ok(pid) = asked.recv() {
+            for pid in asked {
                 let began = Instant::now();
                 let found = of_one(pid);
                 let is_gone = found.is_none();

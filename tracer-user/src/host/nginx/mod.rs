@@ -15,6 +15,7 @@ pub(crate) use statement::Fault;
 use procfs::process::Process;
 
 use super::{Master, Refusal};
+use crate::processes::still;
 use compiled::CompiledIn;
 use invocation::Invocation;
 
@@ -29,14 +30,18 @@ pub(crate) fn configuration(master: &Master) -> Result<Configuration, Refusal> {
     Configuration::read(master.root(), &main, invocation.directives.as_deref())
 }
 
-/// The master behind a process of nginx's: itself, unless it calls itself something else than a master. None if it has gone.
+/// The master behind a process of nginx's: itself, unless it calls itself something else than a master. None if it has gone; one that
+/// cannot be looked at answers for itself, and is refused.
 pub(crate) fn master_of(pid: u32) -> Option<u32> {
-    let process = Process::new(pid.cast_signed()).ok()?;
-    let title = process.cmdline().ok()?.into_iter().next()?;
-    if !invocation::is_childs(&title) {
-        return Some(pid);
+    let found = Process::new(pid.cast_signed()).and_then(|process| Ok((process.cmdline()?, process.stat()?)));
+    match still(found) {
+        // One that has ended and was not waited for has no title any more.
+        Ok(Some((line, stat))) => line
+            .first()
+            .map(|title| if invocation::is_childs(title) { stat.ppid.cast_unsigned() } else { pid }),
+        Ok(None) => None,
+        Err(_) => Some(pid),
     }
-    Some(process.stat().ok()?.ppid.cast_unsigned())
 }
 
 /// Which file it is: a relative one goes from the prefix (`ngx_process_options`, src/core/nginx.c).
