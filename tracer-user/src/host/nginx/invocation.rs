@@ -105,6 +105,20 @@ mod tests {
     }
 
     #[test]
+    fn only_children_call_themselves_something_else_than_a_master() {
+        for title in [
+            "nginx: worker process",
+            "nginx: worker process is shutting down",
+            "nginx: cache manager process",
+        ] {
+            assert!(is_childs(title), "{title}");
+        }
+        for line in ["nginx: master process nginx -g daemon on;", "nginx", "/usr/sbin/nginx"] {
+            assert!(!is_childs(line), "{line}");
+        }
+    }
+
+    #[test]
     fn what_nginx_would_not_take_is_not_guessed_at() {
         for line in [&b"nginx\0serve\0"[..], b"nginx\0-x\0", b"nginx\0-c\0"] {
             assert!(Invocation::of(line).is_err(), "{}", String::from_utf8_lossy(line));
