@@ -16,6 +16,7 @@ pub mod wait;
 
 // The machine: a network, what crosses it, and what its kernel counts.
 pub mod endpoint;
+pub mod function;
 pub mod link;
 pub mod listener;
 pub mod memory;
