@@ -36,7 +36,10 @@ pub const ERROR: u64 = 4;
 
 /// In a `ngx_log_t` (src/core/ngx_log.h): the connection's number, and what is being done.
 const LOG_CONNECTION: u64 = 16;
-const LOG_ACTION: u64 = 64;
+pub const LOG_ACTION: u64 = 64;
+
+/// What most of what nginx says of upstreams begins with.
+pub const UPSTREAM: u64 = word(b"upstream");
 
 /// Eight characters that can be compared at once.
 const fn word(text: &[u8; 8]) -> u64 {
