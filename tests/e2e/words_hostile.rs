@@ -98,8 +98,12 @@ fn names_that_steer_and_names_of_four_kilobytes_are_told() -> Result<()> {
     tracer.wait_for(4)?;
     let account = tracer.stop()?;
     account.is_orderly()?;
-    pair_off_words(&nginx.failures(), &account.verdicts)?;
-    let names: Vec<String> = account.verdicts.iter().map(rig::Verdict::name).collect();
+    // nginx cuts its own lines at 2 kB, before it comes to whose they are.
+    let (cut, whole): (Vec<_>, Vec<_>) = account.verdicts.iter().cloned().partition(|verdict| verdict.explanation.contains("label.label"));
+    pair_off_words(&nginx.failures(), &whole)?;
+    ensure!(cut.len() == 2 && cut.iter().all(|verdict| verdict.explanation.contains('…')), "{cut:#?}");
+    let mut names: Vec<String> = account.verdicts.iter().map(rig::Verdict::name).collect();
+    names.sort();
     let right = ["not_attempted/unresolved", "not_attempted/unresolved", "refused/socket_missing", "tls_failed/certificate_rejected"];
     ensure!(names == right, "{names:?}");
     ensure!(account.verdicts.iter().all(|verdict| verdict.confidence == "proven"), "{:#?}", account.verdicts);

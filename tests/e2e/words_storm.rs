@@ -272,3 +272,32 @@ fn is_right(account: &Account, kinds: &[Kind], pair: &[Endpoint], reloading: &Fp
     ensure!(wrong.is_empty(), "{}", told.join("\n"));
     Ok(())
 }
+
+#[test]
+fn what_nginx_complains_of_and_passes_on_is_told_of_its_own_connection() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let odd = FaultyServer::start(&namespace, Fault::NoHttp, Endpoint::v4(9100), 512)?;
+    let good = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9101), 512)?;
+    let nginx = Nginx::on(&namespace).location(odd.location()).location(good.location()).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = nginx.client();
+    thread::scope(|scope| {
+        for path in ["/no-http/", "/answer/"].iter().flat_map(|path| [path; 4]) {
+            let client = &client;
+            // It has no header.
+            scope.spawn(move || (0..100).for_each(|_| drop(client.get(path))));
+        }
+    });
+    let failures = settled(&nginx)?;
+    ensure!(failures.len() == 400, "{}", failures.len());
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let mut told = BTreeMap::<String, usize>::new();
+    for verdict in &account.verdicts {
+        let whom = verdict.address().unwrap_or("nobody");
+        *told.entry(format!("{} of {whom}, {}", verdict.name(), verdict.confidence)).or_default() += 1;
+    }
+    let right = [(format!("rejected_response/wrong_protocol of {}, proven", odd.endpoint()), 400)];
+    ensure!(told == right.into(), "{told:#?}");
+    pair_off_words(&failures, &account.verdicts)
+}

@@ -92,7 +92,7 @@ fn speak(edge: u64) {
     for wild in wild {
         call(ERROR, wild, 0, text(b"upstream sent invalid header\0"), wild, wild);
         let doing = log(wild);
-        call(ERROR, text(bytes_of(&doing)), u32::MAX, text(b"no live upstreams\0"), wild, wild);
+        call(ERROR, text(bytes_of(&doing)), 0x7fff_ffff, text(b"no live upstreams\0"), wild, wild);
         call(ERROR, good, 0, wild, wild, wild);
         for message in messages {
             call(ERROR, good, 111, text(message), wild, wild);
