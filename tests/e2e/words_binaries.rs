@@ -61,7 +61,10 @@ fn the_newest_nginx_is_heard() -> Result<()> {
 fn an_nginx_that_only_another_mount_namespace_has_is_heard() -> Result<()> {
     let namespace = Namespace::new()?;
     let nginx = nginx_of(&namespace, Program::Hidden);
-    let site = FaultySite::on(&namespace, nginx, By::Tcp, [Fault::CutLength, Fault::BadHeader], |location| location)?;
+    let site =
+        FaultySite::on(&namespace, nginx, By::Tcp, [Fault::CutLength, Fault::BadHeader], |location| {
+            location
+        })?;
     let program = fs::read_link(format!("/proc/{}/exe", site.nginx().master()))?;
     ensure!(!program.exists(), "{} can be seen from here", program.display());
     site.is_explained(name)?;
@@ -89,7 +92,10 @@ fn two_binaries_at_once_are_told_apart() -> Result<()> {
     pair_off_words(&[one.failures(), two.failures()].concat(), &account.verdicts)?;
     for (nginx, server) in [(&one, &first), (&two, &second)] {
         for verdict in account.about(server.endpoint()) {
-            ensure!(verdict.name() == "premature_close/response_cut_short" && verdict.confidence == "proven", "{verdict:#?}");
+            ensure!(
+                verdict.name() == "premature_close/response_cut_short" && verdict.confidence == "proven",
+                "{verdict:#?}"
+            );
             ensure!([verdict.nginx.pid] == nginx.workers()?[..], "{verdict:#?}");
         }
     }
@@ -103,7 +109,8 @@ fn a_binary_that_nginx_is_upgraded_to_is_heard() -> Result<()> {
     let program = namespace.folder("program")?.join("nginx");
     let installed = process::find_program(&["nginx"])?;
     fs::copy(&installed, &program)?;
-    let nginx = nginx_of(&namespace, Program::File(program.clone())).daemon().location(server.location()).start()?;
+    let nginx =
+        nginx_of(&namespace, Program::File(program.clone())).daemon().location(server.location()).start()?;
     let tracer = Tracer::start(&["-u", "127.0.0.1:9100"])?;
     ensure!(nginx.client().get("/cut-length/")?.status == 200);
     // As a package's upgrade does it: the old file stays what it is to those who run it.
@@ -129,7 +136,8 @@ fn nothing_is_left_in_nginx_however_the_tracer_ends() -> Result<()> {
     let nginx = Nginx::on(&namespace).workers(2);
     let site = FaultySite::on(&namespace, nginx, By::Tcp, faults, |location| location)?;
     let nginx = site.nginx();
-    let texts = || nginx.workers()?.into_iter().map(|pid| function::text(pid, LOGS)).collect::<Result<Vec<_>>>();
+    let texts =
+        || nginx.workers()?.into_iter().map(|pid| function::text(pid, LOGS)).collect::<Result<Vec<_>>>();
     let before = texts()?;
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL] {
         let tracer = Tracer::of(nginx.master())?;
@@ -138,7 +146,8 @@ fn nothing_is_left_in_nginx_however_the_tracer_ends() -> Result<()> {
         ensure!(texts()?.iter().zip(&before).all(|(now, before)| now != before), "no breakpoint is seen");
         tracer.signal(signal)?;
         tracer.end()?;
-        wait::until_true("the text as it was", || Ok(texts()? == before)).with_context(|| format!("after {signal}"))?;
+        wait::until_true("the text as it was", || Ok(texts()? == before))
+            .with_context(|| format!("after {signal}"))?;
         let logged = nginx.failures().len();
         ask(nginx)?;
         nginx.wait_for_failures(logged + 2)?;
@@ -186,7 +195,9 @@ fn attaching_and_detaching_under_load_breaks_nothing() -> Result<()> {
         };
         let cycled = cycles();
         is_over.store(true, Ordering::Relaxed);
-        let ended = |load: thread::ScopedJoinHandle<'_, Result<usize>>| load.join().map_err(|_| anyhow!("a thread panicked"))?;
+        let ended = |load: thread::ScopedJoinHandle<'_, Result<usize>>| {
+            load.join().map_err(|_| anyhow!("a thread panicked"))?
+        };
         let counts = (ended(good)?, ended(bad)?);
         cycled?;
         Ok(counts)

@@ -18,7 +18,11 @@ fn steers(character: char) -> bool {
 }
 
 fn is_harmless(text: &str) -> Result<()> {
-    ensure!(!text.contains(steers), "{:?} steers the terminal", text.lines().find(|line| line.contains(steers)));
+    ensure!(
+        !text.contains(steers),
+        "{:?} steers the terminal",
+        text.lines().find(|line| line.contains(steers))
+    );
     let longest = text.lines().map(str::len).max();
     ensure!(longest <= Some(LONGEST), "a line of {longest:?} bytes");
     Ok(())
@@ -68,13 +72,15 @@ fn names_that_steer_and_names_of_four_kilobytes_are_told() -> Result<()> {
     let namespace = Namespace::new()?;
     let _resolver = Resolver::start(&namespace, 5301, Help::NoSuchName)?;
     let certificate = Certificate::self_signed(&namespace, "own")?;
-    let behind = Nginx::on(&namespace).port(8090).block(&certificate.server(8441, "return 200 hello;")).start()?;
+    let behind =
+        Nginx::on(&namespace).port(8090).block(&certificate.server(8441, "return 200 hello;")).start()?;
     let garbled = "\u{1b}[2J\u{1b}]0;owned\u{7}é\u{202e}.test";
     let long = "label.".repeat(400);
     let named = |prefix: &str, name: &str| {
         Location::http(prefix, &Endpoint::v4(9100))
             .through_group(&format!("{name}:80"))
             .directive("resolver 127.0.0.1:5301 ipv6=off")
+            .directive("resolver_timeout 1s")
     };
     let missing = Endpoint::Unix(namespace.scratch().join("\u{1b}[2J\u{202e}.sock"));
     let nginx = Nginx::on(&namespace)
@@ -99,12 +105,18 @@ fn names_that_steer_and_names_of_four_kilobytes_are_told() -> Result<()> {
     let account = tracer.stop()?;
     account.is_orderly()?;
     // nginx cuts its own lines at 2 kB, before it comes to whose they are.
-    let (cut, whole): (Vec<_>, Vec<_>) = account.verdicts.iter().cloned().partition(|verdict| verdict.explanation.contains("label.label"));
+    let (cut, whole): (Vec<_>, Vec<_>) =
+        account.verdicts.iter().cloned().partition(|verdict| verdict.explanation.contains("label.label"));
     pair_off_words(&nginx.failures(), &whole)?;
     ensure!(cut.len() == 2 && cut.iter().all(|verdict| verdict.explanation.contains('…')), "{cut:#?}");
     let mut names: Vec<String> = account.verdicts.iter().map(rig::Verdict::name).collect();
     names.sort();
-    let right = ["not_attempted/unresolved", "not_attempted/unresolved", "refused/socket_missing", "tls_failed/certificate_rejected"];
+    let right = [
+        "not_attempted/unresolved",
+        "not_attempted/unresolved",
+        "refused/socket_missing",
+        "tls_failed/certificate_rejected",
+    ];
     ensure!(names == right, "{names:?}");
     ensure!(account.verdicts.iter().all(|verdict| verdict.confidence == "proven"), "{:#?}", account.verdicts);
     drop(behind);

@@ -11,7 +11,8 @@ use rig::error_log::Failure;
 use rig::reconcile::pair_off_words;
 use rig::tracer::Account;
 use rig::{
-    Certificate, Endpoint, Fault, FaultyServer, Fpm, Help, Location, Namespace, Nginx, Resolver, Tracer, Verdict, wait,
+    Certificate, Endpoint, Fault, FaultyServer, Fpm, Help, Location, Namespace, Nginx, Resolver, Tracer,
+    Verdict, wait,
 };
 
 const SOON: Duration = Duration::from_millis(1_500);
@@ -117,7 +118,8 @@ fn a_storm_of_all_that_nginx_says_is_explained_line_by_line() -> Result<()> {
         servers.push(server);
     }
 
-    let (own, other) = (Certificate::self_signed(&namespace, "own")?, Certificate::self_signed(&namespace, "other")?);
+    let (own, other) =
+        (Certificate::self_signed(&namespace, "own")?, Certificate::self_signed(&namespace, "other")?);
     let mut behind = Nginx::on(&namespace).port(8090).workers(2);
     let start = |fault, port| FaultyServer::start(&namespace, fault, Endpoint::v4(port), 512);
     servers.extend([start(Fault::Mute, 9102)?, start(Fault::CutLength, 9103)?, start(Fault::Answer, 9107)?]);
@@ -136,7 +138,8 @@ fn a_storm_of_all_that_nginx_says_is_explained_line_by_line() -> Result<()> {
         let mut location = arrange(Location::https(&path, &Endpoint::v4(port)));
         if name == "issuer" {
             let trusted = format!("proxy_ssl_trusted_certificate {}", other.path().display());
-            location = location.directive("proxy_ssl_verify on").directive("proxy_ssl_name own").directive(&trusted);
+            location =
+                location.directive("proxy_ssl_verify on").directive("proxy_ssl_name own").directive(&trusted);
         }
         nginx = nginx.location(location);
         kinds.push(Kind { path, upstream: Endpoint::v4(port), names });
@@ -197,7 +200,8 @@ fn storm(nginx: &Nginx, kinds: &[Kind], reloading: &Fpm) -> Result<()> {
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
-        let few = [("/pair/", 4 * COUNT), ("/unresolved/", COUNT)].map(|(path, count)| (path.to_owned(), count, AT_A_TIME));
+        let few = [("/pair/", 4 * COUNT), ("/unresolved/", COUNT)]
+            .map(|(path, count)| (path.to_owned(), count, AT_A_TIME));
         let kinds = kinds.iter().map(|kind| {
             let at_a_time = if kind.is_waited_for() { COUNT / 3 } else { AT_A_TIME };
             (kind.path.clone(), COUNT, at_a_time)
@@ -250,7 +254,8 @@ fn is_right(account: &Account, kinds: &[Kind], pair: &[Endpoint], reloading: &Fp
         let name = verdict.name();
         let is_at = |endpoint: &Endpoint| verdict.address() == Some(&endpoint.to_string());
         let is_right = if let Some(kind) = kinds.iter().find(|kind| is_at(&kind.upstream)) {
-            kind.names.contains(&name.as_str()) && (verdict.confidence == "proven" || verdict.cause == "unknown")
+            kind.names.contains(&name.as_str())
+                && (verdict.confidence == "proven" || verdict.cause == "unknown")
         } else if pair.iter().any(is_at) {
             name == "refused/no_listener"
         } else if is_at(reloading.endpoint()) {
@@ -264,11 +269,16 @@ fn is_right(account: &Account, kinds: &[Kind], pair: &[Endpoint], reloading: &Fp
                 && ["not_attempted/no_live_upstreams", "not_attempted/unresolved"].contains(&name.as_str())
         };
         if !is_right {
-            let what = format!("{} is told as {name}, {}", verdict.address().unwrap_or("nobody"), verdict.confidence);
+            let what = format!(
+                "{} is told as {name}, {}",
+                verdict.address().unwrap_or("nobody"),
+                verdict.confidence
+            );
             wrong.entry(what).or_insert((0, verdict)).0 += 1;
         }
     }
-    let told: Vec<_> = wrong.iter().map(|(what, (count, first))| format!("{count} x {what}: {first:?}")).collect();
+    let told: Vec<_> =
+        wrong.iter().map(|(what, (count, first))| format!("{count} x {what}: {first:?}")).collect();
     ensure!(wrong.is_empty(), "{}", told.join("\n"));
     Ok(())
 }

@@ -70,7 +70,8 @@ fn is_heard(account: &Account) -> Result<()> {
         let of_name = account.verdicts.iter().filter(|verdict| verdict.name() == name);
         ensure!(of_name.count() == count, "{name}: {:#?}", account.verdicts);
     }
-    let others = account.verdicts.iter().find(|verdict| verdict.confidence != "proven" || verdict.word.is_none());
+    let others =
+        account.verdicts.iter().find(|verdict| verdict.confidence != "proven" || verdict.word.is_none());
     ensure!(others.is_none(), "{others:#?}");
     Ok(())
 }
@@ -138,13 +139,24 @@ fn where_the_log_lets_no_error_through_nothing_is_made_of_silence() -> Result<()
         let account = tracer.stop()?;
         account.is_orderly()?;
         for verdict in &account.verdicts {
-            let is_the_kernels = ["refused/no_listener", "read_timeout/slow_worker"].contains(&verdict.name().as_str());
-            ensure!(verdict.word.is_none() && (is_the_kernels || verdict.confidence != "proven"), "{verdict:#?}");
+            let is_the_kernels =
+                ["refused/no_listener", "read_timeout/slow_worker"].contains(&verdict.name().as_str());
+            ensure!(
+                verdict.word.is_none() && (is_the_kernels || verdict.confidence != "proven"),
+                "{verdict:#?}"
+            );
             // No client went.
-            ensure!(verdict.cause != "client_abort" && verdict.cause != "not_attempted", "{error_log}: {verdict:#?}");
+            ensure!(
+                verdict.cause != "client_abort" && verdict.cause != "not_attempted",
+                "{error_log}: {verdict:#?}"
+            );
         }
         let of = |name: &str| account.verdicts.iter().filter(|verdict| verdict.name() == name).count();
-        ensure!(of("refused/no_listener") == 3 && of("read_timeout/slow_worker") == 1, "{:#?}", account.verdicts);
+        ensure!(
+            of("refused/no_listener") == 3 && of("read_timeout/slow_worker") == 1,
+            "{:#?}",
+            account.verdicts
+        );
         let answer = site.server(Fault::Answer)?;
         ensure!(account.about(answer.endpoint()).is_empty(), "{:#?}", account.verdicts);
     }

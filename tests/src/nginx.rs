@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 use crate::access_log::{self, Access};
 use crate::client::Begun;
 use crate::error_log::{self, Failure};
-use crate::process::{self, Pid, Process, Stopped};
 use crate::lines::Lines;
+use crate::process::{self, Pid, Process, Stopped};
 use crate::{Client, Endpoint, Fpm, Namespace, wait};
 
 const PORT: u16 = 8080;
@@ -171,7 +171,11 @@ impl Program {
         let installed = || process::find_program(&["nginx"]);
         let hidden = |script: &str, root: &Path| -> Result<Command> {
             let mut command = namespace.command(process::find_program(&["unshare"])?);
-            command.args(["-m", "sh", "-e", "-c", script]).arg(installed()?).arg(root).arg(namespace.scratch());
+            command
+                .args(["-m", "sh", "-e", "-c", script])
+                .arg(installed()?)
+                .arg(root)
+                .arg(namespace.scratch());
             Ok(command)
         };
         match self {
@@ -180,7 +184,10 @@ impl Program {
             Program::Hidden => {
                 let root = folder.join("hidden");
                 fs::create_dir(&root)?;
-                hidden(r#"mount -t tmpfs none "$1"; cp "$0" "$1/nginx"; cd "$1"; shift 2; exec ./nginx "$@""#, &root)
+                hidden(
+                    r#"mount -t tmpfs none "$1"; cp "$0" "$1/nginx"; cd "$1"; shift 2; exec ./nginx "$@""#,
+                    &root,
+                )
             }
             // Its own root has a place for everything but the scratch folder, and is left as it is.
             Program::Newest => hidden(
@@ -309,7 +316,8 @@ impl Builder {
         let mut nginx = Nginx { master, daemon: None, folder, builder: self, piped };
         if nginx.builder.is_daemon {
             nginx.master.wait()?;
-            nginx.daemon = Some(nginx.read("nginx.pid").trim().parse().with_context(|| nginx.read("output"))?);
+            nginx.daemon =
+                Some(nginx.read("nginx.pid").trim().parse().with_context(|| nginx.read("output"))?);
         }
         wait::until_true("nginx's workers", || {
             if let Some(status) = nginx.master.ended()?.filter(|_| nginx.daemon.is_none()) {

@@ -246,6 +246,7 @@ mod tests {
             "nobody.invalid could not be resolved (3: Host not found)"
         );
         assert_eq!(message("100%", "", 0), "100…");
+        assert_eq!(message("", "", 0), "…");
     }
 
     #[test]

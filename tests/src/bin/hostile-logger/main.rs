@@ -64,7 +64,8 @@ fn speak(edge: u64) {
     let endless = ENDLESS.repeat(PAGE);
     let long = [LONG.repeat(500).as_bytes(), b"\0"].concat();
     let garbled = [GARBLED, b"\0"].concat();
-    let wild = [0, 1, 8, edge, edge + 8, 0xdead_beef_0000, 1 << 47, 0xffff_8880_0000_0000, u64::MAX - 7, u64::MAX];
+    let wild =
+        [0, 1, 8, edge, edge + 8, 0xdead_beef_0000, 1 << 47, 0xffff_8880_0000_0000, u64::MAX - 7, u64::MAX];
     let log = |action: u64| {
         let mut log: Log = [u64::MAX; 16];
         (log[2], log[8]) = (7, action);
