@@ -37,11 +37,11 @@ impl Endpoint {
     }
 
     /// From the `upstream: "fastcgi://127.0.0.1:9000"` of nginx's error log: there, a unix socket's path is
-    /// followed by a colon, or on some paths of the code not; and HTTP's URI follows.
+    /// followed by a colon, or after a timeout not; and HTTP's URI follows, which in the rig is `/` then.
     pub fn from_error_log(upstream: &str) -> Option<Endpoint> {
         let (_, rest) = upstream.split_once("://")?;
         match rest.strip_prefix("unix:") {
-            Some(path) => Some(Endpoint::Unix(path.split(':').next()?.into())),
+            Some(path) => Some(Endpoint::Unix(path.split(':').next()?.trim_end_matches('/').into())),
             None => rest.split('/').next()?.parse().ok().map(Endpoint::Tcp),
         }
     }

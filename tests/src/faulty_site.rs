@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::error_log::Failure;
+use crate::nginx::Builder;
 use crate::reconcile::pair_off_words;
 use crate::tracer::Account;
 use crate::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict};
@@ -31,7 +32,17 @@ impl FaultySite {
         faults: impl IntoIterator<Item = Fault>,
         arrange: impl Fn(Location) -> Location,
     ) -> Result<FaultySite> {
-        let mut nginx = Nginx::on(namespace);
+        FaultySite::on(namespace, Nginx::on(namespace), by, faults, arrange)
+    }
+
+    /// The same with an nginx of one's own.
+    pub fn on(
+        namespace: &Namespace,
+        mut nginx: Builder,
+        by: By,
+        faults: impl IntoIterator<Item = Fault>,
+        arrange: impl Fn(Location) -> Location,
+    ) -> Result<FaultySite> {
         let mut servers = Vec::new();
         for (port, fault) in (9100..).zip(faults) {
             let endpoint = match by {

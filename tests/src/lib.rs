@@ -16,6 +16,7 @@ pub mod wait;
 
 // The machine: a network, what crosses it, and what its kernel counts.
 pub mod endpoint;
+pub mod function;
 pub mod link;
 pub mod listener;
 pub mod memory;
@@ -41,6 +42,7 @@ pub mod tls;
 
 // Local users who mean harm.
 pub mod attacker;
+pub mod hostile;
 
 // What nginx says happened.
 pub mod access_log;
@@ -71,6 +73,7 @@ pub use endpoint::Endpoint;
 pub use faulty::{Fault, FaultyServer};
 pub use faulty_site::{By, FaultySite};
 pub use fpm::Fpm;
+pub use hostile::HostileLogger;
 pub use namespace::Namespace;
 pub use nginx::{Location, Nginx};
 pub use programs::Programs;

@@ -1,18 +1,20 @@
 //! nginx, in the foreground, in a folder of the namespace's scratch.
 
+use std::env;
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::access_log::{self, Access};
 use crate::client::Begun;
 use crate::error_log::{self, Failure};
+use crate::lines::Lines;
 use crate::process::{self, Pid, Process, Stopped};
 use crate::{Client, Endpoint, Fpm, Namespace, wait};
 
@@ -141,10 +143,76 @@ impl Location {
     }
 }
 
+/// Which nginx is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// This machine's.
+    Installed,
+    /// This file.
+    File(PathBuf),
+    /// A copy of this machine's that only a mount namespace of its own has.
+    Hidden,
+    /// The newest of Debian's, in a root and a mount namespace of its own.
+    Newest,
+}
+
+impl Program {
+    /// Whether [`Program::Newest`] is there: `cargo xtask setup` fetches it.
+    pub fn has_newest() -> bool {
+        let is_there = newest().join("usr/sbin/nginx").is_file();
+        if !is_there {
+            eprintln!("skipped: no nginx in {}; `cargo xtask setup` fetches it", newest().display());
+        }
+        is_there
+    }
+
+    /// The command that becomes it.
+    fn command(&self, namespace: &Namespace, folder: &Path) -> Result<Command> {
+        let installed = || process::find_program(&["nginx"]);
+        let hidden = |script: &str, root: &Path| -> Result<Command> {
+            let mut command = namespace.command(process::find_program(&["unshare"])?);
+            command
+                .args(["-m", "sh", "-e", "-c", script])
+                .arg(installed()?)
+                .arg(root)
+                .arg(namespace.scratch());
+            Ok(command)
+        };
+        match self {
+            Program::Installed => Ok(namespace.command(installed()?)),
+            Program::File(path) => Ok(namespace.command(path)),
+            Program::Hidden => {
+                let root = folder.join("hidden");
+                fs::create_dir(&root)?;
+                hidden(
+                    r#"mount -t tmpfs none "$1"; cp "$0" "$1/nginx"; cd "$1"; shift 2; exec ./nginx "$@""#,
+                    &root,
+                )
+            }
+            // Its own root has a place for everything but the scratch folder, and is left as it is.
+            Program::Newest => hidden(
+                r#"mount --bind /dev "$1/dev"; mount -t tmpfs none "$1/tmp"
+                   mkdir -p "$1$2"; mount --bind "$2" "$1$2"
+                   root="$1"; shift 2; exec chroot "$root" /usr/sbin/nginx "$@""#,
+                &newest(),
+            ),
+        }
+    }
+}
+
+/// The root of the newest: `RIG_NEWEST_NGINX`, or where xtask puts it.
+fn newest() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/newest-nginx");
+    env::var_os("RIG_NEWEST_NGINX").map_or(own, PathBuf::from)
+}
+
 /// How an nginx is to be set up.
 #[derive(Debug, Clone)]
 pub struct Builder {
     namespace: Namespace,
+    program: Program,
+    error_log: Option<String>,
+    is_daemon: bool,
     workers: usize,
     user: String,
     port: u16,
@@ -156,6 +224,24 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Which nginx; this machine's if not said.
+    pub fn program(mut self, program: Program) -> Builder {
+        self.program = program;
+        self
+    }
+
+    /// Where it logs and from which level on, as `error_log` takes it; to a file of its own from `info` on if not said.
+    pub fn error_log(mut self, log: &str) -> Builder {
+        self.error_log = Some(log.into());
+        self
+    }
+
+    /// Lets it go on without whoever started it, as it must to be upgraded on the fly.
+    pub fn daemon(mut self) -> Builder {
+        self.is_daemon = true;
+        self
+    }
+
     /// How many workers; one if not said.
     pub fn workers(mut self, workers: usize) -> Builder {
         self.workers = workers;
@@ -219,14 +305,22 @@ impl Builder {
         let conf = folder.join("nginx.conf");
         fs::write(&conf, self.configuration(&folder))?;
 
-        let mut command = self.namespace.command(process::find_program(&["nginx"])?);
+        let mut command = self.program.command(&self.namespace, &folder)?;
         command.arg("-p").arg(&folder).arg("-c").arg(&conf);
         let output = fs::File::create(folder.join("output"))?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let master = self.namespace.start(command)?;
-        let mut nginx = Nginx { master, folder, builder: self };
+        command.stdin(Stdio::null()).stdout(output.try_clone()?);
+        let is_piped = self.error_log.as_deref().is_some_and(|log| log.starts_with("stderr"));
+        command.stderr(if is_piped { Stdio::piped() } else { output.into() });
+        let mut master = self.namespace.start(command)?;
+        let piped = master.pipes().stderr.take().map(|pipe| Lines::collect(pipe, |_| {}));
+        let mut nginx = Nginx { master, daemon: None, folder, builder: self, piped };
+        if nginx.builder.is_daemon {
+            nginx.master.wait()?;
+            nginx.daemon =
+                Some(nginx.read("nginx.pid").trim().parse().with_context(|| nginx.read("output"))?);
+        }
         wait::until_true("nginx's workers", || {
-            if let Some(status) = nginx.master.ended()? {
+            if let Some(status) = nginx.master.ended()?.filter(|_| nginx.daemon.is_none()) {
                 bail!("nginx ended ({status}): {}", nginx.read("output") + &nginx.read("error.log"));
             }
             Ok(nginx.workers()?.len() == nginx.builder.workers)
@@ -237,17 +331,19 @@ impl Builder {
 
     fn configuration(&self, folder: &Path) -> String {
         let Builder { workers, user, port, open_files, connections, main, groups, locations, .. } = self;
+        let error_log = self.error_log.as_deref().unwrap_or("error.log info");
         let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", folder.display()))
             .concat();
         format!(
-            "daemon off;\n{main}user {user};\nworker_processes {workers};\nworker_rlimit_nofile {open_files};\n\
-             pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\n\
+            "daemon {daemon};\n{main}user {user};\nworker_processes {workers};\nworker_rlimit_nofile {open_files};\n\
+             pid {folder}/nginx.pid;\nerror_log {error_log};\n\
              events {{ worker_connections {connections}; }}\n\
              http {{\n{log}  access_log {folder}/access.log rig;\n{temp}  client_max_body_size 100m;\n{groups}  \
              server {{\n    listen 127.0.0.1:{port} backlog=1000;\n    listen [::1]:{port} backlog=1000;\n\
              {locations}  }}\n}}\n",
             folder = folder.display(),
+            daemon = if self.is_daemon { "on" } else { "off" },
             log = access_log::FORMAT,
             groups = groups.concat(),
             locations = locations.iter().map(Location::configuration).collect::<String>(),
@@ -259,8 +355,12 @@ impl Builder {
 #[derive(Debug)]
 pub struct Nginx {
     master: Process,
+    /// The master, if the process that was started is only its parent.
+    daemon: Option<Pid>,
     folder: PathBuf,
     builder: Builder,
+    /// What it logs to standard error, if it does.
+    piped: Option<Lines>,
 }
 
 impl Nginx {
@@ -269,6 +369,9 @@ impl Nginx {
         let (groups, locations) = (Vec::new(), Vec::new());
         Builder {
             namespace: namespace.clone(),
+            program: Program::Installed,
+            error_log: None,
+            is_daemon: false,
             workers: 1,
             user: "root".into(),
             port: PORT,
@@ -282,7 +385,11 @@ impl Nginx {
 
     /// The master's pid.
     pub fn master(&self) -> Pid {
-        self.master.pid()
+        self.daemon.unwrap_or_else(|| self.master.pid())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        self.daemon.map_or_else(|| self.master.signal(signal), |daemon| process::send(daemon, signal))
     }
 
     /// The workers' pids.
@@ -336,9 +443,24 @@ impl Nginx {
         self.folder.join("error.log")
     }
 
-    /// Every upstream failure that it has logged so far, in order.
+    /// Every upstream failure that it has logged so far to its file or to standard error, in order.
     pub fn failures(&self) -> Vec<Failure> {
-        error_log::parse(&self.read("error.log"))
+        let piped = self.piped.as_ref().map(|lines| lines.so_far().join("\n"));
+        error_log::parse(&piped.unwrap_or_else(|| self.read("error.log")))
+    }
+
+    /// Upgrades it on the fly (USR2), without its old workers (WINCH); returns the new master when its workers are there.
+    pub fn upgrade(&self) -> Result<Pid> {
+        let before = self.workers()?;
+        self.signal(Signal::SIGUSR2)?;
+        let new = wait::until("the new master's workers", || {
+            let new = self.workers()?.into_iter().find(|pid| !before.contains(pid));
+            let Some(new) = new else { return Ok(None) };
+            Ok((process::children(new)?.len() == self.builder.workers).then_some(new))
+        })?;
+        self.signal(Signal::SIGWINCH)?;
+        wait::until_true("the old workers' end", || Ok(self.workers()? == [new]))?;
+        Ok(new)
     }
 
     /// Waits until at least `count` upstream failures are logged, and returns all.
@@ -361,7 +483,7 @@ impl Nginx {
     /// Reloads it (HUP) and waits until only new workers are left.
     pub fn reload(&self) -> Result<()> {
         let before = self.workers()?;
-        self.master.signal(Signal::SIGHUP)?;
+        self.signal(Signal::SIGHUP)?;
         wait::until_true("nginx's new workers", || {
             let now = self.workers()?;
             Ok(now.len() == self.builder.workers && now.iter().all(|pid| !before.contains(pid)))
@@ -383,7 +505,7 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         // Without their master the workers would go on until the namespace is swept.
         let workers = self.workers().unwrap_or_default();
-        let _ = self.master.signal(Signal::SIGKILL);
+        let _ = self.signal(Signal::SIGKILL);
         workers.into_iter().for_each(process::kill_if_there);
     }
 }

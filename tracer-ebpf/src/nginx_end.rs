@@ -1,6 +1,6 @@
 //! nginx's end of an exchange.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
 use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
@@ -20,6 +20,36 @@ use crate::{
 
 const IPPROTO_TCP: u16 = 6;
 const EAGAIN: i32 = 11;
+
+/// A power of two.
+const READ_FROM_LEN: u32 = 1_024;
+
+/// The end of ours that a thread has read from last, in the place that the thread's number gives it. Who takes another's place shows in the
+/// end itself.
+#[map]
+static READ_FROM: Array<u64> = Array::with_max_entries(READ_FROM_LEN, 0);
+
+/// The place of the running thread.
+#[inline(always)]
+fn read_from() -> Option<*mut u64> {
+    let thread = u64::from(kernel::thread() & (READ_FROM_LEN - 1));
+    READ_FROM.get_ptr_mut(kernel::bounded::<{ READ_FROM_LEN as u64 - 1 }>(thread) as u32)
+}
+
+/// The running thread says a word about what it has just read, and goes on with that connection. Returns whether it is one of ours.
+#[inline(always)]
+pub fn is_read_and_said(word_ns: u64) -> bool {
+    // SAFETY: map memory, aligned; another CPU may write it meanwhile, which is one store.
+    let Some(sk) = read_from().map(|place| unsafe { place.read_volatile() }) else { return false };
+    let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return false };
+    // SAFETY: preallocated map memory.
+    let nginx = unsafe { &mut (*exchange).nginx };
+    let is_its = nginx.nginx.tid == kernel::thread() && nginx.flags & nginx_flag::READ_LAST != 0;
+    if is_its {
+        nginx.word_ns = word_ns;
+    }
+    is_its
+}
 
 /// Whether the user asked for this upstream, by address and port or by port alone.
 #[inline(always)]
@@ -316,6 +346,10 @@ pub fn receives(sk: u64, remote_port: u16, ret: i32, is_peek: bool) -> bool {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     nginx.flags |= nginx_flag::READ_LAST;
+    if let Some(place) = read_from() {
+        // SAFETY: map memory, aligned; one store.
+        unsafe { place.write_volatile(sk) };
+    }
     if nginx.first_received_ns == 0 {
         nginx.first_received_ns = now;
     }
@@ -466,7 +500,10 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
     }
     // What the network ends may end in any thread's time.
     if nginx.error == 0 || nginx.upstream.family == FAMILY_UNIX {
-        nginx.word_ns = word::of_close(nginx.connect_ns);
+        let word_ns = word::of_close(nginx.connect_ns);
+        if word_ns != 0 {
+            nginx.word_ns = word_ns;
+        }
     }
     let has_failed = nginx.word_ns != 0;
     count!(exchanges, u64::from(nginx.exchange));

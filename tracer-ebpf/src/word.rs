@@ -2,7 +2,8 @@
 //!
 //! nginx says so before it closes the upstream's connection, in the very turn of its loop that closes it. So the next connection of ours
 //! that the thread closes, and that had begun by then, is the one that the word is about; what the network had ended before is
-//! closed after the word, too. What never became a connection has no such close, and its words wait for none.
+//! closed after the word, too. What never became a connection has no such close, and its words wait for none. Where nginx complains and
+//! goes on, the connection is the one that the thread has read from last.
 
 use core::mem::MaybeUninit;
 
@@ -36,7 +37,10 @@ pub const ERROR: u64 = 4;
 
 /// In a `ngx_log_t` (src/core/ngx_log.h): the connection's number, and what is being done.
 const LOG_CONNECTION: u64 = 16;
-const LOG_ACTION: u64 = 64;
+pub const LOG_ACTION: u64 = 64;
+
+/// What most of what nginx says of upstreams begins with.
+pub const UPSTREAM: u64 = word(b"upstream");
 
 /// Eight characters that can be compared at once.
 const fn word(text: &[u8; 8]) -> u64 {
@@ -89,6 +93,12 @@ fn is_of_no_connection<const LEN: usize>(message: &[u8; LEN]) -> bool {
         || first == word(b"epoll_ct")
         || first == word(b"FastCGI ") && at(message, 8) == word(b"sent in ")
         || first == word(b"connect(") && at(message, 8) == word(b") to %V ")
+}
+
+/// Whether nginx goes on with the connection: what is no HTTP it passes on as HTTP/0.9.
+#[inline(always)]
+fn is_passed_on<const LEN: usize>(message: &[u8; LEN]) -> bool {
+    at(message, 0) == UPSTREAM && at(message, 8) == word(b" sent no")
 }
 
 /// Reads a text of nginx's that a zero closes; what cannot be read is empty.
@@ -174,7 +184,8 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     }
     // SAFETY: the helper takes nothing.
     let ns = unsafe { bpf_ktime_get_ns() };
-    if !is_of_no_connection(message) {
+    let is_placed = is_passed_on(message) && nginx_end::is_read_and_said(ns);
+    if !is_placed && !is_of_no_connection(message) {
         let thread = kernel::thread();
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();

@@ -9,6 +9,7 @@ mod bench;
 mod bpf_toolchain;
 mod demo;
 mod interrupt;
+mod newest_nginx;
 mod packages;
 mod python;
 mod record;
@@ -60,6 +61,9 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Setup => "setup",
     };
     setup::run(name, workspace, &mut steps)?;
+    if matches!(verb, Verb::Test | Verb::Setup) {
+        newest_nginx::get(&mut steps, workspace)?;
+    }
     match verb {
         Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
         Verb::Test => test::run(&mut steps, workspace),

@@ -24,7 +24,7 @@ use crate::{
 };
 
 // What is fetched.
-mod debian;
+pub(crate) mod debian;
 mod kernels;
 mod tools;
 

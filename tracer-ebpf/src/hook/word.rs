@@ -1,6 +1,8 @@
 //! Hooks of nginx itself (src/core/ngx_log.c).
 
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{helpers::generated::bpf_copy_from_user, macros::uprobe, programs::ProbeContext};
 
 use crate::{preemption::Undisturbed, word};
 
@@ -9,6 +11,27 @@ use crate::{preemption::Undisturbed, word};
 /// registers.
 #[uprobe]
 pub fn ngx_log_error_core(ctx: ProbeContext) -> u32 {
+    heard(&ctx)
+}
+
+/// The same where a program may wait for memory (since 6.0): a text that the worker itself has never looked at is not mapped yet, and
+/// nobody else can read it then. The first failure of each kind after a start or a reload is told in such a text.
+#[uprobe(sleepable)]
+pub fn ngx_log_error_core_sleepable(ctx: ProbeContext) -> u32 {
+    let argument = |number| ctx.arg::<u64>(number).unwrap_or(0);
+    if argument(0) <= word::ERROR {
+        let action = bring_in(argument(1).wrapping_add(word::LOG_ACTION));
+        bring_in(action);
+        if bring_in(argument(3)) == word::UPSTREAM {
+            // A reason of OpenSSL's, where it is one.
+            bring_in(argument(5));
+        }
+    }
+    heard(&ctx)
+}
+
+#[inline(always)]
+fn heard(ctx: &ProbeContext) -> u32 {
     let argument = |number| ctx.arg::<u64>(number).unwrap_or(0);
     let level = argument(0);
     // A debug log calls for each of its lines.
@@ -17,4 +40,15 @@ pub fn ngx_log_error_core(ctx: ProbeContext) -> u32 {
         word::said(level, argument(1), argument(2) as u32, argument(3), argument(4), argument(5));
     }
     0
+}
+
+/// Has the process's memory at an address mapped, and returns the eight characters there; zeroes if there are none.
+#[inline(always)]
+fn bring_in(from: u64) -> u64 {
+    let mut value = MaybeUninit::<u64>::zeroed();
+    // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
+    unsafe {
+        let _refused = bpf_copy_from_user(value.as_mut_ptr().cast(), 8, from as *const _);
+        value.assume_init()
+    }
 }

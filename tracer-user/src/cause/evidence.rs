@@ -188,7 +188,11 @@ impl Facts<'_> {
         }
         let fact = match worker.error {
             0 => {
-                let who = format!("{} {}", comm(&worker.closer), worker.closer.tgid);
+                let who = match worker.closer.tgid {
+                    // Not seen on this kernel.
+                    0 => "somebody".to_owned(),
+                    closer => format!("{} {closer}", comm(&worker.closer)),
+                };
                 let dying = match (worker.exiting, signals::died_of(worker)) {
                     (0, _) => String::new(),
                     (_, Some(signal)) => format!(", dying of {}", signals::name(signal)),

@@ -108,6 +108,8 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     let finding = match exchange.word() {
         // nginx says that it failed.
         Some(said) if !is_recognised || finding.cause.is_none() => nginx_says::quoted(exchange, said),
+        // What it judged by cannot be told from the kernel's account, where it names no error.
+        Some(said) if said.is_unreadable() && said.errno == 0 => nginx_says::quoted(exchange, said),
         _ => finding,
     };
     if finding.cause.is_none() {

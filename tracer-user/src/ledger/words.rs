@@ -62,6 +62,9 @@ impl Said {
 
     /// The message, with those arguments in it that are known, as it stands in nginx's line before the errno.
     pub fn message(&self) -> String {
+        if self.is_unreadable() {
+            return "…".to_owned();
+        }
         if self.format == "%*s" {
             return self.subject.trim_start().to_owned();
         }
@@ -93,6 +96,11 @@ impl Said {
             rest = after;
         }
         message + rest
+    }
+
+    /// Whether its message could not be read: nobody had looked at that part of nginx's memory yet.
+    pub fn is_unreadable(&self) -> bool {
+        self.format.is_empty()
     }
 
     /// Whether it is about no connection: none was made, connect refused it, or it goes on. As in the kernel side's `word.rs`.
@@ -238,6 +246,7 @@ mod tests {
             "nobody.invalid could not be resolved (3: Host not found)"
         );
         assert_eq!(message("100%", "", 0), "100…");
+        assert_eq!(message("", "", 0), "…");
     }
 
     #[test]

@@ -22,8 +22,11 @@ use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::refused;
 
-/// The function, and the program that hears it.
+/// The function, and the program that hears it on any kernel.
 const FUNCTION: &str = "ngx_log_error_core";
+
+/// The program that also reads what is not mapped yet; kernels before 6.0 refuse it.
+const SLEEPABLE: &str = "ngx_log_error_core_sleepable";
 
 /// As evidence names it.
 pub(super) const SOURCE: &str = "uprobe/ngx_log_error_core";
@@ -49,11 +52,20 @@ pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
     if !Path::new(UPROBES).exists() {
         return Err("this kernel has no uprobes".to_owned());
     }
-    program(object)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))
+    if named(object, SLEEPABLE)?.load().is_err() {
+        named(object, FUNCTION)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+    }
+    Ok(())
 }
 
+/// The program that is loaded.
 fn program(object: &mut Ebpf) -> Result<&mut UProbe, String> {
-    let program = object.program_mut(FUNCTION).ok_or("the BPF object has no program for it")?;
+    let is_loaded = named(object, SLEEPABLE)?.fd().is_ok();
+    named(object, if is_loaded { SLEEPABLE } else { FUNCTION })
+}
+
+fn named<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String> {
+    let program = object.program_mut(name).ok_or("the BPF object has no program for it")?;
     program
         .try_into()
         .map_err(|_| "the BPF object's program for it is none on a function of a process".to_owned())

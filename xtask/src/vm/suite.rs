@@ -14,7 +14,7 @@ use super::{cpio::Archive, debian::output};
 use crate::{demo::cargo, step::Steps};
 
 /// The rig's programs that are no tests.
-const PARTS: [&str; 2] = ["faulty-server", "attacker"];
+const PARTS: [&str; 3] = ["faulty-server", "attacker", "hostile-logger"];
 /// Tests of what this machine's browser and database make of a report: they say nothing of a kernel.
 const OF_READERS: &str = "report";
 /// How long one test may take before it is killed: more than it may wait for one thing in vain (`rig::wait::bound`), so that it says what.
