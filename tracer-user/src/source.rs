@@ -1,5 +1,6 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
+mod audible;
 mod upstreams;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval},
 };
-use tracer_ebpf::Stats;
+use tracer_ebpf::{Stats, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
@@ -30,6 +31,7 @@ use crate::{
     trust::Trust,
     verdict, words,
 };
+use audible::Audible;
 use upstreams::Upstreams;
 
 /// How often the kernel side's counters are looked at while nothing fails.
@@ -95,16 +97,19 @@ pub struct Source {
     strangers: Vec<Stranger>,
     /// There are strangers who may not have been looked at yet.
     has_strangers: bool,
+    audible: Audible,
 }
 
 impl Source {
-    /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them.
+    /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them. `running` are the
+    /// processes that run already.
     ///
     /// # Errors
     /// If it cannot be watched.
     pub fn new(
         mut tracer: Tracer,
         args: &Trace,
+        running: &[u32],
         counts_upstreams: bool,
         is_verbose: bool,
     ) -> Result<Self, Failure> {
@@ -145,7 +150,11 @@ impl Source {
             trust,
             strangers: Vec::new(),
             has_strangers: true,
+            audible: Audible::default(),
         };
+        for pid in running {
+            source.audible.look(*pid);
+        }
         source.strangers = source.look_at_strangers();
         Ok(source)
     }
@@ -320,7 +329,16 @@ impl Source {
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
-                Ok(Event::Started(started)) => self.tracer.hear(started.task.tgid),
+                Ok(Event::Started(started)) => {
+                    self.audible.forget(started.task.tgid);
+                    self.tracer.hear(started.task.tgid);
+                }
+                Ok(Event::Record(Record::Exchange(mut exchange))) => {
+                    if self.audible.is(&self.tracer, &exchange.nginx) {
+                        exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                    }
+                    return Some(What::Record(Record::Exchange(exchange)));
+                }
                 Ok(Event::Record(Record::Word(word))) if !self.is_asked_for(&Said::new(&word)) => {}
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {

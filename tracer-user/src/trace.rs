@@ -90,12 +90,12 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
         );
         Vec::new()
     });
-    for pid in running {
-        tracer.hear(pid);
+    for pid in &running {
+        tracer.hear(*pid);
     }
     give_back_memory();
     scope::greet(args, tracer.listeners());
-    Source::new(tracer, args, beyond.counts_upstreams, is_verbose)
+    Source::new(tracer, args, &running, beyond.counts_upstreams, is_verbose)
 }
 
 /// Gives back what reading the kernel's types took: several times what the tracing takes.
