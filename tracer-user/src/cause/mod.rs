@@ -182,10 +182,12 @@ fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 }
 
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
-/// seen.
+/// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
+/// would have answered.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
     if exchange.word().is_some() {
-        return nginx_says::has_begun(exchange);
+        return nginx_says::has_begun(exchange)
+            || exchange.nginx.received > 0 && exchange.nginx_answered_no_more();
     }
     exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
 }

@@ -53,6 +53,12 @@ impl Joined {
             && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
     }
 
+    /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before.
+    pub fn nginx_answered_no_more(&self) -> bool {
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
+            if is_same_turn(&what) && what.old_state == u32::from(tcp_state::ESTABLISHED))
+    }
+
     /// Whether that client had reset its connection.
     pub fn client_had_reset(&self) -> bool {
         self.client_had_left()
