@@ -210,7 +210,9 @@ fn upgrade(listener: &TcpListener) -> Result<()> {
         let mut stream = stream?;
         stream.set_read_timeout(Some(wait::bound()))?;
         read_until(&mut stream, b"\r\n\r\n")?;
-        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhello")?;
+        stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhello",
+        )?;
         // Either asks to be left, or leaves.
         let _read = stream.read(&mut [0; 16])?;
     }
@@ -325,10 +327,13 @@ fn two_requests_on_one_clients_connection_are_not_one() -> Result<()> {
     let account = tracer.stop()?;
     account.is_orderly()?;
     pair_off_words(&nginx.failures(), &account.verdicts)?;
-    let [first, second, third] = account.verdicts.as_slice() else { anyhow::bail!("{:#?}", account.verdicts) };
+    let [first, second, third] = account.verdicts.as_slice() else {
+        anyhow::bail!("{:#?}", account.verdicts)
+    };
     ensure!(first.request.is_some() && first.request == second.request, "{first:#?} {second:#?}");
     ensure!(third.request != first.request, "{third:#?}");
-    let clients: Vec<_> = account.verdicts.iter().map(|it| it.word.as_ref().map(|word| word.connection)).collect();
+    let clients: Vec<_> =
+        account.verdicts.iter().map(|it| it.word.as_ref().map(|word| word.connection)).collect();
     ensure!(clients.iter().all(|client| *client == clients[0]), "{clients:?}");
     Ok(())
 }

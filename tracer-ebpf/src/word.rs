@@ -14,9 +14,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{
-    Beginning, Header, Kind, SUBJECT_LEN, Started, Task, Word, WordOf, characters as word,
-};
+use tracer_ebpf::{Beginning, Header, Kind, SUBJECT_LEN, Started, Task, Word, WordOf, characters as word};
 
 use crate::{
     kernel,

@@ -7,7 +7,7 @@ use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    exchange.nginx_closed_first().then(|| of_client_that_left(exchange)).flatten()
+    if exchange.nginx_closed_first() { of_client_that_left(exchange) } else { None }
 }
 
 /// The same, whether the upstream had closed or not.

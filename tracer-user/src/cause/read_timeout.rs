@@ -22,7 +22,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if nginx_says::is_answered(exchange) {
         return stalled(exchange);
     }
-    if !exchange.nginx_went_on() || exchange.arrived() > 0 && exchange.word().is_none() {
+    if !exchange.nginx_gave_up() || exchange.arrived() > 0 && exchange.word().is_none() {
         return None;
     }
     let finding = match &exchange.worker {

@@ -506,7 +506,9 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     let lost = verdict(audible(lost), ANSWERS);
     assert_eq!((lost.cause, lost.confidence), (Cause::TimeoutSlowWorker, Confidence::Inferred));
     // What connect fails with, nginx may have yet to say.
-    assert_eq!(verdict(audible(connecting(0, 111)), None).cause, Cause::RefusedNoListener);
+    let mut refused = connecting(0, 111);
+    refused.nginx.reset = reset_without_socket();
+    assert_eq!(verdict(audible(refused), None).cause, Cause::RefusedNoListener);
 }
 
 #[test]

@@ -37,7 +37,14 @@ pub(crate) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: ALL_BYTES, files: FILES, names: NAMES, words: WORDS, end: Instant::now() + TIME, changed_ns: 0 }
+        Self {
+            bytes: ALL_BYTES,
+            files: FILES,
+            names: NAMES,
+            words: WORDS,
+            end: Instant::now() + TIME,
+            changed_ns: 0,
+        }
     }
 }
 

@@ -37,12 +37,14 @@ impl Joined {
         })
     }
 
-    /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
-    /// client or tried the next upstream.
-    pub fn nginx_went_on(&self) -> bool {
-        // It says nothing of clients at level error. Before it answers, it reads what is left of the client's own request.
-        self.word().is_some()
-            || matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
+    /// Whether nginx stopped waiting: it says so or, where nothing was heard, it went on with another socket in a way that only follows its
+    /// own decision: it answered the client or tried the next upstream.
+    pub fn nginx_gave_up(&self) -> bool {
+        if self.word().is_some() {
+            return self.nginx_says("upstream timed out");
+        }
+        // Before it answers, it reads what is left of the client's own request.
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
             if is_same_turn(&what) || what.turned_to == what.other_sock)
     }
 

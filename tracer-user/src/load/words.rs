@@ -108,7 +108,7 @@ impl Words {
 
     /// Since when a binary is heard (ns, monotonic), if it is.
     pub(super) fn heard_since(&self, binary: Binary) -> Option<u64> {
-        self.known.get(&binary).copied().flatten()
+        *self.known.get(&binary)?
     }
 }
 

@@ -54,14 +54,10 @@ impl Audible {
     pub(super) fn is(&mut self, tracer: &Tracer, nginx: &NginxEnd) -> bool {
         let began_ns =
             if nginx.exchange > 1 { nginx.first_sent_ns.max(nginx.connect_ns) } else { nginx.connect_ns };
-        self.speaker(nginx.nginx.tgid).is_some_and(|speaker| {
+        self.look(nginx.nginx.tgid);
+        self.processes.get(&nginx.nginx.tgid).is_some_and(|speaker| {
             speaker.says_errors && tracer.heard_since(speaker.binary).is_some_and(|since| since <= began_ns)
         })
-    }
-
-    /// Finds out about a process, and keeps it for when it has ended.
-    pub(super) fn look(&mut self, pid: u32) {
-        let _known = self.speaker(pid);
     }
 
     /// The process runs another program from now on.
@@ -70,15 +66,15 @@ impl Audible {
         self.masters.remove(&pid);
     }
 
-    fn speaker(&mut self, pid: u32) -> Option<Speaker> {
+    /// Finds out about a process, and keeps it for when it has ended.
+    pub(super) fn look(&mut self, pid: u32) {
         let now = monotonic_ns();
         let known = self.processes.get(&pid).copied();
-        if let Some(known) = known.filter(|known| now < known.looked_ns + nanoseconds(FRESH)) {
-            return Some(known);
+        if known.is_some_and(|known| now < known.looked_ns + nanoseconds(FRESH)) {
+            return;
         }
         // What has ended was what it was.
-        let Some((started, parent)) = stat(pid) else { return known };
-        let Some(binary) = binary(pid) else { return known };
+        let (Some((started, parent)), Some(binary)) = (stat(pid), binary(pid)) else { return };
         let says_errors = match known.filter(|known| known.started == started && known.binary == binary) {
             Some(known) => known.says_errors,
             None => self.says_errors(pid, started, parent, binary),
@@ -87,9 +83,7 @@ impl Audible {
             self.processes.clear();
             self.masters.clear();
         }
-        let speaker = Speaker { started, binary, says_errors, looked_ns: now };
-        self.processes.insert(pid, speaker);
-        Some(speaker)
+        self.processes.insert(pid, Speaker { started, binary, says_errors, looked_ns: now });
     }
 
     /// Whether a process says each error, by the configuration of its master, which may be itself.
@@ -98,10 +92,12 @@ impl Audible {
         let Some((of_master, _)) = stat(master) else { return false };
         let started_ns = wall_ns(started);
         let known = self.masters.get(&master).copied();
-        let configured = match known.filter(|known| known.started == of_master && started_ns < known.read_ns) {
+        let configured = match known.filter(|known| known.started == of_master && started_ns < known.read_ns)
+        {
             Some(known) => known,
             None => {
-                let configured = read(master, of_master);
+                let is_told = known.is_some_and(|known| known.started == of_master && !known.says_errors);
+                let configured = read(master, of_master, is_told);
                 self.masters.insert(master, configured);
                 configured
             }
@@ -110,8 +106,9 @@ impl Audible {
     }
 }
 
-/// The configuration of a master, as its files say it now. Of one that cannot be read it is not known what it keeps back.
-fn read(master: u32, started: u64) -> Configured {
+/// The configuration of a master, as its files say it now. Of one that cannot be read it is not known what it keeps back; that is told
+/// once.
+fn read(master: u32, started: u64, is_told: bool) -> Configured {
     let read_ns = now(ClockId::CLOCK_REALTIME);
     let asked = Master::believe(master).and_then(|master| configuration(&master));
     let (says_errors, changed_ns, why) = match &asked {
@@ -122,7 +119,7 @@ fn read(master: u32, started: u64) -> Configured {
         },
         Err(refusal) => (false, 0, Some(refusal.to_string())),
     };
-    if let Some(why) = why {
+    if let Some(why) = why.filter(|_| !is_told) {
         crate::notice!(
             "nginx {master} may fail to say what fails ({why}): where it says nothing, verdicts are inferred"
         );
@@ -138,6 +135,7 @@ fn stat(pid: u32) -> Option<(u64, u32)> {
 
 /// When that was by the wall clock (ns since 1970).
 fn wall_ns(ticks: u64) -> i64 {
-    let ns = i64::try_from(ticks.saturating_mul(1_000_000_000 / procfs::ticks_per_second())).unwrap_or(i64::MAX);
+    let ns =
+        i64::try_from(ticks.saturating_mul(1_000_000_000 / procfs::ticks_per_second())).unwrap_or(i64::MAX);
     (now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)).saturating_add(ns)
 }
