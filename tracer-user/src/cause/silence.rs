@@ -23,6 +23,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             return Some(left);
         }
     }
+    // Its client was there, and got nothing: nobody wanted that, unless nginx itself had to go (worker_shutdown_timeout).
+    if exchange.nginx.error == 0 && exchange.arrived() == 0 && exchange.nginx_answered_no_more() {
+        return None;
+    }
     // A response may end with its connection: that its worker was killed before it was whole, nginx does not see.
     let is_upstreams = exchange.nginx.old_state == tcp_state::CLOSE_WAIT;
     let is_killed = exchange.worker.as_ref().is_some_and(|worker| signals::died_of(worker).is_some());

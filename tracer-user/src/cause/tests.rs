@@ -496,6 +496,9 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     assert!(matches!(outcome(audible(given_up(1_000)), None), Outcome::EndedEarly));
     let left = verdict(audible(given_up(1_000)), CLIENT_LEFT);
     assert_eq!((left.cause, left.confidence), (Cause::ClientAbortBefore, Confidence::Proven));
+    // Its client was there, and was left without an answer.
+    let unanswered = Some((Action::Closed, tcp_state::ESTABLISHED));
+    assert_eq!(verdict(audible(given_up(1_000)), unanswered).cause, Cause::NotEnoughFacts);
     // Its worker answered, closed, and nginx had what it wanted; or it was idle.
     let mut idle = killed(1_000, 9);
     idle.nginx.flags |= nginx_flag::READ_LAST;

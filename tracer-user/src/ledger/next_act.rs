@@ -3,7 +3,7 @@
 
 use tracer_ebpf::{Action, Aftermath, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined};
+use super::{Aftermaths, Joined, address};
 
 impl Joined {
     /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
@@ -55,10 +55,13 @@ impl Joined {
             && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
     }
 
-    /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before.
+    /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
+    /// the very upstream.
     pub fn nginx_answered_no_more(&self) -> bool {
         matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
-            if is_same_turn(&what) && what.old_state == u32::from(tcp_state::ESTABLISHED))
+            if is_same_turn(&what)
+                && what.old_state == u32::from(tcp_state::ESTABLISHED)
+                && address(&what.peer) != address(&self.nginx.upstream))
     }
 
     /// Whether that client had reset its connection.
