@@ -169,6 +169,25 @@ fn the_kernel_gives_up_on_a_syn_before_nginx_does() -> Result<()> {
 }
 
 #[test]
+fn a_request_that_is_not_read_from_a_unix_socket_fails_while_sending() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let endpoint = Endpoint::Unix(namespace.scratch().join("never-reads.sock"));
+    let server = FaultyServer::start(&namespace, Fault::NeverRead, endpoint.clone(), 4)?;
+    let location = Location::http("/unix/", server.endpoint()).read_timeout(SOON).send_timeout(SOON);
+    let nginx = Nginx::on(&namespace).location(location).start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "-u", &endpoint.for_nginx()])?;
+    ensure!(nginx.client().post("/unix/", &vec![b'x'; 4 << 20])?.status == 504);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let failures = nginx.failures();
+    ensure!(failures.len() == 1 && failures[0].text.ends_with("while sending request to upstream"));
+    let names: Vec<_> = account.verdicts.iter().map(rig::Verdict::name).collect();
+    ensure!(names == ["send_timeout/peer_not_reading"], "{names:?}");
+    Ok(())
+}
+
+#[test]
 fn the_kernel_gives_up_on_data_before_nginx_does() -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.sysctl("net.ipv4.tcp_retries2", "2")?;

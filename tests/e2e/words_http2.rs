@@ -5,8 +5,9 @@ use rig::error_log::Failure;
 use rig::reconcile::pair_off_words;
 use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Location, Namespace, Nginx, Tracer};
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 10] = [
     Fault::Http2Reset,
+    Fault::Http2ResetMidway,
     Fault::Http2Goaway,
     Fault::Http2CutStream,
     Fault::Http2CutConnection,
@@ -19,7 +20,7 @@ const FAULTS: [Fault; 9] = [
 
 fn name(fault: Fault, _: &Failure) -> &'static str {
     match fault {
-        Fault::Http2Reset => "reset/http2_stream",
+        Fault::Http2Reset | Fault::Http2ResetMidway => "reset/http2_stream",
         Fault::Http2Goaway => "reset/http2_goaway",
         Fault::Http2CutStream | Fault::Http2CutConnection => "premature_close/response_cut_short",
         _ => "rejected_response/http2_error",

@@ -190,8 +190,10 @@ pub mod nginx_flag {
     pub const LISTENER_LEFT_OUT: u32 = 1 << 13;
     /// Something of this exchange found no room in a table, or may have been pushed out of one.
     pub const FACTS_LOST: u32 = 1 << 14;
+    /// nginx's word on this exchange would have been heard, had there been one: userspace knows, and sets it.
+    pub const WORD_AUDIBLE: u32 = 1 << 15;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (FACTS_LOST << 1) - 1;
+    pub const ALL: u32 = (WORD_AUDIBLE << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.

@@ -12,6 +12,7 @@ mod held;
 mod kernel_function;
 mod layout;
 mod record;
+mod saying;
 mod stats;
 
 pub use exchange::{
@@ -27,6 +28,7 @@ pub use record::{
     Action, Aftermath, Alone, Exchange, Header, Kind, PORTS_LEN, RING_BYTES, SUBJECT_LEN, Served, Started,
     Word, WordOf, WorkerGone,
 };
+pub use saying::{Beginning, characters};
 pub use stats::Stats;
 
 /// `TASK_COMM_LEN`: a task's name with its closing zero, in bytes.

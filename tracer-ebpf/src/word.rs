@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{Header, Kind, SUBJECT_LEN, Task, Word, WordOf};
+use tracer_ebpf::{Beginning, Header, Kind, SUBJECT_LEN, Task, Word, WordOf, characters as word};
 
 use crate::{
     kernel,
@@ -41,11 +41,6 @@ pub const LOG_ACTION: u64 = 64;
 
 /// What most of what nginx says of upstreams begins with.
 pub const UPSTREAM: u64 = word(b"upstream");
-
-/// Eight characters that can be compared at once.
-const fn word(text: &[u8; 8]) -> u64 {
-    u64::from_ne_bytes(*text)
-}
 
 /// The characters at a place of a text.
 #[inline(always)]
@@ -73,26 +68,6 @@ fn is_of_upstream<const LEN: usize>(message: &[u8; LEN]) -> bool {
         || first == word(b"%V could")
         || first == word(b"no resol")
         || first == word(b"no live ")
-}
-
-/// Whether this is said of no connection: none was made, connect itself refused it, or it goes on.
-#[inline(always)]
-fn is_of_no_connection<const LEN: usize>(message: &[u8; LEN]) -> bool {
-    let first = at(message, 0);
-    first == word(b"no live ")
-        || first == word(b"%V could")
-        || first == word(b"no resol")
-        || first == word(b"no port ")
-        || first == word(b"invalid ")
-        || first == word(b"%ui work")
-        || first == word(b"socket()")
-        || first == word(b"setsocko")
-        || first == word(b"ioctl(FI")
-        || first == word(b"fcntl(O_")
-        || first == word(b"bind(%V)")
-        || first == word(b"epoll_ct")
-        || first == word(b"FastCGI ") && at(message, 8) == word(b"sent in ")
-        || first == word(b"connect(") && at(message, 8) == word(b") to %V ")
 }
 
 /// Whether nginx goes on with the connection: what is no HTTP it passes on as HTTP/0.9.
@@ -185,18 +160,19 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     // SAFETY: the helper takes nothing.
     let ns = unsafe { bpf_ktime_get_ns() };
     let is_placed = is_passed_on(message) && nginx_end::is_read_and_said(ns);
-    if !is_placed && !is_of_no_connection(message) {
+    let is_of_no_connection = Beginning(at(message, 0), at(message, 8)).is_of_no_connection();
+    if !is_placed && !is_of_no_connection {
         let thread = kernel::thread();
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();
-        // Where there is no room, it is told and joined to nothing.
-        if put!(SAID, thread, ns, acts_unkept) && is_new {
+        // Where there is no room, it is told and joined to nothing: the exchange must not pass for one of which nothing was said.
+        if put!(SAID, thread, ns, lost) && is_new {
             count_spoken(1);
         }
     }
     let said = Said { ns, level, log, errno, format, first, second };
     let subject = subject_of(message);
-    if subject == Subject::None && !is_of_no_connection(message) {
+    if subject == Subject::None && !is_of_no_connection {
         said.send(&task);
     } else {
         said.send_of(&task, subject);

@@ -58,3 +58,6 @@ pub const REPEATED_LINES: usize = 131_072;
 /// Listeners that were closed while `backlog` watches. The oldest is forgotten: told at once as it stood at its end (in JSON), counted
 /// in its namespace's sum and in the summary.
 pub const CLOSED_LISTENERS: usize = 4_096;
+
+/// nginx processes of which it is kept whether they say each error. With more, all are found out about again.
+pub const SPEAKERS: usize = 4_096;

@@ -10,7 +10,8 @@ use crate::stream::Distance;
 /// monotonic one, and two readings are never of the same moment.
 const SLACK_NS: u64 = 1_000_000;
 
-fn now(clock: ClockId) -> i64 {
+/// Nanoseconds of a clock.
+pub fn now(clock: ClockId) -> i64 {
     clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 

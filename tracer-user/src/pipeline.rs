@@ -40,6 +40,7 @@ pub struct Pipeline {
     strangers: Vec<Stranger>,
     failures: BTreeMap<Cause, u64>,
     delayed: u64,
+    ended_early: u64,
     lost: u64,
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
@@ -77,6 +78,7 @@ impl Pipeline {
             strangers: Vec::new(),
             failures: BTreeMap::new(),
             delayed: 0,
+            ended_early: 0,
             lost: 0,
             last_loss_ns: 0,
             limit,
@@ -180,7 +182,11 @@ impl Pipeline {
                 self.delayed += 1;
                 Some(Told::Delayed(Box::new(delayed)))
             }
-            Outcome::Delayed(_) | Outcome::Well => None,
+            Outcome::EndedEarly if !self.is_over() => {
+                self.ended_early += 1;
+                None
+            }
+            Outcome::Delayed(_) | Outcome::EndedEarly | Outcome::Well => None,
         }
     }
 
@@ -234,6 +240,7 @@ impl Pipeline {
             exchanges: self.counts.exchanges.saturating_sub(self.counts_before.exchanges),
             failures: self.failures.iter().map(|(cause, count)| (*cause, *count)).collect(),
             delayed: self.delayed,
+            ended_early: self.ended_early,
             lost: self.lost,
             forgotten: self.ledger.forgotten().saturating_add(self.activities.left_out()),
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),

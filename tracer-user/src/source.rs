@@ -1,5 +1,6 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
+mod audible;
 mod configured;
 mod upstreams;
 
@@ -15,7 +16,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval},
 };
-use tracer_ebpf::Stats;
+use tracer_ebpf::{Stats, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
@@ -33,6 +34,7 @@ use crate::{
     trust::{self, Trust},
     verdict, words,
 };
+use audible::Audible;
 use configured::{Answer, Configurations};
 use upstreams::Upstreams;
 
@@ -119,16 +121,19 @@ pub struct Source {
     strangers: Vec<Stranger>,
     /// There are strangers who may not have been looked at yet.
     has_strangers: bool,
+    audible: Audible,
 }
 
 impl Source {
-    /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them.
+    /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them. `running` are the
+    /// processes that run already.
     ///
     /// # Errors
     /// If it cannot be watched.
     pub fn new(
         mut tracer: Tracer,
         args: &Trace,
+        running: &[u32],
         counts_upstreams: bool,
         is_verbose: bool,
     ) -> Result<Self, Failure> {
@@ -173,7 +178,11 @@ impl Source {
             trust,
             strangers: Vec::new(),
             has_strangers: true,
+            audible: Audible::default(),
         };
+        for pid in running {
+            source.audible.look(*pid);
+        }
         source.strangers = source.look_at_strangers();
         if source.watches_unix && source.tracer.may_trace_system_calls() {
             source.foresee_unix(args, name)?;
@@ -410,6 +419,12 @@ impl Source {
                     }
                     return Some(What::Record(Record::Word(word)));
                 }
+                Ok(Event::Record(Record::Exchange(mut exchange))) => {
+                    if self.audible.is(&self.tracer, &exchange.nginx) {
+                        exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                    }
+                    return Some(What::Record(Record::Exchange(exchange)));
+                }
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
                     crate::notice!("a record was passed over: {error}");
@@ -422,6 +437,7 @@ impl Source {
 
     /// A process of ours has begun to run, or is told to read its configuration again.
     fn begins(&mut self, pid: u32) {
+        self.audible.forget(pid);
         self.tracer.hear(pid);
         if self.configurations.as_ref().is_some_and(|configurations| !configurations.begins(pid)) {
             self.tell_unknown("more processes begin than can be looked at");

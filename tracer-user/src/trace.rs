@@ -90,11 +90,11 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
         );
         Vec::new()
     });
-    for pid in running {
-        tracer.hear(pid);
+    for pid in &running {
+        tracer.hear(*pid);
     }
     scope::greet(args, tracer.listeners());
-    let source = Source::new(tracer, args, beyond.counts_upstreams, is_verbose);
+    let source = Source::new(tracer, args, &running, beyond.counts_upstreams, is_verbose);
     give_back_memory();
     source
 }

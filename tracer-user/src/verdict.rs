@@ -248,6 +248,8 @@ pub struct Summary {
     pub failures: Vec<(Cause, u64)>,
     /// Exchanges that succeeded late.
     pub delayed: u64,
+    /// Exchanges that nginx ended before their response was over and logged nothing about: no failures.
+    pub ended_early: u64,
     /// Records that the kernel could not hand over, so that many facts are missing.
     pub lost: u64,
     /// What was learnt of exchanges that nginx had given up and of slow workers, and could not be kept: no verdict is wrong for it, but

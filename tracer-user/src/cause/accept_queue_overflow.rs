@@ -56,7 +56,7 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
         || exchange.has(nginx_flag::QUEUE_FULL_AT_CONNECT)
             && exchange.listener_dropped_syns()
             && exchange.dropped_on_the_way().is_none();
-    if exchange.nginx.error != 0 || !was_full || !exchange.nginx_went_on() {
+    if exchange.nginx.error != 0 || !was_full || !exchange.nginx_gave_up() {
         return None;
     }
     let tries = if was_seen { exchange.nginx.dropped.packets } else { exchange.nginx.syn_retransmits + 1 };
@@ -146,7 +146,7 @@ fn aborted(exchange: &Joined) -> Option<Finding> {
 fn ack_dropped(exchange: &Joined) -> Option<Finding> {
     let never_made = exchange.worker.is_none() && exchange.is_connected();
     let unheard = exchange.nginx.sent > 0 && exchange.nginx.unacked > 0 && exchange.arrived() == 0;
-    if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_went_on() {
+    if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_gave_up() {
         return None;
     }
     let finding = match exchange.dropped() {

@@ -7,7 +7,12 @@ use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if !exchange.nginx_closed_first() || !exchange.client_had_left() {
+    if exchange.nginx_closed_first() { of_client_that_left(exchange) } else { None }
+}
+
+/// The same, whether the upstream had closed or not.
+pub(super) fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
+    if !exchange.client_had_left() {
         return None;
     }
     let after = span(exchange.lasted_ns());

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if !exchange.was_connecting() || exchange.nginx.error != 0 || !exchange.nginx_went_on() {
+    if !exchange.was_connecting() || exchange.nginx.error != 0 || !exchange.nginx_gave_up() {
         return None;
     }
     let finding =

@@ -19,9 +19,11 @@ mod rejected_response;
 mod reset;
 mod send_timeout;
 mod signals;
+mod silence;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unheard;
 mod unknown;
 
 pub use afterwards::afterwards;
@@ -63,6 +65,8 @@ pub enum Outcome {
     Delayed(Delayed),
     /// It ended well after all: nothing to tell.
     Well,
+    /// nginx ended it early and had nothing to say of it: no failure.
+    EndedEarly,
 }
 
 /// Turns monotonic nanoseconds into nanoseconds since 1970.
@@ -89,7 +93,11 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     if exchange.has(nginx_flag::ENDED_WELL) {
         return Outcome::Delayed(delayed(exchange, context.clock));
     }
-    let found = LIST.iter().find_map(|judge| judge(exchange));
+    // What was lost may have been nginx's word.
+    let silence = if context.evidence_lost { None } else { silence::judge(exchange) };
+    let is_ended_early =
+        silence.as_ref().is_some_and(|finding| finding.cause.is_none()) && silence::is_early(exchange);
+    let found = silence.or_else(|| LIST.iter().find_map(|judge| judge(exchange)));
     let is_recognised = found.is_some();
     let finding = match found {
         Some(finding) if context.evidence_lost && takes_lost_for_absent(exchange, &finding) => {
@@ -113,8 +121,13 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
         _ => finding,
     };
     if finding.cause.is_none() {
-        return Outcome::Well;
+        return if is_ended_early { Outcome::EndedEarly } else { Outcome::Well };
     }
+    let finding = if unheard::is_inferred(exchange, &finding) {
+        Finding { confidence: Confidence::Inferred, ..finding }
+    } else {
+        finding
+    };
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
 
@@ -171,10 +184,12 @@ fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 }
 
 /// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
-/// seen.
+/// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
+/// would have answered.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
     if exchange.word().is_some() {
-        return nginx_says::has_begun(exchange);
+        return nginx_says::has_begun(exchange)
+            || exchange.nginx.received > 0 && exchange.nginx_answered_no_more();
     }
     exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
 }

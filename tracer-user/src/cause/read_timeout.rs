@@ -22,7 +22,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if nginx_says::is_answered(exchange) {
         return stalled(exchange);
     }
-    if !exchange.nginx_went_on() || exchange.arrived() > 0 && exchange.word().is_none() {
+    if !exchange.nginx_gave_up() || exchange.arrived() > 0 && exchange.word().is_none() {
         return None;
     }
     let finding = match &exchange.worker {
@@ -75,7 +75,9 @@ fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 }
 
 fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
-    let (queued, served) = if worker.accepted_ns == 0 {
+    // What came before the response was TLS's: which of what nginx sent was the request, and when, is not seen.
+    let is_over_tls = exchange.nginx.received > 0;
+    let (queued, served) = if worker.accepted_ns == 0 || is_over_tls {
         (String::new(), String::new())
     } else if exchange.is_on_kept_connection() {
         (String::new(), format!(" It had it for {}.", span(exchange.lasted_ns())))
@@ -89,8 +91,7 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     } else {
         format!("the {}", signals::worker_in_words(worker))
     };
-    // What came before the response was TLS's: which of what nginx sent was the request is not seen.
-    let what = if exchange.nginx.received > 0 {
+    let what = if is_over_tls {
         format!(
             "nginx stopped waiting for the response to a request, which {name} took up{queued} and did not answer."
         )

@@ -12,7 +12,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     // Closing with bytes unread leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE, with a reset outward.
     let threw_away = nginx.error == 0 && nginx.new_state == tcp_state::CLOSE && nginx.unread > 0;
-    if exchange.was_connecting() || !threw_away || nginx.received == 0 {
+    // What nginx says of it names what it would not accept.
+    if exchange.was_connecting() || !threw_away || nginx.received == 0 || exchange.word().is_some() {
         return None;
     }
     // On a unix socket the kernel does not count bytes.
@@ -21,7 +22,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         Some(_) => "more".to_owned(),
     };
     // A client that is too slow for nginx's patience makes it close so, too, but is not answered.
-    exchange.nginx_went_on().then(|| Finding {
+    exchange.nginx_gave_up().then(|| Finding {
         error_log: Some("upstream sent too big header while reading response header from upstream".to_owned()),
         ..Finding::proven(
             Cause::RejectedResponse,

@@ -1,6 +1,6 @@
 //! `send_timeout`: the upstream stopped reading the request.
 
-use tracer_ebpf::nginx_flag;
+use tracer_ebpf::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, doing, signals};
 use crate::{
@@ -8,10 +8,16 @@ use crate::{
     words::{count, span},
 };
 
+const LINE: &str = "upstream timed out (110: Connection timed out) while sending request to upstream";
+const ADVICE: &str = "what keeps the worker from reading; then proxy_send_timeout or fastcgi_send_timeout.";
+
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref()?;
-    let gave_up = exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx_went_on();
+    let gave_up = exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx_gave_up();
+    if exchange.path.is_some() && gave_up && exchange.was_accepted() {
+        return on_unix_socket(exchange, worker);
+    }
     // More was sent than arrived, and what arrived lies unread: the window was shut.
     let is_stuck = exchange.has(nginx_flag::SEND_BLOCKED)
         && nginx.unacked > 0
@@ -32,8 +38,26 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
                 span(nginx.ended_ns.saturating_sub(nginx.last_sent_ns)),
                 doing::the_worker(exchange),
             ),
-            "what keeps the worker from reading; then proxy_send_timeout or fastcgi_send_timeout.",
+            ADVICE,
         )
-        .logged("ETIMEDOUT", "upstream timed out (110: Connection timed out) while sending request to upstream"),
+        .logged("ETIMEDOUT", LINE),
     )
+}
+
+/// The kernel does not count what lies in a unix socket; nginx says that it was sending.
+fn on_unix_socket(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
+    let was_sending = exchange.word()?.doing == "sending request to upstream";
+    was_sending.then(|| {
+        Finding::proven(
+            Cause::SendTimeout,
+            format!(
+                "The {} stopped reading the request, and nginx gave up {} after it last could send.{}",
+                signals::worker_in_words(worker),
+                span(exchange.nginx.ended_ns.saturating_sub(exchange.nginx.last_sent_ns)),
+                doing::the_worker(exchange),
+            ),
+            ADVICE,
+        )
+        .logged("ETIMEDOUT", LINE)
+    })
 }

@@ -119,7 +119,8 @@ fn a_listener_that_may_have_been_left_out_is_not_taken_for_absent() {
     // What was seen to happen stands.
     record.nginx.dropped = PacketDrop { ns: at(1), reason: DropReason::AcceptQueueFull as u32, packets: 2 };
     let seen = verdict(record, ANSWERS);
-    assert_eq!((seen.cause, seen.confidence), (Cause::QueueSynDropped, Confidence::Proven));
+    // nginx's word was not heard: that it gave up connecting is what follows from its answer.
+    assert_eq!((seen.cause, seen.confidence), (Cause::QueueSynDropped, Confidence::Inferred));
     assert!(!seen.explanation.contains("waited"), "{}", seen.explanation);
 }
 
@@ -483,6 +484,42 @@ fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
     assert_eq!(lossy(timed_out), (Cause::EvidenceLost, Some("ETIMEDOUT".into())));
     timed_out.nginx.upstream.addr[3] = u32::from_ne_bytes([192, 0, 2, 1]);
     assert_eq!(lossy(timed_out), (Cause::TimeoutNoAnswer, Some("ETIMEDOUT".into())));
+}
+
+#[test]
+fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
+    let audible = |mut record: Exchange| {
+        record.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+        record
+    };
+    assert!(matches!(outcome(audible(given_up(1_000)), ANSWERS), Outcome::EndedEarly));
+    assert!(matches!(outcome(audible(given_up(1_000)), None), Outcome::EndedEarly));
+    let left = verdict(audible(given_up(1_000)), CLIENT_LEFT);
+    assert_eq!((left.cause, left.confidence), (Cause::ClientAbortBefore, Confidence::Proven));
+    // Its client was there, and was left without an answer.
+    let unanswered = Some((Action::Closed, tcp_state::ESTABLISHED));
+    assert_eq!(verdict(audible(given_up(1_000)), unanswered).cause, Cause::NotEnoughFacts);
+    // Its worker answered, closed, and nginx had what it wanted; or it was idle.
+    let mut idle = killed(1_000, 9);
+    idle.nginx.flags |= nginx_flag::READ_LAST;
+    assert!(matches!(outcome(audible(idle), ANSWERS), Outcome::Well));
+    // A word that was lost on its way was said.
+    let mut lost = given_up(1_000);
+    lost.nginx.word_ns = at(1_000);
+    let lost = verdict(audible(lost), ANSWERS);
+    assert_eq!((lost.cause, lost.confidence), (Cause::TimeoutSlowWorker, Confidence::Inferred));
+    // What connect fails with, nginx may have yet to say.
+    let mut refused = connecting(0, 111);
+    refused.nginx.reset = reset_without_socket();
+    assert_eq!(verdict(audible(refused), None).cause, Cause::RefusedNoListener);
+}
+
+#[test]
+fn where_nginx_is_not_heard_what_it_does_next_proves_nothing() {
+    for next in [ANSWERS, CLIENT_LEFT] {
+        assert_eq!(verdict(given_up(1_000), next).confidence, Confidence::Inferred);
+    }
+    assert_eq!(verdict(killed(10, 9), ANSWERS).confidence, Confidence::Proven);
 }
 
 #[test]

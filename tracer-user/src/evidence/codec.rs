@@ -347,9 +347,11 @@ pub enum Flag {
     ListenerLeftOut,
     /// Something of this exchange was lost.
     FactsLost,
+    /// nginx's word on this exchange would have been heard, had there been one.
+    WordAudible,
 }
 
-const FLAGS: [(u32, Flag); 15] = [
+const FLAGS: [(u32, Flag); 16] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -365,6 +367,7 @@ const FLAGS: [(u32, Flag); 15] = [
     (nginx_flag::OWN_RESETS_SEEN, Flag::OwnResetsSeen),
     (nginx_flag::LISTENER_LEFT_OUT, Flag::ListenerLeftOut),
     (nginx_flag::FACTS_LOST, Flag::FactsLost),
+    (nginx_flag::WORD_AUDIBLE, Flag::WordAudible),
 ];
 
 /// [`nginx_flag`] bits by name.

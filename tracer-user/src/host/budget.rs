@@ -31,11 +31,20 @@ pub(crate) struct Budget {
     names: usize,
     words: usize,
     end: Instant,
+    /// When the newest of the files was changed last (ns since 1970), its name and its owner included.
+    changed_ns: i64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: ALL_BYTES, files: FILES, names: NAMES, words: WORDS, end: Instant::now() + TIME }
+        Self {
+            bytes: ALL_BYTES,
+            files: FILES,
+            names: NAMES,
+            words: WORDS,
+            end: Instant::now() + TIME,
+            changed_ns: 0,
+        }
     }
 }
 
@@ -49,6 +58,16 @@ impl Budget {
         self.files = self.files.checked_sub(1).ok_or(Refusal::TooManyFiles(FILES))?;
         self.bytes = self.bytes.checked_sub(size).ok_or(Refusal::TooMuch(ALL_BYTES))?;
         Ok(())
+    }
+
+    /// Takes when a file was changed last.
+    pub(super) fn changed(&mut self, ns: i64) {
+        self.changed_ns = self.changed_ns.max(ns);
+    }
+
+    /// When the newest of all files was changed last (ns since 1970).
+    pub(super) fn changed_ns(&self) -> i64 {
+        self.changed_ns
     }
 
     /// Takes a name of a folder.

@@ -74,6 +74,7 @@ impl Root {
         is_roots(path, &stat)?;
         let size = stat.st_size.cast_unsigned();
         budget.file(path, size)?;
+        budget.changed(stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec));
         let mut bytes = Vec::new();
         if size > 0 {
             let file = reopen(&node).map_err(Refusal::io(path))?;

@@ -48,6 +48,8 @@ pub struct Joined {
     pub aftermath: Aftermaths,
     /// Names the downstream request, where nginx is known to have tried several upstreams for it.
     pub request: Option<u64>,
+    /// The client's connection, as nginx numbers it, of the exchange that this one is taken to retry.
+    pub(super) retried_for: Option<u64>,
     /// What the worker was found doing, if the exchange was slow enough to be looked at.
     pub activity: Option<Activity>,
     /// What nginx said of it, in order: the last word is the one before it closed.
@@ -63,6 +65,7 @@ impl Joined {
             worker: (worker.sock != 0).then_some(worker),
             path: (nginx.upstream.family == FAMILY_UNIX).then(|| path_of(&path)),
             request: None,
+            retried_for: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
             said: Vec::new(),
@@ -82,6 +85,25 @@ impl Joined {
     /// nginx's word on it, if that was heard: the last one before it closed.
     pub fn word(&self) -> Option<&Said> {
         self.said.last()
+    }
+
+    /// Takes back that it retries another exchange, if nginx says that this one is for another client.
+    pub(super) fn check_retry(&mut self) {
+        if let (Some(client), Some(said)) = (self.retried_for.take(), self.word())
+            && client != said.connection
+        {
+            self.request = None;
+        }
+    }
+
+    /// Whether nginx closed it and said nothing, though that would have been heard.
+    pub fn is_silent(&self) -> bool {
+        let next = match self.aftermath {
+            Aftermaths::Seen { what, .. } => what.word_ns,
+            Aftermaths::NotAwaited | Aftermaths::NotSeen => 0,
+        };
+        // A word that was lost on its way was said all the same.
+        self.has(nginx_flag::WORD_AUDIBLE) && self.said.is_empty() && self.nginx.word_ns == 0 && next == 0
     }
 
     /// Whether nginx's word on it begins so; its conversions are nginx's own.
@@ -136,61 +158,6 @@ impl Joined {
     /// Whether nginx ended it of its own accord: no error, and the peer had not closed before.
     pub fn nginx_closed_first(&self) -> bool {
         self.nginx.error == 0 && self.nginx.old_state != tcp_state::CLOSE_WAIT
-    }
-
-    /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
-    /// idle for long enough.
-    pub fn may_have_stalled(&self) -> bool {
-        self.nginx_closed_first()
-            && !self.was_connecting()
-            && self.has(nginx_flag::READ_LAST)
-            && self.nginx.unread == 0
-    }
-
-    /// Whether the worker answered nginx's close by closing within a second, having no more to send and nothing left to read, as an
-    /// idle server does.
-    pub fn worker_closed_in_turn(&self) -> bool {
-        const IN_TURN_NS: u64 = 1_000_000_000;
-        self.worker.is_some_and(|worker| {
-            let is_in_turn =
-                worker.ended_ns > self.nginx.ended_ns && worker.ended_ns - self.nginx.ended_ns < IN_TURN_NS;
-            let by_choice = is_in_turn && worker.error == 0 && worker.exiting == 0;
-            let had_read_all = if self.path.is_some() {
-                worker.unread == 0
-            } else {
-                worker.old_state == tcp_state::CLOSE_WAIT && worker.new_state == tcp_state::LAST_ACK
-            };
-            by_choice && had_read_all
-        })
-    }
-
-    /// Whether nginx went on with another socket in a way that only follows its own decision: it answered the
-    /// client or tried the next upstream.
-    pub fn nginx_went_on(&self) -> bool {
-        // It says nothing of clients at level error. Before it answers, it reads what is left of the client's own request.
-        self.word().is_some()
-            || matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
-            if is_same_turn(&what) || what.turned_to == what.other_sock)
-    }
-
-    /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
-    pub fn client_had_left(&self) -> bool {
-        self.word().is_none()
-            && matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
-            && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
-    }
-
-    /// Whether that client had reset its connection.
-    pub fn client_had_reset(&self) -> bool {
-        self.client_had_left()
-            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.old_state == u32::from(tcp_state::CLOSE))
-    }
-
-    /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
-    /// belong together. An idle connection is closed for itself.
-    pub fn nginx_acted_at_once(&self) -> bool {
-        self.word().is_some()
-            || matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
     }
 
     /// Bytes of this exchange's response that arrived at nginx's end, read or not. The FIN, which the kernel counts as a byte until it
@@ -264,12 +231,6 @@ impl Joined {
     pub fn lasted_ns(&self) -> u64 {
         self.nginx.ended_ns.saturating_sub(self.began_ns())
     }
-}
-
-/// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
-/// that, be it a request of the very client that it then answers.
-fn is_same_turn(aftermath: &Aftermath) -> bool {
-    aftermath.turned_to == 0
 }
 
 /// Microseconds from `start` to `end`, both in ns.

@@ -1,7 +1,8 @@
-//! Joins records into whole exchanges. An exchange that nginx closed unfinished waits for what nginx does next, and one
-//! that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
+//! Joins records into whole exchanges. An exchange that nginx closed unfinished waits for what nginx does next, and where nginx's word cannot
+//! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
 
 mod exchange;
+mod next_act;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -84,6 +85,8 @@ struct Abandoned {
 struct Retry {
     ns: u64,
     request: u64,
+    /// The client's connection, as nginx numbers it.
+    client: Option<u64>,
 }
 
 impl Ledger {
@@ -101,7 +104,9 @@ impl Ledger {
 
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
-        joined.request = self.request_of(&joined);
+        if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
+            (joined.request, joined.retried_for) = (Some(request), client);
+        }
         if joined.nginx.word_ns != 0 {
             let (thread, word_ns) = (joined.nginx.nginx.tid, joined.nginx.word_ns);
             joined.said = self.words.claim(thread, word_ns, joined.nginx.connect_ns);
@@ -128,11 +133,11 @@ impl Ledger {
         None
     }
 
-    /// The request this exchange retries, if nginx was seen to connect its socket for one.
-    fn request_of(&mut self, joined: &Joined) -> Option<u64> {
+    /// What this exchange retries, if nginx was seen to connect its socket for that.
+    fn retried_by(&mut self, joined: &Joined) -> Option<Retry> {
         let retry = self.retries.take(&joined.nginx.sock)?;
         // The aftermath bears the very moment at which the exchange began; a later use of the socket's address is no retry.
-        (retry.ns == joined.began_ns()).then_some(retry.request)
+        (retry.ns == joined.began_ns()).then_some(retry)
     }
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
@@ -144,10 +149,12 @@ impl Ledger {
         }
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
         if action == Action::Connected && aftermath.turned_to == 0 {
+            joined.check_retry();
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
-            self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request });
+            let client = joined.word().map(|said| said.connection);
+            self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request, client });
         }
-        if joined.may_have_stalled() && joined.has(nginx_flag::WORKER_OPEN) {
+        if joined.depends_on_worker() && joined.has(nginx_flag::WORKER_OPEN) {
             return None;
         }
         let joined = self.stop_waiting(name)?;
@@ -158,7 +165,7 @@ impl Ledger {
         let name = (worker.nginx_sock, worker.connect_ns);
         if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name) {
             joined.worker = Some(*worker);
-            if !joined.may_have_stalled() || matches!(joined.aftermath, Aftermaths::NotSeen) {
+            if !joined.depends_on_worker() || matches!(joined.aftermath, Aftermaths::NotSeen) {
                 return None;
             }
             let joined = self.stop_waiting(name)?;
@@ -188,7 +195,8 @@ impl Ledger {
         Some(joined)
     }
 
-    fn complete(&mut self, joined: Joined) -> Whole {
+    fn complete(&mut self, mut joined: Joined) -> Whole {
+        joined.check_retry();
         let is_open = joined.worker.is_some_and(|worker| worker.ended_ns == 0);
         if is_open && !joined.has(nginx_flag::ENDED_WELL) {
             let abandoned = Abandoned {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::{SUBJECT_LEN, Word, WordOf};
+use tracer_ebpf::{Beginning, SUBJECT_LEN, Word, WordOf};
 
 use super::PATIENCE_NS;
 use crate::verdict::{Process, Upstream};
@@ -103,25 +103,9 @@ impl Said {
         self.format.is_empty()
     }
 
-    /// Whether it is about no connection: none was made, connect refused it, or it goes on. As in the kernel side's `word.rs`.
+    /// Whether it is about no connection: none was made, connect refused it, or it goes on.
     pub fn is_of_no_connection(&self) -> bool {
-        const BEGINNINGS: [&str; 14] = [
-            "no live ",
-            "%V could",
-            "no resol",
-            "no port ",
-            "invalid ",
-            "%ui work",
-            "socket()",
-            "setsocko",
-            "ioctl(FI",
-            "fcntl(O_",
-            "bind(%V)",
-            "epoll_ct",
-            "FastCGI sent in ",
-            "connect() to %V ",
-        ];
-        BEGINNINGS.iter().any(|beginning| self.format.starts_with(beginning))
+        Beginning::of(self.format.as_bytes()).is_of_no_connection()
     }
 
     /// Whether it is about a name that does not resolve.

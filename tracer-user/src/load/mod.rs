@@ -32,6 +32,7 @@ pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
+pub use words::{Binary, binary};
 
 use shares::{GivenUp, Shares};
 use words::Words;
@@ -221,6 +222,11 @@ impl Tracer {
                 "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
             );
         }
+    }
+
+    /// Since when what a binary says is heard (ns, monotonic), if it is.
+    pub fn heard_since(&self, binary: Binary) -> Option<u64> {
+        self.words.as_ref()?.heard_since(binary)
     }
 
     /// Why what nginx says cannot be heard on this kernel, or is not to be.

@@ -4,8 +4,8 @@
 //! already and what is started from it later is heard alike. Nothing is executed, and of the file only its tables are read.
 
 use std::{
-    collections::HashSet,
-    fs::{File, OpenOptions},
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
     io::{self, Read as _},
     os::{
         fd::AsRawFd as _,
@@ -21,6 +21,7 @@ use aya::{
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::refused;
+use crate::clock::monotonic_ns;
 
 /// The function, and the program that hears it on any kernel.
 const FUNCTION: &str = "ngx_log_error_core";
@@ -37,11 +38,20 @@ const UPROBES: &str = "/sys/bus/event_source/devices/uprobe";
 /// A binary is no larger than this, in bytes.
 const LARGEST: u64 = 256 << 20;
 
+/// Which file a binary is: device and inode.
+pub type Binary = (u64, u64);
+
+/// Which binary this process runs; none if it has ended.
+pub fn binary(pid: u32) -> Option<Binary> {
+    let meta = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 /// The binaries that are heard.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// By device and inode; those without the function, too.
-    known: HashSet<(u64, u64)>,
+    /// Each with since when it is heard (ns, monotonic); none for those that are not.
+    known: HashMap<Binary, Option<u64>>,
 }
 
 /// Loads the program.
@@ -88,9 +98,11 @@ impl Words {
         };
         let meta = program.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
         let is_roots = meta.uid() == 0 && meta.mode() & 0o022 == 0;
-        if !(is_roots || believes_all) || !self.known.insert((meta.dev(), meta.ino())) {
+        let binary = (meta.dev(), meta.ino());
+        if !(is_roots || believes_all) || self.known.contains_key(&binary) {
             return Ok(());
         }
+        self.known.insert(binary, None);
         // This very file, whatever the process has become since.
         let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
@@ -98,7 +110,13 @@ impl Words {
         self::program(object)?
             .attach(offset, &path, UProbeScope::AllProcesses)
             .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+        self.known.insert(binary, Some(monotonic_ns()));
         Ok(())
+    }
+
+    /// Since when a binary is heard (ns, monotonic), if it is.
+    pub(super) fn heard_since(&self, binary: Binary) -> Option<u64> {
+        *self.known.get(&binary)?
     }
 }
 

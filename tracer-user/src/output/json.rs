@@ -160,6 +160,7 @@ struct Summary<'a> {
     #[serde(serialize_with = "by_cause")]
     causes: &'a [(cause::Cause, u64)],
     delayed: u64,
+    ended_early: u64,
     lost: u64,
     untracked: u64,
     forgotten: u64,
@@ -397,6 +398,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             exchanges,
             failures,
             delayed,
+            ended_early,
             lost,
             forgotten,
             untracked,
@@ -412,6 +414,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             failures: failures.iter().map(|(_, count)| count).sum(),
             causes: failures,
             delayed: *delayed,
+            ended_early: *ended_early,
             lost: *lost,
             untracked: *untracked,
             forgotten: *forgotten,

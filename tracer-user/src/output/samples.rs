@@ -175,6 +175,7 @@ pub fn summary() -> Summary {
         exchanges: 12_345,
         failures: vec![(Cause::RefusedNoListener, 12), (Cause::ResetWorkerKilled, 3)],
         delayed: 2,
+        ended_early: 0,
         lost: 0,
         forgotten: 0,
         untracked: 0,

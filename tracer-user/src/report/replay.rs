@@ -246,6 +246,7 @@ impl Replay {
                 exchanges,
                 failures: counts,
                 delayed,
+                ended_early,
                 lost,
                 forgotten,
                 untracked,
@@ -256,6 +257,7 @@ impl Replay {
             sum.elapsed_ns = sum.elapsed_ns.max(elapsed_ns);
             sum.exchanges += exchanges;
             sum.delayed += delayed;
+            sum.ended_early += ended_early;
             sum.lost = sum.lost.saturating_add(lost);
             sum.forgotten = sum.forgotten.saturating_add(forgotten);
             sum.untracked += untracked;

@@ -71,6 +71,8 @@ pub(crate) struct Configuration {
     pub directives: Vec<Directive>,
     /// What was left out.
     pub gaps: Gaps,
+    /// When the newest of its files was changed last (ns since 1970).
+    pub changed_ns: i64,
 }
 
 impl Configuration {
@@ -87,7 +89,7 @@ impl Configuration {
             None => Vec::new(),
         };
         directives.extend(reader.file(main)?);
-        Ok(Self { directives, gaps: reader.gaps })
+        Ok(Self { directives, changed_ns: reader.budget.changed_ns(), gaps: reader.gaps })
     }
 
     /// From a text alone, with this host's files to include.

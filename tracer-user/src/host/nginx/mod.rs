@@ -3,6 +3,7 @@
 mod compiled;
 mod configuration;
 mod invocation;
+mod levels;
 mod lua;
 mod statement;
 mod unix;

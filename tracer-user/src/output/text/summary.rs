@@ -13,6 +13,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         exchanges,
         failures,
         delayed,
+        ended_early,
         lost,
         forgotten,
         untracked,
@@ -38,6 +39,15 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         text += &sentence(&format!(
             "{} succeeded late, held up by a dropped SYN.",
             counted(*delayed, "exchange")
+        ));
+    }
+    if *ended_early > 0 {
+        text += &sentence(&format!(
+            "{} ended early by nginx, which had no complaint of the upstream.",
+            match ended_early {
+                1 => "1 exchange was".to_owned(),
+                many => format!("{} were", counted(*many, "exchange")),
+            }
         ));
     }
     if *lost == 0 && *untracked == 0 {

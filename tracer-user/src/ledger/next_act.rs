@@ -1,0 +1,85 @@
+//! What nginx did next after it closed an exchange. It tells a client that left; where nginx's word cannot be heard, it also stands in for
+//! that, and what is judged by it is an inference.
+
+use tracer_ebpf::{Action, Aftermath, nginx_flag, tcp_state};
+
+use super::{Aftermaths, Joined, address};
+
+impl Joined {
+    /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
+    /// idle for long enough.
+    pub fn may_have_stalled(&self) -> bool {
+        self.nginx_closed_first()
+            && !self.was_connecting()
+            && self.has(nginx_flag::READ_LAST)
+            && self.nginx.unread == 0
+    }
+
+    /// Whether only the worker's end can tell that from a response that stalled: nginx says nothing that would be heard.
+    pub(super) fn depends_on_worker(&self) -> bool {
+        self.may_have_stalled() && self.word().is_none() && !self.is_silent()
+    }
+
+    /// Whether the worker answered nginx's close by closing within a second, having no more to send and nothing left to read, as an
+    /// idle server does.
+    pub fn worker_closed_in_turn(&self) -> bool {
+        const IN_TURN_NS: u64 = 1_000_000_000;
+        self.worker.is_some_and(|worker| {
+            let is_in_turn =
+                worker.ended_ns > self.nginx.ended_ns && worker.ended_ns - self.nginx.ended_ns < IN_TURN_NS;
+            let by_choice = is_in_turn && worker.error == 0 && worker.exiting == 0;
+            let had_read_all = if self.path.is_some() {
+                worker.unread == 0
+            } else {
+                worker.old_state == tcp_state::CLOSE_WAIT && worker.new_state == tcp_state::LAST_ACK
+            };
+            by_choice && had_read_all
+        })
+    }
+
+    /// Whether nginx stopped waiting: it says so or, where nothing was heard, it went on with another socket in a way that only follows its
+    /// own decision: it answered the client or tried the next upstream.
+    pub fn nginx_gave_up(&self) -> bool {
+        if self.word().is_some() {
+            return self.nginx_says("upstream timed out");
+        }
+        // Before it answers, it reads what is left of the client's own request.
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
+            if is_same_turn(&what) || what.turned_to == what.other_sock)
+    }
+
+    /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
+    pub fn client_had_left(&self) -> bool {
+        self.word().is_none()
+            && matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
+            && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
+    }
+
+    /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
+    /// the very upstream.
+    pub fn nginx_answered_no_more(&self) -> bool {
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
+            if is_same_turn(&what)
+                && what.old_state == u32::from(tcp_state::ESTABLISHED)
+                && address(&what.peer) != address(&self.nginx.upstream))
+    }
+
+    /// Whether that client had reset its connection.
+    pub fn client_had_reset(&self) -> bool {
+        self.client_had_left()
+            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.old_state == u32::from(tcp_state::CLOSE))
+    }
+
+    /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
+    /// belong together. An idle connection is closed for itself.
+    pub fn nginx_acted_at_once(&self) -> bool {
+        self.word().is_some()
+            || matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
+    }
+}
+
+/// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
+/// that, be it a request of the very client that it then answers.
+fn is_same_turn(aftermath: &Aftermath) -> bool {
+    aftermath.turned_to == 0
+}
