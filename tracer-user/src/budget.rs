@@ -58,3 +58,20 @@ pub const REPEATED_LINES: usize = 131_072;
 /// Listeners that were closed while `backlog` watches. The oldest is forgotten: told at once as it stood at its end (in JSON), counted
 /// in its namespace's sum and in the summary.
 pub const CLOSED_LISTENERS: usize = 4_096;
+
+/// Configurations of nginx that are remembered, each with the pids of its workers: those that were read last. A worker whose
+/// configuration was forgotten has it read anew.
+pub const CONFIGURATIONS: usize = 64;
+
+/// Servers of all groups of one configuration, and workers that run by it. Of a configuration with more, nothing is said.
+pub const GROUP_SERVERS: usize = 4_096;
+
+/// Bytes of the name of a group of upstreams.
+pub const GROUP_NAME: usize = 256;
+
+/// Servers whose last failure is remembered, by worker, and failures that came within the last seconds. The oldest is forgotten, which is
+/// counted if it is younger than an hour; a group that it belongs to is then not named.
+pub const FAILED_SERVERS: usize = 16_384;
+
+/// Servers of a group that one verdict lists; how many more there are is said in its sentence.
+pub const SERVERS_TOLD: usize = 32;

@@ -1,6 +1,7 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
 mod configured;
+mod groups;
 mod upstreams;
 
 use std::{future::pending, time::Duration};
@@ -119,6 +120,9 @@ pub struct Source {
     strangers: Vec<Stranger>,
     /// There are strangers who may not have been looked at yet.
     has_strangers: bool,
+    groups: groups::Known,
+    /// Comes after what it made us learn.
+    held: Option<Record>,
 }
 
 impl Source {
@@ -173,6 +177,8 @@ impl Source {
             trust,
             strangers: Vec::new(),
             has_strangers: true,
+            groups: groups::Known::default(),
+            held: None,
         };
         source.strangers = source.look_at_strangers();
         if source.watches_unix && source.tracer.may_trace_system_calls() {
@@ -396,6 +402,9 @@ impl Source {
 
     /// The next record, if there is one.
     fn record(&mut self) -> Option<What> {
+        if let Some(held) = self.held.take() {
+            return Some(What::Record(held));
+        }
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
@@ -408,7 +417,14 @@ impl Source {
                     if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
                         self.unix_use.get_or_insert(UnixUse::Seen);
                     }
-                    return Some(What::Record(Record::Word(word)));
+                    let record = Record::Word(word);
+                    if said.is_no_live()
+                        && let Some(configured) = self.groups.ask(said.nginx.pid)
+                    {
+                        self.held = Some(record);
+                        return Some(What::Groups(configured));
+                    }
+                    return Some(What::Record(record));
                 }
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {

@@ -116,6 +116,11 @@ impl Said {
         BEGINNINGS.iter().any(|beginning| self.format.starts_with(beginning))
     }
 
+    /// Whether nginx found no server of a group alive.
+    pub fn is_no_live(&self) -> bool {
+        self.format.starts_with("no live ")
+    }
+
     /// Whether it is about a name that does not resolve.
     pub fn is_of_name(&self) -> bool {
         self.format.starts_with("%V could not be resolved")

@@ -50,6 +50,10 @@ impl<W: Write> Output for Json<W> {
         self.line(&After::from(after))
     }
 
+    fn note(&mut self, note: &verdict::Note) -> io::Result<()> {
+        self.line(&Note::from(note))
+    }
+
     fn audit(&mut self, report: &audit::Report) -> io::Result<()> {
         self.line(&Audit::from(report))
     }
@@ -79,6 +83,7 @@ struct Verdict<'a> {
     errno: Option<&'a str>,
     error_log: Option<&'a str>,
     word: Option<Word<'a>>,
+    servers: Vec<OutOfUse>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
     us: Moments,
@@ -116,6 +121,16 @@ struct After<'a> {
 }
 
 #[derive(Serialize)]
+struct Note<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    nginx: Process<'a>,
+    word: Word<'a>,
+    explanation: &'a str,
+}
+
+#[derive(Serialize)]
 struct AfterNginx {
     pid: u32,
     local: Option<String>,
@@ -149,6 +164,18 @@ struct Word<'a> {
     message: &'a str,
     r#while: Option<&'a str>,
     connection: u64,
+}
+
+/// A server that nginx left alone.
+#[derive(Serialize)]
+struct OutOfUse {
+    upstream: Upstream,
+    cause: Option<&'static str>,
+    detail: Option<&'static str>,
+    ago_us: Option<u64>,
+    down: bool,
+    max_fails: Option<u32>,
+    fail_timeout_us: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +243,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             errno,
             error_log,
             word,
+            servers,
             worker,
             killer,
             moments,
@@ -240,6 +268,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             errno: errno.as_deref(),
             error_log: error_log.as_deref(),
             word: word.as_ref().map(Word::from),
+            servers: servers.iter().map(OutOfUse::from).collect(),
             worker: worker.as_ref().map(Worker::from),
             killer: killer.as_ref().map(Process::from),
             us: moments.into(),
@@ -292,6 +321,27 @@ impl<'a> From<&'a verdict::After> for After<'a> {
             went_on_us: *went_on_us,
             accepted_late: *accepted_late,
             explanation,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Note> for Note<'a> {
+    fn from(verdict::Note { unix_ns, nginx, word, explanation }: &'a verdict::Note) -> Self {
+        let time = time(*unix_ns);
+        Self { v: VERSION, r#type: "note", time, nginx: nginx.into(), word: word.into(), explanation }
+    }
+}
+
+impl From<&verdict::OutOfUse> for OutOfUse {
+    fn from(verdict::OutOfUse { upstream, failed, limits, is_down }: &verdict::OutOfUse) -> Self {
+        Self {
+            upstream: upstream.into(),
+            cause: failed.map(|failed| failed.cause.cause()),
+            detail: failed.map(|failed| failed.cause.detail()),
+            ago_us: failed.map(|failed| failed.ago_ns / 1_000),
+            down: *is_down,
+            max_fails: limits.map(|limits| limits.max_fails),
+            fail_timeout_us: limits.map(|limits| u64::from(limits.fail_timeout_s) * 1_000_000),
         }
     }
 }

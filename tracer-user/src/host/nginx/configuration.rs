@@ -71,6 +71,8 @@ pub(crate) struct Configuration {
     pub directives: Vec<Directive>,
     /// What was left out.
     pub gaps: Gaps,
+    /// When one of its files was last changed (ns since 1970), or put in its place.
+    pub changed_ns: i64,
 }
 
 impl Configuration {
@@ -80,14 +82,20 @@ impl Configuration {
     /// If the file itself cannot be read, there is no configuration in one of the files, or they are too much.
     pub fn read(root: &Root, main: &Path, further: Option<&str>) -> Result<Self, Refusal> {
         let folder = main.parent().unwrap_or(main);
-        let mut reader =
-            Reader { root, folder, budget: Budget::default(), open: Vec::new(), gaps: Gaps::default() };
+        let mut reader = Reader {
+            root,
+            folder,
+            budget: Budget::default(),
+            open: Vec::new(),
+            gaps: Gaps::default(),
+            changed_ns: 0,
+        };
         let mut directives = match further {
             Some(text) => reader.parse(text, &Arc::from(Path::new("-g")))?,
             None => Vec::new(),
         };
         directives.extend(reader.file(main)?);
-        Ok(Self { directives, gaps: reader.gaps })
+        Ok(Self { directives, gaps: reader.gaps, changed_ns: reader.changed_ns })
     }
 
     /// From a text alone, with this host's files to include.
@@ -109,6 +117,7 @@ struct Reader<'a> {
     /// The files that include each other.
     open: Vec<Identity>,
     gaps: Gaps,
+    changed_ns: i64,
 }
 
 impl Reader<'_> {
@@ -116,7 +125,10 @@ impl Reader<'_> {
         if self.open.len() >= DEPTH {
             return Err(Refusal::TooDeep(path.to_owned()));
         }
-        let (text, identity) = self.root.read(path, &mut self.budget)?;
+        let (text, stat) = self.root.read(path, &mut self.budget)?;
+        let identity = Identity::from(&stat);
+        let changed_ns = stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec);
+        self.changed_ns = self.changed_ns.max(changed_ns);
         if self.open.contains(&identity) {
             return Err(Refusal::Loop(path.to_owned()));
         }

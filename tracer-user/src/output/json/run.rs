@@ -52,6 +52,17 @@ pub(super) struct Summary<'a> {
     forgotten: u64,
     ignored: Ignored<'a>,
     system_calls: bool,
+    words: Option<Words<'a>>,
+}
+
+/// What nginx said of upstreams.
+#[derive(Serialize)]
+struct Words<'a> {
+    said: u64,
+    explained: u64,
+    unexplained: Vec<Unexplained<'a>>,
+    truncated: bool,
+    notes: u64,
 }
 
 /// Those who only have nginx's name.
@@ -115,6 +126,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             strangers,
             named_strangers,
             system_calls,
+            words,
         } = summary;
         Self {
             v: VERSION,
@@ -132,6 +144,19 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
                 processes: named_strangers.iter().map(Stranger::from).collect(),
             },
             system_calls: *system_calls,
+            words: words.as_ref().map(Words::from),
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Words> for Words<'a> {
+    fn from(verdict::Words { said, explained, unexplained, notes }: &'a verdict::Words) -> Self {
+        Self {
+            said: *said,
+            explained: *explained,
+            truncated: unexplained.is_cut(),
+            unexplained: unexplained.shown.iter().map(Unexplained::from).collect(),
+            notes: *notes,
         }
     }
 }
