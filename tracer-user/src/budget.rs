@@ -60,11 +60,11 @@ pub const REPEATED_LINES: usize = 131_072;
 pub const CLOSED_LISTENERS: usize = 4_096;
 
 /// Configurations of nginx that are remembered, each with the pids of its workers: those that were read last. A worker whose
-/// configuration was forgotten has it read anew.
+/// configuration was forgotten has it read anew, but no more than so many are read within ten seconds.
 pub const CONFIGURATIONS: usize = 64;
 
 /// Servers of all groups of one configuration, and workers that run by it. Of a configuration with more, nothing is said.
-pub const GROUP_SERVERS: usize = 4_096;
+pub const GROUP_SERVERS: usize = 1_024;
 
 /// Bytes of the name of a group of upstreams.
 pub const GROUP_NAME: usize = 256;

@@ -32,7 +32,7 @@ pub struct Configured {
 /// A group, or a name in proxy_pass and the like that may have several addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its name; none where names are replaced.
+    /// Its name.
     pub name: String,
     /// Whether all workers count its failures together (`zone`).
     pub is_shared: bool,
@@ -115,6 +115,8 @@ pub struct Groups {
 impl Groups {
     /// Takes in what a configuration says.
     pub fn learn(&mut self, configured: Configured) {
+        // Each file of a recording tells it anew.
+        self.configured.retain(|known| *known != configured);
         if self.configured.len() >= budget::CONFIGURATIONS {
             self.configured.pop_front();
         }
@@ -211,9 +213,8 @@ impl Groups {
         let others = configured.groups.iter().filter(|other| !std::ptr::eq(*other, group));
         let longest = others.flat_map(|other| &other.servers).map(|server| server.limits.window_ns()).max();
         // Where there is no other group, what was not seen does not matter.
-        let sees_all = |longest| {
-            !configured.counts_statuses && said.ns.saturating_sub(self.blind_ns) > longest
-        };
+        let sees_all =
+            |longest| !configured.counts_statuses && said.ns.saturating_sub(self.blind_ns) > longest;
         let is_sure = configured.gaps.is_none() && longest.is_none_or(sees_all);
         Ok((group.name.clone(), servers, is_sure))
     }
@@ -234,7 +235,12 @@ impl Groups {
         let mut all = Vec::new();
         for server in &group.servers {
             if let (true, Place::At(upstream)) = (server.is_down, &server.place) {
-                all.push(OutOfUse { upstream: upstream.clone(), failed: None, limits: Some(server.limits), is_down: true });
+                all.push(OutOfUse {
+                    upstream: upstream.clone(),
+                    failed: None,
+                    limits: Some(server.limits),
+                    is_down: true,
+                });
                 continue;
             }
             if server.is_down {
@@ -250,11 +256,11 @@ impl Groups {
                 its.max_by_key(|failure| failure.ns)
             };
             let found: BTreeMap<&Upstream, &Failure> = match &server.place {
-                Place::At(upstream) => failures(upstream).map(|failure| (upstream, failure)).into_iter().collect(),
+                Place::At(upstream) => {
+                    failures(upstream).map(|failure| (upstream, failure)).into_iter().collect()
+                }
                 Place::Named(port) => {
-                    let has_port = |upstream: &Upstream| {
-                        matches!(upstream, Upstream::Inet(address) if address.port() == *port)
-                    };
+                    let has_port = |upstream: &Upstream| matches!(upstream, Upstream::Inet(address) if address.port() == *port);
                     let its = pids.iter().filter_map(|pid| self.last.get(pid)).flatten();
                     its.filter(|(upstream, failure)| has_port(upstream) && is_out(failure)).collect()
                 }

@@ -125,7 +125,8 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         not_attempted::judge(said, outage.as_ref());
     let cause = cause.unwrap_or(Cause::NginxSays);
     let line = line(said);
-    let (group, servers) = outage.map_or_else(|| (None, Vec::new()), |outage| (outage.group.ok(), outage.servers));
+    let (group, servers) =
+        outage.map_or_else(|| (None, Vec::new()), |outage| (outage.group.ok(), outage.servers));
     let named = || Upstream::Named(group.unwrap_or_else(|| said.subject.clone()));
     Verdict {
         unix_ns: context.clock.unix_ns(said.ns),
@@ -157,7 +158,8 @@ pub fn note(said: &Said, context: &Context<'_>) -> Note {
         unix_ns: context.clock.unix_ns(said.ns),
         nginx: said.nginx.clone(),
         word: nginx_says::word(said),
-        explanation: "A FastCGI application wrote to its standard error; what, nginx's error log says.".to_owned(),
+        explanation: "A FastCGI application wrote to its standard error; what, nginx's error log says."
+            .to_owned(),
     }
 }
 

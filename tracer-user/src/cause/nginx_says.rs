@@ -191,7 +191,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         let said = exchange.said.iter().rev().find(|said| rule.fits(said))?;
         Some(rule.finding(exchange, said))
     });
-    let of_last = || OWN_TROUBLES.iter().find(|rule| rule.fits(last)).map(|rule| rule.finding(exchange, last));
+    let of_last =
+        || OWN_TROUBLES.iter().find(|rule| rule.fits(last)).map(|rule| rule.finding(exchange, last));
     of_any.or_else(|| cut_short(exchange, last)).or_else(of_last)
 }
 

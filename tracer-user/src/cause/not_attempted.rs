@@ -4,7 +4,7 @@ use super::{Cause, Finding, WORDS, nginx_says, refused};
 use crate::{
     groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
-    verdict::{Evidence, OutOfUse},
+    verdict::{Evidence, Limits, OutOfUse},
     words::span,
 };
 
@@ -44,7 +44,10 @@ pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
     } else {
         Finding::inferred(
             Cause::NginxSays,
-            format!("nginx said of an upstream: {}. No exchange that was seen belongs to it.", nginx_says::line(said)),
+            format!(
+                "nginx said of an upstream: {}. No exchange that was seen belongs to it.",
+                nginx_says::line(said)
+            ),
             "nginx's error log for this moment.",
         )
     }
@@ -85,7 +88,8 @@ fn no_live_upstreams(outage: &Outage) -> Finding {
                   and for how long.";
     let why = match group {
         Ok(group) => {
-            let sentence = format!("nginx asked nobody, for it left each server of the group {group} alone: {said}.");
+            let sentence =
+                format!("nginx asked nobody, for it left each server of the group {group} alone: {said}.");
             return if *is_sure {
                 Finding::proven(Cause::NoLiveUpstreams, sentence, advice)
             } else {
@@ -94,12 +98,20 @@ fn no_live_upstreams(outage: &Outage) -> Finding {
             };
         }
         Err(Unnamed::Unread(why)) => format!("for its configuration was not read: {why}"),
-        Err(Unnamed::NoneFits) => "for no group of its configuration has only servers that are known to have failed".to_owned(),
-        Err(Unnamed::SeveralFit) => "for several groups of its configuration have only servers that have failed".to_owned(),
+        Err(Unnamed::NoneFits) => {
+            "for no group of its configuration has only servers that are known to have failed".to_owned()
+        }
+        Err(Unnamed::SeveralFit) => {
+            "for several groups of its configuration have only servers that have failed".to_owned()
+        }
     };
     let lately = match said.is_empty() {
-        true => format!("Within {DEFAULT_FAIL_TIMEOUT_S} s before, no exchange of this worker's was seen to fail."),
-        false => format!("Within {DEFAULT_FAIL_TIMEOUT_S} s before (nginx's default for fail_timeout), this worker had failed with {said}."),
+        true => format!(
+            "Within {DEFAULT_FAIL_TIMEOUT_S} s before, no exchange of this worker's was seen to fail."
+        ),
+        false => format!(
+            "Within {DEFAULT_FAIL_TIMEOUT_S} s before (nginx's default for fail_timeout), this worker had failed with {said}."
+        ),
     };
     Finding::proven(
         Cause::NoLiveUpstreams,
@@ -120,8 +132,10 @@ fn in_words(server: &OutOfUse) -> String {
         None => return format!("{upstream}, which may have max_conns connections"),
     };
     match limits {
-        Some(limits) => {
-            format!("{what}, for {} s from then (max_fails={})", limits.fail_timeout_s, limits.max_fails)
+        Some(Limits { max_fails: 1, fail_timeout_s }) => format!("{what}, for {fail_timeout_s} s from then"),
+        // How often it had failed before nginx alone knows: what succeeds is not told.
+        Some(Limits { max_fails, fail_timeout_s }) => {
+            format!("{what}, max_fails={max_fails} fail_timeout={fail_timeout_s}s")
         }
         None => what,
     }
@@ -153,7 +167,8 @@ const ANSWERS: [(i64, &str, &str); 6] = [
     (4, "the name server does not answer such questions (unimplemented)", ODD_SERVER),
 ];
 
-const ODD_SERVER: &str = "what runs at the address that the resolver directive names: it speaks no ordinary DNS.";
+const ODD_SERVER: &str =
+    "what runs at the address that the resolver directive names: it speaks no ordinary DNS.";
 
 fn unresolved(said: &Said) -> Finding {
     let name = match said.subject.as_str() {
@@ -171,7 +186,10 @@ fn unresolved(said: &Said) -> Finding {
     let (became, advice) = known.map_or_else(
         || {
             let became = format!("nginx says: {}", said.message());
-            (became, "the resolver directive, and whether the name server that it names answers for this name.")
+            (
+                became,
+                "the resolver directive, and whether the name server that it names answers for this name.",
+            )
         },
         |(_, became, advice)| ((*became).to_owned(), *advice),
     );

@@ -226,6 +226,18 @@ impl Tracer {
         }
     }
 
+    /// Whether what this process says is heard from now on.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn try_hear(&mut self, pid: u32) -> Result<(), String> {
+        if let Some(words) = &mut self.words {
+            return words.try_hear(&mut self.object, pid, self.believes_all);
+        }
+        let missing = self.plan.missing.iter().find(|(fact, _)| *fact == Fact::Words);
+        Err(missing.map_or_else(String::new, |(_, reason)| reason.clone()))
+    }
+
     /// The hooks in use, and the facts that this kernel does not let the program see.
     pub fn plan(&self) -> &HookPlan {
         &self.plan

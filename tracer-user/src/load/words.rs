@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Read as _},
     os::{
         fd::AsRawFd as _,
@@ -66,17 +66,9 @@ impl Words {
     /// # Errors
     /// Why it cannot be heard.
     pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
-        let program =
-            OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
-        let program = match program {
-            Ok(program) => program,
-            // A process that has ended meanwhile says nothing more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(format!("its binary cannot be looked at: {error}")),
-        };
-        let meta = program.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
-        let is_roots = meta.uid() == 0 && meta.mode() & 0o022 == 0;
-        if !(is_roots || believes_all) || !self.known.insert((meta.dev(), meta.ino())) {
+        // A process that has ended meanwhile says nothing more.
+        let Some((program, meta)) = binary(pid)? else { return Ok(()) };
+        if !(is_roots(&meta) || believes_all) || !self.known.insert((meta.dev(), meta.ino())) {
             return Ok(());
         }
         // This very file, whatever the process has become since.
@@ -88,6 +80,43 @@ impl Words {
             .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
         Ok(())
     }
+}
+
+impl Words {
+    /// The same, where a binary that is none to be heard is told, too.
+    ///
+    /// # Errors
+    /// Why what this process says is not heard.
+    pub(super) fn try_hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
+        let Some((program, meta)) = binary(pid)? else { return Err("it has ended".to_owned()) };
+        if !(is_roots(&meta) || believes_all) {
+            return Err("others than root may write its binary".to_owned());
+        }
+        let file = File::open(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let file = file.map_err(|error| format!("its binary cannot be read: {error}"))?;
+        match offset(&file, meta.len())? {
+            Some(_) => self.hear(object, pid, believes_all),
+            None => Err(format!("its binary does not name {FUNCTION}")),
+        }
+    }
+}
+
+/// The file that a process runs, not opened; none if it has ended.
+fn binary(pid: u32) -> Result<Option<(File, Metadata)>, String> {
+    let failed = |error: io::Error| format!("its binary cannot be looked at: {error}");
+    let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
+    let program = match program {
+        Ok(program) => program,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let meta = program.metadata().map_err(failed)?;
+    Ok(Some((program, meta)))
+}
+
+/// Whether only root may write it.
+fn is_roots(meta: &Metadata) -> bool {
+    meta.uid() == 0 && meta.mode() & 0o022 == 0
 }
 
 /// Where the function lies in its file; none where it is no nginx.

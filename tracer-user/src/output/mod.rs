@@ -14,8 +14,8 @@ mod text;
 
 pub use json::Json;
 pub(crate) use terminal::printable;
-pub(crate) use text::{paragraph, said};
 pub use text::{Look, Text};
+pub(crate) use text::{paragraph, said};
 
 /// Where verdicts go.
 ///
@@ -45,4 +45,4 @@ pub trait Output {
 }
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

@@ -1,6 +1,7 @@
 //! `why502 record`: trace, and write the evidence to disk.
 
 mod alarm;
+mod configured;
 mod depth;
 mod file;
 mod window;

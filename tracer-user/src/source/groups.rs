@@ -17,25 +17,29 @@ use crate::{
 /// By how much a process may be older than its time of birth says, which is in clock ticks (ns).
 const TICK_NS: i64 = 10_000_000;
 
-/// Whose configurations have been read.
+/// Reading a configuration takes its time, and nothing is read from the ring buffer meanwhile (ns).
+const RESPITE_NS: u64 = 10_000_000_000;
+
+/// Whose configurations have been read, and when.
 #[derive(Debug, Default)]
-pub(super) struct Known(VecDeque<Vec<u32>>);
+pub(super) struct Known(VecDeque<(u64, Vec<u32>)>);
 
 impl Known {
     /// What the configuration of this worker says, unless it was asked before.
     pub(super) fn ask(&mut self, worker: u32) -> Option<Configured> {
-        if self.0.iter().any(|workers| workers.contains(&worker)) {
+        if self.0.iter().any(|(_, workers)| workers.contains(&worker)) {
             return None;
+        }
+        let now = clock::monotonic_ns();
+        if self.0.len() >= budget::CONFIGURATIONS {
+            self.0.pop_front_if(|(read_ns, _)| *read_ns + RESPITE_NS <= now)?;
         }
         let configured = read(worker).unwrap_or_else(|why| Configured {
             workers: vec![worker],
             gaps: Some(why),
             ..Configured::default()
         });
-        if self.0.len() >= budget::CONFIGURATIONS {
-            self.0.pop_front();
-        }
-        self.0.push_back(configured.workers.clone());
+        self.0.push_back((now, configured.workers.clone()));
         Some(configured)
     }
 }
@@ -78,7 +82,10 @@ fn siblings(own: &Stat, master: &Stat, configuration: &Configuration) -> Result<
         // Who cannot be looked at is none of root's.
         let Ok(Some(stat)) = found else { continue };
         let is_sibling = stat.ppid == master.pid && stat.comm == own.comm && stat.pid != own.pid;
-        if is_sibling && is_born_after(&stat, configuration.changed_ns)? && workers.len() < budget::GROUP_SERVERS {
+        if is_sibling
+            && is_born_after(&stat, configuration.changed_ns)?
+            && workers.len() < budget::GROUP_SERVERS
+        {
             workers.push(stat.pid.unsigned_abs());
         }
     }

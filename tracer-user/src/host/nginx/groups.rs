@@ -170,7 +170,10 @@ mod tests {
             servers: vec![
                 server(at("10.0.0.1:80"), limits),
                 Server { is_down: true, ..server(at("[::1]:81"), DEFAULT) },
-                Server { has_max_conns: true, ..server(Place::At(Upstream::Unix("/run/a.sock".into())), DEFAULT) },
+                Server {
+                    has_max_conns: true,
+                    ..server(Place::At(Upstream::Unix("/run/a.sock".into())), DEFAULT)
+                },
                 server(Place::Named(9000), DEFAULT),
             ],
         };
