@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use rig::reconcile::pair_off_words;
+use rig::recorder::{Recorder, report};
 use rig::tracer::Account;
 use rig::{Endpoint, Fault, FaultyServer, Help, Location, Namespace, Nginx, Resolver, Tracer, Verdict};
 
@@ -106,6 +107,35 @@ fn groups_that_share_a_server_are_told_apart_until_both_are_out() -> Result<()> 
     was_not_attempted(other, "no_live_upstreams", 502)?;
     ensure!(other.group.is_none() && other.explanation.contains("several groups"), "{other:#?}");
     ensure!(out_of_use(other)? == ["9001", "9002", "9003"].into(), "{other:#?}");
+    Ok(())
+}
+
+#[test]
+fn evidence_tells_the_group_and_its_servers_without_their_names() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let [first, second] = [9001, 9002].map(Endpoint::v4);
+    let nginx = Nginx::on(&namespace)
+        .group("pair", &[&first, &second], &[])
+        .location(Location::http("/pair/", &first).through_group("pair"))
+        .start()?;
+    let recorder = Recorder::start(&["-p", &nginx.master().to_string(), "--anonymize"])?;
+    for _ in 0..2 {
+        ensure!(nginx.client().get("/pair/")?.status == 502);
+    }
+    recorder.wait_for(3)?;
+    let recorded = recorder.stop()?;
+    recorded.is_orderly()?;
+    ensure!(
+        recorded.stderr.contains("nginx said 3 words about upstreams; each has its verdict."),
+        "{recorded:?}"
+    );
+    let said = report(&[&recorded.file()])?;
+    let verdict = said.verdicts.iter().find(|verdict| verdict.upstream.is_none());
+    let verdict = verdict.with_context(|| format!("{:#?}", said.verdicts))?;
+    was_not_attempted(verdict, "no_live_upstreams", 502)?;
+    ensure!(verdict.group.as_ref().is_some_and(|group| group.starts_with("group-")), "{verdict:#?}");
+    ensure!(out_of_use(verdict)? == ["9001", "9002"].into(), "{verdict:#?}");
+    ensure!(said.summary["words"]["explained"] == 3, "{}", said.summary);
     Ok(())
 }
 

@@ -32,8 +32,9 @@ fn show(namespace: &Namespace) -> Result<()> {
     let (seen, terminal) = (Arc::clone(&verdicts), terminal());
     let tracer = Tracer::spawn(&["-p", &master], Some(terminal), move |line| {
         let _ = writeln!(stdout(), "{line}");
-        // What belongs to a verdict is indented.
-        if !line.is_empty() && !line.starts_with(' ') {
+        // A verdict has a status behind its time; what belongs to it is indented.
+        let status = line.split_whitespace().nth(1).filter(|_| !line.starts_with(' '));
+        if status.is_some_and(|status| status == "---" || status.parse::<u16>().is_ok()) {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     })?;

@@ -78,9 +78,7 @@ fn siblings(own: &Stat, master: &Stat, configuration: &Configuration) -> Result<
         return Ok(workers);
     }
     for pid in pids().map_err(|error| format!("/proc cannot be listed: {error}"))? {
-        let found = still(Process::new(pid).and_then(|process| process.stat()));
-        // Who cannot be looked at is none of root's.
-        let Ok(Some(stat)) = found else { continue };
+        let Some(stat) = stat_of(pid)? else { continue };
         let is_sibling = stat.ppid == master.pid && stat.comm == own.comm && stat.pid != own.pid;
         if is_sibling
             && is_born_after(&stat, configuration.changed_ns)?
@@ -93,12 +91,13 @@ fn siblings(own: &Stat, master: &Stat, configuration: &Configuration) -> Result<
 }
 
 fn stat(pid: i32) -> Result<Stat, String> {
-    let found = still(Process::new(pid).and_then(|process| process.stat()));
-    match found {
-        Ok(Some(stat)) => Ok(stat),
-        Ok(None) => Err("it has ended".to_owned()),
-        Err(error) => Err(format!("its /proc entry cannot be read: {error}")),
-    }
+    stat_of(pid)?.ok_or_else(|| "it has ended".to_owned())
+}
+
+/// None of who has ended.
+fn stat_of(pid: i32) -> Result<Option<Stat>, String> {
+    still(Process::new(pid).and_then(|process| process.stat()))
+        .map_err(|error| format!("the /proc entry of {pid} cannot be read: {error}"))
 }
 
 /// Whether a process was born after a moment of the wall clock (ns since 1970).
