@@ -61,7 +61,7 @@ pub const CLOSED_LISTENERS: usize = 4_096;
 
 /// Configurations of nginx that are remembered, each with the pids of its workers: those that were read last. A worker whose
 /// configuration was forgotten has it read anew, but no more than so many are read within ten seconds.
-pub const CONFIGURATIONS: usize = 64;
+pub const GROUPED_CONFIGURATIONS: usize = 64;
 
 /// Servers of all groups of one configuration, and workers that run by it. Of a configuration with more, nothing is said.
 pub const GROUP_SERVERS: usize = 1_024;

@@ -117,7 +117,7 @@ impl Groups {
     pub fn learn(&mut self, configured: Configured) {
         // Each file of a recording tells it anew.
         self.configured.retain(|known| *known != configured);
-        if self.configured.len() >= budget::CONFIGURATIONS {
+        if self.configured.len() >= budget::GROUPED_CONFIGURATIONS {
             self.configured.pop_front();
         }
         self.configured.push_back(configured);

@@ -18,7 +18,7 @@ impl Configurations {
         if !matches!(entry.what, What::Groups(_)) {
             return;
         }
-        if self.0.len() >= budget::CONFIGURATIONS {
+        if self.0.len() >= budget::GROUPED_CONFIGURATIONS {
             self.0.pop_front();
         }
         self.0.push_back(encoder.line(entry));

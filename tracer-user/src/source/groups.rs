@@ -9,7 +9,7 @@ use crate::{
     groups::Configured,
     host::{
         Master,
-        nginx::{Configuration, configuration, counts_statuses, groups},
+        nginx::{Configuration, configuration, counts_statuses, groups, master_of},
     },
     processes::{pids, still},
 };
@@ -31,7 +31,7 @@ impl Known {
             return None;
         }
         let now = clock::monotonic_ns();
-        if self.0.len() >= budget::CONFIGURATIONS {
+        if self.0.len() >= budget::GROUPED_CONFIGURATIONS {
             self.0.pop_front_if(|(read_ns, _)| *read_ns + RESPITE_NS <= now)?;
         }
         let configured = read(worker).unwrap_or_else(|why| Configured {
@@ -44,11 +44,11 @@ impl Known {
     }
 }
 
-/// What the files say now, if they have not changed since the worker was born. A worker's master is its parent, unless nginx runs alone.
+/// What the files say now, if they have not changed since the worker was born.
 fn read(worker: u32) -> Result<Configured, String> {
     let own = stat(worker.cast_signed())?;
-    let parent = stat(own.ppid)?;
-    let master = if parent.comm == own.comm { parent } else { own.clone() };
+    let master = master_of(worker).ok_or_else(|| "it has ended".to_owned())?;
+    let master = stat(master.cast_signed())?;
     let believed = Master::believe(master.pid.unsigned_abs()).map_err(|refusal| refusal.to_string())?;
     let configuration = configuration(&believed).map_err(|refusal| refusal.to_string())?;
     if !is_born_after(&own, configuration.changed_ns)? {
