@@ -291,6 +291,17 @@ fn nginx_and_php_fpm_are_seen_with_their_workers_and_listeners() -> Result<()> {
     }
     ensure!(of(fpm.master())?["workers"] == fpm.workers()?.len(), "{value}");
     ensure!(of(nginx.master())?["workers"] == nginx.workers()?.len(), "{value}");
+    // What nginx logs is heard, or why not is said; php-fpm's is nobody's concern.
+    let word = fact(&value, "words")?;
+    ensure!(
+        of(nginx.master())?["word"] == word["source"] && of(nginx.master())?["unheard"].is_null(),
+        "{value}"
+    );
+    ensure!(of(fpm.master())?["word"].is_null() && of(fpm.master())?["unheard"].is_null(), "{value}");
+    let (alone, _) = json(doctor(&["-o", "json", "--no-uprobe"])?)?;
+    let mut processes = list(&alone, "processes")?.iter();
+    let left = processes.find(|process| process["pid"] == nginx.master()).context("nginx")?;
+    ensure!(left["word"].is_null() && left["unheard"].to_string().contains("--no-uprobe"), "{left}");
     let listeners = &of(fpm.master())?["listeners"];
     ensure!(listeners == &serde_json::json!([fpm.endpoint().to_string()]), "{listeners}");
     Ok(())

@@ -1,9 +1,11 @@
 //! What nginx says of upstreams that speak FastCGI wrongly, or not at all, each with its verdict (issue 19).
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use rig::error_log::{Failure, Kind};
 use rig::reconcile::pair_off_words;
-use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Location, Namespace, Nginx, Tracer};
+use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Fpm, Location, Namespace, Nginx, Tracer};
 
 const FAULTS: [Fault; 10] = [
     Fault::FastcgiCutRecord,
@@ -63,4 +65,33 @@ fn fastcgi_to_a_port_of_http_is_the_wrong_protocol() -> Result<()> {
     let verdict = account.only(server.endpoint())?;
     verdict.says("rejected_response/wrong_protocol", "proven", 502, None)?;
     verdict.blames(Some(server.pid()), None, None)
+}
+
+#[test]
+fn what_an_application_writes_to_stderr_is_a_note_each_and_no_failure() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    let nginx = Nginx::on(&namespace).location(Location::fpm("/fpm/", &fpm)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    for _ in 0..3 {
+        ensure!(nginx.client().get("/fpm/stderr.php")?.status == 200);
+    }
+    nginx.wait_for_accesses(3)?;
+    let log = fs::read_to_string(nginx.error_log())?;
+    let lines = log.lines().filter(|line| line.contains("FastCGI sent in stderr")).count();
+    ensure!(lines >= 3 && log.contains("a secret of the application"), "{log}");
+    let notes = |lines: &[String]| lines.iter().filter(|line| line.contains(r#""type":"note""#)).count();
+    tracer.lines().wait("the notes", |seen| notes(seen) >= lines)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
+    ensure!(account.others.len() == lines, "{lines} lines: {:#?}", account.others);
+    for note in &account.others {
+        ensure!(note["type"] == "note" && note["nginx"]["pid"] == nginx.workers()?[0], "{note}");
+        ensure!(note["word"]["level"] == "error" && note["word"]["connection"].is_u64(), "{note}");
+        ensure!(!note.to_string().contains("secret"), "{note}");
+    }
+    ensure!(account.summary["words"]["notes"] == lines, "{}", account.summary);
+    ensure!(account.summary["words"]["said"] == 0, "{}", account.summary);
+    Ok(())
 }

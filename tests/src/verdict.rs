@@ -36,6 +36,8 @@ pub struct Verdict {
     pub error_log: Option<String>,
     /// What nginx said of it, if that was heard.
     pub word: Option<Word>,
+    /// The servers that nginx left alone, where it found none of a group alive.
+    pub servers: Vec<Server>,
     /// Who accepted the connection.
     pub worker: Option<Worker>,
     /// Who sent the worker its fatal signal.
@@ -88,6 +90,25 @@ pub struct Word {
     pub doing: Option<String>,
     /// nginx's number of the client's connection.
     pub connection: u64,
+}
+
+/// A server that nginx left alone.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Server {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// The cause of its last failure, if that was seen.
+    pub cause: Option<String>,
+    /// And which kind of it.
+    pub detail: Option<String>,
+    /// How long ago that was.
+    pub ago_us: Option<u64>,
+    /// Whether it is marked `down`.
+    pub down: bool,
+    /// After how many failures nginx leaves it alone, if that is known.
+    pub max_fails: Option<u32>,
+    /// And for how long.
+    pub fail_timeout_us: Option<u64>,
 }
 
 /// A process and its name.
@@ -181,7 +202,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "/v",
     "/type",
     "/time",
@@ -196,6 +217,7 @@ const FIELDS: [&str; 22] = [
     "/errno",
     "/error_log",
     "/word",
+    "/servers",
     "/worker",
     "/killer",
     "/us",
@@ -286,7 +308,7 @@ pub(crate) fn example() -> Result<Value> {
  "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
  "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
  "group":null,"request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
- "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},
+ "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},"servers":[],
  "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},
  "killer":{"pid":24938,"comm":"php-fpm8.2"},
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},

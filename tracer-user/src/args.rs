@@ -78,6 +78,10 @@ pub struct Doctor {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 
+    /// Leave nginx's memory alone: no uprobe is tried.
+    #[arg(long)]
+    pub no_uprobe: bool,
+
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,

@@ -61,3 +61,20 @@ pub const CLOSED_LISTENERS: usize = 4_096;
 
 /// nginx processes of which it is kept whether they say each error. With more, all are found out about again.
 pub const SPEAKERS: usize = 4_096;
+
+/// Configurations of nginx that are remembered, each with the pids of its workers: those that were read last. A worker whose
+/// configuration was forgotten has it read anew, but no more than so many are read within ten seconds.
+pub const GROUPED_CONFIGURATIONS: usize = 64;
+
+/// Servers of all groups of one configuration, and workers that run by it. Of a configuration with more, nothing is said.
+pub const GROUP_SERVERS: usize = 1_024;
+
+/// Bytes of the name of a group of upstreams.
+pub const GROUP_NAME: usize = 256;
+
+/// Servers whose last failure is remembered, by worker, and failures that came within the last seconds. The oldest is forgotten, which is
+/// counted if it is younger than an hour; a group that it belongs to is then not named.
+pub const FAILED_SERVERS: usize = 16_384;
+
+/// Servers of a group that one verdict lists; how many more there are is said in its sentence.
+pub const SERVERS_TOLD: usize = 32;

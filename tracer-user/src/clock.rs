@@ -30,6 +30,11 @@ pub fn distance() -> Distance {
     Distance(now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_MONOTONIC))
 }
 
+/// When this host booted, in nanoseconds since 1970, as the wall clock stands now.
+pub fn booted_ns() -> i64 {
+    now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
+}
+
 /// The new distance, if the wall clock was set since `known` was measured.
 pub fn changed_distance(known: Distance) -> Option<Distance> {
     let distance = distance();

@@ -41,6 +41,8 @@ pub enum Fact {
     UnixSockets,
     /// A connect that failed before a packet was sent.
     ConnectErrors,
+    /// What nginx says of its upstreams.
+    Words,
 }
 
 impl Fact {
@@ -64,6 +66,7 @@ impl Fact {
         Self::PacketDrops,
         Self::UnixSockets,
         Self::ConnectErrors,
+        Self::Words,
     ];
 
     /// The fact's name in evidence.
@@ -87,6 +90,7 @@ impl Fact {
             Self::PacketDrops => "packet_drops",
             Self::UnixSockets => "unix_sockets",
             Self::ConnectErrors => "connect_errors",
+            Self::Words => "words",
         }
     }
 
@@ -111,6 +115,7 @@ impl Fact {
             Self::PacketDrops => "a packet is dropped, and why",
             Self::UnixSockets => "unix sockets connect and end",
             Self::ConnectErrors => "a connect fails before a packet is sent",
+            Self::Words => "what nginx logs about its upstreams",
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod pipeline;
 pub mod ledger;
 
 pub mod cause;
+pub mod groups;
 
 pub mod verdict;
 

@@ -126,6 +126,7 @@ impl Telling {
                 }
                 Told::Delayed(delayed) => self.write(|output| output.delayed(&delayed))?,
                 Told::After(after) => self.write(|output| output.after(&after))?,
+                Told::Note(note) => self.write(|output| output.note(&note))?,
                 Told::Beyond(verdict) => {
                     if let Some(audit) = &mut self.audit {
                         audit.untold(&verdict);

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    audit::Unexplained,
     budget,
-    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word},
-    facts::Sources,
+    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
+    facts::{Fact, Sources},
+    groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
     sample::Activities,
     stream::{Counts, Distance, Entry, Loss, Start, Stranger, What},
-    verdict::{After, Delayed, Summary, Verdict},
+    verdict::{After, Delayed, Note, Summary, Verdict, Words},
 };
 
 /// Something to be told.
@@ -22,6 +24,8 @@ pub enum Told {
     Delayed(Box<Delayed>),
     /// What a worker did after nginx gave its exchange up.
     After(Box<After>),
+    /// Something that nginx logs of an upstream and that is no failure.
+    Note(Box<Note>),
     /// A failed exchange that is not told any more: the limit was reached before, or the stream had ended.
     Beyond(Box<Verdict>),
 }
@@ -39,6 +43,8 @@ pub struct Pipeline {
     counts: Counts,
     strangers: Vec<Stranger>,
     failures: BTreeMap<Cause, u64>,
+    groups: Groups,
+    words: Words,
     delayed: u64,
     ended_early: u64,
     lost: u64,
@@ -66,6 +72,8 @@ impl Pipeline {
     /// Begins where the stream does.
     pub fn new(start: Start) -> Self {
         let Start { started_ns: _, begins_ns, counts, distance, sources, limit } = start;
+        let mut groups = Groups::default();
+        groups.was_blind(begins_ns);
         Self {
             ledger: Ledger::default(),
             activities: Activities::default(),
@@ -77,6 +85,8 @@ impl Pipeline {
             counts,
             strangers: Vec::new(),
             failures: BTreeMap::new(),
+            groups,
+            words: Words::default(),
             delayed: 0,
             ended_early: 0,
             lost: 0,
@@ -100,6 +110,7 @@ impl Pipeline {
         debug_assert!(self.due.is_empty() && self.entry.is_none(), "something is still to be told");
         self.now_ns = self.now_ns.max(at_ns);
         self.due.extend(self.ledger.overdue(at_ns));
+        self.groups.settle(at_ns.saturating_sub(SETTLING_NS));
     }
 
     /// The next thing to be told; none once all is. What was overdue before the last entry comes first.
@@ -133,11 +144,18 @@ impl Pipeline {
                 What::Look(look) => self.activities.add(look),
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
+                    self.groups.was_blind(ns);
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
                     }
                 }
-                What::Counts(counts) => self.counts = counts,
+                What::Counts(counts) => {
+                    if counts.untracked > self.counts.untracked {
+                        self.groups.was_blind(self.now_ns);
+                    }
+                    self.counts = counts;
+                }
+                What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);
                 }
@@ -172,7 +190,14 @@ impl Pipeline {
             sources: &self.sources,
             evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
         };
-        match attribute(exchange, &context) {
+        let outcome = attribute(exchange, &context);
+        if let Outcome::Failed(verdict) = &outcome {
+            self.groups.failed(verdict, exchange.nginx.ended_ns);
+        }
+        for said in &exchange.said {
+            self.count_word(said, matches!(outcome, Outcome::Failed(_)));
+        }
+        match outcome {
             Outcome::Failed(verdict) if self.is_over() => Some(Told::Beyond(verdict)),
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
@@ -191,21 +216,52 @@ impl Pipeline {
     }
 
     fn tell_word(&mut self, said: &Said) -> Option<Told> {
-        if !said.is_of_no_connection() {
-            // Its connection is not watched: it is older than the tracing, or there was no room for it.
-            return None;
-        }
         let context = Context {
             clock: &self.distance,
             sources: &self.sources,
             evidence_lost: said.ns <= self.last_loss_ns,
         };
-        let verdict = Box::new(attribute_word(said, &context)?);
+        if said.is_note() {
+            let note = note(said, &context);
+            return (!self.is_over()).then(|| {
+                self.words.notes += 1;
+                Told::Note(Box::new(note))
+            });
+        }
+        // The connection of any other is not watched: it is older than the tracing, or there was no room for it.
+        let verdict = said.is_of_no_connection().then(|| {
+            let outage = said.is_no_live().then(|| self.groups.outage(said));
+            Box::new(attribute_word(said, outage, &context))
+        });
+        self.count_word(said, verdict.is_some());
+        let Some(verdict) = verdict else {
+            self.groups.was_blind(said.ns);
+            return None;
+        };
+        self.groups.failed(&verdict, said.ns);
         if self.is_over() {
             return Some(Told::Beyond(verdict));
         }
         *self.failures.entry(verdict.cause).or_default() += 1;
         Some(Told::Verdict(verdict))
+    }
+
+    /// Counts a word about a failure, and lists it if it has no verdict.
+    fn count_word(&mut self, said: &Said, is_explained: bool) {
+        if self.is_over() {
+            return;
+        }
+        self.words.said += 1;
+        if is_explained {
+            self.words.explained += 1;
+            return;
+        }
+        self.words.unexplained.push(Unexplained {
+            unix_ns: self.distance.unix_ns(said.ns),
+            pid: said.nginx.pid,
+            upstream: said.peer().map(|peer| peer.to_string()),
+            line: line(said),
+        });
     }
 
     /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.
@@ -242,11 +298,16 @@ impl Pipeline {
             delayed: self.delayed,
             ended_early: self.ended_early,
             lost: self.lost,
-            forgotten: self.ledger.forgotten().saturating_add(self.activities.left_out()),
+            forgotten: self
+                .ledger
+                .forgotten()
+                .saturating_add(self.activities.left_out())
+                .saturating_add(self.groups.forgotten()),
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
             strangers: self.counts.strangers.saturating_sub(self.counts_before.strangers),
             named_strangers: self.strangers.clone(),
             system_calls: self.sources.are_system_calls(),
+            words: self.sources.has(Fact::Words).then(|| self.words.clone()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod audible;
 mod configured;
+mod groups;
 mod upstreams;
 
 use std::{future::pending, time::Duration};
@@ -122,6 +123,9 @@ pub struct Source {
     /// There are strangers who may not have been looked at yet.
     has_strangers: bool,
     audible: Audible,
+    groups: groups::Known,
+    /// Comes after what it made us learn.
+    held: Option<Record>,
 }
 
 impl Source {
@@ -179,6 +183,8 @@ impl Source {
             strangers: Vec::new(),
             has_strangers: true,
             audible: Audible::default(),
+            groups: groups::Known::default(),
+            held: None,
         };
         for pid in running {
             source.audible.look(*pid);
@@ -405,6 +411,9 @@ impl Source {
 
     /// The next record, if there is one.
     fn record(&mut self) -> Option<What> {
+        if let Some(held) = self.held.take() {
+            return Some(What::Record(held));
+        }
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
@@ -417,7 +426,14 @@ impl Source {
                     if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
                         self.unix_use.get_or_insert(UnixUse::Seen);
                     }
-                    return Some(What::Record(Record::Word(word)));
+                    let record = Record::Word(word);
+                    if said.is_no_live()
+                        && let Some(configured) = self.groups.ask(said.nginx.pid)
+                    {
+                        self.held = Some(record);
+                        return Some(What::Groups(configured));
+                    }
+                    return Some(What::Record(record));
                 }
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
                     if self.audible.is(&self.tracer, &exchange.nginx) {

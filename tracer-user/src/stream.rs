@@ -1,7 +1,9 @@
 //! The stream of what was learnt, in the order in which it was: everything that verdicts rest on. Live tracing, recording and
 //! replaying take in the same stream, and it needs nothing from the machine to be taken in again.
 
-use crate::{decode::Record, facts::Sources, sample::Look, trust::Why, verdict::Upstream};
+use crate::{
+    decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
+};
 
 /// One thing that was learnt.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub enum What {
     Clock(Distance),
     /// A process that has nginx's name and is not believed to be nginx.
     Stranger(Stranger),
+    /// What nginx's configuration says of its groups of upstreams.
+    Groups(Configured),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }

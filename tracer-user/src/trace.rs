@@ -81,9 +81,6 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
-    if let Some(why) = tracer.unheard().filter(|_| is_verbose) {
-        crate::notice!("what nginx itself says of its upstreams is not heard: {why}");
-    }
     let running = scope::running(args).unwrap_or_else(|error| {
         crate::notice!(
             "which nginx runs already is not known, so that it is not heard: /proc cannot be listed: {error}"

@@ -2,7 +2,11 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
-use crate::{cause::Cause, stream::Stranger};
+use crate::{
+    audit::{Listed, Unexplained},
+    cause::Cause,
+    stream::Stranger,
+};
 
 /// Where an exchange went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +75,50 @@ pub struct Word {
     pub doing: Option<String>,
     /// The number of the client's connection, behind the asterisk.
     pub connection: u64,
+}
+
+/// When nginx leaves a server of a group alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// After so many failures; zero for never (`max_fails`).
+    pub max_fails: u32,
+    /// Within this time, and then for as long, in seconds (`fail_timeout`).
+    pub fail_timeout_s: u32,
+}
+
+/// The last failure of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Its verdict.
+    pub cause: Cause,
+    /// How long ago, in nanoseconds.
+    pub ago_ns: u64,
+}
+
+/// A server of a group that nginx left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfUse {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// What took it out; none where `down` or `max_conns` did.
+    pub failed: Option<Failed>,
+    /// What the configuration says of it; none where that is not known.
+    pub limits: Option<Limits>,
+    /// Whether the configuration marks it `down`.
+    pub is_down: bool,
+}
+
+/// Something that nginx logs of an upstream and that is no failure: a FastCGI application wrote to its standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// When, in nanoseconds since 1970.
+    pub unix_ns: i64,
+    /// The nginx worker.
+    pub nginx: Process,
+    /// What nginx said, without what the application wrote.
+    pub word: Word,
+    /// In one sentence.
+    pub explanation: String,
 }
 
 /// The process that served, or should have served, the exchange.
@@ -169,6 +217,8 @@ pub struct Verdict {
     pub error_log: Option<String>,
     /// What nginx said of it, if that was heard.
     pub word: Option<Word>,
+    /// The servers that nginx left alone, where it found none of a group alive; cut at [`crate::budget::SERVERS_TOLD`].
+    pub servers: Vec<OutOfUse>,
     /// Who served it.
     pub worker: Option<Worker>,
     /// Who sent the signal that the worker died of.
@@ -263,4 +313,30 @@ pub struct Summary {
     pub named_strangers: Vec<Stranger>,
     /// Whether the host's system calls were watched, which slows each of them a little.
     pub system_calls: bool,
+    /// What nginx said of upstreams; none where that was not heard.
+    pub words: Option<Words>,
+}
+
+/// What nginx said of upstreams, and what became of each word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Words about failures.
+    pub said: u64,
+    /// Those that have their verdict.
+    pub explained: u64,
+    /// Those that have none.
+    pub unexplained: Listed<Unexplained>,
+    /// Words that are about no failure, each told as a note.
+    pub notes: u64,
+}
+
+impl Words {
+    /// Adds those of another recording.
+    pub fn add(&mut self, other: Self) {
+        let Self { said, explained, unexplained, notes } = other;
+        self.said += said;
+        self.explained += explained;
+        self.unexplained.add(unexplained);
+        self.notes += notes;
+    }
 }

@@ -15,6 +15,7 @@ use crate::{interrupt, step::Steps};
 pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     steps.run("building why502", &mut build("tracer-user", "why502"))?;
     steps.run("building the rig", &mut build("rig", "demo"))?;
+    steps.run("building the rig's faulty server", &mut build("rig", "faulty-server"))?;
     if let Some(signal) = interrupt::noted() {
         bail!("interrupted by {signal}");
     }

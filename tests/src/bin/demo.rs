@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use rig::process::{self, Process};
 use rig::terminal::Terminal;
 use rig::tracer::Run;
-use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, Tracer, interrupt, wait};
+use rig::{Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Tracer, interrupt, wait};
 
 /// So long that a reader can follow, after each verdict.
 const BREATH: Duration = Duration::from_millis(400);
@@ -32,8 +32,9 @@ fn show(namespace: &Namespace) -> Result<()> {
     let (seen, terminal) = (Arc::clone(&verdicts), terminal());
     let tracer = Tracer::spawn(&["-p", &master], Some(terminal), move |line| {
         let _ = writeln!(stdout(), "{line}");
-        // What belongs to a verdict is indented.
-        if !line.is_empty() && !line.starts_with(' ') {
+        // A verdict has a status behind its time; what belongs to it is indented.
+        let status = line.split_whitespace().nth(1).filter(|_| !line.starts_with(' '));
+        if status.is_some_and(|status| status == "---" || status.parse::<u16>().is_ok()) {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     })?;
@@ -42,18 +43,22 @@ fn show(namespace: &Namespace) -> Result<()> {
     let client = stage.nginx.client();
     stage.healthy(&client)?;
     type Scene = fn(&mut Stage, &Client) -> Result<()>;
-    let scenes: [Scene; 6] = [
-        Stage::refused,
-        Stage::terminated,
-        Stage::killed_by_hand,
-        Stage::queue_overflow,
-        Stage::never_accepted,
-        Stage::slow_worker,
+    // Each with the number of its verdicts.
+    let scenes: [(Scene, usize); 8] = [
+        (Stage::refused, 1),
+        (Stage::terminated, 1),
+        (Stage::killed_by_hand, 1),
+        (Stage::queue_overflow, 1),
+        (Stage::never_accepted, 1),
+        (Stage::slow_worker, 1),
+        (Stage::cut_short, 1),
+        (Stage::no_live_upstreams, 3),
     ];
-    let mut stage = stage;
-    for (done, scene) in scenes.iter().enumerate() {
+    let (mut stage, mut expected) = (stage, 0);
+    for (scene, its) in scenes {
         scene(&mut stage, &client)?;
-        wait::until_true("why502's verdict", || Ok(verdicts.load(Ordering::Relaxed) > done))?;
+        expected += its;
+        wait::until_true("why502's verdict", || Ok(verdicts.load(Ordering::Relaxed) >= expected))?;
         thread::sleep(BREATH);
     }
 
@@ -63,7 +68,7 @@ fn show(namespace: &Namespace) -> Result<()> {
     ensure!(status.success(), "why502 ended with {status}: {stderr}");
     let logged = stage.nginx.failures().len();
     tell(&format!(
-        "nginx's own error log has {logged} failures, and says of none of them more than an errno."
+        "nginx's own error log has {logged} lines about them, and says of hardly any of them more than an errno."
     ));
     Ok(())
 }
@@ -77,6 +82,7 @@ struct Stage {
     plain: Fpm,
     full: Fpm,
     busy: Fpm,
+    cut: FaultyServer,
 }
 
 impl Stage {
@@ -87,7 +93,12 @@ impl Stage {
         let plain = pool(19002).start()?;
         let full = pool(19003).backlog(1).start()?;
         let busy = pool(19004).workers(1).start()?;
+        let cut = FaultyServer::start(namespace, Fault::CutLength, Endpoint::v4(19005), 4)?;
+        let [one, other] = [19006, 19007].map(Endpoint::v4);
         let nginx = Nginx::on(namespace)
+            .group("pair", &[&one, &other], &[])
+            .location(Location::http("/pair/", &one).through_group("pair"))
+            .location(cut.location())
             .location(Location::fpm("/stopped/", &stopped))
             .location(Location::fpm("/timed/", &timed))
             .location(Location::fpm("/plain/", &plain))
@@ -96,7 +107,7 @@ impl Stage {
             .location(Location::fpm("/patient/", &busy))
             .location(Location::fpm("/slow/", &plain).read_timeout(Duration::from_secs(1)))
             .start()?;
-        Ok(Stage { namespace: namespace.clone(), nginx, stopped, timed, plain, full, busy })
+        Ok(Stage { namespace: namespace.clone(), nginx, stopped, timed, plain, full, busy, cut })
     }
 
     fn healthy(&self, client: &Client) -> Result<()> {
@@ -168,6 +179,22 @@ impl Stage {
             self.plain.endpoint()
         ));
         fails(client, "/slow/sleep.php?s=3", 504)
+    }
+
+    fn cut_short(&mut self, client: &Client) -> Result<()> {
+        tell(&format!(
+            "A server on {} that says how long its response is, sends less and closes; one request.",
+            self.cut.endpoint()
+        ));
+        // What is cut off is no answer, or half of one.
+        let _cut = client.get("/cut-length/");
+        Ok(())
+    }
+
+    fn no_live_upstreams(&mut self, client: &Client) -> Result<()> {
+        tell("A group of two servers, and nobody listens on either; two requests.");
+        fails(client, "/pair/", 502)?;
+        fails(client, "/pair/", 502)
     }
 }
 

@@ -37,16 +37,16 @@ pub struct Listed<T> {
     pub count: u64,
 }
 
-/// A line without a verdict.
+/// A line, or a word, without a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unexplained {
-    /// When, in nanoseconds since 1970; a whole second.
+    /// When, in nanoseconds since 1970; a whole second where a log says so.
     pub unix_ns: i64,
     /// The nginx worker, as it writes its own pid.
     pub pid: u32,
-    /// The upstream, unless nginx has cut the line before it.
+    /// The upstream, where it is known.
     pub upstream: Option<String>,
-    /// The whole line.
+    /// The whole line, or what was heard of it.
     pub line: String,
 }
 
@@ -70,6 +70,14 @@ impl<T> Listed<T> {
             self.shown.push(one);
         }
         self.count += 1;
+    }
+
+    /// Adds what another lists and counts.
+    pub fn add(&mut self, other: Self) {
+        let Self { shown, count } = other;
+        let room = LISTED.saturating_sub(self.shown.len());
+        self.shown.extend(shown.into_iter().take(room));
+        self.count += count;
     }
 
     /// Whether some are only counted.

@@ -12,6 +12,7 @@ mod kernel_timeout;
 mod local_error;
 mod nginx_exit;
 mod nginx_says;
+mod not_attempted;
 mod premature_close;
 mod read_timeout;
 mod refused;
@@ -28,13 +29,15 @@ mod unknown;
 
 pub use afterwards::afterwards;
 use finding::Finding;
+pub use nginx_says::line;
 pub use table::Cause;
 use tracer_ebpf::nginx_flag;
 
 use crate::{
     facts::Sources,
+    groups::Outage,
     ledger::{Joined, Said},
-    verdict::{Bytes, Confidence, Delayed, Evidence, Moments, Queue, Upstream, Verdict, Worker},
+    verdict::{Bytes, Confidence, Delayed, Moments, Note, Queue, Upstream, Verdict, Worker},
     words::{count, span},
 };
 
@@ -131,25 +134,29 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
 
-/// What nginx said of no exchange: of an upstream that it never connected to.
-pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
+/// What nginx said of no exchange: of an upstream that it never connected to. `outage` is what is known of a group without a live server.
+pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>) -> Verdict {
     let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } =
-        nginx_says::of_no_exchange(said)?;
-    let cause = cause?;
-    let line = nginx_says::line(said);
-    Some(Verdict {
+        not_attempted::judge(said, outage.as_ref());
+    let cause = cause.unwrap_or(Cause::NginxSays);
+    let line = line(said);
+    let (group, servers) =
+        outage.map_or_else(|| (None, Vec::new()), |outage| (outage.group.ok(), outage.servers));
+    let named = || Upstream::Named(group.unwrap_or_else(|| said.subject.clone()));
+    Verdict {
         unix_ns: context.clock.unix_ns(said.ns),
         cause,
         confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
         nginx: said.nginx.clone(),
         local: None,
-        upstream: said.peer().unwrap_or_else(|| Upstream::Named(said.subject.clone())),
+        upstream: said.peer().unwrap_or_else(named),
         request: None,
         status: cause.status(),
         errno: (said.errno != 0).then(|| errors::name(said.errno)),
-        evidence: vec![Evidence { us: 0, source: WORDS.to_owned(), fact: format!("nginx says: {line}") }],
+        evidence: not_attempted::facts(said, &line, &servers),
         error_log: Some(line),
         word: Some(nginx_says::word(said)),
+        servers,
         worker: None,
         killer: None,
         moments: Moments::default(),
@@ -157,7 +164,18 @@ pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
         queue: None,
         explanation,
         advice,
-    })
+    }
+}
+
+/// What nginx said and what is no failure.
+pub fn note(said: &Said, context: &Context<'_>) -> Note {
+    Note {
+        unix_ns: context.clock.unix_ns(said.ns),
+        nginx: said.nginx.clone(),
+        word: nginx_says::word(said),
+        explanation: "A FastCGI application wrote to its standard error; what, nginx's error log says."
+            .to_owned(),
+    }
 }
 
 /// What hears nginx's word.
@@ -211,8 +229,9 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         status: cause.status().filter(|_| !is_cut_short(exchange, cause)),
         errno: errno
             .or_else(|| exchange.word().filter(|said| said.errno != 0).map(|said| errors::name(said.errno))),
-        error_log: exchange.word().map(nginx_says::line).or(error_log),
+        error_log: exchange.word().map(line).or(error_log),
         word: exchange.word().map(nginx_says::word),
+        servers: Vec::new(),
         worker: signals::worker(exchange).map(|process| Worker {
             process,
             signal: worker.and_then(signals::died_of).map(signals::name),

@@ -1,107 +1,199 @@
-//! What nginx judges for itself, and says: no error of the kernel's tells it. `tls_failed`, `rejected_response`, a response that is cut
-//! short, and what never became a connection.
+//! What nginx judges for itself, and says: no error of the kernel's tells it. `tls_failed`, `rejected_response`, and a response that is
+//! cut short.
 
-use super::{Cause, Finding, errors, refused, signals};
+use super::{Cause, Finding, errors, signals};
 use crate::{
     ledger::{Joined, Said},
     verdict::{Confidence, Word},
     words::{count, span},
 };
 
-/// What TLS needs from an upstream.
-const TLS: &str = "proxy_ssl_protocols, proxy_ssl_ciphers, proxy_ssl_server_name (SNI), and whether the upstream's port speaks TLS at all.";
+/// What one thing that nginx says means.
+struct Rule {
+    /// How its message begins.
+    beginnings: &'static [&'static str],
+    /// What else must hold of it.
+    when: fn(&Said) -> bool,
+    cause: Cause,
+    /// What happened, in one sentence: the exchange, and the word.
+    sentence: fn(&Joined, &Said) -> String,
+    advice: &'static str,
+}
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    let said = exchange.word()?;
-    let after = span(exchange.lasted_ns());
-    let upstream = exchange.upstream();
-    let message = said.message();
-    let finding = if is_tls_timeout(said) {
-        Finding::proven(
-            Cause::ConnectTlsHandshake,
+impl Rule {
+    fn fits(&self, said: &Said) -> bool {
+        let message = said.message();
+        self.beginnings.iter().any(|beginning| message.starts_with(beginning)) && (self.when)(said)
+    }
+
+    fn finding(&self, exchange: &Joined, said: &Said) -> Finding {
+        Finding::proven(self.cause, (self.sentence)(exchange, said), self.advice)
+    }
+}
+
+/// Of the first that fits any of the words: the finer one comes before.
+const RULES: &[Rule] = &[
+    Rule {
+        beginnings: &["upstream timed out"],
+        when: |said| said.doing.starts_with("SSL handshaking"),
+        cause: Cause::ConnectTlsHandshake,
+        sentence: |exchange, _| {
             format!(
-                "{upstream} took the connection and did not finish the TLS handshake; nginx's connect timer, which covers it, ended the \
-                 exchange after {after}."
-            ),
-            "whether the upstream's port speaks TLS, and what keeps it; proxy_connect_timeout is how long nginx waits.",
-        )
-    } else if exchange.nginx_says("upstream SSL certificate") {
-        Finding::proven(
-            Cause::TlsCertificate,
+                "{} took the connection and did not finish the TLS handshake; nginx's connect timer, which covers it, ended the \
+                 exchange after {}.",
+                exchange.upstream(),
+                span(exchange.lasted_ns())
+            )
+        },
+        advice: "whether the upstream's port speaks TLS, and what keeps it; proxy_connect_timeout is how long nginx waits.",
+    },
+    Rule {
+        beginnings: &["upstream SSL certificate"],
+        when: |_| true,
+        cause: Cause::TlsCertificate,
+        sentence: |exchange, _| {
             format!(
-                "nginx refused the certificate of {upstream}, {after} into the exchange: {}.",
+                "nginx refused the certificate of {}, {} into the exchange: {}.",
+                exchange.upstream(),
+                span(exchange.lasted_ns()),
                 reason(exchange)
-            ),
-            "proxy_ssl_trusted_certificate, proxy_ssl_name and proxy_ssl_verify_depth, and what certificate the upstream shows.",
-        )
-    } else if exchange.nginx_says("SSL_do_handshake()") && said.errno == 0 {
-        Finding::proven(
-            Cause::TlsHandshake,
-            format!("The TLS handshake with {upstream} failed after {after}: {}.", reason(exchange)),
-            TLS,
-        )
-    } else if exchange.nginx_says("upstream sent too big header") {
-        Finding::proven(
-            Cause::HeaderTooBig,
+            )
+        },
+        advice: "proxy_ssl_trusted_certificate, proxy_ssl_name and proxy_ssl_verify_depth, and what certificate the upstream shows.",
+    },
+    Rule {
+        beginnings: &["SSL_do_handshake()"],
+        when: |said| said.errno == 0,
+        cause: Cause::TlsHandshake,
+        sentence: |exchange, _| {
+            format!(
+                "The TLS handshake with {} failed after {}: {}.",
+                exchange.upstream(),
+                span(exchange.lasted_ns()),
+                reason(exchange)
+            )
+        },
+        advice: "proxy_ssl_protocols, proxy_ssl_ciphers, proxy_ssl_server_name (SNI), and whether the upstream's port speaks TLS at all.",
+    },
+    Rule {
+        beginnings: &["upstream sent too big header"],
+        when: |_| true,
+        cause: Cause::HeaderTooBig,
+        sentence: |exchange, _| {
             format!(
                 "nginx read {} of the response, and its header had not ended: it is larger than the buffer for it.",
                 count(exchange.nginx.received, "byte")
-            ),
-            "proxy_buffer_size or fastcgi_buffer_size, and what makes the header so large (cookies, mostly).",
-        )
-    } else if exchange.nginx_says("upstream rejected request with error") {
-        Finding::proven(
-            Cause::ResetHttp2Stream,
+            )
+        },
+        advice: "proxy_buffer_size or fastcgi_buffer_size, and what makes the header so large (cookies, mostly).",
+    },
+    Rule {
+        beginnings: &["upstream rejected request with error"],
+        when: |_| true,
+        cause: Cause::ResetHttp2Stream,
+        sentence: |exchange, said| {
             format!(
-                "{upstream} reset the request's HTTP/2 stream with {}, {after} into the exchange.",
-                http2_error(said)
-            ),
-            "the upstream's log for this request: it chose to reset it.",
-        )
-    } else if exchange.nginx_says("upstream sent goaway with error") {
-        Finding::proven(
-            Cause::ResetHttp2Goaway,
+                "{} reset the request's HTTP/2 stream with {}, {} into the exchange.",
+                exchange.upstream(),
+                http2_error(said),
+                span(exchange.lasted_ns())
+            )
+        },
+        advice: "the upstream's log for this request: it chose to reset it.",
+    },
+    Rule {
+        beginnings: &["upstream sent goaway with error"],
+        when: |_| true,
+        cause: Cause::ResetHttp2Goaway,
+        sentence: |exchange, said| {
             format!(
-                "{upstream} ended the HTTP/2 connection (GOAWAY) with {}, {after} into the exchange.",
-                http2_error(said)
-            ),
-            "the upstream's log: it ended the whole connection.",
-        )
-    } else if is_wrong_protocol(&message) {
-        Finding::proven(
-            Cause::WrongProtocol,
-            format!("What {upstream} answered is not the protocol that nginx speaks with it: {message}."),
-            "whether proxy_pass, fastcgi_pass, grpc_pass or uwsgi_pass fits what listens there.",
-        )
-    } else if exchange.said.iter().any(is_http2) {
-        Finding::proven(
-            Cause::Http2Error,
-            format!("nginx would not go on with what {upstream} sent over HTTP/2: {}.", reason(exchange)),
-            "the upstream's HTTP/2 or gRPC server.",
-        )
-    } else if is_rejection(&message) {
-        Finding::proven(
-            Cause::InvalidHeader,
-            format!("nginx would not accept the response of {upstream}: {}.", reason(exchange)),
-            "the upstream's response: what it sent breaks the protocol.",
-        )
-    } else if message.starts_with("upstream prematurely closed") && is_cut_short(exchange, said) {
-        return cut_short(exchange, said);
-    } else if is_certificate(&message) {
-        own_certificate(&message)
-    } else if is_temp_file(&message) {
-        Finding::proven(
-            Cause::LocalTempFile,
+                "{} ended the HTTP/2 connection (GOAWAY) with {}, {} into the exchange.",
+                exchange.upstream(),
+                http2_error(said),
+                span(exchange.lasted_ns())
+            )
+        },
+        advice: "the upstream's log: it ended the whole connection.",
+    },
+    Rule {
+        beginnings: &[
+            "upstream sent no valid ",
+            "upstream sent unsupported FastCGI",
+            "upstream sent unexpected FastCGI",
+            "upstream sent invalid FastCGI",
+            "upstream sent too long FastCGI",
+            "upstream sent invalid chunked",
+            "upstream prematurely sent",
+        ],
+        when: |_| true,
+        cause: Cause::WrongProtocol,
+        sentence: |exchange, said| {
             format!(
-                "nginx could not write a file of its own while it had the exchange with {upstream}: {}.",
+                "What {} answered is not the protocol that nginx speaks with it: {}.",
+                exchange.upstream(),
+                said.message()
+            )
+        },
+        advice: "whether proxy_pass, fastcgi_pass, grpc_pass or uwsgi_pass fits what listens there.",
+    },
+    Rule {
+        beginnings: &["upstream sent", "upstream violated"],
+        when: is_of_http2,
+        cause: Cause::Http2Error,
+        sentence: |exchange, _| {
+            format!(
+                "nginx would not go on with what {} sent over HTTP/2: {}.",
+                exchange.upstream(),
+                reason(exchange)
+            )
+        },
+        advice: "the upstream's HTTP/2 or gRPC server.",
+    },
+    Rule {
+        beginnings: &["upstream sent", "upstream violated", "memcached sent"],
+        when: |_| true,
+        cause: Cause::InvalidHeader,
+        sentence: |exchange, _| {
+            format!("nginx would not accept the response of {}: {}.", exchange.upstream(), reason(exchange))
+        },
+        advice: "the upstream's response: what it sent breaks the protocol.",
+    },
+];
+
+/// nginx's own troubles: they end the exchange only if nothing was said of it after them.
+const OWN_TROUBLES: &[Rule] = &[
+    Rule {
+        beginnings: CERTIFICATE,
+        when: |_| true,
+        cause: Cause::LocalCertificate,
+        sentence: |_, said| own_certificate(said),
+        advice: CERTIFICATE_ADVICE,
+    },
+    Rule {
+        // `ngx_create_temp_file`, `ngx_write_chain_to_file` (src/os/unix/ngx_files.c), `ngx_create_path`.
+        beginnings: &["open() \"", "pwritev() ", "pwrite() ", "mkdir() \"", "write() \""],
+        when: |_| true,
+        cause: Cause::LocalTempFile,
+        sentence: |exchange, said| {
+            format!(
+                "nginx could not write a file of its own while it had the exchange with {}: {}.",
+                exchange.upstream(),
                 line(said)
-            ),
-            "the owner and mode of nginx's temporary folders (proxy_temp_path and the like), and the disk's free room.",
-        )
-    } else {
-        return None;
-    };
-    Some(finding)
+            )
+        },
+        advice: "the owner and mode of nginx's temporary folders (proxy_temp_path and the like), and the disk's free room.",
+    },
+];
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    let last = exchange.word()?;
+    let of_any = RULES.iter().find_map(|rule| {
+        let said = exchange.said.iter().rev().find(|said| rule.fits(said))?;
+        Some(rule.finding(exchange, said))
+    });
+    let of_last =
+        || OWN_TROUBLES.iter().find(|rule| rule.fits(last)).map(|rule| rule.finding(exchange, last));
+    of_any.or_else(|| cut_short(exchange, last)).or_else(of_last)
 }
 
 /// A word that no rule knows, about an exchange that nothing else explains: what nginx said is all that is sure.
@@ -118,59 +210,8 @@ pub(super) fn quoted(exchange: &Joined, said: &Said) -> Finding {
     )
 }
 
-/// What never became a connection; none of what is no failure.
-pub(super) fn of_no_exchange(said: &Said) -> Option<Finding> {
-    let message = said.message();
-    let is = |beginning: &str| said.format.starts_with(beginning);
-    if said.is_note() {
-        return None;
-    }
-    Some(if is("no live ") {
-        Finding::proven(
-            Cause::NoLiveUpstreams,
-            "nginx asked nobody: each server of the group had failed max_fails times within fail_timeout, and it leaves them \
-             alone for as long.",
-            "the failures before this one: they took the servers out. max_fails and fail_timeout of the group's servers say when.",
-        )
-    } else if is("%V could") || is("no resol") {
-        Finding::proven(
-            Cause::Unresolved,
-            format!("nginx asked nobody: {}.", message),
-            "the resolver directive, and whether the name server that it names answers for this name.",
-        )
-    } else if is("socket()") && matches!(said.errno, EMFILE | ENFILE) {
-        Finding::proven(
-            Cause::TooManyOpenFiles,
-            "nginx could not make a socket for the upstream: its worker has as many open files as it may have.",
-            "worker_rlimit_nofile, which must be larger than twice worker_connections, and who holds the files.",
-        )
-    } else if is("%ui work") {
-        Finding::proven(
-            Cause::WorkerConnections,
-            format!(
-                "nginx could not connect to the upstream: all of its worker's {} connections are in use.",
-                said.number
-            ),
-            "worker_connections: clients and upstreams count, each. Then what holds them: keepalive_timeout, slow upstreams.",
-        )
-    } else if is_certificate(&message) {
-        own_certificate(&message)
-    } else if let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno)) {
-        refused
-    } else {
-        Finding::inferred(
-            Cause::NginxSays,
-            format!("nginx said of an upstream: {}. No exchange that was seen belongs to it.", line(said)),
-            "nginx's error log for this moment.",
-        )
-    })
-}
-
-const ENFILE: u32 = 23;
-const EMFILE: u32 = 24;
-
 /// The line as nginx writes it, up to the request's own part.
-pub(super) fn line(said: &Said) -> String {
+pub fn line(said: &Said) -> String {
     let mut line = said.message();
     if said.errno != 0 {
         line += &format!(" ({}: {})", said.errno, errors::text(said.errno));
@@ -204,10 +245,6 @@ fn reason(exchange: &Joined) -> String {
     reasons.join("; ")
 }
 
-fn is_tls_timeout(said: &Said) -> bool {
-    said.format.starts_with("upstream timed out") && said.doing.starts_with("SSL handshaking")
-}
-
 /// Whether a response has begun: nginx says what it was reading, else bytes tell. Those of a TLS handshake are no response.
 pub(super) fn is_answered(exchange: &Joined) -> bool {
     exchange.word().map_or(exchange.nginx.received > 0, |said| is_cut_short(exchange, said))
@@ -234,55 +271,27 @@ pub(super) fn is_before_response(said: &Said) -> bool {
     !matches!(said.doing.as_str(), "reading upstream" | "sending to client" | "proxying upgraded connection")
 }
 
-fn is_wrong_protocol(message: &str) -> bool {
-    [
-        "no valid ",
-        "unsupported FastCGI",
-        "unexpected FastCGI",
-        "invalid FastCGI",
-        "too long FastCGI",
-        "invalid chunked",
-    ]
-    .iter()
-    .any(|what| message.strip_prefix("upstream sent ").is_some_and(|sent| sent.starts_with(what)))
-        || message.starts_with("upstream prematurely sent")
-}
-
 /// src/http/modules/ngx_http_grpc_module.c.
-fn is_http2(said: &Said) -> bool {
+fn is_of_http2(said: &Said) -> bool {
     let of_frames = ["http2", "frame", "stream", "window", "settings", "hpack", "grpc"];
-    let what = said.format.strip_prefix("upstream sent").or(said.format.strip_prefix("upstream violated"));
+    let what = said.format.strip_prefix("upstream");
     what.is_some_and(|what| of_frames.iter().any(|word| what.contains(word)))
 }
 
-fn is_rejection(message: &str) -> bool {
-    ["upstream sent", "upstream prematurely sent", "upstream violated", "memcached sent"]
-        .iter()
-        .any(|beginning| message.starts_with(beginning))
-}
-
 /// `ngx_ssl_certificate` and its kind (src/event/ngx_event_openssl.c).
-fn is_certificate(message: &str) -> bool {
-    message.starts_with("cannot load certificate")
-}
+pub(super) const CERTIFICATE: &[&str] = &["cannot load certificate"];
+pub(super) const CERTIFICATE_ADVICE: &str =
+    "proxy_ssl_certificate and proxy_ssl_certificate_key: the files that they name, and who may read them.";
 
-fn own_certificate(message: &str) -> Finding {
-    Finding::proven(
-        Cause::LocalCertificate,
-        format!("nginx could not load the certificate that it was to show the upstream: {message}."),
-        "proxy_ssl_certificate and proxy_ssl_certificate_key: the files that they name, and who may read them.",
-    )
-}
-
-/// `ngx_create_temp_file`, `ngx_write_chain_to_file` (src/os/unix/ngx_files.c), `ngx_create_path`.
-fn is_temp_file(message: &str) -> bool {
-    ["open() \"", "pwritev() ", "pwrite() ", "mkdir() \"", "write() \""]
-        .iter()
-        .any(|beginning| message.starts_with(beginning))
+pub(super) fn own_certificate(said: &Said) -> String {
+    format!("nginx could not load the certificate that it was to show the upstream: {}.", said.message())
 }
 
 /// The upstream closed in the middle: nginx knows by the protocol that more was to come.
 fn cut_short(exchange: &Joined, said: &Said) -> Option<Finding> {
+    if !said.format.starts_with("upstream prematurely closed") || !is_cut_short(exchange, said) {
+        return None;
+    }
     let worker = exchange.worker.as_ref();
     if worker.is_some_and(|worker| worker.exiting != 0) {
         // Who died is told as before an answer; nginx says that the response was not whole.

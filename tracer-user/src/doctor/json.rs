@@ -67,6 +67,8 @@ struct Process<'a> {
     workers: usize,
     listeners: Option<&'a [String]>,
     other_network_namespace: Option<bool>,
+    word: Option<&'a str>,
+    unheard: Option<&'a str>,
 }
 
 /// The report as one line.
@@ -102,7 +104,7 @@ impl<'a> From<&'a Report> for Doctor<'a> {
             facts: sight.map(facts).unwrap_or_default(),
             causes: standings.iter().map(Cause::from).collect(),
             settings: settings.iter().map(Setting::from).collect(),
-            processes: masters.iter().map(Process::from).collect(),
+            processes: masters.iter().map(|master| process(master, sight.ok())).collect(),
             listeners: sight.ok().map(Sight::listeners),
         }
     }
@@ -149,14 +151,18 @@ impl<'a> From<&'a settings::Setting> for Setting<'a> {
     }
 }
 
-impl<'a> From<&'a Master> for Process<'a> {
-    fn from(Master { pid, comm, workers, listeners, is_elsewhere }: &'a Master) -> Self {
-        Self {
-            pid: *pid,
-            comm,
-            workers: *workers,
-            listeners: listeners.as_deref(),
-            other_network_namespace: *is_elsewhere,
-        }
+fn process<'a>(
+    Master { pid, comm, workers, listeners, is_elsewhere }: &'a Master,
+    sight: Option<&'a Sight>,
+) -> Process<'a> {
+    let heard = sight.and_then(|sight| sight.hears(*pid));
+    Process {
+        pid: *pid,
+        comm,
+        workers: *workers,
+        listeners: listeners.as_deref(),
+        other_network_namespace: *is_elsewhere,
+        word: heard.and_then(Result::ok),
+        unheard: heard.and_then(Result::err),
     }
 }

@@ -42,7 +42,9 @@ pub struct Report {
 /// # Errors
 /// Where this host cannot be traced; the report is written even so.
 pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
-    let sight = match sight::Sight::now(&args.hooks_only) {
+    let masters = processes::masters();
+    let nginx: Vec<_> = masters.iter().filter(|master| master.is_nginx()).map(|master| master.pid).collect();
+    let sight = match sight::Sight::now(&args.hooks_only, !args.no_uprobe, &nginx) {
         Ok(sight) => Ok(sight),
         Err(Failure::CannotTrace(obstacle)) => Err(obstacle),
         Err(failure) => return Err(failure),
@@ -52,7 +54,7 @@ pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
         standings: sight.as_ref().map(confidence::standings).unwrap_or_default(),
         sight,
         settings: settings::now(),
-        masters: processes::masters(),
+        masters,
     };
     let (text, mut stdout) = match args.output {
         Format::Text => (text::render(&report, &Look::of_stdout(false)), terminal::text()),

@@ -30,6 +30,13 @@ pub struct Master {
     pub is_elsewhere: Option<bool>,
 }
 
+impl Master {
+    /// Whether it is nginx's, by its name.
+    pub fn is_nginx(&self) -> bool {
+        self.comm == "nginx"
+    }
+}
+
 /// Every master of this host.
 pub fn masters() -> Vec<Master> {
     let pids = match processes::pids() {

@@ -46,15 +46,18 @@ pub struct Sight {
     facts: BTreeMap<Fact, How>,
     layout: Layout,
     listeners: usize,
+    /// Of each nginx, why it is not heard, if so.
+    heard: BTreeMap<i32, Result<(), String>>,
 }
 
 impl Sight {
-    /// Attaches every hook for real, the ones on system calls too, and detaches them again.
+    /// Attaches every hook for real, the ones on system calls and in each `nginx` too, and detaches them again.
     ///
     /// # Errors
     /// [`Failure::CannotTrace`] where this host cannot be traced.
-    pub fn now(only: &[HookKind]) -> Result<Self, Failure> {
-        let mut tracer = Tracer::start(&nothing(only))?;
+    pub fn now(only: &[HookKind], words: bool, nginx: &[i32]) -> Result<Self, Failure> {
+        let mut tracer = Tracer::start(&nothing(only, words))?;
+        let heard = nginx.iter().map(|pid| (*pid, tracer.try_hear(pid.unsigned_abs()))).collect();
         let plan = tracer.plan().clone();
         let on_demand = match tracer.trace_system_calls() {
             Ok(true) => Ok(tracer.plan().clone()),
@@ -62,7 +65,17 @@ impl Sight {
             Err(Failure::CannotTrace(reason)) => Err(reason),
             Err(failure) => return Err(failure),
         };
-        Ok(Self { facts: facts(&plan, &on_demand), layout: *tracer.layout(), listeners: tracer.listeners() })
+        let facts = facts(&plan, &on_demand);
+        Ok(Self { facts, layout: *tracer.layout(), listeners: tracer.listeners(), heard })
+    }
+
+    /// Whether what this nginx says is heard, by which source, or why not; none of what is no nginx.
+    pub fn hears(&self, pid: i32) -> Option<Result<&str, &str>> {
+        let source = match self.facts.get(&Fact::Words) {
+            Some(How::Always(source)) => source.as_str(),
+            _ => "",
+        };
+        Some(self.heard.get(&pid)?.as_ref().map(|()| source).map_err(String::as_str))
     }
 
     /// Each fact, and how it is seen.
@@ -134,10 +147,10 @@ pub enum Seen {
 }
 
 /// A scope in which no exchange falls.
-fn nothing(only: &[HookKind]) -> Scope {
+fn nothing(only: &[HookKind], words: bool) -> Scope {
     let filters = Filters { upstreams: 1, own_pid: std::process::id(), ..Filters::default() };
     Scope {
-        words: true,
+        words,
         filters,
         upstreams: Vec::new(),
         paths: Vec::new(),
@@ -192,7 +205,7 @@ pub(super) mod samples {
             reset_reason_arg: 2,
             ..Layout::EMPTY
         };
-        Sight { facts: facts(&plan, &later), layout, listeners: 0 }
+        Sight { facts: facts(&plan, &later), layout, listeners: 0, heard: BTreeMap::new() }
     }
 
     /// The same on a kernel whose packet drops have no reasons.

@@ -45,7 +45,8 @@ pub fn render(report: &Report, look: &Look) -> String {
         vec![setting.name.to_owned(), value, setting.meaning.clone()]
     });
     text += &page.section("Settings of this network namespace", &page.table(rows.collect()));
-    let mut processes = page.table(masters.iter().map(master_row).collect());
+    let hears = |master: &Master| sight.as_ref().ok()?.hears(master.pid);
+    let mut processes = page.table(masters.iter().map(|master| master_row(master, hears(master))).collect());
     if masters.is_empty() {
         processes = format!("{INDENT}none runs\n");
     }
@@ -194,7 +195,7 @@ fn cause_rows(standings: &[&Standing]) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn master_row(master: &Master) -> Vec<String> {
+fn master_row(master: &Master, heard: Option<Result<&str, &str>>) -> Vec<String> {
     let Master { pid, comm, workers, listeners, is_elsewhere } = master;
     let mut listens = match listeners.as_deref() {
         None => "where it listens may not be seen".to_owned(),
@@ -205,6 +206,11 @@ fn master_row(master: &Master) -> Vec<String> {
         Some(true) => " (in another network namespace, which has settings of its own)",
         Some(false) => "",
         None => " (in which network namespace may not be seen)",
+    };
+    listens += &match heard {
+        Some(Ok(source)) => format!("; what it logs is heard ({source})"),
+        Some(Err(reason)) => format!("; what it logs is not heard: {reason}"),
+        None => String::new(),
     };
     vec![
         printable(comm).into_owned(),

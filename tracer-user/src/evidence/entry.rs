@@ -10,6 +10,7 @@ use super::{
         Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
     },
     ends::{NginxEnd, Task, WorkerEnd},
+    groups,
     header::{number, of_sources, to_sources},
     line::Action,
     look::Look,
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     budget,
     decode::Record,
+    groups::Configured,
     stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Stranger, UpstreamCounts, What},
     trust::Why,
     verdict::Upstream,
@@ -149,17 +151,29 @@ impl Encoder {
             },
             What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
             What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
+            What::Groups(Configured { workers, groups, counts_statuses, gaps }) => Line::Groups {
+                at,
+                workers: workers.clone(),
+                groups: groups.iter().map(|group| groups::encode(group, &self.names)).collect(),
+                counts_statuses: *counts_statuses,
+                gaps: groups::gaps(gaps.as_ref(), &self.names),
+            },
             What::End => Line::End { at },
         }
     }
 
     fn upstream(&self, upstream: &Upstream) -> String {
-        match upstream {
-            Upstream::Inet(address) => self.names.address(*address).to_string(),
-            Upstream::Unix(path) => self.names.path(&path.to_string_lossy()).into_owned(),
-            // Exchanges are counted by where they went.
-            Upstream::Named(name) => name.clone(),
-        }
+        named(&self.names, upstream)
+    }
+}
+
+/// What an upstream is called.
+pub(super) fn named(names: &Names, upstream: &Upstream) -> String {
+    match upstream {
+        Upstream::Inet(address) => names.address(*address).to_string(),
+        Upstream::Unix(path) => names.path(&path.to_string_lossy()).into_owned(),
+        // Exchanges are counted by where they went.
+        Upstream::Named(name) => name.clone(),
     }
 }
 
@@ -310,6 +324,9 @@ impl Decoder {
                     number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
                 (at, What::Clock(Distance(distance)))
             }
+            Line::Groups { at, workers, groups, counts_statuses, gaps } => {
+                (at, What::Groups(groups::decode(workers, groups, counts_statuses, gaps)?))
+            }
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.
@@ -323,7 +340,7 @@ fn header<T>(kind: Kind) -> RecordHeader {
 }
 
 /// An address and port, or a path, which is no longer than any escaped one of a unix socket is.
-fn upstream(name: &str) -> Result<Upstream, Bad> {
+pub(super) fn upstream(name: &str) -> Result<Upstream, Bad> {
     if name.len() > 4 * PATH_LEN {
         return Err(bad("an upstream's name is longer than any is"));
     }

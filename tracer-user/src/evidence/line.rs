@@ -184,6 +184,19 @@ pub enum Line {
         /// How far it is ahead of the monotonic one, in ns; a string, for it is larger than a double holds.
         distance_ns: String,
     },
+    /// What nginx's configuration says of its groups of upstreams: read when a worker found no server of one alive.
+    Groups {
+        /// The recording's time.
+        at: i64,
+        /// The processes that run by it.
+        workers: Vec<u32>,
+        /// The groups.
+        groups: Vec<Group>,
+        /// Whether a response's status may take a server out, too (`proxy_next_upstream http_500` and the like).
+        counts_statuses: bool,
+        /// Why not all of it is known; null if it is.
+        gaps: Option<String>,
+    },
     /// The recording is over.
     End {
         /// The recording's time.
@@ -202,6 +215,38 @@ pub enum Action {
     Closed,
     /// It connected elsewhere.
     Connected,
+}
+
+/// A group of upstreams, or a name that may have several addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Whether all workers count its failures together.
+    pub zone: bool,
+    /// Its servers.
+    pub servers: Vec<Server>,
+}
+
+/// A server of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Its address and port, or its path; null where it is a name, which only nginx has resolved.
+    pub upstream: Option<String>,
+    /// The port of such a name.
+    pub port: Option<u16>,
+    /// After so many failures nginx leaves it alone; zero for never.
+    pub max_fails: u32,
+    /// Within so many seconds, and then for as long.
+    pub fail_timeout_s: u32,
+    /// Whether it is marked `down`.
+    pub down: bool,
+    /// Whether it has `max_conns`.
+    pub max_conns: bool,
 }
 
 /// A process at the recording's start.

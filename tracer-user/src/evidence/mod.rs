@@ -7,6 +7,7 @@ mod codec;
 mod ends;
 mod entry;
 mod frames;
+mod groups;
 mod header;
 mod line;
 mod look;

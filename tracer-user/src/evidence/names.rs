@@ -80,6 +80,14 @@ impl Names {
         }
     }
 
+    /// The name of a group of upstreams as it may be told, in the same way as a path.
+    pub(super) fn group<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match &self.anonymous {
+            Some(secret) => Cow::Owned(format!("group-{:024x}", wide(secret, name))),
+            None => Cow::Borrowed(name),
+        }
+    }
+
     /// A path as it may be told: two are called the same with a chance of 2^-96.
     pub(super) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match &self.anonymous {

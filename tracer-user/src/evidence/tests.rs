@@ -7,11 +7,12 @@ use super::*;
 use crate::{
     decode::Record,
     facts::{Fact, Sources},
+    groups::{Configured, Group, Place, Server},
     ledger::samples::*,
     sample::{Doing, Look, Peer, Target},
     stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
     trust::Why,
-    verdict::Upstream,
+    verdict::{Limits, Upstream},
 };
 
 fn header() -> Header {
@@ -62,6 +63,26 @@ fn entries() -> Vec<Entry> {
     let mut sources = Sources::default();
     sources.set(Fact::UnixSockets, "tracepoint/syscalls/sys_enter_connect".to_owned());
     let upstream = Upstream::Inet("10.0.0.5:80".parse().unwrap());
+    let server = |place| Server {
+        place,
+        limits: Limits { max_fails: 3, fail_timeout_s: 30 },
+        is_down: true,
+        has_max_conns: false,
+    };
+    let configured = Configured {
+        workers: vec![7, 8],
+        groups: vec![Group {
+            name: "pair".to_owned(),
+            is_shared: true,
+            servers: vec![
+                server(Place::At(upstream.clone())),
+                server(Place::At(Upstream::Unix("/run/a.sock".into()))),
+                server(Place::Named(9000)),
+            ],
+        }],
+        counts_statuses: true,
+        gaps: Some("/etc/nginx/more".to_owned()),
+    };
     let whats = vec![
         What::Record(Record::Exchange(Box::new(exchange))),
         What::Record(Record::Exchange(Box::new(unix))),
@@ -86,6 +107,7 @@ fn entries() -> Vec<Entry> {
         What::Depth(Depth { ns: at(5), listener: upstream, depth: 5, limit: 4 }),
         What::Sources(sources),
         What::Clock(Distance(-5)),
+        What::Groups(configured),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

@@ -25,8 +25,8 @@ pub(crate) fn is_configured_by(master: &Master, file: Identity) -> Result<bool, 
 /// Whether a file is this one or one that this includes.
 fn is_part_of(root: &Root, main: PathBuf, file: Identity) -> Result<bool, Refusal> {
     let mut budget = Budget::default();
-    let (text, identity) = root.read(&main, &mut budget)?;
-    if identity == file {
+    let (text, stat) = root.read(&main, &mut budget)?;
+    if Identity::from(&stat) == file {
         return Ok(true);
     }
     let text = Ini::load_from_str_opt(&text, option()).map_err(|_| Refusal::NoIni(main.clone()))?;

@@ -66,7 +66,7 @@ impl Root {
 
     /// Reads a file of a configuration: root's own, that nobody else may write, at the end of a way of the same kind. As nginx does, it is
     /// read as far as its size goes, so nothing of what procfs makes up is.
-    pub(super) fn read(&self, path: &Path, budget: &mut Budget) -> Result<(String, Identity), Refusal> {
+    pub(super) fn read(&self, path: &Path, budget: &mut Budget) -> Result<(String, FileStat), Refusal> {
         let (node, stat) = self.walk(path, Way::Roots)?;
         if kind(&stat) != SFlag::S_IFREG {
             return Err(Refusal::NoFile(path.to_owned()));
@@ -80,7 +80,7 @@ impl Root {
             let file = reopen(&node).map_err(Refusal::io(path))?;
             file.take(size).read_to_end(&mut bytes).map_err(Refusal::io(path))?;
         }
-        Ok((String::from_utf8_lossy(&bytes).into_owned(), Identity::from(&stat)))
+        Ok((String::from_utf8_lossy(&bytes).into_owned(), stat))
     }
 
     /// Which file is at a path, without opening it.

@@ -177,6 +177,10 @@ impl Ledger {
 
     fn word(&mut self, word: &WordOf) -> Option<Whole> {
         let said = Said::new(word);
+        if said.is_note() {
+            // It waits for nothing: the exchange that it is about goes on.
+            return Some(Whole::Said(Box::new(said)));
+        }
         if said.is_of_connect()
             && let Some(name) = self.refused.take(&said.thread)
             && let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name)

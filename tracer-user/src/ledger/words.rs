@@ -108,6 +108,11 @@ impl Said {
         Beginning::of(self.format.as_bytes()).is_of_no_connection()
     }
 
+    /// Whether nginx found no server of a group alive.
+    pub fn is_no_live(&self) -> bool {
+        self.format.starts_with("no live ")
+    }
+
     /// Whether it is about a name that does not resolve.
     pub fn is_of_name(&self) -> bool {
         self.format.starts_with("%V could not be resolved")

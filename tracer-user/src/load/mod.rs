@@ -79,8 +79,6 @@ pub struct Tracer {
     attached: Array<MapData, Attached>,
     has_copies: bool,
     words: Option<Words>,
-    /// Why what nginx says is not heard.
-    unheard: Option<String>,
     /// Whether whoever has the name is watched, whoever runs it.
     believes_all: bool,
     stats: PerCpuArray<MapData, Stats>,
@@ -121,18 +119,24 @@ impl Tracer {
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
         let mut object = load(&mut loader, OBJECT, &kernel)?;
         want(&mut object, scope)?;
-        let plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only)?;
         let starts = hooks::attach_starts(&mut object);
         if let (Err(why), false) = (&starts, scope.words) {
             crate::notice!("an nginx that begins later is not seen to: {why}");
         }
-        let (words, unheard) = if scope.words {
-            match starts.and_then(|()| words::load(&mut object)) {
-                Ok(()) => (Some(Words::default()), None),
-                Err(reason) => (None, Some(reason)),
+        let heard = match scope.words {
+            true => starts.and_then(|()| words::load(&mut object)),
+            false => Err("its memory was to be left alone (--no-uprobe)".to_owned()),
+        };
+        let words = match heard {
+            Ok(()) => {
+                plan.sources.set(Fact::Words, words::SOURCE.to_owned());
+                Some(Words::default())
             }
-        } else {
-            (None, Some("it was to be left alone (--no-uprobe)".to_owned()))
+            Err(reason) => {
+                plan.missing.push((Fact::Words, reason));
+                None
+            }
         };
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
@@ -160,7 +164,6 @@ impl Tracer {
             attached,
             has_copies: false,
             words,
-            unheard,
             believes_all: scope.filters.trusts_all != 0,
             stats,
             upstreams,
@@ -229,9 +232,16 @@ impl Tracer {
         self.words.as_ref()?.heard_since(binary)
     }
 
-    /// Why what nginx says cannot be heard on this kernel, or is not to be.
-    pub fn unheard(&self) -> Option<&str> {
-        self.unheard.as_deref()
+    /// Whether what this process says is heard from now on.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn try_hear(&mut self, pid: u32) -> Result<(), String> {
+        if let Some(words) = &mut self.words {
+            return words.try_hear(&mut self.object, pid, self.believes_all);
+        }
+        let missing = self.plan.missing.iter().find(|(fact, _)| *fact == Fact::Words);
+        Err(missing.map_or_else(String::new, |(_, reason)| reason.clone()))
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _},
     os::{
         fd::AsRawFd as _,
@@ -88,18 +88,10 @@ impl Words {
     /// # Errors
     /// Why it cannot be heard.
     pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
-        let program =
-            OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
-        let program = match program {
-            Ok(program) => program,
-            // A process that has ended meanwhile says nothing more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(format!("its binary cannot be looked at: {error}")),
-        };
-        let meta = program.metadata().map_err(|error| format!("its binary cannot be looked at: {error}"))?;
-        let is_roots = meta.uid() == 0 && meta.mode() & 0o022 == 0;
+        // A process that has ended meanwhile says nothing more.
+        let Some((program, meta)) = program_of(pid)? else { return Ok(()) };
         let binary = (meta.dev(), meta.ino());
-        if !(is_roots || believes_all) || self.known.contains_key(&binary) {
+        if !(is_roots(&meta) || believes_all) || self.known.contains_key(&binary) {
             return Ok(());
         }
         self.known.insert(binary, None);
@@ -118,6 +110,41 @@ impl Words {
     pub(super) fn heard_since(&self, binary: Binary) -> Option<u64> {
         *self.known.get(&binary)?
     }
+
+    /// The same, where a binary that is none to be heard is told, too.
+    ///
+    /// # Errors
+    /// Why what this process says is not heard.
+    pub(super) fn try_hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
+        let Some((program, meta)) = program_of(pid)? else { return Err("it has ended".to_owned()) };
+        if !(is_roots(&meta) || believes_all) {
+            return Err("others than root may write its binary".to_owned());
+        }
+        let file = File::open(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let file = file.map_err(|error| format!("its binary cannot be read: {error}"))?;
+        match offset(&file, meta.len())? {
+            Some(_) => self.hear(object, pid, believes_all),
+            None => Err(format!("its binary does not name {FUNCTION}")),
+        }
+    }
+}
+
+/// The file that a process runs, not opened; none if it has ended.
+fn program_of(pid: u32) -> Result<Option<(File, Metadata)>, String> {
+    let failed = |error: io::Error| format!("its binary cannot be looked at: {error}");
+    let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
+    let program = match program {
+        Ok(program) => program,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let meta = program.metadata().map_err(failed)?;
+    Ok(Some((program, meta)))
+}
+
+/// Whether only root may write it.
+fn is_roots(meta: &Metadata) -> bool {
+    meta.uid() == 0 && meta.mode() & 0o022 == 0
 }
 
 /// Where the function lies in its file; none where it is no nginx.

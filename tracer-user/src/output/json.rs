@@ -5,10 +5,13 @@
 
 use std::io::{self, Write};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Output;
-use crate::{audit, cause, stream, verdict, words::time};
+use crate::{audit, verdict, words::time};
+use run::{Audit, Summary};
+
+mod run;
 
 /// The version of the contract.
 const VERSION: u32 = 1;
@@ -47,6 +50,10 @@ impl<W: Write> Output for Json<W> {
         self.line(&After::from(after))
     }
 
+    fn note(&mut self, note: &verdict::Note) -> io::Result<()> {
+        self.line(&Note::from(note))
+    }
+
     fn audit(&mut self, report: &audit::Report) -> io::Result<()> {
         self.line(&Audit::from(report))
     }
@@ -76,6 +83,7 @@ struct Verdict<'a> {
     errno: Option<&'a str>,
     error_log: Option<&'a str>,
     word: Option<Word<'a>>,
+    servers: Vec<OutOfUse>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
     us: Moments,
@@ -113,59 +121,19 @@ struct After<'a> {
 }
 
 #[derive(Serialize)]
+struct Note<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    nginx: Process<'a>,
+    word: Word<'a>,
+    explanation: &'a str,
+}
+
+#[derive(Serialize)]
 struct AfterNginx {
     pid: u32,
     local: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Audit<'a> {
-    v: u32,
-    r#type: &'static str,
-    logged: u64,
-    explained: u64,
-    unexplained: Vec<Unexplained<'a>>,
-    unlogged: Vec<Unlogged>,
-    truncated: bool,
-    ambiguous: Vec<Unexplained<'a>>,
-    early: u64,
-    unaudited: u64,
-    given_up: u64,
-}
-
-#[derive(Serialize)]
-struct Unexplained<'a> {
-    time: String,
-    pid: u32,
-    upstream: Option<&'a str>,
-    line: &'a str,
-}
-
-#[derive(Serialize)]
-struct Unlogged {
-    time: String,
-    cause: &'static str,
-    detail: &'static str,
-    pid: u32,
-    upstream: String,
-}
-
-#[derive(Serialize)]
-struct Summary<'a> {
-    v: u32,
-    r#type: &'static str,
-    elapsed_us: u64,
-    exchanges: u64,
-    failures: u64,
-    #[serde(serialize_with = "by_cause")]
-    causes: &'a [(cause::Cause, u64)],
-    delayed: u64,
-    ended_early: u64,
-    lost: u64,
-    untracked: u64,
-    forgotten: u64,
-    ignored: Ignored<'a>,
-    system_calls: bool,
 }
 
 #[derive(Serialize)]
@@ -179,21 +147,6 @@ struct Nginx<'a> {
 struct Process<'a> {
     pid: u32,
     comm: &'a str,
-}
-
-/// Those who only have nginx's name.
-#[derive(Serialize)]
-struct Ignored<'a> {
-    connections: u64,
-    processes: Vec<Stranger<'a>>,
-}
-
-#[derive(Serialize)]
-struct Stranger<'a> {
-    pid: u32,
-    uid: Option<u32>,
-    exe: Option<&'a str>,
-    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -211,6 +164,18 @@ struct Word<'a> {
     message: &'a str,
     r#while: Option<&'a str>,
     connection: u64,
+}
+
+/// A server that nginx left alone.
+#[derive(Serialize)]
+struct OutOfUse {
+    upstream: Upstream,
+    cause: Option<&'static str>,
+    detail: Option<&'static str>,
+    ago_us: Option<u64>,
+    down: bool,
+    max_fails: Option<u32>,
+    fail_timeout_us: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -278,6 +243,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             errno,
             error_log,
             word,
+            servers,
             worker,
             killer,
             moments,
@@ -302,6 +268,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             errno: errno.as_deref(),
             error_log: error_log.as_deref(),
             word: word.as_ref().map(Word::from),
+            servers: servers.iter().map(OutOfUse::from).collect(),
             worker: worker.as_ref().map(Worker::from),
             killer: killer.as_ref().map(Process::from),
             us: moments.into(),
@@ -358,78 +325,24 @@ impl<'a> From<&'a verdict::After> for After<'a> {
     }
 }
 
-impl<'a> From<&'a audit::Report> for Audit<'a> {
-    fn from(report: &'a audit::Report) -> Self {
-        let audit::Report { logged, explained, unexplained, unlogged, ambiguous, early, unaudited, given_up } =
-            report;
+impl<'a> From<&'a verdict::Note> for Note<'a> {
+    fn from(verdict::Note { unix_ns, nginx, word, explanation }: &'a verdict::Note) -> Self {
+        let time = time(*unix_ns);
+        Self { v: VERSION, r#type: "note", time, nginx: nginx.into(), word: word.into(), explanation }
+    }
+}
+
+impl From<&verdict::OutOfUse> for OutOfUse {
+    fn from(verdict::OutOfUse { upstream, failed, limits, is_down }: &verdict::OutOfUse) -> Self {
         Self {
-            v: VERSION,
-            r#type: "audit",
-            logged: *logged,
-            explained: *explained,
-            truncated: unexplained.is_cut() || unlogged.is_cut() || ambiguous.is_cut(),
-            unexplained: unexplained.shown.iter().map(Unexplained::from).collect(),
-            unlogged: unlogged.shown.iter().map(Unlogged::from).collect(),
-            ambiguous: ambiguous.shown.iter().map(Unexplained::from).collect(),
-            early: *early,
-            unaudited: *unaudited,
-            given_up: *given_up,
+            upstream: upstream.into(),
+            cause: failed.map(|failed| failed.cause.cause()),
+            detail: failed.map(|failed| failed.cause.detail()),
+            ago_us: failed.map(|failed| failed.ago_ns / 1_000),
+            down: *is_down,
+            max_fails: limits.map(|limits| limits.max_fails),
+            fail_timeout_us: limits.map(|limits| u64::from(limits.fail_timeout_s) * 1_000_000),
         }
-    }
-}
-
-impl<'a> From<&'a audit::Unexplained> for Unexplained<'a> {
-    fn from(audit::Unexplained { unix_ns, pid, upstream, line }: &'a audit::Unexplained) -> Self {
-        Self { time: time(*unix_ns), pid: *pid, upstream: upstream.as_deref(), line }
-    }
-}
-
-impl From<&audit::Unlogged> for Unlogged {
-    fn from(audit::Unlogged { unix_ns, cause, pid, upstream }: &audit::Unlogged) -> Self {
-        let (cause, detail) = (cause.cause(), cause.detail());
-        Self { time: time(*unix_ns), cause, detail, pid: *pid, upstream: upstream.to_string() }
-    }
-}
-
-impl<'a> From<&'a verdict::Summary> for Summary<'a> {
-    fn from(summary: &'a verdict::Summary) -> Self {
-        let verdict::Summary {
-            elapsed_ns,
-            exchanges,
-            failures,
-            delayed,
-            ended_early,
-            lost,
-            forgotten,
-            untracked,
-            strangers,
-            named_strangers,
-            system_calls,
-        } = summary;
-        Self {
-            v: VERSION,
-            r#type: "summary",
-            elapsed_us: elapsed_ns / 1_000,
-            exchanges: *exchanges,
-            failures: failures.iter().map(|(_, count)| count).sum(),
-            causes: failures,
-            delayed: *delayed,
-            ended_early: *ended_early,
-            lost: *lost,
-            untracked: *untracked,
-            forgotten: *forgotten,
-            ignored: Ignored {
-                connections: *strangers,
-                processes: named_strangers.iter().map(Stranger::from).collect(),
-            },
-            system_calls: *system_calls,
-        }
-    }
-}
-
-impl<'a> From<&'a stream::Stranger> for Stranger<'a> {
-    fn from(stream::Stranger { pid, uid, exe, why }: &'a stream::Stranger) -> Self {
-        Self { pid: *pid, uid: *uid, exe: exe.as_deref(), why: why.name() }
     }
 }
 
@@ -510,11 +423,6 @@ impl<'a> From<&'a verdict::Evidence> for Evidence<'a> {
     fn from(verdict::Evidence { us, source, fact }: &'a verdict::Evidence) -> Self {
         Self { us: *us, source, fact }
     }
-}
-
-/// An object of `cause/detail` to its count, in the order given.
-fn by_cause<S: Serializer>(counts: &&[(cause::Cause, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(counts.iter().map(|(cause, count)| (cause.to_string(), count)))
 }
 
 #[cfg(test)]

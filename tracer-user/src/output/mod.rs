@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     audit::Report,
-    verdict::{After, Delayed, Summary, Verdict},
+    verdict::{After, Delayed, Note, Summary, Verdict},
 };
 
 pub mod file;
@@ -14,8 +14,8 @@ mod text;
 
 pub use json::Json;
 pub(crate) use terminal::printable;
-pub(crate) use text::paragraph;
 pub use text::{Look, Text};
+pub(crate) use text::{paragraph, said};
 
 /// Where verdicts go.
 ///
@@ -31,6 +31,9 @@ pub trait Output {
     /// Writes what a worker did after nginx gave its exchange up.
     fn after(&mut self, after: &After) -> io::Result<()>;
 
+    /// Writes what nginx logs of an upstream and what is no failure.
+    fn note(&mut self, note: &Note) -> io::Result<()>;
+
     /// Writes what nginx's error log says of the verdicts.
     fn audit(&mut self, report: &Report) -> io::Result<()>;
 
@@ -42,4 +45,4 @@ pub trait Output {
 }
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

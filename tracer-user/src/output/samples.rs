@@ -4,8 +4,8 @@ use crate::{
     audit::{Report, Unexplained, Unlogged},
     cause::Cause,
     verdict::{
-        Bytes, Confidence, Delayed, Doing, Evidence, Moments, Process, Queue, Summary, Upstream, Verdict,
-        Worker,
+        Bytes, Confidence, Delayed, Doing, Evidence, Failed, Limits, Moments, Note, OutOfUse, Process, Queue,
+        Summary, Upstream, Verdict, Word, Words, Worker,
     },
 };
 
@@ -33,6 +33,7 @@ pub fn killed() -> Verdict {
         status: Some(502),
         errno: Some("ECONNRESET".to_owned()),
         word: None,
+        servers: Vec::new(),
         error_log: Some(
             "recv() failed (104: Connection reset by peer) while reading response header from upstream".to_owned(),
         ),
@@ -77,6 +78,7 @@ pub fn unknown() -> Verdict {
         status: None,
         errno: None,
         word: None,
+        servers: Vec::new(),
         error_log: None,
         worker: None,
         killer: None,
@@ -140,6 +142,37 @@ pub fn delayed() -> Delayed {
     }
 }
 
+/// A group of which no server is left.
+pub fn no_live_upstreams() -> Verdict {
+    let limits = Some(Limits { max_fails: 3, fail_timeout_s: 30 });
+    let failed = Some(Failed { cause: Cause::RefusedNoListener, ago_ns: 1_200_000_999 });
+    let one = OutOfUse { upstream: killed().upstream, failed, limits, is_down: false };
+    let other = OutOfUse { upstream: unknown().upstream, failed: None, limits, is_down: true };
+    Verdict {
+        cause: Cause::NoLiveUpstreams,
+        upstream: Upstream::Named("pair".to_owned()),
+        servers: vec![one, other],
+        ..unknown()
+    }
+}
+
+/// What a FastCGI application wrote.
+pub fn note() -> Note {
+    let word = Word {
+        level: "error",
+        errno: None,
+        message: "FastCGI sent in stderr: \"…\"".to_owned(),
+        doing: Some("reading response header from upstream".to_owned()),
+        connection: 17,
+    };
+    Note {
+        unix_ns: SECOND + 4_000_000_000,
+        nginx: process(24945, "nginx"),
+        word,
+        explanation: "A FastCGI application wrote.".to_owned(),
+    }
+}
+
 /// An audit that found something of everything.
 pub fn audit() -> Report {
     let line = "2026/11/20 11:39:26 [error] 24945#24945: *7 upstream timed out (110: Connection timed out) while connecting to \
@@ -182,5 +215,6 @@ pub fn summary() -> Summary {
         strangers: 0,
         named_strangers: Vec::new(),
         system_calls: false,
+        words: Some(Words { said: 15, explained: 15, ..Words::default() }),
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::configured::Configurations;
 use crate::{
     clock::monotonic_ns,
     evidence::{Encoder, Frames, Header, Line},
@@ -38,6 +39,7 @@ pub struct Recording {
     rotation: Option<Rotation>,
     encoder: Encoder,
     header: Header,
+    configurations: Configurations,
     frames: Frames,
     /// When the open frame was begun (ns, monotonic), if one is.
     begun_ns: Option<u64>,
@@ -77,6 +79,7 @@ impl Recording {
             rotation,
             encoder,
             header,
+            configurations: Configurations::default(),
             frames: Frames::default(),
             begun_ns: None,
             file,
@@ -99,6 +102,7 @@ impl Recording {
         if self.size == 0 {
             let mut frames = Frames::default();
             frames.add(&Line::Header(Box::new(self.header.clone())))?;
+            self.configurations.lines().try_for_each(|line| frames.add(line))?;
             let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
             self.file.write_all(&header)?;
             self.size = header.len() as u64;
@@ -116,6 +120,7 @@ impl Recording {
             What::Clock(distance) => self.distance = *distance,
             _ => {}
         }
+        self.configurations.add(entry, &self.encoder);
         self.at_ns = entry.at_ns;
         if self.begun_ns.is_none() {
             let now = monotonic_ns();

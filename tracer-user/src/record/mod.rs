@@ -1,6 +1,7 @@
 //! `why502 record`: trace, and write the evidence to disk.
 
 mod alarm;
+mod configured;
 mod depth;
 mod file;
 mod window;
@@ -19,6 +20,7 @@ use crate::{
     clock::monotonic_ns,
     evidence::{Encoder, Header, Names},
     failure::Failure,
+    output::{Look, said},
     pipeline::{Pipeline, Told, tell_cut_looks},
     scope::Beyond,
     stream::{Entry, What},
@@ -183,6 +185,10 @@ impl Keeping {
             count(summary.exchanges, "exchange"),
             span(summary.elapsed_ns)
         );
+        let words = said(summary.words.as_ref(), &Look::PLAIN);
+        for line in words.lines() {
+            crate::notice!("{line}");
+        }
         match self.keep {
             Keep::File(recording) => {
                 let unwritten = recording.finish();

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     evidence::{Encoder, Header, Names, Reader},
+    groups::Configured,
     stream::{Counts, Entry, Start, What},
 };
 
@@ -148,5 +149,42 @@ fn a_window_writes_so_many_files_under_free_names_and_one_at_the_end() {
         assert_eq!(write(6, true), Written::File(numbered(&path, 3)));
         assert_eq!((window.declined(), evidence(folder.path()).len()), (3, 3));
         assert!(is_trap(folder.path(), &numbered(&path, 1)));
+    }
+}
+
+/// The pids of which each configuration in a file is told.
+fn configured(path: &Path) -> Vec<Vec<u32>> {
+    let mut reader = Reader::new(fs::File::open(path).unwrap()).unwrap();
+    let entries = std::iter::from_fn(|| reader.next_entry().unwrap());
+    let workers = entries.filter_map(|entry| match entry.what {
+        What::Groups(Configured { workers, .. }) => Some(workers),
+        _ => None,
+    });
+    workers.collect()
+}
+
+#[test]
+fn each_file_tells_the_configurations_that_were_read_before_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let groups = |workers| What::Groups(Configured { workers, ..Configured::default() });
+    let path = folder.path().join("rotated");
+    let mut recording = recording(&path, 9).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    recording.add(&Entry { what: groups(vec![7]), ..entry(1) });
+    for _ in 0..2 {
+        fill(&mut recording, &mut random);
+    }
+    assert_eq!(recording.finish(), 0);
+    assert_eq!(configured(&path), [[7]]);
+
+    let path = folder.path().join("window");
+    let mut window = window(&path, 9);
+    for (number, written) in [(1, path.clone()), (2, numbered(&path, 1))] {
+        window.add(&entry(number));
+        if number == 1 {
+            window.add(&Entry { what: groups(vec![8]), ..entry(number) });
+        }
+        assert_eq!(window.write(false).unwrap(), Written::File(written.clone()));
+        assert!(configured(&written).contains(&vec![8]));
     }
 }

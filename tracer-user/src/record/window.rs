@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::file::{FRAME_NS, MOST_TAKEN, numbered};
+use super::{
+    configured::Configurations,
+    file::{FRAME_NS, MOST_TAKEN, numbered},
+};
 use crate::{
     evidence::{Encoder, Frame, Frames, Header, Line},
     output::file,
@@ -24,6 +27,7 @@ pub const MOST_BYTES: usize = 24 << 20;
 pub struct Window {
     path: PathBuf,
     header: Header,
+    configurations: Configurations,
     encoder: Encoder,
     last_ns: u64,
     kept: VecDeque<Kept>,
@@ -87,6 +91,7 @@ impl Window {
         Self {
             path: path.to_owned(),
             header,
+            configurations: Configurations::default(),
             encoder,
             last_ns: u64::try_from(last.as_nanos()).unwrap_or(u64::MAX),
             kept: VecDeque::new(),
@@ -115,6 +120,7 @@ impl Window {
             What::Clock(distance) => self.distance = *distance,
             _ => {}
         }
+        self.configurations.add(entry, &self.encoder);
         if let Err(error) = self.open.add(&self.encoder.line(entry)) {
             crate::notice!("a line of evidence could not be kept: {error}");
         }
@@ -182,6 +188,7 @@ impl Window {
         let header = self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.distance);
         let mut frames = Frames::default();
         frames.add(&Line::Header(Box::new(header)))?;
+        self.configurations.lines().try_for_each(|line| frames.add(line))?;
         let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
         let (path, mut file) = self.create()?;
         let whole =

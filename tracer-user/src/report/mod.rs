@@ -98,6 +98,7 @@ fn tell(output: &mut impl Output, told: &Told) -> io::Result<()> {
         Told::Verdict(verdict) => output.verdict(verdict),
         Told::Delayed(delayed) => output.delayed(delayed),
         Told::After(after) => output.after(after),
+        Told::Note(note) => output.note(note),
         Told::Beyond(_) => Ok(()),
     }
 }

@@ -253,6 +253,7 @@ impl Replay {
                 strangers,
                 named_strangers,
                 system_calls,
+                words,
             } = recording.pipeline.summary();
             sum.elapsed_ns = sum.elapsed_ns.max(elapsed_ns);
             sum.exchanges += exchanges;
@@ -264,6 +265,9 @@ impl Replay {
             sum.strangers += strangers;
             sum.named_strangers.extend(named_strangers);
             sum.system_calls |= system_calls;
+            if let Some(words) = words {
+                sum.words.get_or_insert_default().add(words);
+            }
             for (cause, count) in counts {
                 *failures.entry(cause).or_insert(0) += count;
             }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cause::Cause,
-    output::{Look, Output as _, Text, paragraph, printable},
+    output::{Look, Output as _, Text, paragraph, printable, said},
     verdict::{Upstream, Verdict},
     words::{count, span},
 };
@@ -41,6 +41,7 @@ pub fn write(digest: &Digest, look: Look, mut out: impl Write) -> io::Result<()>
             count(summary.lost, "record")
         ))?;
     }
+    out.write_all(said(summary.words.as_ref(), &look).as_bytes())?;
     if digest.total() == 0 {
         return Ok(());
     }

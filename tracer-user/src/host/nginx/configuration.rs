@@ -82,8 +82,13 @@ impl Configuration {
     /// If the file itself cannot be read, there is no configuration in one of the files, or they are too much.
     pub fn read(root: &Root, main: &Path, further: Option<&str>) -> Result<Self, Refusal> {
         let folder = main.parent().unwrap_or(main);
-        let mut reader =
-            Reader { root, folder, budget: Budget::default(), open: Vec::new(), gaps: Gaps::default() };
+        let mut reader = Reader {
+            root,
+            folder,
+            budget: Budget::default(),
+            open: Vec::new(),
+            gaps: Gaps::default(),
+        };
         let mut directives = match further {
             Some(text) => reader.parse(text, &Arc::from(Path::new("-g")))?,
             None => Vec::new(),
@@ -118,7 +123,8 @@ impl Reader<'_> {
         if self.open.len() >= DEPTH {
             return Err(Refusal::TooDeep(path.to_owned()));
         }
-        let (text, identity) = self.root.read(path, &mut self.budget)?;
+        let (text, stat) = self.root.read(path, &mut self.budget)?;
+        let identity = Identity::from(&stat);
         if self.open.contains(&identity) {
             return Err(Refusal::Loop(path.to_owned()));
         }

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod configuration;
+mod groups;
 mod invocation;
 mod levels;
 mod lua;
@@ -11,6 +12,7 @@ mod unix;
 use std::path::{Path, PathBuf};
 
 pub(crate) use configuration::{Configuration, Directive, Gaps};
+pub(crate) use groups::{counts_statuses, groups};
 pub(crate) use statement::Fault;
 
 use procfs::process::Process;

@@ -13,7 +13,7 @@ fn a_verdict_is_what_the_contract_says() {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","#,
         r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},"#,
         r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"group":null,"request":null,"status":502,"errno":"ECONNRESET","#,
-        r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","word":null,"#,
+        r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","word":null,"servers":[],"#,
         r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},"#,
         r#""killer":{"pid":24938,"comm":"php-fpm8.2"},"#,
         r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
@@ -35,7 +35,7 @@ fn what_is_unknown_is_null_and_present() {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:27.000000Z","cause":"unknown","detail":"evidence_lost","#,
         r#""confidence":"incomplete","nginx":{"pid":24945,"comm":"nginx","local":null},"#,
         r#""upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"group":null,"request":null,"status":null,"errno":null,"#,
-        r#""error_log":null,"word":null,"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
+        r#""error_log":null,"word":null,"servers":[],"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
         r#""first_received":null,"ended":null,"worker_ended":null},"bytes":{"sent":0,"received":0,"unread":null},"#,
         r#""queue":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
         "\n"
@@ -83,7 +83,8 @@ fn a_delayed_exchange_is_what_the_contract_says() {
 fn a_summary_counts_by_cause_in_the_order_given() {
     let golden = concat!(
         r#"{"v":1,"type":"summary","elapsed_us":90500000,"exchanges":12345,"failures":15,"#,
-        r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"ended_early":0,"lost":0,"untracked":0,"forgotten":0,"ignored":{"connections":0,"processes":[]},"system_calls":false}"#,
+        r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"ended_early":0,"lost":0,"untracked":0,"forgotten":0,"ignored":{"connections":0,"processes":[]},"system_calls":false,"#,
+        r#""words":{"said":15,"explained":15,"unexplained":[],"truncated":false,"notes":0}}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
@@ -111,4 +112,27 @@ fn an_audit_that_leaves_some_out_says_so() {
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(value["truncated"], true);
     assert_eq!(value["unexplained"].as_array().unwrap().len(), 1_000);
+}
+
+#[test]
+fn a_group_is_named_with_each_server_and_what_took_it_out() {
+    let line = lines(|json| json.verdict(&samples::no_live_upstreams()));
+    let golden = concat!(
+        r#""servers":[{"upstream":{"family":"inet","addr":"127.0.0.1:19001"},"cause":"refused","detail":"no_listener","#,
+        r#""ago_us":1200000,"down":false,"max_fails":3,"fail_timeout_us":30000000},"#,
+        r#"{"upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"cause":null,"detail":null,"ago_us":null,"#,
+        r#""down":true,"max_fails":3,"fail_timeout_us":30000000}],"#
+    );
+    assert!(line.contains(golden) && line.contains(r#""upstream":null,"group":"pair","#), "{line}");
+}
+
+#[test]
+fn a_note_is_a_line_of_its_own_type() {
+    let golden = concat!(
+        r#"{"v":1,"type":"note","time":"2026-11-20T11:39:30.000000Z","nginx":{"pid":24945,"comm":"nginx"},"#,
+        r#""word":{"level":"error","errno":null,"message":"FastCGI sent in stderr: \"…\"","#,
+        r#""while":"reading response header from upstream","connection":17},"explanation":"A FastCGI application wrote."}"#,
+        "\n"
+    );
+    assert_eq!(lines(|json| json.note(&samples::note())), golden);
 }

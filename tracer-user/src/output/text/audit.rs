@@ -71,7 +71,7 @@ pub fn render(report: &Report, look: &Look, zone: &TimeZone) -> String {
     text
 }
 
-fn list<T>(listed: &Listed<T>, line: impl Fn(&T) -> String) -> String {
+pub(super) fn list<T>(listed: &Listed<T>, line: impl Fn(&T) -> String) -> String {
     let mut lines: String = listed.shown.iter().map(|one| format!("  {}\n", line(one))).collect();
     if listed.is_cut() {
         let more = listed.count - listed.shown.len() as u64;

@@ -9,7 +9,7 @@ use super::{Output, printable};
 use crate::{
     audit::Report,
     cause::Cause,
-    verdict::{After, Delayed, Summary, Upstream, Verdict},
+    verdict::{After, Delayed, Note, Summary, Upstream, Verdict},
     words::span,
 };
 
@@ -22,6 +22,7 @@ mod units;
 pub use look::Look;
 pub(crate) use paragraph::paragraph;
 use paragraph::{pad, width};
+pub(crate) use summary::said;
 
 /// Where the lines under a verdict begin: below its status.
 const INDENT: usize = 14;
@@ -174,6 +175,18 @@ impl<W: Write> Output for Text<W> {
             text += &self.under(&after.explanation);
         }
         self.out.write_all(text.as_bytes())
+    }
+
+    fn note(&mut self, note: &Note) -> io::Result<()> {
+        let line = self.line(&Line {
+            unix_ns: note.unix_ns,
+            status: ("...".to_owned(), Style::new()),
+            what: "note: FastCGI wrote to stderr",
+            upstream: &Upstream::Named(format!("connection *{}", note.word.connection)),
+            took: String::new(),
+            confidence: "",
+        });
+        self.out.write_all(line.as_bytes())
     }
 
     fn audit(&mut self, report: &Report) -> io::Result<()> {

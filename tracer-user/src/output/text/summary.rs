@@ -2,8 +2,12 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Look, paragraph::paragraph, units};
-use crate::verdict::Summary;
+use super::{Look, audit::list, paragraph::paragraph, units};
+use crate::{
+    output::printable,
+    verdict::{Summary, Words},
+    words::{time, times},
+};
 
 /// The summary, with an empty line before it.
 pub fn render(summary: &Summary, look: &Look) -> String {
@@ -20,6 +24,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         strangers,
         named_strangers: _,
         system_calls: _,
+        words,
     } = summary;
     let failed = failures.iter().map(|(_, count)| count).sum::<u64>();
     let sentence = |text: &str| match look.details {
@@ -50,6 +55,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
             }
         ));
     }
+    text += &said(words.as_ref(), look);
     if *lost == 0 && *untracked == 0 {
         text += &sentence("Nothing was lost.");
     }
@@ -86,6 +92,40 @@ pub fn render(summary: &Summary, look: &Look) -> String {
             "{} {were} left out, of processes that are called nginx and are none that root or a service runs.",
             counted(*strangers, "connection")
         ));
+    }
+    text
+}
+
+/// What became of nginx's own words.
+pub(crate) fn said(words: Option<&Words>, look: &Look) -> String {
+    let sentence = |text: &str| match look.details {
+        true => paragraph("", text, 0, look.width),
+        false => format!("{text}\n"),
+    };
+    let Some(Words { said, explained, unexplained, notes }) = words else {
+        return sentence("What nginx itself says of its upstreams was not heard.");
+    };
+    let failures = format!("nginx said {} about upstreams", counted(*said, "word"));
+    let mut text = match (said, unexplained.count) {
+        (0, _) => sentence("nginx said nothing of a failure of an upstream."),
+        (1, 0) => sentence(&format!("{failures}; it has its verdict.")),
+        (_, 0) => sentence(&format!("{failures}; each has its verdict.")),
+        (_, missing) => {
+            let warning = format!(
+                "{failures}; {} with a verdict, {} with none:",
+                units::grouped(*explained),
+                units::grouped(missing)
+            );
+            let lines = sentence(&warning);
+            lines.lines().map(|line| look.paint(AnsiColor::Yellow.on_default(), line, 0) + "\n").collect()
+        }
+    };
+    text += &list(unexplained, |one| {
+        let upstream = one.upstream.as_ref().map_or_else(String::new, |upstream| format!(" ({upstream})"));
+        printable(&format!("{}  nginx {}: {}{upstream}", time(one.unix_ns), one.pid, one.line)).into_owned()
+    });
+    if *notes > 0 {
+        text += &sentence(&format!("FastCGI applications wrote to standard error {}.", times(*notes)));
     }
     text
 }

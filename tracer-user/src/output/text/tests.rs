@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::output::samples;
+use crate::{audit, output::samples};
 
 const DETAILS: Look = Look { details: true, ..Look::PLAIN };
 const EVERYTHING: Look = Look { details: true, evidence: true, ..Look::PLAIN };
@@ -134,6 +134,7 @@ In 1m 31s, 12,345 exchanges ended; 15 failed:
   12  refused/no_listener
    3  reset/worker_killed
 2 exchanges succeeded late, held up by a dropped SYN.
+nginx said 15 words about upstreams; each has its verdict.
 Nothing was lost.
 ";
     assert_eq!(text(Look::PLAIN, |text| text.summary(&samples::summary())), golden);
@@ -147,6 +148,7 @@ In 1m 31s, 12,345 exchanges ended; 15 failed:
                            reset.
    3  reset/worker_killed  A signal ended the worker while it served the exchange.
 2 exchanges succeeded late, held up by a dropped SYN.
+nginx said 15 words about upstreams; each has its verdict.
 Nothing was lost.
 ";
     assert_eq!(text(Look { width: 102, ..DETAILS }, |text| text.summary(&samples::summary())), golden);
@@ -155,11 +157,11 @@ Nothing was lost.
 #[test]
 fn a_summary_without_failures_says_so() {
     let none = Summary { elapsed_ns: 3_260_000_000, exchanges: 2_000, ..Summary::default() };
-    let golden = "\nIn 3.26 s, 2,000 exchanges ended; none failed.\nNothing was lost.\n";
+    let golden = "\nIn 3.26 s, 2,000 exchanges ended; none failed.\nWhat nginx itself says of its upstreams was not heard.\nNothing was lost.\n";
     assert_eq!(text(Look::PLAIN, |text| text.summary(&none)), golden);
 
     let nothing = Summary { exchanges: 0, ..none };
-    let golden = "\nIn 3.26 s, no exchange ended, so none failed.\nNothing was lost.\n";
+    let golden = "\nIn 3.26 s, no exchange ended, so none failed.\nWhat nginx itself says of its upstreams was not heard.\nNothing was lost.\n";
     assert_eq!(text(Look::PLAIN, |text| text.summary(&nothing)), golden);
 }
 
@@ -222,4 +224,21 @@ fn a_broken_pipe_comes_back_as_it_is() {
     }
     let error = Text::new(Closed, Look::PLAIN).verdict(&samples::killed()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn words_without_a_verdict_are_listed() {
+    let mut summary = samples::summary();
+    let words = summary.words.get_or_insert_default();
+    let audit::Unexplained { unix_ns, pid, .. } = samples::audit().unexplained.shown[0].clone();
+    let line = "upstream timed out\u{1b}[2J".to_owned();
+    words.unexplained.push(audit::Unexplained { unix_ns, pid, upstream: None, line });
+    (words.explained, words.notes) = (14, 2);
+    let golden = r"
+nginx said 15 words about upstreams; 14 with a verdict, 1 with none:
+  2026-11-20T11:39:26.000000Z  nginx 24945: upstream timed out\u{1b}[2J
+FastCGI applications wrote to standard error twice.
+";
+    let written = text(Look::PLAIN, |text| text.summary(&summary));
+    assert!(written.contains(golden), "{written}");
 }
