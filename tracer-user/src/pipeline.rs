@@ -9,7 +9,7 @@ use crate::{
     facts::Sources,
     ledger::{Joined, Ledger, Said, Whole},
     sample::Activities,
-    stream::{Counts, Distance, Entry, Loss, Start, Stranger, What},
+    stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Summary, Verdict},
 };
 
@@ -41,6 +41,7 @@ pub struct Pipeline {
     failures: BTreeMap<Cause, u64>,
     delayed: u64,
     ended_early: u64,
+    stepped_back: u64,
     lost: u64,
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
@@ -79,6 +80,7 @@ impl Pipeline {
             failures: BTreeMap::new(),
             delayed: 0,
             ended_early: 0,
+            stepped_back: 0,
             lost: 0,
             last_loss_ns: 0,
             limit,
@@ -131,6 +133,11 @@ impl Pipeline {
                     }
                 }
                 What::Look(look) => self.activities.add(look),
+                What::Logged(logged) => self.due.extend(self.ledger.logged(&logged)),
+                What::Following(Following { is_followed, stepped_back }) => {
+                    self.ledger.follow(is_followed);
+                    self.stepped_back = stepped_back;
+                }
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
                     if !reason.is_marked() {
@@ -191,7 +198,7 @@ impl Pipeline {
     }
 
     fn tell_word(&mut self, said: &Said) -> Option<Told> {
-        if !said.is_of_no_connection() {
+        if !said.is_of_no_connection() && !said.is_logged() {
             // Its connection is not watched: it is older than the tracing, or there was no room for it.
             return None;
         }
@@ -246,6 +253,7 @@ impl Pipeline {
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
             strangers: self.counts.strangers.saturating_sub(self.counts_before.strangers),
             named_strangers: self.strangers.clone(),
+            stepped_back: self.stepped_back,
             system_calls: self.sources.are_system_calls(),
         }
     }

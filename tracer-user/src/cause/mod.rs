@@ -123,8 +123,10 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     if finding.cause.is_none() {
         return if is_ended_early { Outcome::EndedEarly } else { Outcome::Well };
     }
-    let finding = if unheard::is_inferred(exchange, &finding) {
-        Finding { confidence: Confidence::Inferred, ..finding }
+    // Which exchange a line of the log is about is a conclusion, too.
+    let is_logged = exchange.word().is_some_and(Said::is_logged);
+    let finding = if is_logged || unheard::is_inferred(exchange, &finding) {
+        finding.at_most_inferred()
     } else {
         finding
     };
@@ -133,8 +135,9 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
 
 /// What nginx said of no exchange: of an upstream that it never connected to.
 pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
-    let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } =
-        nginx_says::of_no_exchange(said)?;
+    let finding = nginx_says::of_no_exchange(said)?;
+    let finding = if said.is_logged() { finding.at_most_inferred() } else { finding };
+    let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } = finding;
     let cause = cause?;
     let line = nginx_says::line(said);
     Some(Verdict {
@@ -143,11 +146,18 @@ pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
         confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
         nginx: said.nginx.clone(),
         local: None,
-        upstream: said.peer().unwrap_or_else(|| Upstream::Named(said.subject.clone())),
+        upstream: match said.peer() {
+            Some(peer) if cause.cause() != "not_attempted" || matches!(peer, Upstream::Named(_)) => peer,
+            _ => Upstream::Named(said.subject.clone()),
+        },
         request: None,
         status: cause.status(),
         errno: (said.errno != 0).then(|| errors::name(said.errno)),
-        evidence: vec![Evidence { us: 0, source: WORDS.to_owned(), fact: format!("nginx says: {line}") }],
+        evidence: vec![Evidence {
+            us: 0,
+            source: source(said).to_owned(),
+            fact: format!("nginx says: {line}"),
+        }],
         error_log: Some(line),
         word: Some(nginx_says::word(said)),
         worker: None,
@@ -162,6 +172,14 @@ pub fn attribute_word(said: &Said, context: &Context<'_>) -> Option<Verdict> {
 
 /// What hears nginx's word.
 const WORDS: &str = "uprobe/ngx_log_error_core";
+
+/// What has it where that is not heard.
+const LOG: &str = "error_log";
+
+/// Where a word comes from, as evidence names it.
+fn source(said: &Said) -> &'static str {
+    if said.is_logged() { LOG } else { WORDS }
+}
 
 /// Whether a finding follows from this host's not having the worker's end, which was lost: it must have been here.
 fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {

@@ -125,6 +125,9 @@ pub(super) fn of_no_exchange(said: &Said) -> Option<Finding> {
     if said.is_note() {
         return None;
     }
+    if said.is_logged() && !said.is_of_no_connection() {
+        return Some(of_line(said));
+    }
     Some(if is("no live ") {
         Finding::proven(
             Cause::NoLiveUpstreams,
@@ -155,7 +158,9 @@ pub(super) fn of_no_exchange(said: &Said) -> Option<Finding> {
         )
     } else if is_certificate(&message) {
         own_certificate(&message)
-    } else if let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno)) {
+    } else if said.is_of_connect()
+        && let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno))
+    {
         refused
     } else {
         Finding::inferred(
@@ -164,6 +169,53 @@ pub(super) fn of_no_exchange(said: &Said) -> Option<Finding> {
             "nginx's error log for this moment.",
         )
     })
+}
+
+/// What only nginx's log tells: the kernel's account of its exchange is a success, or it is not known which one it is.
+fn of_line(said: &Said) -> Finding {
+    let message = said.message();
+    let begins = |beginning: &str| message.starts_with(beginning);
+    let is_premature = begins("upstream prematurely closed");
+    let cause = if is_tls_timeout(said) {
+        Cause::ConnectTlsHandshake
+    } else if begins("upstream SSL certificate") {
+        Cause::TlsCertificate
+    } else if begins("SSL_do_handshake()") && said.errno == 0 {
+        Cause::TlsHandshake
+    } else if begins("upstream sent too big header") {
+        Cause::HeaderTooBig
+    } else if begins("upstream rejected request with error") {
+        Cause::ResetHttp2Stream
+    } else if begins("upstream sent goaway with error") {
+        Cause::ResetHttp2Goaway
+    } else if is_wrong_protocol(&message) {
+        Cause::WrongProtocol
+    } else if is_http2(said) {
+        Cause::Http2Error
+    } else if is_rejection(&message) {
+        Cause::InvalidHeader
+    } else if is_premature && !is_before_response(said) {
+        Cause::ResponseCutShort
+    } else if is_certificate(&message) {
+        Cause::LocalCertificate
+    } else if is_temp_file(&message) {
+        Cause::LocalTempFile
+    } else {
+        Cause::NginxSays
+    };
+    let known = match said.choices() {
+        0 => "This rests on nginx's log alone: the kernel shows no exchange that failed and belongs to it."
+            .to_owned(),
+        several => format!(
+            "This rests on nginx's log alone: {several} exchanges of that moment may be the one that it is about, and are told for \
+             themselves."
+        ),
+    };
+    Finding::inferred(
+        cause,
+        format!("nginx logged: {}. {known}", line(said)),
+        "nginx's error log for this moment; without --no-uprobe, and where uprobes work, the exchange itself is told.",
+    )
 }
 
 const ENFILE: u32 = 23;

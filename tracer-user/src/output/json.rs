@@ -165,6 +165,7 @@ struct Summary<'a> {
     untracked: u64,
     forgotten: u64,
     ignored: Ignored<'a>,
+    stepped_back: u64,
     system_calls: bool,
 }
 
@@ -404,6 +405,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             untracked,
             strangers,
             named_strangers,
+            stepped_back,
             system_calls,
         } = summary;
         Self {
@@ -422,6 +424,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
                 connections: *strangers,
                 processes: named_strangers.iter().map(Stranger::from).collect(),
             },
+            stepped_back: *stepped_back,
             system_calls: *system_calls,
         }
     }

@@ -181,6 +181,7 @@ pub fn summary() -> Summary {
         untracked: 0,
         strangers: 0,
         named_strangers: Vec::new(),
+        stepped_back: 0,
         system_calls: false,
     }
 }

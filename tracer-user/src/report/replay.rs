@@ -252,6 +252,7 @@ impl Replay {
                 untracked,
                 strangers,
                 named_strangers,
+                stepped_back,
                 system_calls,
             } = recording.pipeline.summary();
             sum.elapsed_ns = sum.elapsed_ns.max(elapsed_ns);
@@ -263,6 +264,7 @@ impl Replay {
             sum.untracked += untracked;
             sum.strangers += strangers;
             sum.named_strangers.extend(named_strangers);
+            sum.stepped_back += stepped_back;
             sum.system_calls |= system_calls;
             for (cause, count) in counts {
                 *failures.entry(cause).or_insert(0) += count;
