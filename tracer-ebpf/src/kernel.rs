@@ -401,6 +401,12 @@ pub fn thread() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
+/// The running task's process.
+#[inline(always)]
+pub fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
 /// The process id of the running task's parent.
 #[inline(always)]
 pub fn current_parent() -> u32 {

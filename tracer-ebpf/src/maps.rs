@@ -18,6 +18,7 @@
 //! | `UPSTREAMS`, `UNIX_UPSTREAMS` | nginx | `upstreams_unkept` | no verdict: counts by upstream |
 //! | `PEERS` (LRU) | nginx, at each connection that address translation moved | who was not used for longest goes | looks at a queue elsewhere, until the next connection |
 //! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |
+//! | `FOREIGN` (LRU) | processes that write to nginx's log | who wrote nothing for longest goes | which binary is not heard for a while |
 //! | `SEEN`, `READ`, `PORTS` | anybody | an event is seen twice, a socket looked up once more | nothing |
 
 use aya_ebpf::{

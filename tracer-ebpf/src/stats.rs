@@ -60,4 +60,6 @@ counters! {
     listeners_untracked,
     /// Addresses that were looked for since, so that the listeners are to be shown again.
     listeners_sought,
+    /// Calls of nginx's log that are about no upstream of ours, or below level error: turned away.
+    foreign_words,
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
         generated::{bpf_probe_read_user, bpf_probe_read_user_str},
     },
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
 };
 use tracer_ebpf::{Beginning, Header, Kind, SUBJECT_LEN, Task, Word, WordOf, characters as word};
 
@@ -31,6 +31,25 @@ static SAID: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
 /// How many entries that has: cheap to ask, and nearly always none.
 #[map]
 static SPOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// How many calls of each process were turned away: userspace looks at it when there are many.
+#[map]
+static FOREIGN: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// A call that is of no interest: what it costs nginx, it has cost.
+#[inline(always)]
+pub fn turn_away() {
+    count!(foreign_words, 1);
+    let process = kernel::process();
+    match FOREIGN.get_ptr_mut(process) {
+        // SAFETY: preallocated map memory; of one that was pushed out meanwhile, another counts one more.
+        Some(count) => unsafe { kernel::add(count, 1) },
+        None => {
+            // What finds no room pushes out who wrote nothing for longest.
+            let _refused = FOREIGN.insert(process, 1, 0);
+        }
+    }
+}
 
 /// `NGX_LOG_ERR`, src/core/ngx_log.h: more important levels have smaller numbers, from 1 on.
 pub const ERROR: u64 = 4;
@@ -151,6 +170,7 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     // SAFETY: made of zeroes.
     let message = unsafe { message.assume_init_ref() };
     if !is_with_upstream(action) && !is_of_upstream(message) {
+        turn_away();
         return;
     }
     let task = kernel::current();

@@ -29,6 +29,9 @@ const COMM_MAX: usize = 15;
 /// What fits in `sockaddr_un.sun_path`, less the closing NUL.
 const UNIX_PATH_MAX: usize = 107;
 
+/// Lines of no upstream that nginx may log in a second before hearing it is given up for a while: 0.2 % of one of its workers.
+const WORD_RATE: u32 = 2_000;
+
 const EXAMPLES: &str = "\
 Examples:
   why502 live                            Explain each failure of nginx until Ctrl-C
@@ -99,7 +102,7 @@ pub struct Live {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 
-    /// Audit the verdicts against this error log of nginx's, or these if repeated.
+    /// Audit the verdicts against this error log of nginx's, or these if repeated; and read it where nginx's word cannot be heard.
     #[arg(long = "error-log", value_name = "PATH")]
     pub error_logs: Vec<PathBuf>,
 
@@ -156,9 +159,14 @@ pub struct Trace {
     #[arg(long, value_name = "INODE", hide = true)]
     pub only_netns: Option<u32>,
 
-    /// Leave nginx's memory alone: no uprobe hears what it says of its upstreams, and what it judges by content is not told.
+    /// Leave nginx's memory alone: no uprobe hears what it says of its upstreams; the error logs that it holds open are read instead.
     #[arg(long)]
     pub no_uprobe: bool,
+
+    /// Read nginx's error log for 10 s, instead of hearing what it says, each time it logs this many lines in a second that are about
+    /// no upstream (missing files, limits): each costs it about 1 us.
+    #[arg(long, value_name = "COUNT", default_value_t = WORD_RATE, value_parser = clap::value_parser!(u32).range(1..))]
+    pub word_rate: u32,
 
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]

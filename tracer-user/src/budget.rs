@@ -31,6 +31,12 @@ pub const CONFIGURATIONS: usize = 64;
 /// and its verdict is incomplete.
 pub const WAITING_EXCHANGES: usize = 32_768;
 
+/// Lines of nginx's error log that wait for the exchange that they are about. The oldest then waits no longer and is told alone.
+pub const WAITING_LINES: usize = 16_384;
+
+/// Error logs that are followed, of all masters together, where nginx's word is not heard. Further ones are left out, which is told.
+pub const HELD_LOGS: usize = 256;
+
 /// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
 /// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
 pub const REMEMBERED_EXCHANGES: usize = 16_384;

@@ -205,6 +205,7 @@ impl Groups {
         let mut fitting = configured
             .groups
             .iter()
+            .filter(|group| said.group().is_none_or(|name| name == group.name))
             .filter_map(|group| Some((group, self.out_of_use(group, &configured.workers, said)?)));
         let (group, servers) = fitting.next().ok_or(Unnamed::NoneFits)?;
         if fitting.next().is_some() {

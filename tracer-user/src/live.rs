@@ -30,7 +30,8 @@ pub fn run(args: &Live) -> Result<(), Failure> {
 async fn live(args: &Live) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let mut audit = Audit::open(args)?;
-    let mut source = trace::start(&args.trace, Beyond::default(), args.verbose)?;
+    let beyond = Beyond { error_logs: &args.error_logs, ..Beyond::default() };
+    let mut source = trace::start(&args.trace, beyond, args.verbose)?;
     if let Some(audit) = &mut audit {
         audit.begin();
     }
@@ -83,7 +84,8 @@ struct Telling {
 
 impl Session for Telling {
     fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
-        let only_audited = self.is_over && matches!(entry.what, What::Record(_) | What::Look(_));
+        let only_audited =
+            self.is_over && matches!(entry.what, What::Record(_) | What::Look(_) | What::Logged(_));
         if let Some(recording) = self.recording.as_mut().filter(|_| !only_audited) {
             recording.add(&entry);
         }

@@ -11,7 +11,7 @@ use crate::{
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
     sample::Activities,
-    stream::{Counts, Distance, Entry, Loss, Start, Stranger, What},
+    stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Note, Summary, Verdict, Words},
 };
 
@@ -47,6 +47,7 @@ pub struct Pipeline {
     words: Words,
     delayed: u64,
     ended_early: u64,
+    stepped_back: u64,
     lost: u64,
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
@@ -89,6 +90,7 @@ impl Pipeline {
             words: Words::default(),
             delayed: 0,
             ended_early: 0,
+            stepped_back: 0,
             lost: 0,
             last_loss_ns: 0,
             limit,
@@ -142,6 +144,11 @@ impl Pipeline {
                     }
                 }
                 What::Look(look) => self.activities.add(look),
+                What::Logged(logged) => self.due.extend(self.ledger.logged(&logged)),
+                What::Following(Following { is_followed, stepped_back }) => {
+                    self.ledger.follow(is_followed);
+                    self.stepped_back = stepped_back;
+                }
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
                     self.groups.was_blind(ns);
@@ -229,7 +236,7 @@ impl Pipeline {
             });
         }
         // The connection of any other is not watched: it is older than the tracing, or there was no room for it.
-        let verdict = said.is_of_no_connection().then(|| {
+        let verdict = (said.is_of_no_connection() || said.is_logged()).then(|| {
             let outage = said.is_no_live().then(|| self.groups.outage(said));
             Box::new(attribute_word(said, outage, &context))
         });
@@ -306,8 +313,9 @@ impl Pipeline {
             untracked: self.counts.untracked.saturating_sub(self.counts_before.untracked),
             strangers: self.counts.strangers.saturating_sub(self.counts_before.strangers),
             named_strangers: self.strangers.clone(),
+            stepped_back: self.stepped_back,
             system_calls: self.sources.are_system_calls(),
-            words: self.sources.has(Fact::Words).then(|| self.words.clone()),
+            words: (self.sources.has(Fact::Words) || self.words.said > 0).then(|| self.words.clone()),
         }
     }
 }

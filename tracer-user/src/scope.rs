@@ -4,7 +4,7 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -32,6 +32,8 @@ pub struct Beyond<'a> {
     pub listeners: &'a [UpstreamFilter],
     /// Whether exchanges are counted by upstream, too.
     pub counts_upstreams: bool,
+    /// The error logs that the user names.
+    pub error_logs: &'a [PathBuf],
 }
 
 /// What the user asked for, as the kernel side takes it.

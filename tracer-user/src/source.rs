@@ -3,6 +3,8 @@
 mod audible;
 mod configured;
 mod groups;
+mod hearing;
+mod logs;
 mod upstreams;
 
 use std::{future::pending, time::Duration};
@@ -15,7 +17,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::Receiver,
     task::yield_now,
-    time::{Interval, interval},
+    time::{Interval, interval, sleep},
 };
 use tracer_ebpf::{Stats, nginx_flag};
 
@@ -30,13 +32,14 @@ use crate::{
     load::Tracer,
     record::Depths,
     sample::{self, Look},
-    scope,
+    scope::{self, Beyond},
     stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
     trust::{self, Trust},
     verdict, words,
 };
 use audible::Audible;
 use configured::{Answer, Configurations};
+use hearing::Hearing;
 use upstreams::Upstreams;
 
 /// How often the kernel side's counters are looked at while nothing fails.
@@ -126,6 +129,7 @@ pub struct Source {
     groups: groups::Known,
     /// Comes after what it made us learn.
     held: Option<Record>,
+    hearing: Hearing,
 }
 
 impl Source {
@@ -138,9 +142,10 @@ impl Source {
         mut tracer: Tracer,
         args: &Trace,
         running: &[u32],
-        counts_upstreams: bool,
+        beyond: Beyond<'_>,
         is_verbose: bool,
     ) -> Result<Self, Failure> {
+        let counts_upstreams = beyond.counts_upstreams;
         // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
         let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
             .context("the ring buffer cannot be watched")?;
@@ -154,8 +159,10 @@ impl Source {
             Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
             None => None,
         };
+        let hearing = Hearing::begin(&tracer, args, beyond.error_logs);
         let mut source = Self {
             tracer,
+            hearing,
             ring,
             looks,
             found: Vec::new(),
@@ -303,6 +310,7 @@ impl Source {
             yield_now().await;
             return Ok(());
         }
+        let logs = self.hearing.wake_ns();
         tokio::select! {
             guard = self.ring.readable_mut() => {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
@@ -310,6 +318,7 @@ impl Source {
             Some(looks) = self.looks.recv() => self.found.extend(looks),
             Some(answer) = next(&mut self.configurations) => self.answer = Some(answer),
             _ = self.tick.tick() => self.asks_programs = true,
+            () = at(logs) => {}
         }
         Ok(())
     }
@@ -326,6 +335,9 @@ impl Source {
         }
         for what in self.counters()? {
             take(self.entry(what))?;
+        }
+        if let Some(following) = self.hearing.following() {
+            take(self.entry(following))?;
         }
         while let Ok(looks) = self.looks.try_recv() {
             self.found.extend(looks);
@@ -349,12 +361,27 @@ impl Source {
             let now = monotonic_ns();
             let Some(what) = self.record() else {
                 self.seen_ns = now;
+                for what in self.hearing.read(&self.tracer) {
+                    if let What::Logged(line) = &what
+                        && let said = Said::logged(line)
+                        && said.is_no_live()
+                        && let Some(configured) = self.groups.ask(said.nginx.pid)
+                    {
+                        take(self.entry(What::Groups(configured)))?;
+                    }
+                    take(self.entry(what))?;
+                }
                 return Ok(now);
             };
             if take(self.entry(what))? {
                 return Ok(self.seen_ns);
             }
         }
+    }
+
+    /// What stands in nginx's logs by now is to be read the next time, for it is the last one.
+    pub fn read_logs_now(&mut self) {
+        self.hearing.hurry();
     }
 
     /// Whether the last reading gave way to others before everything was read.
@@ -419,6 +446,7 @@ impl Source {
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.begins(started.task.tgid),
                 Ok(Event::Record(Record::Word(word))) => {
+                    self.hearing.heard(&word);
                     let said = Said::new(&word);
                     if !self.is_asked_for(&said) {
                         continue;
@@ -494,6 +522,7 @@ impl Source {
                 self.max_open
             );
         }
+        self.hearing.weigh(&mut self.tracer, stats.foreign_words);
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         self.stats = stats;
@@ -587,6 +616,14 @@ impl Source {
 async fn next(configurations: &mut Option<Configurations>) -> Option<Answer> {
     match configurations {
         Some(configurations) => configurations.next().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for a moment (ns, monotonic), or for ever.
+async fn at(moment: Option<u64>) {
+    match moment {
+        Some(ns) => sleep(Duration::from_nanos(ns.saturating_sub(monotonic_ns()))).await,
         None => pending().await,
     }
 }

@@ -1,6 +1,8 @@
 //! The stream of what was learnt, in the order in which it was: everything that verdicts rest on. Live tracing, recording and
 //! replaying take in the same stream, and it needs nothing from the machine to be taken in again.
 
+use tracer_ebpf::WordOf;
+
 use crate::{
     decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
 };
@@ -22,6 +24,10 @@ pub enum What {
     Record(Record),
     /// What slow workers were found doing.
     Look(Look),
+    /// A line of nginx's error log, where its word itself is not heard.
+    Logged(Box<Logged>),
+    /// Whether such lines are read from now on.
+    Following(Following),
     /// Something that would have been learnt was lost.
     Loss(Loss),
     /// What the kernel side only counts.
@@ -40,6 +46,24 @@ pub enum What {
     Groups(Configured),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
+}
+
+/// Whether nginx's error log is read in place of its word, from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    /// Whether it is.
+    pub is_followed: bool,
+    /// How often it has come to that, since the tracing began, because hearing nginx's word had become too dear.
+    pub stepped_back: u64,
+}
+
+/// nginx's word as its error log has it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The word. It was said before its moment, which is the one at which the log was read.
+    pub word: WordOf,
+    /// The upstream that the line names, if it names one.
+    pub upstream: Option<Upstream>,
 }
 
 /// Where a stream begins.

@@ -91,7 +91,7 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
         tracer.hear(*pid);
     }
     scope::greet(args, tracer.listeners());
-    let source = Source::new(tracer, args, &running, beyond.counts_upstreams, is_verbose);
+    let source = Source::new(tracer, args, &running, beyond, is_verbose);
     give_back_memory();
     source
 }
@@ -176,6 +176,9 @@ pub async fn follow(
             Some(()) = async { match &mut demand { Some(demand) => demand.recv().await, None => pending().await } } => {
                 is_demanded = true;
             }
+        }
+        if is_over {
+            source.read_logs_now();
         }
         let mut any_number = usize::MAX;
         flow = hand_on(source, session, &mut any_number)?;

@@ -311,6 +311,8 @@ pub struct Summary {
     pub strangers: u64,
     /// Such processes, as far as they are named.
     pub named_strangers: Vec<Stranger>,
+    /// How often nginx's log was followed for a while because hearing its word had become too dear.
+    pub stepped_back: u64,
     /// Whether the host's system calls were watched, which slows each of them a little.
     pub system_calls: bool,
     /// What nginx said of upstreams; none where that was not heard.

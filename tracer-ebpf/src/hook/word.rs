@@ -38,6 +38,8 @@ fn heard(ctx: &ProbeContext) -> u32 {
     if level <= word::ERROR {
         let _undisturbed = Undisturbed::begin();
         word::said(level, argument(1), argument(2) as u32, argument(3), argument(4), argument(5));
+    } else {
+        word::turn_away();
     }
     0
 }

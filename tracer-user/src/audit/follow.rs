@@ -43,7 +43,7 @@ pub struct Follower {
 
 /// One file, read up to a position.
 #[derive(Debug)]
-struct Reading {
+pub struct Reading {
     file: File,
     identity: (u64, u64),
     position: u64,
@@ -63,8 +63,7 @@ impl Follower {
         let mut follower =
             Self { path: path.to_owned(), current: None, retired: Vec::new(), way: None, turn: None };
         if let Some(mut reading) = follower.open_current()? {
-            reading.position = reading.file.metadata()?.len();
-            reading.mark_position()?;
+            reading.skip()?;
             follower.current = Some(reading);
         }
         Ok(follower)
@@ -125,20 +124,40 @@ impl Follower {
             let before = self.way.replace(way.clone());
             self.turn = before.is_some_and(|before| before != way).then_some(way).or(self.turn.take());
         }
-        let identity = identity(&file.metadata()?);
-        Ok(Some(Reading {
-            file,
-            identity,
-            position: 0,
-            mark: Vec::new(),
-            partial: Vec::new(),
-            grown: Instant::now(),
-        }))
+        Ok(Some(Reading::of(file)?))
     }
 }
 
 impl Reading {
-    fn read(&mut self, on_line: &mut impl FnMut(&str)) -> io::Result<()> {
+    /// Begins at the beginning of a file.
+    ///
+    /// # Errors
+    /// If the file cannot be asked what it is.
+    pub fn of(file: File) -> io::Result<Self> {
+        let identity = identity(&file.metadata()?);
+        Ok(Self { file, identity, position: 0, mark: Vec::new(), partial: Vec::new(), grown: Instant::now() })
+    }
+
+    /// Goes on at the end of the file: what was written so far is not handed out.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn skip(&mut self) -> io::Result<()> {
+        self.position = self.file.metadata()?.len();
+        self.partial.clear();
+        self.mark_position()
+    }
+
+    /// When it has last grown.
+    pub fn grown(&self) -> Instant {
+        self.grown
+    }
+
+    /// Hands out every whole line that was added since.
+    ///
+    /// # Errors
+    /// If the file cannot be read; the next call tries again.
+    pub fn read(&mut self, on_line: &mut impl FnMut(&str)) -> io::Result<()> {
         let length = self.file.metadata()?.len();
         if length == self.position {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::{args::UpstreamFilter, budget, verdict::Upstream};
 const TIME_LENGTH: usize = 19;
 
 /// nginx cuts its lines here, the line break included (`NGX_MAX_ERROR_STR`), and a long URI stands before the upstream.
-const CUT_LENGTH: usize = 2048 - 1;
+pub(super) const CUT_LENGTH: usize = 2048 - 1;
 
 /// A line, as far as the audit needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +99,14 @@ pub(super) fn errno(text: &str) -> Option<String> {
     Some(format!("{:?}", Errno::from_raw(number)))
 }
 
+/// What stands before the upstream.
+pub(super) const FIELD: &str = ", upstream: \"";
+
 /// Each `upstream: "fastcgi://127.0.0.1:9000"` in the line, which a stream proxy writes without the scheme. nginx writes one, between the
 /// request and the host; but request, host and referrer are the client's words, copied as they came, and may look the same (the request
 /// before nginx 1.21.1, which lets spaces through, the referrer to this day). So any may be nginx's own, or, where the line was cut, what
 /// is not there any more.
-fn upstream(context: &str, is_cut: bool) -> Option<Named> {
-    const FIELD: &str = ", upstream: \"";
+pub(super) fn upstream(context: &str, is_cut: bool) -> Option<Named> {
     let mut all: Vec<Named> = Vec::new();
     let fields = context.match_indices(FIELD).filter_map(|(place, _)| context.get(place + FIELD.len()..));
     for named in fields.filter_map(|field| named(field, is_cut)) {

@@ -2,14 +2,15 @@
 //! other way round.
 
 mod early;
-mod follow;
+pub(crate) mod follow;
 mod kind;
 mod line;
 mod matching;
 mod moment;
-mod once;
+pub(crate) mod once;
 mod pairing;
 mod report;
+pub(crate) mod spoken;
 mod workers;
 
 use std::{path::Path, time::Duration};

@@ -28,6 +28,12 @@ impl Once {
         Self { logs, hasher: RandomState::new(), lately, before, since_ns: 0 }
     }
 
+    /// There is one log more; returns its number.
+    pub fn add(&mut self) -> usize {
+        self.logs += 1;
+        self.logs - 1
+    }
+
     /// Whether this line of a log tells of a failure that no other log has told of. Within one log, each line is a failure:
     /// the same request may fail twice in a second.
     pub fn is_new(&mut self, log: usize, line: &str, now_ns: i64) -> bool {
@@ -41,6 +47,7 @@ impl Once {
         let hash = self.hasher.hash_one(line);
         let known = self.before.get(&hash).cloned();
         let counts = self.lately.entry(hash).or_insert_with(|| known.unwrap_or_else(|| vec![0; self.logs]));
+        counts.resize(self.logs, 0);
         counts[log] += 1;
         counts.iter().enumerate().all(|(other, count)| other == log || *count < counts[log])
     }

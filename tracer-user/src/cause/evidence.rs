@@ -22,7 +22,9 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
         }
     }
     for said in &exchange.said {
-        facts.add_from(said.ns, super::WORDS, format!("nginx says: {}", super::nginx_says::line(said)));
+        // A line's moment is known to the second: it came before nginx closed.
+        let ns = if said.is_logged() { exchange.nginx.ended_ns } else { said.ns };
+        facts.add_from(ns, super::source(said), format!("nginx says: {}", super::nginx_says::line(said)));
     }
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);

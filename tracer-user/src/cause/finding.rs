@@ -40,6 +40,13 @@ impl Finding {
         Self { cause: None, ..Self::proven(Cause::NotEnoughFacts, "", "") }
     }
 
+    /// The same where which exchange nginx spoke of is a conclusion.
+    pub(super) fn at_most_inferred(self) -> Self {
+        let confidence =
+            if self.confidence == Confidence::Proven { Confidence::Inferred } else { self.confidence };
+        Self { confidence, ..self }
+    }
+
     /// With the error nginx met and the line it logs.
     pub(super) fn logged(self, errno: impl Into<String>, line: impl Into<String>) -> Self {
         Self { errno: Some(errno.into()), error_log: Some(line.into()), ..self }

@@ -126,30 +126,43 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     if finding.cause.is_none() {
         return if is_ended_early { Outcome::EndedEarly } else { Outcome::Well };
     }
-    let finding = if unheard::is_inferred(exchange, &finding) {
-        Finding { confidence: Confidence::Inferred, ..finding }
+    // Which exchange a line of the log is about is a conclusion, too.
+    let is_logged = exchange.word().is_some_and(Said::is_logged);
+    let finding = if is_logged || unheard::is_inferred(exchange, &finding) {
+        finding.at_most_inferred()
     } else {
         finding
     };
     Outcome::Failed(Box::new(verdict(exchange, context, finding)))
 }
 
-/// What nginx said of no exchange: of an upstream that it never connected to. `outage` is what is known of a group without a live server.
+/// What nginx said of no exchange: of an upstream that it never connected to, or in a line of its log whose exchange is not known. `outage` is
+/// what is known of a group without a live server.
 pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>) -> Verdict {
-    let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } =
-        not_attempted::judge(said, outage.as_ref());
+    let finding = if said.is_logged() && !said.is_of_no_connection() {
+        nginx_says::of_line(said)
+    } else {
+        not_attempted::judge(said, outage.as_ref())
+    };
+    let finding = if said.is_logged() { finding.at_most_inferred() } else { finding };
+    let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } = finding;
     let cause = cause.unwrap_or(Cause::NginxSays);
     let line = line(said);
     let (group, servers) =
         outage.map_or_else(|| (None, Vec::new()), |outage| (outage.group.ok(), outage.servers));
-    let named = || Upstream::Named(group.unwrap_or_else(|| said.subject.clone()));
     Verdict {
         unix_ns: context.clock.unix_ns(said.ns),
         cause,
         confidence: if context.evidence_lost { Confidence::Incomplete } else { confidence },
         nginx: said.nginx.clone(),
         local: None,
-        upstream: said.peer().unwrap_or_else(named),
+        upstream: match (group, said.peer()) {
+            (Some(group), _) => Upstream::Named(group),
+            (None, Some(peer)) if cause.cause() != "not_attempted" || matches!(peer, Upstream::Named(_)) => {
+                peer
+            }
+            _ => Upstream::Named(said.subject.clone()),
+        },
         request: None,
         status: cause.status(),
         errno: (said.errno != 0).then(|| errors::name(said.errno)),
@@ -180,6 +193,14 @@ pub fn note(said: &Said, context: &Context<'_>) -> Note {
 
 /// What hears nginx's word.
 const WORDS: &str = "uprobe/ngx_log_error_core";
+
+/// What has it where that is not heard.
+const LOG: &str = "error_log";
+
+/// Where a word comes from, as evidence names it.
+fn source(said: &Said) -> &'static str {
+    if said.is_logged() { LOG } else { WORDS }
+}
 
 /// Whether a finding follows from this host's not having the worker's end, which was lost: it must have been here.
 fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {

@@ -1,6 +1,6 @@
 //! `not_attempted`, and what else nginx says of no connection: it had nobody to ask, or no means to.
 
-use super::{Cause, Finding, WORDS, nginx_says, refused};
+use super::{Cause, Finding, nginx_says, refused, source};
 use crate::{
     groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
@@ -18,7 +18,7 @@ const CONFIGURATION: &str = "nginx's configuration";
 pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
     let is = |beginning: &str| said.format.starts_with(beginning);
     if let Some(outage) = outage {
-        no_live_upstreams(outage)
+        no_live_upstreams(outage, said.group())
     } else if said.is_of_name() || is("no resol") {
         unresolved(said)
     } else if is("socket()") && matches!(said.errno, EMFILE | ENFILE) {
@@ -39,7 +39,9 @@ pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
     } else if nginx_says::CERTIFICATE.iter().any(|beginning| is(beginning)) {
         let sentence = nginx_says::own_certificate(said);
         Finding::proven(Cause::LocalCertificate, sentence, nginx_says::CERTIFICATE_ADVICE)
-    } else if let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno)) {
+    } else if said.is_of_connect()
+        && let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno))
+    {
         refused
     } else {
         Finding::inferred(
@@ -71,13 +73,13 @@ pub(super) fn facts(said: &Said, line: &str, servers: &[OutOfUse]) -> Vec<Eviden
         }
     };
     let mut facts: Vec<_> = servers.iter().map(of_server).collect();
-    let source = WORDS.to_owned();
+    let source = source(said).to_owned();
     facts.push(Evidence { us: 0, source, fact: format!("nginx {} says: {line}", said.nginx.pid) });
     facts.sort_by_key(|fact| fact.us);
     facts
 }
 
-fn no_live_upstreams(outage: &Outage) -> Finding {
+fn no_live_upstreams(outage: &Outage, named: Option<&str>) -> Finding {
     let Outage { group, is_sure, servers, more } = outage;
     let mut said: Vec<_> = servers.iter().map(in_words).collect();
     if *more > 0 {
@@ -113,11 +115,15 @@ fn no_live_upstreams(outage: &Outage) -> Finding {
             "Within {DEFAULT_FAIL_TIMEOUT_S} s before (nginx's default for fail_timeout), this worker had failed with {said}."
         ),
     };
+    let (group, unknown) = match named {
+        Some(name) => (format!("the group {name}"), "What took each of them out"),
+        None => ("a group".to_owned(), "Which group"),
+    };
     Finding::proven(
         Cause::NoLiveUpstreams,
         format!(
-            "nginx asked nobody, for it left each server of a group alone, because of max_fails failures within fail_timeout (by \
-             default 1 and 10 s), down or max_conns. Which group is not known, {why}. {lately}"
+            "nginx asked nobody, for it left each server of {group} alone, because of max_fails failures within fail_timeout (by \
+             default 1 and 10 s), down or max_conns. {unknown} is not known, {why}. {lately}"
         ),
         advice,
     )

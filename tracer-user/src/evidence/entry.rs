@@ -12,14 +12,16 @@ use super::{
     ends::{NginxEnd, Task, WorkerEnd},
     groups,
     header::{number, of_sources, to_sources},
-    line::Action,
+    line::{Action, ERROR_LOG, UPROBE},
     look::Look,
 };
 use crate::{
     budget,
     decode::Record,
     groups::Configured,
-    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Stranger, UpstreamCounts, What},
+    stream::{
+        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
+    },
     trust::Why,
     verdict::Upstream,
 };
@@ -100,23 +102,13 @@ impl Encoder {
                     worker: Box::new(WorkerEnd::encode(worker, context)),
                 }
             }
-            What::Record(Record::Word(word)) => {
-                let WordOf { word, comm, subject } = word.as_ref();
-                let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } =
-                    word;
-                let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
-                Line::Word {
-                    at,
-                    ns: Moment::encode(ns, context),
-                    connection: Number::encode(connection, context),
-                    number: *number,
-                    nginx: Task::encode(&nginx, context),
-                    level: *level,
-                    errno: *errno,
-                    subject: Text::encode(subject, context).filter(|_| !context.names.is_anonymous()),
-                    message: Text::encode(message, context).unwrap_or_default(),
-                    r#while: Text::encode(action, context),
-                }
+            What::Record(Record::Word(word)) => self.word(at, word, UPROBE, None),
+            What::Logged(logged) => {
+                let Logged { word, upstream } = logged.as_ref();
+                self.word(at, word, ERROR_LOG, upstream.as_ref())
+            }
+            What::Following(Following { is_followed, stepped_back }) => {
+                Line::Following { at, is_followed: *is_followed, stepped_back: *stepped_back }
             }
             What::Look(look) => Line::Look { at, look: Look::encode(look, context) },
             What::Depth(Depth { ns, listener, depth, limit }) => Line::Depth {
@@ -159,6 +151,30 @@ impl Encoder {
                 gaps: groups::gaps(gaps.as_ref(), &self.names),
             },
             What::End => Line::End { at },
+        }
+    }
+
+    fn word(&self, at: i64, word: &WordOf, source: &str, upstream: Option<&Upstream>) -> Line {
+        let context = Context { base: self.base, names: &self.names };
+        let WordOf { word, comm, subject } = word;
+        let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
+        let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
+        // A group is called as its site is.
+        let upstream =
+            upstream.filter(|upstream| !matches!(upstream, Upstream::Named(_)) || !self.names.is_anonymous());
+        Line::Word {
+            at,
+            ns: Moment::encode(ns, context),
+            connection: Number::encode(connection, context),
+            number: *number,
+            nginx: Task::encode(&nginx, context),
+            level: *level,
+            errno: *errno,
+            subject: Text::encode(subject, context).filter(|_| !self.names.is_anonymous()),
+            message: Text::encode(message, context).unwrap_or_default(),
+            r#while: Text::encode(action, context),
+            source: source.to_owned(),
+            upstream: upstream.map(|upstream| self.upstream(upstream)),
         }
     }
 
@@ -266,7 +282,20 @@ impl Decoder {
                 };
                 (at, What::Record(Record::Served(Box::new(served))))
             }
-            Line::Word { at, ns, connection, number, nginx, level, errno, subject, message, r#while } => {
+            Line::Word {
+                at,
+                ns,
+                connection,
+                number,
+                nginx,
+                level,
+                errno,
+                subject,
+                message,
+                r#while,
+                source,
+                upstream: name,
+            } => {
                 let nginx = Task::decode(nginx, base)?;
                 let word = Word {
                     header: header::<WordOf>(Kind::WordOf),
@@ -281,7 +310,17 @@ impl Decoder {
                     action: Text::decode(r#while, base)?,
                 };
                 let word = WordOf { word, comm: nginx.comm, subject: Text::decode(subject, base)? };
-                (at, What::Record(Record::Word(Box::new(word))))
+                match source.as_str() {
+                    UPROBE => (at, What::Record(Record::Word(Box::new(word)))),
+                    ERROR_LOG => {
+                        let upstream = name.as_deref().map(upstream_or_group).transpose()?;
+                        (at, What::Logged(Box::new(Logged { word, upstream })))
+                    }
+                    _ => return Err(bad("no word comes from such a source")),
+                }
+            }
+            Line::Following { at, is_followed, stepped_back } => {
+                (at, What::Following(Following { is_followed, stepped_back }))
             }
             Line::Look { at, look } => (at, What::Look(Look::decode(look, base)?)),
             Line::Depth { at, ns, listener, depth, limit } => {
@@ -337,6 +376,13 @@ impl Decoder {
 
 fn header<T>(kind: Kind) -> RecordHeader {
     RecordHeader { kind: kind as u32, len: size_of::<T>() as u32 }
+}
+
+/// The same, or the name of a group.
+fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
+    let upstream = upstream(name)?;
+    let is_name = matches!(upstream, Upstream::Unix(_)) && !name.starts_with(['/', '@']);
+    Ok(if is_name { Upstream::Named(name.to_owned()) } else { upstream })
 }
 
 /// An address and port, or a path, which is no longer than any escaped one of a unix socket is.

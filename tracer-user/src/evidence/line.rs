@@ -10,6 +10,15 @@ use super::{
     look::Look,
 };
 
+/// What a word's line that names no source comes from.
+fn uprobe() -> String {
+    UPROBE.to_owned()
+}
+
+/// The sources of words.
+pub(super) const UPROBE: &str = "uprobe";
+pub(super) const ERROR_LOG: &str = "error_log";
+
 /// One line. `at` is the recording's own time in nanoseconds since it began: at that moment all was known that came before the
 /// line. It never goes back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +105,21 @@ pub enum Line {
         message: String,
         /// What nginx was doing.
         r#while: Option<String>,
+        /// How it came to be known: `uprobe`, or `error_log` where it was read there; then its moment is when that was read.
+        #[serde(default = "uprobe")]
+        source: String,
+        /// The upstream that the log's line names, if it names one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upstream: Option<String>,
+    },
+    /// Whether nginx's error log is read from now on, since its word is not heard.
+    Following {
+        /// The recording's time.
+        at: i64,
+        /// Whether it is.
+        is_followed: bool,
+        /// How often it has come to that because hearing nginx's word had become too dear.
+        stepped_back: u64,
     },
     /// What a slow worker was found doing.
     Look {

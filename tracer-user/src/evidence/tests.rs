@@ -10,7 +10,10 @@ use crate::{
     groups::{Configured, Group, Place, Server},
     ledger::samples::*,
     sample::{Doing, Look, Peer, Target},
-    stream::{Counts, Depth, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
+    stream::{
+        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger, UpstreamCounts,
+        What,
+    },
     trust::Why,
     verdict::{Limits, Upstream},
 };
@@ -90,6 +93,8 @@ fn entries() -> Vec<Entry> {
         What::Record(gone),
         What::Record(Record::Served(Box::new(served))),
         What::Record(Record::Word(Box::new(word))),
+        What::Logged(Box::new(Logged { word, upstream: Some(upstream.clone()) })),
+        What::Following(Following { is_followed: true, stepped_back: 1 }),
         look(Doing::Running),
         look(Doing::Waiting(Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap())))),
         look(Doing::Waiting(Target::FileLock("/var/lib/x".into()))),

@@ -95,6 +95,16 @@ impl Master {
         Ok(Path::new("/").join(inside).join(path))
     }
 
+    /// Its folder in /proc.
+    pub(super) fn process(&self) -> &OwnedFd {
+        &self.process
+    }
+
+    /// A folder within that.
+    pub(super) fn folder(&self, name: &'static str) -> Result<OwnedFd, Refusal> {
+        open(&self.process, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    }
+
     fn link(&self, name: &'static str) -> Result<PathBuf, Refusal> {
         let folder = open(&self.process, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         read_link(own(&folder)).map_err(failed(name))

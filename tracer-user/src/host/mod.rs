@@ -7,6 +7,7 @@
 
 mod budget;
 mod given;
+mod held_logs;
 mod master;
 pub(crate) mod nginx;
 pub(crate) mod php_fpm;
@@ -15,6 +16,7 @@ mod root;
 
 pub(crate) use budget::Budget;
 pub(crate) use given::{open_given, read_given};
+pub(crate) use held_logs::HeldLog;
 pub(crate) use master::Master;
 pub(crate) use refusal::Refusal;
 pub(crate) use root::{Identity, Root};

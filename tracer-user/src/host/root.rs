@@ -27,7 +27,7 @@ use super::{Budget, Refusal, is_ours};
 const LINKS: usize = 40;
 
 /// Which file it is, whatever path leads to it: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Identity(u64, u64);
 
 impl From<&FileStat> for Identity {
@@ -199,7 +199,7 @@ fn reversed(path: &OsStr) -> Vec<OsString> {
         .collect()
 }
 
-fn kind(stat: &FileStat) -> SFlag {
+pub(super) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
@@ -232,7 +232,7 @@ pub(super) fn own(node: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", node.as_fd().as_raw_fd()))
 }
 
-fn reopen(node: &OwnedFd) -> std::io::Result<File> {
+pub(super) fn reopen(node: &OwnedFd) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(own(node))
 }
 

@@ -2,6 +2,7 @@
 //! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
 
 mod exchange;
+mod lines;
 mod next_act;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -11,14 +12,17 @@ mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use lines::{Found, Lines};
 use tracer_ebpf::{Action, Aftermath, Exchange, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, comm_of, path_of, process};
 pub use words::Said;
+#[cfg(test)]
+pub(crate) use words::Source;
 
-use crate::{budget, decode::Record, verdict::Upstream};
+use crate::{budget, decode::Record, stream::Logged, verdict::Upstream};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
@@ -59,6 +63,7 @@ pub struct Ledger {
     by_deadline: BTreeMap<(u64, u64), Name>,
     came: u64,
     words: Words,
+    lines: Lines,
     /// The connect of each thread that failed at once, about which nginx has yet to say a word.
     refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
@@ -71,6 +76,20 @@ struct Waiting {
     /// Its place in `by_deadline`.
     place: (u64, u64),
     joined: Joined,
+    /// Its line in nginx's log is still to come.
+    awaits_line: bool,
+}
+
+impl Waiting {
+    /// Whether nothing that is still to come belongs to it.
+    fn is_whole(&self) -> bool {
+        let Self { place: _, joined, awaits_line } = self;
+        let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
+        let awaits_worker = joined.depends_on_worker()
+            && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
+            && joined.worker.is_none_or(|worker| worker.ended_ns == 0);
+        !awaits_line && !awaits_act && !awaits_worker
+    }
 }
 
 #[derive(Debug)]
@@ -111,8 +130,12 @@ impl Ledger {
             let (thread, word_ns) = (joined.nginx.nginx.tid, joined.nginx.word_ns);
             joined.said = self.words.claim(thread, word_ns, joined.nginx.connect_ns);
         }
-        if !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
+        let awaits_line = !joined.has(nginx_flag::ENDED_WELL) && self.lines.are_awaited(&joined);
+        if !awaits_line && !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
             return Some(self.complete(joined));
+        }
+        if awaits_line {
+            self.lines.wait(&joined);
         }
         let name = joined.name();
         if joined.failed_at_once() {
@@ -121,12 +144,12 @@ impl Ledger {
         self.came += 1;
         let place = (joined.nginx.ended_ns.saturating_add(PATIENCE_NS), self.came);
         self.by_deadline.insert(place, name);
-        if let Some(same) = self.waiting.insert(name, Waiting { place, joined }) {
+        if let Some(same) = self.waiting.insert(name, Waiting { place, joined, awaits_line }) {
             self.by_deadline.remove(&same.place);
         }
         if self.waiting.len() > budget::WAITING_EXCHANGES {
-            let (_, oldest) = self.by_deadline.pop_first()?;
-            let Waiting { joined, .. } = self.waiting.remove(&oldest)?;
+            let oldest = *self.by_deadline.first_key_value()?.1;
+            let joined = self.stop_waiting(oldest)?;
             self.hurried += 1;
             return Some(self.complete(joined));
         }
@@ -148,31 +171,63 @@ impl Ledger {
             joined.said.extend(self.words.claim(thread, aftermath.word_ns, aftermath.connect_ns));
         }
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
+        self.lines.learn(joined);
         if action == Action::Connected && aftermath.turned_to == 0 {
             joined.check_retry();
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
             let client = joined.word().map(|said| said.connection);
             self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request, client });
         }
-        if joined.depends_on_worker() && joined.has(nginx_flag::WORKER_OPEN) {
-            return None;
-        }
-        let joined = self.stop_waiting(name)?;
-        Some(self.complete(joined))
+        self.complete_if_whole(name)
     }
 
     fn worker_gone(&mut self, worker: &WorkerEnd) -> Option<Whole> {
         let name = (worker.nginx_sock, worker.connect_ns);
         if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name) {
             joined.worker = Some(*worker);
-            if !joined.depends_on_worker() || matches!(joined.aftermath, Aftermaths::NotSeen) {
-                return None;
-            }
-            let joined = self.stop_waiting(name)?;
-            return Some(self.complete(joined));
+            return self.complete_if_whole(name);
         }
         let Abandoned { local, nginx, upstream } = self.abandoned.take(&name)?;
         Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
+    }
+
+    /// Whether lines of nginx's log, where its word is not heard, are to come from now on.
+    pub fn follow(&mut self, are_followed: bool) {
+        self.lines.follow(are_followed);
+    }
+
+    /// Takes in a line of nginx's log; gives back what that makes whole.
+    pub fn logged(&mut self, logged: &Logged) -> Option<Whole> {
+        self.lines.put(Said::logged(logged)).map(|said| Whole::Said(Box::new(said)))
+    }
+
+    fn complete_if_whole(&mut self, name: Name) -> Option<Whole> {
+        let waiting = self.waiting.get_mut(&name)?;
+        if waiting.awaits_line && !waiting.joined.said.is_empty() {
+            waiting.awaits_line = false;
+            self.lines.stop(&waiting.joined);
+        }
+        if !waiting.is_whole() {
+            return None;
+        }
+        let joined = self.stop_waiting(name)?;
+        Some(self.complete(joined))
+    }
+
+    /// Joins the lines that have waited for long enough at `now` to what they are about.
+    fn join_lines(&mut self, now: u64) -> Vec<Whole> {
+        let mut whole = Vec::new();
+        for found in self.lines.overdue(now) {
+            match found {
+                Found::Alone(said) => whole.push(Whole::Said(Box::new(said))),
+                Found::About(name, said) => {
+                    let Some(waiting) = self.waiting.get_mut(&name) else { continue };
+                    waiting.joined.said.extend(said);
+                    whole.extend(self.complete_if_whole(name));
+                }
+            }
+        }
+        whole
     }
 
     fn word(&mut self, word: &WordOf) -> Option<Whole> {
@@ -188,14 +243,17 @@ impl Ledger {
             && (joined.nginx.error == said.errno || joined.nginx.error == 0)
         {
             joined.said.push(said);
-            return None;
+            return self.complete_if_whole(name);
         }
         self.words.put(said).map(|said| Whole::Said(Box::new(said)))
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let Waiting { place, joined } = self.waiting.remove(&name)?;
+        let Waiting { place, joined, awaits_line } = self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
+        if awaits_line {
+            self.lines.stop(&joined);
+        }
         Some(joined)
     }
 
@@ -215,19 +273,20 @@ impl Ledger {
 
     /// Gives up waiting for what has not come by `now` (ns, monotonic): the oldest first.
     pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
-        let still_waiting = self.by_deadline.split_off(&(now, 0));
-        let overdue = std::mem::replace(&mut self.by_deadline, still_waiting);
-        let exchanges = overdue.into_iter().filter_map(|((deadline, _), name)| {
-            let Waiting { joined, .. } = self.waiting.remove(&name)?;
-            Some((deadline, self.complete(joined)))
-        });
-        let mut whole: Vec<_> = exchanges.collect();
-        let words = self.words.overdue(now);
-        whole.extend(
-            words.into_iter().map(|said| (said.ns.saturating_add(PATIENCE_NS), Whole::Said(Box::new(said)))),
-        );
-        whole.sort_by_key(|(deadline, _)| *deadline);
-        whole.into_iter().map(|(_, whole)| whole).collect()
+        let mut whole = Vec::new();
+        // Each at its own moment, however late it is asked for: a replay is not asked at the same ones.
+        while let Some(deadline) = self.next_deadline().filter(|deadline| *deadline < now) {
+            let at = deadline + 1;
+            whole.extend(self.join_lines(at));
+            while let Some((&(deadline, _), &name)) = self.by_deadline.first_key_value()
+                && deadline < at
+                && let Some(joined) = self.stop_waiting(name)
+            {
+                whole.push(self.complete(joined));
+            }
+            whole.extend(self.words.overdue(at).into_iter().map(|said| Whole::Said(Box::new(said))));
+        }
+        whole
     }
 
     /// Gives up waiting for anything: the oldest first.
@@ -248,7 +307,7 @@ impl Ledger {
     /// When [`Ledger::overdue`] next has something (ns, monotonic).
     pub fn next_deadline(&self) -> Option<u64> {
         let exchange = self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline);
-        exchange.into_iter().chain(self.words.next_deadline()).min()
+        [exchange, self.words.next_deadline(), self.lines.next_deadline()].into_iter().flatten().min()
     }
 }
 

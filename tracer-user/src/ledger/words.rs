@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use tracer_ebpf::{Beginning, SUBJECT_LEN, Word, WordOf};
 
 use super::PATIENCE_NS;
-use crate::verdict::{Process, Upstream};
+use crate::{
+    stream::Logged,
+    verdict::{Process, Upstream},
+};
 
 /// How many words wait at most; the oldest then waits no longer.
 const MOST_WAITING: usize = 16_384;
@@ -33,6 +36,22 @@ pub struct Said {
     pub number: i64,
     /// What nginx was doing.
     pub doing: String,
+    /// How it came to be known.
+    pub source: Source,
+}
+
+/// How a word came to be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It was heard as nginx said it.
+    Heard,
+    /// nginx's error log has it.
+    Logged {
+        /// The upstream that the line names, if it names one.
+        upstream: Option<Upstream>,
+        /// How many exchanges it may be about, if it cannot be told which one it is.
+        choices: usize,
+    },
 }
 
 /// A text that a zero closes.
@@ -57,6 +76,49 @@ impl Said {
             subject: if subject[SUBJECT_LEN - 2] == 0 { text(subject) } else { text(subject) + "…" },
             number: *number,
             doing: text(action),
+            source: Source::Heard,
+        }
+    }
+
+    /// What a line of the log says.
+    pub fn logged(logged: &Logged) -> Self {
+        let source = Source::Logged { upstream: logged.upstream.clone(), choices: 0 };
+        Self { source, ..Self::new(&logged.word) }
+    }
+
+    /// Whether it is known from nginx's log only.
+    pub fn is_logged(&self) -> bool {
+        matches!(self.source, Source::Logged { .. })
+    }
+
+    /// The upstream that its line in the log names, if it is known from there.
+    pub fn named(&self) -> Option<&Upstream> {
+        match &self.source {
+            Source::Logged { upstream, .. } => upstream.as_ref(),
+            Source::Heard => None,
+        }
+    }
+
+    /// The group of upstreams that its line in the log names.
+    pub fn group(&self) -> Option<&str> {
+        match self.named() {
+            Some(Upstream::Named(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// It may be about so many exchanges.
+    pub(super) fn has_choices(&mut self, count: usize) {
+        if let Source::Logged { choices, .. } = &mut self.source {
+            *choices = count;
+        }
+    }
+
+    /// How many exchanges it may be about, if it cannot be told which one it is.
+    pub fn choices(&self) -> usize {
+        match self.source {
+            Source::Logged { choices, .. } => choices,
+            Source::Heard => 0,
         }
     }
 
@@ -125,6 +187,9 @@ impl Said {
 
     /// Where connect went, as nginx names it, if it was that which failed.
     pub fn peer(&self) -> Option<Upstream> {
+        if let Source::Logged { upstream: Some(upstream), .. } = &self.source {
+            return Some(upstream.clone());
+        }
         let name = self.is_of_connect().then_some(self.subject.as_str())?;
         match name.strip_prefix("unix:") {
             Some(path) => Some(Upstream::Unix(path.trim_end_matches(':').into())),
@@ -207,6 +272,7 @@ mod tests {
             subject: subject.to_owned(),
             number,
             doing: String::new(),
+            source: Source::Heard,
         }
     }
 

@@ -82,6 +82,7 @@ pub struct Tracer {
     /// Whether whoever has the name is watched, whoever runs it.
     believes_all: bool,
     stats: PerCpuArray<MapData, Stats>,
+    foreign: HashMap<MapData, u32, u64>,
     upstreams: HashMap<MapData, Endpoint, u64>,
     unix_upstreams: HashMap<MapData, [u8; PATH_LEN], u64>,
     ring: Option<RingBuf<MapData>>,
@@ -95,6 +96,9 @@ pub struct Tracer {
 /// How many entries of a map of upstreams are walked: when one goes while the walk stands on it, the kernel begins anew, and
 /// the walk must end nonetheless.
 const MOST_UPSTREAMS: usize = 2_048;
+
+/// The same of a map by process.
+const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
 const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "BROKEN", "PATHS"];
@@ -144,6 +148,7 @@ impl Tracer {
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown)?;
         let stats = PerCpuArray::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
+        let foreign = HashMap::try_from(take(&mut object, "FOREIGN")?).map_err(anyhow::Error::from)?;
         let upstreams = HashMap::try_from(take(&mut object, "UPSTREAMS")?).map_err(anyhow::Error::from)?;
         let unix_upstreams =
             HashMap::try_from(take(&mut object, "UNIX_UPSTREAMS")?).map_err(anyhow::Error::from)?;
@@ -166,6 +171,7 @@ impl Tracer {
             words,
             believes_all: scope.filters.trusts_all != 0,
             stats,
+            foreign,
             upstreams,
             unix_upstreams,
             ring: Some(ring),
@@ -242,6 +248,34 @@ impl Tracer {
         }
         let missing = self.plan.missing.iter().find(|(fact, _)| *fact == Fact::Words);
         Err(missing.map_or_else(String::new, |(_, reason)| reason.clone()))
+    }
+
+    /// Whether this kernel lets nginx's word be heard, and it is to be.
+    pub fn hears_words(&self) -> bool {
+        self.words.is_some()
+    }
+
+    /// Whether what this process says is to be known from elsewhere. A binary that nobody believes to be nginx's is none of it.
+    pub fn is_unheard(&self, pid: u32) -> bool {
+        self.words.as_ref().is_none_or(|words| binary(pid).is_some_and(|binary| words.is_unheard(binary)))
+    }
+
+    /// Leaves a binary alone, or hears it again.
+    ///
+    /// # Errors
+    /// Why the kernel refuses.
+    pub fn listen(&mut self, binary: Binary, is_heard: bool) -> Result<(), String> {
+        match (&mut self.words, is_heard) {
+            (Some(words), true) => words.hear_again(&mut self.object, binary),
+            (Some(words), false) => words.leave_alone(&mut self.object, binary),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// How many calls of nginx's log that are about no upstream each process has made.
+    pub fn foreign_words(&self) -> Vec<(u32, u64)> {
+        // What goes while the map is walked counts the next time.
+        self.foreign.iter().flatten().take(MOST_FOREIGN).collect()
     }
 
     /// The hooks in use, and the facts that this kernel does not let the program see.

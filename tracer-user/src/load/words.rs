@@ -16,7 +16,10 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{UProbe, uprobe::UProbeScope},
+    programs::{
+        UProbe,
+        uprobe::{UProbeLinkId, UProbeScope},
+    },
 };
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
@@ -50,8 +53,21 @@ pub fn binary(pid: u32) -> Option<Binary> {
 /// The binaries that are heard.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// Each with since when it is heard (ns, monotonic); none for those that are not.
-    known: HashMap<Binary, Option<u64>>,
+    /// None for those without the function, and for those that cannot be heard.
+    known: HashMap<Binary, Option<Place>>,
+}
+
+/// Where the function lies.
+#[derive(Debug)]
+struct Place {
+    /// The file itself, whatever has its name by now.
+    file: File,
+    /// Where in it.
+    offset: u64,
+    /// None while it is left alone.
+    link: Option<UProbeLinkId>,
+    /// Since when it is heard, or is not (ns, monotonic).
+    since_ns: u64,
 }
 
 /// Loads the program.
@@ -99,16 +115,10 @@ impl Words {
         let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
         let Some(offset) = offset(&file, meta.len())? else { return Ok(()) };
-        self::program(object)?
-            .attach(offset, &path, UProbeScope::AllProcesses)
-            .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
-        self.known.insert(binary, Some(monotonic_ns()));
+        let mut place = Place { file: program, offset, link: None, since_ns: 0 };
+        place.attach(object)?;
+        self.known.insert(binary, Some(place));
         Ok(())
-    }
-
-    /// Since when a binary is heard (ns, monotonic), if it is.
-    pub(super) fn heard_since(&self, binary: Binary) -> Option<u64> {
-        *self.known.get(&binary)?
     }
 
     /// The same, where a binary that is none to be heard is told, too.
@@ -126,6 +136,51 @@ impl Words {
             Some(_) => self.hear(object, pid, believes_all),
             None => Err(format!("its binary does not name {FUNCTION}")),
         }
+    }
+
+    /// Since when a binary is heard (ns, monotonic); none if it is not.
+    pub(super) fn heard_since(&self, id: Binary) -> Option<u64> {
+        let binary = self.known.get(&id)?.as_ref()?;
+        binary.link.as_ref().map(|_| binary.since_ns)
+    }
+
+    /// Whether a binary is one that nginx was met in, and what it says is not heard.
+    pub(super) fn is_unheard(&self, id: Binary) -> bool {
+        self.known.get(&id).is_some_and(|binary| binary.as_ref().is_none_or(|binary| binary.link.is_none()))
+    }
+
+    /// Leaves a binary alone until [`Words::hear_again`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn leave_alone(&mut self, object: &mut Ebpf, id: Binary) -> Result<(), String> {
+        let Some(Some(binary)) = self.known.get_mut(&id) else { return Ok(()) };
+        let Some(link) = binary.link.take() else { return Ok(()) };
+        let left = program(object)?.detach(link).map_err(|error| format!("{SOURCE}: {}", refused(&error)));
+        binary.since_ns = monotonic_ns();
+        left
+    }
+
+    /// Hears a binary again that was left alone.
+    ///
+    /// # Errors
+    /// Why it cannot be heard.
+    pub(super) fn hear_again(&mut self, object: &mut Ebpf, id: Binary) -> Result<(), String> {
+        match self.known.get_mut(&id) {
+            Some(Some(binary)) if binary.link.is_none() => binary.attach(object),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Place {
+    fn attach(&mut self, object: &mut Ebpf) -> Result<(), String> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        let link = program(object)?
+            .attach(self.offset, &path, UProbeScope::AllProcesses)
+            .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+        (self.link, self.since_ns) = (Some(link), monotonic_ns());
+        Ok(())
     }
 }
 

@@ -214,6 +214,7 @@ pub fn summary() -> Summary {
         untracked: 0,
         strangers: 0,
         named_strangers: Vec::new(),
+        stepped_back: 0,
         system_calls: false,
         words: Some(Words { said: 15, explained: 15, ..Words::default() }),
     }

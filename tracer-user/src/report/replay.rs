@@ -252,6 +252,7 @@ impl Replay {
                 untracked,
                 strangers,
                 named_strangers,
+                stepped_back,
                 system_calls,
                 words,
             } = recording.pipeline.summary();
@@ -264,6 +265,7 @@ impl Replay {
             sum.untracked += untracked;
             sum.strangers += strangers;
             sum.named_strangers.extend(named_strangers);
+            sum.stepped_back += stepped_back;
             sum.system_calls |= system_calls;
             if let Some(words) = words {
                 sum.words.get_or_insert_default().add(words);

@@ -82,13 +82,8 @@ impl Configuration {
     /// If the file itself cannot be read, there is no configuration in one of the files, or they are too much.
     pub fn read(root: &Root, main: &Path, further: Option<&str>) -> Result<Self, Refusal> {
         let folder = main.parent().unwrap_or(main);
-        let mut reader = Reader {
-            root,
-            folder,
-            budget: Budget::default(),
-            open: Vec::new(),
-            gaps: Gaps::default(),
-        };
+        let mut reader =
+            Reader { root, folder, budget: Budget::default(), open: Vec::new(), gaps: Gaps::default() };
         let mut directives = match further {
             Some(text) => reader.parse(text, &Arc::from(Path::new("-g")))?,
             None => Vec::new(),

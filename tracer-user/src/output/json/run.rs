@@ -52,6 +52,7 @@ pub(super) struct Summary<'a> {
     untracked: u64,
     forgotten: u64,
     ignored: Ignored<'a>,
+    stepped_back: u64,
     system_calls: bool,
     words: Option<Words<'a>>,
 }
@@ -127,6 +128,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             untracked,
             strangers,
             named_strangers,
+            stepped_back,
             system_calls,
             words,
         } = summary;
@@ -146,6 +148,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
                 connections: *strangers,
                 processes: named_strangers.iter().map(Stranger::from).collect(),
             },
+            stepped_back: *stepped_back,
             system_calls: *system_calls,
             words: words.as_ref().map(Words::from),
         }

@@ -11,7 +11,7 @@ use crate::{
 
 /// The summary, with an empty line before it.
 pub fn render(summary: &Summary, look: &Look) -> String {
-    // Who is left out, and that system calls are watched, was told on standard error when it began.
+    // Who is left out, that nginx's log was followed for a while, and that system calls are watched, was told on standard error when it began.
     let Summary {
         elapsed_ns,
         exchanges,
@@ -23,6 +23,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         untracked,
         strangers,
         named_strangers: _,
+        stepped_back: _,
         system_calls: _,
         words,
     } = summary;
