@@ -219,10 +219,14 @@ impl Backlog {
         Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
     }
 
-    /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet.
+    /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet; of one that was closed while
+    /// it was read, and another written down in its place, half may be the other's: it has gone, which its record tells.
     pub fn listeners(&self) -> Vec<Listener> {
         let listeners = entries(&self.listeners).into_iter().map(|(_, listener)| listener);
-        listeners.filter(|listener| listener.since_ns != 0).collect()
+        let is_still = |listener: &Listener| {
+            self.listeners.get(&listener.sock, 0).is_ok_and(|now| now.since_ns == listener.since_ns)
+        };
+        listeners.filter(|listener| listener.since_ns != 0 && is_still(listener)).collect()
     }
 
     /// Forgets a listener that is no more.
