@@ -58,3 +58,7 @@ pub const REPEATED_LINES: usize = 131_072;
 /// Listeners that were closed while `backlog` watches. The oldest is forgotten: told at once as it stood at its end (in JSON), counted
 /// in its namespace's sum and in the summary.
 pub const CLOSED_LISTENERS: usize = 4_096;
+
+/// Network namespaces in which `backlog` holds what it sees against what the kernel counts, and of which it sums what was seen at listeners
+/// that it has forgotten. Further ones are not looked into; how often that was so is counted.
+pub const NAMESPACES: usize = 4_096;

@@ -391,6 +391,7 @@ impl<'a> Run<'a> {
                 + self.passed_over,
             unattributed: stats.unattributed,
             unwatched: stats.listeners_untracked,
+            uncompared: self.books.left_out() + self.closed.left_out(),
         })
     }
 
