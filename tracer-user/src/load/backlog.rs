@@ -224,9 +224,14 @@ impl Backlog {
     pub fn listeners(&self) -> Vec<Listener> {
         let listeners = entries(&self.listeners).into_iter().map(|(_, listener)| listener);
         let is_still = |listener: &Listener| {
-            self.listeners.get(&listener.sock, 0).is_ok_and(|now| now.since_ns == listener.since_ns)
+            self.listener(listener.sock).is_some_and(|now| now.since_ns == listener.since_ns)
         };
         listeners.filter(|listener| listener.since_ns != 0 && is_still(listener)).collect()
+    }
+
+    /// One listener as it is now, unless it has gone.
+    pub fn listener(&self, sock: u64) -> Option<Listener> {
+        self.listeners.get(&sock, 0).ok()
     }
 
     /// Forgets a listener that is no more.
