@@ -172,9 +172,9 @@ fn where_a_path_is_not_known_to_lead_no_figure_is_told() -> Result<()> {
 
 #[test]
 fn a_flood_of_namespaces_takes_no_descriptor_and_hides_no_owner() -> Result<()> {
-    const COUNT: &str = "300";
+    const COUNT: usize = 1_100;
     let namespace = Namespace::new()?;
-    let attacker = Attacker::start(&namespace, Walls::Own, "namespaces", &["9000", COUNT])?;
+    let attacker = Attacker::start(&namespace, Walls::Own, "namespaces", &["9000", &COUNT.to_string()])?;
     let fpm = Fpm::on(&namespace).backlog(5).listen(Endpoint::v4(9611)).start()?;
     let backlog = Backlog::start(&["--all"])?;
     let addr = fpm.endpoint().to_string();
@@ -182,7 +182,7 @@ fn a_flood_of_namespaces_takes_no_descriptor_and_hides_no_owner() -> Result<()> 
     backlog.wait_for_listener("the listener with its owner", is_owned)?;
     let of_attacker = |line: &Value| line["pid"] == attacker.pid();
     wait::until_true("the attacker's listeners", || {
-        Ok(backlog.lines("listener").iter().filter(|line| of_attacker(line)).count() >= 300)
+        Ok(backlog.lines("listener").iter().filter(|line| of_attacker(line)).count() >= COUNT)
     })?;
     let held: Vec<String> = fs::read_dir(format!("/proc/{}/fd", backlog.pid()))?
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())

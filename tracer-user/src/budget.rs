@@ -84,3 +84,7 @@ pub const FAILED_SERVERS: usize = 16_384;
 
 /// Servers of a group that one verdict lists; how many more there are is said in its sentence.
 pub const SERVERS_TOLD: usize = 32;
+
+/// Network namespaces in which `backlog` holds what it sees against what the kernel counts, and of which it sums what was seen at listeners
+/// that it has forgotten. Further ones are not looked into; how often that was so is counted.
+pub const NAMESPACES: usize = 4_096;

@@ -1,6 +1,6 @@
 //! Listeners and their accept queues.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use tracer_ebpf::{
     Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
     accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
@@ -10,6 +10,7 @@ use crate::{
     address::{ANY4, ListenerKey, is_global, key},
     kernel::{self, layout, read},
     maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
+    open_files,
     ports::watch_port,
     put::put,
     trust, unix, unix_place, victim, waiting,
@@ -132,14 +133,31 @@ fn publish(listener: &mut Listener, now: u64) {
     }
 }
 
-/// A socket began to listen, called by its owner, or was shown to us by userspace while it listens.
+/// A new entry, or none where another one is. Of one that is still being written on another CPU the rest is written twice: both say the same.
 #[inline(always)]
-pub fn add(sk: u64, family: u16, by_owner: bool) {
-    let Some(empty) = EMPTY_LISTENER.get(0) else { return };
-    if !put!(LISTENERS, sk, empty, listeners_untracked) {
-        return;
+fn fresh<'a>(sk: u64, by_owner: bool) -> Option<&'a mut Listener> {
+    let empty = EMPTY_LISTENER.get(0)?;
+    if let Some(old) = find(sk)
+        && old.since_ns != 0
+    {
+        if !by_owner {
+            return None;
+        }
+        // It does not listen yet: that was another one, whose end was not seen.
+        let _gone = LISTENERS.remove(sk);
     }
-    let Some(listener) = find(sk) else { return };
+    // Never in place of another one: who is writing that would go on in memory that is somebody else's by then.
+    if LISTENERS.insert(sk, empty, BPF_NOEXIST.into()).is_err() && find(sk).is_none() {
+        count!(listeners_untracked, 1);
+    }
+    find(sk)
+}
+
+/// A socket began to listen, called by its owner, or was shown to us by userspace while it listens. Returns whether it was written down
+/// now.
+#[inline(always)]
+pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
+    let Some(listener) = fresh(sk, by_owner) else { return false };
     listener.sock = sk;
     listener.net = kernel::net(sk);
     listener.inode = kernel::inode(sk);
@@ -168,20 +186,29 @@ pub fn add(sk: u64, family: u16, by_owner: bool) {
     let now = now();
     look(listener, now);
     publish(listener, now);
+    true
 }
 
 /// Userspace shows a listener, maybe once more.
 #[inline(always)]
 pub fn shown(sk: u64) {
     if find(sk).is_none() {
-        add(sk, if kernel::is_inet(sk) { FAMILY_INET } else { FAMILY_UNIX }, false);
+        let is_inet = kernel::is_inet(sk);
+        let is_new = add(sk, if is_inet { FAMILY_INET } else { FAMILY_UNIX }, false);
+        // Closed while it was written down: see `remove`.
+        if is_new && is_inet && !open_files::is_listener(sk) {
+            remove(sk);
+        }
     }
 }
 
-/// A TCP listener was closed: tells what it came to.
+/// A TCP listener was closed: tells what it came to. One that is being written down at this moment is left to who does that.
 #[inline(always)]
 pub fn remove(sk: u64) {
     let Some(listener) = find(sk) else { return };
+    if listener.since_ns == 0 {
+        return;
+    }
     let (addr, port) = (listener.local.addr, listener.local.port);
     remove_under(&key(listener.net, addr, port), sk);
     if is_global(&addr) {

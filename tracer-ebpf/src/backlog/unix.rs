@@ -52,8 +52,7 @@ fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
 /// The listener at an address, learned now if it is new.
 #[inline(always)]
 fn known_or_new<'a>(sock: u64) -> Option<&'a mut Listener> {
-    if known(sock).is_none() {
-        listener::add(sock, FAMILY_UNIX, false);
+    if known(sock).is_none() && listener::add(sock, FAMILY_UNIX, false) {
         // What entered its queue just now is told as an arrival.
         let new = listener::find(sock)?;
         new.first_depth = new.first_depth.saturating_sub(1);
@@ -65,7 +64,7 @@ fn known_or_new<'a>(sock: u64) -> Option<&'a mut Listener> {
 #[inline(always)]
 pub fn listens(sk: u64) {
     if is_listener(sk) && known(sk).is_none() {
-        listener::add(sk, FAMILY_UNIX, true);
+        let _new = listener::add(sk, FAMILY_UNIX, true);
     }
 }
 

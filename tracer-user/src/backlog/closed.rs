@@ -14,6 +14,8 @@ pub(super) struct Closed {
     forgotten_told: usize,
     /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are told, and at the others.
     sums: HashMap<u32, (u64, u64)>,
+    /// Such packets in namespaces that found no room there.
+    left_out: u64,
 }
 
 impl Closed {
@@ -35,7 +37,9 @@ impl Closed {
         self.forgotten += 1;
         self.forgotten_told += usize::from(is_told);
         let drops = oldest.syn_drops + oldest.ack_drops;
-        if drops > 0 {
+        if drops > 0 && self.sums.len() >= budget::NAMESPACES && !self.sums.contains_key(&oldest.netns) {
+            self.left_out += drops;
+        } else if drops > 0 {
             let (told, elsewhere) = self.sums.entry(oldest.netns).or_default();
             *if is_told { told } else { elsewhere } += drops;
         }
@@ -60,6 +64,11 @@ impl Closed {
     /// How many of the forgotten ones were told.
     pub fn forgotten_told(&self) -> usize {
         self.forgotten_told
+    }
+
+    /// Packets that met a full queue and are in no sum, for want of room.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are told, and at the others.

@@ -11,6 +11,7 @@ use super::{
     owners::Holder,
     queue::Queue,
 };
+use crate::budget;
 
 /// What was seen and what the kernel counted in one network namespace, over the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,10 +84,15 @@ pub(super) struct Books {
     looked: Option<Instant>,
     /// Whether it was told that not all could be looked at.
     has_complained: bool,
+    /// How many times one found no room.
+    left_out: u64,
 }
 
 /// Why a namespace cannot be looked into to which nothing leads.
 const NO_WAY: &str = "no process, mount or descriptor leads there";
+
+/// Why one is not looked into that found no room.
+const NO_ROOM: &str = "listeners are in more network namespaces than are looked into";
 
 /// How often it is looked for them.
 const LOOKED: Duration = Duration::from_secs(5);
@@ -106,6 +112,16 @@ impl Books {
     pub fn open(&mut self, netns: u32, inode: u64, holder: Option<&Holder>, mut seen: impl FnMut() -> u64) {
         const TRIES: usize = 5;
         if matches!(self.namespaces.get(&netns), Some(Ok(_))) {
+            return;
+        }
+        if self.is_full() && !self.namespaces.contains_key(&netns) {
+            if self.left_out == 0 {
+                crate::notice!(
+                    "{NO_ROOM}, which are {}: nothing is compared in the others",
+                    budget::NAMESPACES
+                );
+            }
+            self.left_out += 1;
             return;
         }
         let found = match holder.map(|holder| Netns::of(netns, holder, inode)) {
@@ -152,6 +168,20 @@ impl Books {
         self.account(netns)?.somaxconn.as_ref().ok().copied()
     }
 
+    fn is_full(&self) -> bool {
+        self.namespaces.len() >= budget::NAMESPACES
+    }
+
+    /// Why a namespace has no account.
+    fn why_none(&self) -> String {
+        if self.is_full() { NO_ROOM } else { NO_WAY }.to_owned()
+    }
+
+    /// How many times a listener's namespace was not looked into for want of room.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     fn account(&self, netns: u32) -> Option<&Account> {
         self.namespaces.get(&netns)?.as_ref().ok()
     }
@@ -176,7 +206,7 @@ impl Books {
             let first = match self.namespaces.get(&netns) {
                 Some(Ok(account)) => account.netns.counters().map_err(|error| error.to_string()),
                 Some(Err(reason)) => Err(reason.clone()),
-                None => Err(NO_WAY.to_owned()),
+                None => Err(self.why_none()),
             };
             let now = first.or_else(|reason| {
                 let other = self.other_way(netns).ok_or(reason)?;
@@ -185,7 +215,7 @@ impl Books {
             let kernel = match self.namespaces.get(&netns) {
                 Some(Ok(account)) => now.map(|now| now.since(&account.before)),
                 Some(Err(reason)) => Err(reason.clone()),
-                None => Err(NO_WAY.to_owned()),
+                None => Err(self.why_none()),
             };
             // What was seen before the counters were read is not in their rise.
             let before = self.account(netns).map_or(0, |account| account.seen_before);
@@ -208,6 +238,16 @@ mod tests {
     fn balance(seen: u64, overflows: u64, drops: u64) -> Balance {
         let kernel = Ok(Counters { overflows, drops, ..Counters::default() });
         Balance { netns: 1, seen, elsewhere: 0, kernel }
+    }
+
+    #[test]
+    fn namespaces_beyond_the_budget_are_counted_and_not_looked_into() {
+        let mut books = Books::default();
+        let most = u32::try_from(budget::NAMESPACES).unwrap();
+        books.namespaces.extend((0..most).map(|netns| (netns, Err(NO_WAY.to_owned()))));
+        books.open(most, 1, None, || 0);
+        assert_eq!((books.namespaces.len(), books.left_out()), (budget::NAMESPACES, 1));
+        assert_eq!(books.why_none(), NO_ROOM);
     }
 
     #[test]

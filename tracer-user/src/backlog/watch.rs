@@ -224,10 +224,16 @@ impl<'a> Run<'a> {
         self.owners.keep(listeners.iter().map(|listener| listener.inode));
         let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
         self.owners.look_for(listened, &mut self.backlog);
+        let mut socks: HashMap<u32, Vec<u64>> = HashMap::new();
+        for listener in listeners.iter().filter(|listener| !is_unix(listener)) {
+            socks.entry(listener.netns).or_default().push(listener.sock);
+        }
         for listener in &listeners {
             let holder = self.owners.of(listener.inode);
-            let netns = listener.netns;
-            self.books.open(netns, listener.inode, holder, || seen_in(netns, &self.backlog.listeners()));
+            // Those of that namespace only: there may be as many of these as there are listeners.
+            let there = socks.get(&listener.netns).map_or(&[][..], Vec::as_slice);
+            let seen = || there.iter().filter_map(|sock| self.backlog.listener(*sock)).map(drops).sum();
+            self.books.open(listener.netns, listener.inode, holder, seen);
         }
         let now = monotonic_ns();
         let mut queues: Vec<Queue> = listeners.iter().map(|listener| self.queue(listener, now)).collect();
@@ -391,6 +397,7 @@ impl<'a> Run<'a> {
                 + self.passed_over,
             unattributed: stats.unattributed,
             unwatched: stats.listeners_untracked,
+            uncompared: self.books.left_out() + self.closed.left_out(),
         })
     }
 
@@ -433,12 +440,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How many packets were seen to meet a full queue in a network namespace.
-fn seen_in(netns: u32, listeners: &[Listener]) -> u64 {
-    let there: HashSet<u64> =
-        listeners.iter().filter(|listener| listener.netns == netns).map(|listener| listener.sock).collect();
-    let of_tcp = listeners.iter().filter(|listener| there.contains(&listener.sock) && !is_unix(listener));
-    of_tcp.map(|listener| listener.syn_drops + listener.ack_drops).sum()
+/// How many packets were seen to meet a TCP listener's full queue.
+fn drops(listener: Listener) -> u64 {
+    listener.syn_drops + listener.ack_drops
 }
 
 fn is_unix(listener: &Listener) -> bool {

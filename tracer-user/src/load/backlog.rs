@@ -219,10 +219,19 @@ impl Backlog {
         Ok(self.stats.get(&0, 0).map_err(anyhow::Error::from)?)
     }
 
-    /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet.
+    /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet; of one that was closed while
+    /// it was read, and another written down in its place, half may be the other's: it has gone, which its record tells.
     pub fn listeners(&self) -> Vec<Listener> {
         let listeners = entries(&self.listeners).into_iter().map(|(_, listener)| listener);
-        listeners.filter(|listener| listener.since_ns != 0).collect()
+        let is_still = |listener: &Listener| {
+            self.listener(listener.sock).is_some_and(|now| now.since_ns == listener.since_ns)
+        };
+        listeners.filter(|listener| listener.since_ns != 0 && is_still(listener)).collect()
+    }
+
+    /// One listener as it is now, unless it has gone.
+    pub fn listener(&self, sock: u64) -> Option<Listener> {
+        self.listeners.get(&sock, 0).ok()
     }
 
     /// Forgets a listener that is no more.

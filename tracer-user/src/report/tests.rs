@@ -108,27 +108,33 @@ const EDGES: [&str; 14] = [
     "18446744073709551615",
 ];
 
+/// The most that is made of lines, in bytes: what is tested is the reader, and the memory is for that.
+const MOST_MADE: usize = 16 << 20;
+
 /// Lines of evidence with one or a few things wrong: a value, a line too few or twice or elsewhere, a byte.
 fn with_mistakes(random: &mut fastrand::Rng, lines: &mut Vec<String>) {
     for _ in 0..random.usize(1..8) {
         let number = random.usize(..lines.len());
+        let room = MOST_MADE.saturating_sub(lines.iter().map(|line| line.len() + 1).sum());
         match random.u8(..12) {
             10 => {
                 let again = lines[number].clone();
-                let times = random.usize(..2_000);
+                let times = random.usize(..2_000).min(room / (again.len() + 1));
                 lines.splice(number..number, iter::repeat_n(again, times));
             }
             11 => {
                 // A list with one of its values very often.
                 let Some((before, rest)) = lines[number].split_once('[') else { continue };
                 let Some(end) = rest.find([',', ']']).filter(|end| *end > 0) else { continue };
-                let many = format!("{},", &rest[..end]).repeat(random.usize(..20_000));
+                let many = format!("{},", &rest[..end]).repeat(random.usize(..20_000).min(room / (end + 1)));
                 lines[number] = format!("{before}[{many}{rest}");
             }
             0 => drop(lines.remove(number)),
             1 => {
                 let (at, again) = (random.usize(..lines.len()), lines[number].clone());
-                lines.insert(at, again);
+                if again.len() < room {
+                    lines.insert(at, again);
+                }
             }
             2 => {
                 let other = random.usize(..lines.len());

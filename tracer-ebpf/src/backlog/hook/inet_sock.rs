@@ -19,7 +19,9 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
         (CLOSE, SYN_SENT) => client::connects(sk),
         (SYN_SENT, ESTABLISHED) => client::established(sk),
         (SYN_RECV, ESTABLISHED) => listener::tcp_arrives(sk),
-        (CLOSE, LISTEN) if kernel::is_inet(sk) => listener::add(sk, FAMILY_INET, true),
+        (CLOSE, LISTEN) if kernel::is_inet(sk) => {
+            let _new = listener::add(sk, FAMILY_INET, true);
+        }
         (LISTEN, CLOSE) => listener::remove(sk),
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) => client::ended(sk, old_state),
         _ => {}

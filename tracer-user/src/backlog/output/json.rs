@@ -125,6 +125,7 @@ struct Total {
     lost: u64,
     unattributed: u64,
     unwatched: u64,
+    uncompared: u64,
     forgotten: u64,
 }
 
@@ -267,8 +268,17 @@ impl<W: Write> Output for Json<W> {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        let Summary { elapsed_ns, listeners, forgotten, victims, unnamed, lost, unattributed, unwatched } =
-            *summary;
+        let Summary {
+            elapsed_ns,
+            listeners,
+            forgotten,
+            victims,
+            unnamed,
+            lost,
+            unattributed,
+            unwatched,
+            uncompared,
+        } = *summary;
         self.line(&Total {
             v: VERSION,
             r#type: "summary",
@@ -279,6 +289,7 @@ impl<W: Write> Output for Json<W> {
             lost,
             unattributed,
             unwatched,
+            uncompared,
             forgotten,
         })
     }

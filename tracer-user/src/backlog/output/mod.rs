@@ -29,6 +29,8 @@ pub(super) struct Summary {
     pub unattributed: u64,
     /// Listeners that could not be watched for want of room.
     pub unwatched: u64,
+    /// How often a network namespace was not looked into, or a packet left out of its sum, because there were too many.
+    pub uncompared: u64,
 }
 
 /// Where all of it goes. Each call writes whole lines in one piece.

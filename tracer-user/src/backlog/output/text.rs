@@ -292,8 +292,17 @@ impl<W: Write> Output for Text<W> {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        let Summary { elapsed_ns, listeners, forgotten, victims, unnamed, lost, unattributed, unwatched } =
-            *summary;
+        let Summary {
+            elapsed_ns,
+            listeners,
+            forgotten,
+            victims,
+            unnamed,
+            lost,
+            unattributed,
+            unwatched,
+            uncompared,
+        } = *summary;
         write!(
             self.out,
             "{} watched for {}; {} met a full queue",
@@ -315,6 +324,9 @@ impl<W: Write> Output for Text<W> {
         }
         if forgotten > 0 {
             write!(self.out, "; {} closed too long ago to be listed", count(forgotten, "listener"))?;
+        }
+        if uncompared > 0 {
+            write!(self.out, "; {uncompared} times a network namespace was not compared, for want of room")?;
         }
         writeln!(self.out)
     }
