@@ -24,7 +24,7 @@ fn was_read(verdict: &Verdict, name: &str) -> Result<()> {
 
 /// Where a verdict's word comes from.
 fn source(verdict: &Verdict) -> Option<&str> {
-    let said = verdict.evidence.iter().find(|one| one.fact.starts_with("nginx says"))?;
+    let said = verdict.evidence.iter().find(|one| one.fact.contains(" says: "))?;
     Some(&said.source)
 }
 

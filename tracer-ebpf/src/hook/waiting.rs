@@ -12,6 +12,8 @@ use crate::{
     connect_call,
     function::{CALLS, call, on_kprobe, on_kretprobe},
     kernel::{layout, read},
+    maps::count,
+    nginx_end,
     put::put,
     transfer,
 };
@@ -35,7 +37,13 @@ on_kprobe! {
             // SAFETY: copied out at once.
             let flags = match unsafe { CALLS.get(call(RECEIVE)) } {
                 Some([of, flags, _]) if *of == sk => *flags,
-                _ => 0,
+                _ => {
+                    // nginx receives in no other way: the call was pushed out, and may have been a peek.
+                    if nginx_end::is_ours(sk) {
+                        count!(returns_missed, 1);
+                    }
+                    0
+                }
             };
             transfer::receive_ends(sk, copied as i32, flags);
         }
