@@ -66,7 +66,7 @@ impl Options {
 }
 
 /// The tests of [`Options::in_short`].
-const SHORT: [&str; 17] = [
+const SHORT: [&str; 20] = [
     "accept_queue_overflow::",
     "backlog::a_listener_that_is_older",
     "backlog::a_unix_listener",
@@ -80,10 +80,13 @@ const SHORT: [&str; 17] = [
     "read_timeout::waiting",
     "refused::",
     "reset::",
+    "silence::what_nginx_ends",
     "storm::copies",
     "unix::a_full_backlog",
     "unix::closing",
     "unix::deaths",
+    "words_groups::a_group",
+    "words_http::each_wrong_response_has_its_cause_over_tcp",
 ];
 
 /// What became of the tests on all kernels.
