@@ -17,7 +17,8 @@
 //! | `ABANDONED`, `HOLDERS` | workers that nginx gave up | `afterwards_unkept` | no verdict: how long they went on |
 //! | `UPSTREAMS`, `UNIX_UPSTREAMS` | nginx | `upstreams_unkept` | no verdict: counts by upstream |
 //! | `PEERS` (LRU) | nginx, at each connection that address translation moved | who was not used for longest goes | looks at a queue elsewhere, until the next connection |
-//! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed`, but for a receive on a unix socket where only kprobes see it | all verdicts of that time |
+//! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |
+//! | `RECEIVES` | threads of nginx's, where only kprobes see them | `returns_missed` | the same |
 //! | `FOREIGN` (LRU) | processes that write to nginx's log | who wrote nothing for longest goes | which binary is not heard for a while |
 //! | `SEEN`, `READ`, `PORTS` | anybody | an event is seen twice, a socket looked up once more | nothing |
 

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
+use super::waiting;
 use crate::{
     aftermath, connect_call, copies::in_copies, preemption::Undisturbed, process, starts, unix_end, word,
 };
@@ -36,6 +37,7 @@ fn exits(task: u64) {
     aftermath::thread_ends();
     word::forget();
     connect_call::thread_ends();
+    waiting::thread_ends();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {

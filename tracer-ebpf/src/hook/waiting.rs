@@ -4,16 +4,18 @@
 //! once a few workers wait in accept, no accept is seen any more. So something else tells how these calls end. Connections that
 //! are refused before a packet is sent, too: a connect of somebody else may wait for minutes.
 
-use aya_ebpf::{macros::kretprobe, programs::RetProbeContext};
+use aya_ebpf::{
+    macros::{kretprobe, map},
+    maps::HashMap,
+    programs::RetProbeContext,
+};
 use tracer_ebpf::FAMILY_INET;
 
 use super::function::sock;
 use crate::{
     connect_call,
-    function::{CALLS, call, on_kprobe, on_kretprobe},
-    kernel::{layout, read},
-    maps::count,
-    nginx_end,
+    function::{on_kprobe, on_kretprobe},
+    kernel::{self, layout, read},
     put::put,
     transfer,
 };
@@ -21,8 +23,10 @@ use crate::{
 /// `RCV_SHUTDOWN`, include/net/sock.h: the peer has closed.
 const PEER_CLOSED: u8 = 1;
 const EINPROGRESS: i32 = 115;
-/// The receive of a connection of ours that a thread is in, among [`CALLS`]: its sock and its flags.
-const RECEIVE: u32 = 2;
+
+/// The receive that each thread of nginx's began last on a connection of ours: its sock and its flags. Nobody else's call pushes one out.
+#[map]
+static RECEIVES: HashMap<u32, [u64; 2]> = HashMap::with_max_entries(1_024, 0);
 
 on_kprobe! {
     /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`.
@@ -35,15 +39,9 @@ on_kprobe! {
     kprobe_tcp_cleanup_rbuf; [0, 1] => |[sk, copied]| {
         if transfer::may_be_ours(sk) && (copied as i32 != 0 || has_peer_closed(sk)) {
             // SAFETY: copied out at once.
-            let flags = match unsafe { CALLS.get(call(RECEIVE)) } {
-                Some([of, flags, _]) if *of == sk => *flags,
-                _ => {
-                    // nginx receives in no other way: the call was pushed out, and may have been a peek.
-                    if nginx_end::is_ours(sk) {
-                        count!(returns_missed, 1);
-                    }
-                    0
-                }
+            let flags = match unsafe { RECEIVES.get(kernel::thread()) } {
+                Some([of, flags]) if *of == sk => *flags,
+                _ => 0,
             };
             transfer::receive_ends(sk, copied as i32, flags);
         }
@@ -54,7 +52,7 @@ on_kprobe! {
     kprobe_unix_stream_recvmsg; [0, 3] => |[socket, flags]| {
         let sk = sock(socket);
         if !receive_begins(sk, flags) {
-            let _none = CALLS.remove(call(RECEIVE));
+            let _none = RECEIVES.remove(kernel::thread());
         } else if read::<u32>(sk, layout!(receive_qlen)) == 0 {
             let error: u32 = read(sk, layout!(sk_err));
             if error != 0 || has_peer_closed(sk) {
@@ -67,7 +65,7 @@ on_kprobe! {
     /// `chunk` bytes out of one buffer.
     kprobe_unix_stream_read_actor; [2] => |[chunk]| {
         // SAFETY: copied out at once.
-        if let Some([sk, flags, _]) = unsafe { CALLS.get(call(RECEIVE)) }.copied() {
+        if let Some([sk, flags]) = unsafe { RECEIVES.get(kernel::thread()) }.copied() {
             transfer::receive_ends(sk, chunk as i32, flags);
         }
     };
@@ -119,9 +117,15 @@ fn connect_returned(sk: u64, address: u64, len: u64, returned: i32) {
 fn receive_begins(sk: u64, flags: u64) -> bool {
     let is_ours = transfer::receive_begins(sk);
     if is_ours {
-        put!(CALLS, call(RECEIVE), [sk, flags, 0], returns_missed);
+        put!(RECEIVES, kernel::thread(), [sk, flags], returns_missed);
     }
     is_ours
+}
+
+/// The running thread ends, and receives nothing any more.
+#[inline(always)]
+pub fn thread_ends() {
+    let _none = RECEIVES.remove(kernel::thread());
 }
 
 #[inline(always)]
