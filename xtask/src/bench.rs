@@ -65,7 +65,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     } else {
         prepare(steps)?;
         let pairs = if options.quick { 2 } else { options.pairs };
-        let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,explain" };
+        let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,flood,explain" };
         measure(workspace, parts, pairs, (pairs / 3).max(2))?
     };
     if options.per_hook {

@@ -101,6 +101,7 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
         },
         memory(figures),
         lost(figures),
+        flood(figures),
     ]
 }
 
@@ -140,6 +141,29 @@ fn lost(figures: &Figures) -> Budget {
         value: one("lost").filter(|_| reached),
         unit: "",
         decimals: 0,
+        told,
+    }
+}
+
+/// Lines of no upstream per second beside which hearing nginx may take a hundredth of the throughput.
+const FOREIGN_PER_S: f64 = 5_000.0;
+
+fn flood(figures: &Figures) -> Budget {
+    let one = |measure| figures.spread("flood_of_404s", "why502", measure);
+    let reached = one("foreign_per_s").is_some_and(|rate| rate.median >= FOREIGN_PER_S * CLOSE_ENOUGH);
+    let told = match (one("throughput_ratio"), one("foreign_per_s")) {
+        (Some(s), Some(rate)) if !reached => {
+            format!("this machine logged only {:.0} lines per second; {:.3} then", rate.median, s.median)
+        }
+        (Some(s), _) => format!("quartiles {:.3} to {:.3}", s.low, s.high),
+        (None, _) => String::new(),
+    };
+    Budget {
+        name: "throughput, FastCGI over TCP, while nginx logs 5,000 other lines a second: heard against not heard",
+        limit: Limit::AtLeast(0.99),
+        value: one("throughput_ratio").map(|spread| spread.median).filter(|_| reached),
+        unit: "",
+        decimals: 3,
         told,
     }
 }

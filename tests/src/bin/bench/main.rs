@@ -22,6 +22,7 @@ mod programs;
 
 // The measurements.
 mod explain;
+mod flood;
 mod growth;
 mod hooks;
 mod pairs;
@@ -37,12 +38,13 @@ struct Counts {
     tool_pairs: usize,
 }
 
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("why502", |stage, counts| pairs::of_why502(stage, counts.pairs)),
     ("tools", |stage, counts| pairs::of_other_tools(stage, counts.tool_pairs)),
     ("hooks", |stage, _| hooks::measure(stage)),
     ("growth", |stage, _| growth::measure(stage)),
     ("storm", |stage, _| storm::measure(stage)),
+    ("flood", |stage, counts| flood::measure(stage, counts.pairs)),
     ("explain", |stage, _| explain::measure(stage)),
 ];
 

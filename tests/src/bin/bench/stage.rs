@@ -24,6 +24,8 @@ const SOCKET: &str = "fpm.sock";
 pub(crate) const NOBODY: u16 = 9009;
 /// Where the HTTP server listens.
 const ORIGIN: u16 = 8081;
+/// Where nginx serves files, of which there is none.
+pub(crate) const FILES: u16 = 8090;
 /// Where Redis listens.
 pub(crate) const REDIS: u16 = 6379;
 /// Connections that Redis takes.
@@ -56,6 +58,10 @@ impl Stage {
         let nobody = Endpoint::v4(NOBODY);
         let nginx = Nginx::on(namespace)
             .workers(cores)
+            .block(&format!(
+                "server {{ listen 127.0.0.1:{FILES}; access_log off; error_log /dev/null; keepalive_requests 1000000; \
+                 location / {{ root /nonexistent; }} }}"
+            ))
             .group("origin", &[&Endpoint::v4(ORIGIN)], &["keepalive 64"])
             .location(quiet(Location::fpm("/tcp/", &tcp)))
             .location(quiet(Location::fpm("/unix/", &unix)))

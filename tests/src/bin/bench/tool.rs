@@ -26,6 +26,8 @@ const WITH_TRACEFS: &str = "mount -t tracefs nodev /sys/kernel/tracing 2>/dev/nu
 pub(crate) enum Tool {
     /// `why502 live`.
     Why502,
+    /// `why502 live --no-uprobe`.
+    Why502Unheard,
     /// `tcpdump -w` on the upstream's port.
     Tcpdump,
     /// `strace -f -e trace=network` on nginx's workers.
@@ -66,6 +68,7 @@ impl Tool {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Tool::Why502 => "why502",
+            Tool::Why502Unheard => "why502_unheard",
             Tool::Tcpdump => "tcpdump",
             Tool::Strace => "strace",
             Tool::Bpftrace => "bpftrace",
@@ -77,9 +80,14 @@ impl Tool {
         let folder = watched.namespace.folder(self.name())?;
         let (output, ready) = (folder.join("output"), folder.join("ready"));
         let mut command = match self {
-            Tool::Why502 => {
+            Tool::Why502 | Tool::Why502Unheard => {
                 let mut command = process::command(tracer::binary()?);
-                command.args(["live", "-o", "json", "--ready-file"]).arg(&ready);
+                if self == Tool::Why502Unheard {
+                    command.args(["live", "--no-uprobe"]);
+                } else {
+                    command.arg("live");
+                }
+                command.args(["-o", "json", "--ready-file"]).arg(&ready);
                 command.args(watched.upstream.iter().flat_map(|upstream| ["-u", upstream]));
                 command
             }
@@ -116,7 +124,7 @@ impl Tool {
             }
             let said = |words| running.complaints().contains(words);
             Ok(match self {
-                Tool::Why502 => ready.exists(),
+                Tool::Why502 | Tool::Why502Unheard => ready.exists(),
                 Tool::Tcpdump => said("listening on"),
                 Tool::Strace => running.complaints().matches("attached").count() >= watched.workers.len(),
                 Tool::Bpftrace => fs::read_to_string(&output)?.contains("ready"),
@@ -151,7 +159,7 @@ impl Running {
         // strace ends by the signal itself, and bpftrace says 1 or 2 on some versions.
         let status = process.wait()?;
         let stderr = stderr.finish()?.join("; ");
-        if tool == Tool::Why502 && !status.success() {
+        if matches!(tool, Tool::Why502 | Tool::Why502Unheard) && !status.success() {
             bail!("why502 ended with {status}: {stderr}");
         }
         Ok(Ended { tool, folder })
@@ -169,7 +177,7 @@ impl Ended {
     pub(crate) fn told(&self) -> Result<String> {
         let read = |name| Ok(String::from_utf8_lossy(&fs::read(self.folder.join(name))?).into_owned());
         match self.tool {
-            Tool::Why502 | Tool::Bpftrace => read("output"),
+            Tool::Why502 | Tool::Why502Unheard | Tool::Bpftrace => read("output"),
             Tool::Strace => read("calls"),
             Tool::Tcpdump => {
                 let mut command: Command = process::command(find_program(&["tcpdump"])?);
