@@ -111,13 +111,16 @@ fn a_binary_that_nginx_is_upgraded_to_is_heard() -> Result<()> {
     fs::copy(&installed, &program)?;
     let nginx =
         nginx_of(&namespace, Program::File(program.clone())).daemon().location(server.location()).start()?;
-    let tracer = Tracer::start(&["-u", "127.0.0.1:9100"])?;
+    let tracer = Tracer::start(&["-u", "127.0.0.1:9100", "-v"])?;
     ensure!(nginx.client().get("/cut-length/")?.status == 200);
     // As a package's upgrade does it: the old file stays what it is to those who run it.
     let next = program.with_extension("new");
     fs::copy(&installed, &next)?;
     fs::rename(&next, &program)?;
     let master = nginx.upgrade()?;
+    // The kernel takes its time to put a breakpoint into a file.
+    let heard = format!("what nginx {master} says of its upstreams is heard");
+    wait::until_true("the new binary to be heard", || Ok(tracer.complaints().contains(&heard)))?;
     ensure!(nginx.client().get("/cut-length/")?.status == 200);
     tracer.wait_for(2)?;
     let account = tracer.stop()?;

@@ -482,7 +482,9 @@ impl Source {
     /// A process of ours has begun to run, or is told to read its configuration again.
     fn begins(&mut self, pid: u32) {
         self.audible.forget(pid);
-        self.tracer.hear(pid);
+        if self.tracer.hear(pid) && self.is_verbose {
+            crate::notice!("what nginx {pid} says of its upstreams is heard from now on");
+        }
         if self.configurations.as_ref().is_some_and(|configurations| !configurations.begins(pid)) {
             self.tell_unknown("more processes begin than can be looked at");
         }

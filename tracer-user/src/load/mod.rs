@@ -222,15 +222,16 @@ impl Tracer {
         Ok(true)
     }
 
-    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is told.
-    pub fn hear(&mut self, pid: u32) {
-        if let Some(words) = &mut self.words
-            && let Err(why) = words.hear(&mut self.object, pid, self.believes_all)
-        {
+    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is told. Returns
+    /// whether it is heard, and was not before.
+    pub fn hear(&mut self, pid: u32) -> bool {
+        let Some(words) = &mut self.words else { return false };
+        words.hear(&mut self.object, pid, self.believes_all).unwrap_or_else(|why| {
             crate::notice!(
                 "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
             );
-        }
+            false
+        })
     }
 
     /// Since when what a binary says is heard (ns, monotonic), if it is.

@@ -99,26 +99,27 @@ fn named<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String>
 
 impl Words {
     /// Hears the binary that this process runs, if that is an nginx and not heard already: one that only root may write, or whatever
-    /// it is if `believes_all`.
+    /// it is if `believes_all`. Returns whether it is heard from now on, and was not before. That takes the kernel some hundredths of a
+    /// second: it waits until no other processor is about to look at its probes.
     ///
     /// # Errors
     /// Why it cannot be heard.
-    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<(), String> {
+    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<bool, String> {
         // A process that has ended meanwhile says nothing more.
-        let Some((program, meta)) = program_of(pid)? else { return Ok(()) };
+        let Some((program, meta)) = program_of(pid)? else { return Ok(false) };
         let binary = (meta.dev(), meta.ino());
         if !(is_roots(&meta) || believes_all) || self.known.contains_key(&binary) {
-            return Ok(());
+            return Ok(false);
         }
         self.known.insert(binary, None);
         // This very file, whatever the process has become since.
         let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
-        let Some(offset) = offset(&file, meta.len())? else { return Ok(()) };
+        let Some(offset) = offset(&file, meta.len())? else { return Ok(false) };
         let mut place = Place { file: program, offset, link: None, since_ns: 0 };
         place.attach(object)?;
         self.known.insert(binary, Some(place));
-        Ok(())
+        Ok(true)
     }
 
     /// The same, where a binary that is none to be heard is told, too.
@@ -133,7 +134,7 @@ impl Words {
         let file = File::open(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = file.map_err(|error| format!("its binary cannot be read: {error}"))?;
         match offset(&file, meta.len())? {
-            Some(_) => self.hear(object, pid, believes_all),
+            Some(_) => self.hear(object, pid, believes_all).map(drop),
             None => Err(format!("its binary does not name {FUNCTION}")),
         }
     }
