@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
-use rig::error_log::Failure;
-use rig::reconcile::pair_off_but_for;
+use rig::reconcile::{pair_off_but_for, settled};
 use rig::{Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, wait};
 
 const READ: Duration = Duration::from_millis(1_500);
@@ -155,18 +154,6 @@ fn leave(client: &Client, count: usize) -> Result<()> {
         client.ask("/left/")?.abort()?;
     }
     Ok(())
-}
-
-/// What nginx has logged once it logs no more: every request is answered then, or its client has left.
-fn settled(nginx: &Nginx) -> Result<Vec<Failure>> {
-    let mut before = nginx.failures().len();
-    wait::until("nginx to have logged everything", || {
-        thread::sleep(Duration::from_millis(300));
-        let failures = nginx.failures();
-        let is_settled = failures.len() == before;
-        before = failures.len();
-        Ok(is_settled.then_some(failures))
-    })
 }
 
 #[test]

@@ -7,12 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rig::error_log::Failure;
-use rig::reconcile::pair_off_words;
+use rig::reconcile::{pair_off_words, settled};
 use rig::tracer::Account;
 use rig::{
     Certificate, Endpoint, Fault, FaultyServer, Fpm, Help, Location, Namespace, Nginx, Resolver, Tracer,
-    Verdict, wait,
+    Verdict,
 };
 
 const SOON: Duration = Duration::from_millis(1_500);
@@ -232,18 +231,6 @@ fn storm(nginx: &Nginx, kinds: &[Kind], reloading: &Fpm) -> Result<()> {
         ended.extend(loads.into_iter().map(thread::ScopedJoinHandle::join));
         ensure!(ended.iter().all(Result::is_ok), "a thread panicked");
         reloads
-    })
-}
-
-/// What nginx has logged once it logs no more: every request is answered then.
-fn settled(nginx: &Nginx) -> Result<Vec<Failure>> {
-    let mut before = nginx.failures().len();
-    wait::until("nginx to have logged everything", || {
-        thread::sleep(Duration::from_millis(300));
-        let failures = nginx.failures();
-        let is_settled = failures.len() == before;
-        before = failures.len();
-        Ok(is_settled.then_some(failures))
     })
 }
 

@@ -1,11 +1,14 @@
 //! Holds verdicts against nginx's error log: each failure that nginx logged has exactly one verdict, and each
 //! verdict is about a failure that nginx logged.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
-use crate::Verdict;
 use crate::error_log::{Failure, Kind};
+use crate::{Nginx, Verdict, wait};
 
 /// Succeeds if failures and verdicts pair off without a rest, by nginx worker, upstream, errno, and the text
 /// of the log line if the verdict foretells one.
@@ -112,6 +115,18 @@ fn is_not_attempted(verdict: &Verdict) -> bool {
 /// The name of the errno in the log line.
 fn errno(failure: &Failure) -> Option<String> {
     failure.errno.map(|number| format!("{:?}", Errno::from_raw(number)))
+}
+
+/// What nginx has logged once it logs no more: every request is answered then, or its client has left.
+pub fn settled(nginx: &Nginx) -> Result<Vec<Failure>> {
+    let mut before = nginx.failures().len();
+    wait::until("nginx to have logged everything", || {
+        thread::sleep(Duration::from_millis(300));
+        let failures = nginx.failures();
+        let is_settled = failures.len() == before;
+        before = failures.len();
+        Ok(is_settled.then_some(failures))
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tracer_ebpf::NginxEnd;
 
 use crate::{
     budget,
-    clock::{monotonic_ns, nanoseconds, now},
+    clock::{booted_ns, monotonic_ns, nanoseconds, now},
     host::{Master, nginx::configuration},
     load::{Binary, Tracer, binary},
 };
@@ -137,5 +137,5 @@ fn stat(pid: u32) -> Option<(u64, u32)> {
 fn wall_ns(ticks: u64) -> i64 {
     let ns =
         i64::try_from(ticks.saturating_mul(1_000_000_000 / procfs::ticks_per_second())).unwrap_or(i64::MAX);
-    (now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)).saturating_add(ns)
+    booted_ns().saturating_add(ns)
 }
