@@ -1,6 +1,7 @@
-//! An ELF object without what only debuggers read. That is three quarters of a BPF object, and the loader would go through all of it.
+//! An ELF object without what only debuggers read. That is nine tenths of a BPF object, the loader would go through all of it, and both the
+//! loader and the kernel would keep the lines of each program for as long as it runs.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use object::{
     LittleEndian,
     elf::{FileHeader64, SHT_NOBITS, SHT_NULL, SectionHeader64},
@@ -22,10 +23,14 @@ pub(crate) fn without_debug(elf: &[u8]) -> Result<Vec<u8>> {
             new.sh_type.set(endian, SHT_NULL);
             new.sh_size.set(endian, 0);
         } else if section.sh_type(endian) != SHT_NOBITS {
-            let data = section.data(endian, elf).context("a section cannot be read")?;
+            let mut data = section.data(endian, elf).context("a section cannot be read")?.to_vec();
+            if name == b".BTF.ext" {
+                remove_lines(&mut data).context("its .BTF.ext cannot be read")?;
+                new.sh_size.set(endian, data.len() as u64);
+            }
             align(&mut lean, section.sh_addralign(endian));
             new.sh_offset.set(endian, lean.len() as u64);
-            lean.extend_from_slice(data);
+            lean.extend_from_slice(&data);
         }
         headers.push(new);
     }
@@ -39,7 +44,33 @@ pub(crate) fn without_debug(elf: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn is_for_debuggers(section: &[u8]) -> bool {
-    section.starts_with(b".debug") || section.starts_with(b".rel.debug")
+    // Relocations of .BTF.ext repeat what stands there: where each function begins.
+    section.starts_with(b".debug") || section.starts_with(b".rel.debug") || section == b".rel.BTF.ext"
+}
+
+/// Removes from a `struct btf_ext_header` and what follows it which line of the source each instruction is of. Where functions begin, and
+/// of what type they are, stays: the kernel verifies a function by itself, or within its caller, by that.
+fn remove_lines(ext: &mut Vec<u8>) -> Result<()> {
+    const HEADER_LEN: usize = 4;
+    const LINES_AT: usize = 16;
+    const LINES_LEN: usize = 20;
+    const RELOCATIONS_AT: usize = 24;
+    const RELOCATIONS_LEN: usize = 28;
+    let field = |at: usize| -> Result<usize> {
+        let bytes = ext.get(at..at + 4).context("it is cut off")?;
+        Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
+    };
+    let (header, lines, len) = (field(HEADER_LEN)?, field(LINES_AT)?, field(LINES_LEN)?);
+    let has_relocations = header > RELOCATIONS_LEN;
+    ensure!(!has_relocations || field(RELOCATIONS_LEN)? == 0, "it has relocations");
+    ensure!(header + lines + len == ext.len(), "lines are not the last that it holds");
+    ext.truncate(header + lines);
+    ext[LINES_LEN..LINES_LEN + 4].fill(0);
+    if has_relocations {
+        // There are none, but they must begin within it.
+        ext.copy_within(LINES_AT..LINES_AT + 4, RELOCATIONS_AT);
+    }
+    Ok(())
 }
 
 fn align(bytes: &mut Vec<u8>, to: u64) {

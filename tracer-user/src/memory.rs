@@ -1,7 +1,11 @@
-//! How much memory the program holds: what others have written is read within a budget, whatever its shape.
+//! How much memory the program holds: what others have written is read within a budget, whatever its shape; and what is not needed any more
+//! is given back.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    ffi::{c_int, c_void},
+    ptr::null_mut,
+    slice,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -10,6 +14,46 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that are allocated at the moment, without what C libraries (zstd) allocate for themselves.
 pub fn held() -> usize {
     HELD.load(Ordering::Relaxed)
+}
+
+/// Gives back what a start took and tracing does not need: several times what tracing takes. That is free memory, and the pages of the
+/// program's own file and of its libraries, which come from there again when they are used.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and works on the allocator only, which takes its own locks.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    // SAFETY: the callback is sound for whatever the loader lists.
+    unsafe { libc::dl_iterate_phdr(Some(give_back_pages), null_mut()) };
+}
+
+/// Gives back what is mapped of one loaded file and never written: its code and its constants.
+unsafe extern "C" fn give_back_pages(
+    file: *mut libc::dl_phdr_info,
+    _size: usize,
+    _nothing: *mut c_void,
+) -> c_int {
+    // SAFETY: the loader hands on one of its own.
+    let file = unsafe { &*file };
+    if file.dlpi_phdr.is_null() {
+        return 0;
+    }
+    // SAFETY: it has so many headers.
+    let headers = unsafe { slice::from_raw_parts(file.dlpi_phdr, file.dlpi_phnum.into()) };
+    let page = procfs::page_size();
+    for header in
+        headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0)
+    {
+        let start = file.dlpi_addr.wrapping_add(header.p_vaddr);
+        let (first, end) = (start.next_multiple_of(page), start.wrapping_add(header.p_memsz) / page * page);
+        if let Some(len) = end.checked_sub(first) {
+            // SAFETY: whole pages of a segment that nobody may write, so that they are the file's own. Where the kernel refuses, as for
+            // what it maps itself, they stay.
+            unsafe { libc::madvise(first as *mut c_void, len as usize, libc::MADV_DONTNEED) };
+        }
+    }
+    0
 }
 
 /// The system's allocator, counted.

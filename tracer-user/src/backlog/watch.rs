@@ -39,6 +39,7 @@ use crate::{
     facts::Fact,
     failure::Failure,
     load::Backlog,
+    memory,
     output::{Look, file, terminal},
     trust::Trust,
 };
@@ -172,6 +173,7 @@ impl<'a> Run<'a> {
             passed_over: 0,
         };
         run.look_at_strangers();
+        memory::give_back();
         run.look();
         Ok(run)
     }

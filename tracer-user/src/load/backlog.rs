@@ -22,6 +22,7 @@ use super::{
         Source as Hooks, function, kprobe, raw,
     },
     listeners, load, map, prepare, refused, take,
+    types::Types,
 };
 use crate::{facts::Fact, failure::Failure};
 
@@ -126,13 +127,18 @@ impl Backlog {
         };
         let mut loader = EbpfLoader::new();
         loader
+            .btf(None)
             .override_global("LAYOUT", &layout, true)
             .override_global("FILTERS", &filters, true)
             .override_global("PLACES", &places, true);
         let mut object = load(&mut loader, OBJECT, &kernel)?;
-        let plan = hooks::follow(&mut object, plan(&layout, &places), only)?;
+        // Before they are read another time.
+        drop(kernel);
+        let mut types = Types::default();
+        let plan = hooks::follow(&mut object, plan(&layout, &places), only, &mut types)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
-            let attached = Attacher::new(&mut object).attach_one("sk_data_ready", "sk_data_ready");
+            let attached =
+                Attacher::new(&mut object, &mut types).attach_one("sk_data_ready", "sk_data_ready");
             attached.map(|()| "raw_tp/sk_data_ready".to_owned()).map_err(|error| refused(&error))
         } else {
             Err("this kind of hook was not asked for".to_owned())
@@ -144,7 +150,7 @@ impl Backlog {
             handshake_drops: u32::from(!plan.sources.name(Fact::HandshakeDrops).starts_with("raw_tp")),
         };
         attached.set(0, now, 0).map_err(anyhow::Error::from)?;
-        let shows_listeners = match listeners::load(&mut object) {
+        let shows_listeners = match listeners::load(&mut object, &mut types) {
             Ok(()) => true,
             Err(reason) => {
                 crate::notice!(

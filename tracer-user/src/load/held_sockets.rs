@@ -9,7 +9,7 @@ use aya::{
 };
 use tracer_ebpf::HeldSocket;
 
-use super::{load, open_files, prepare, refused, take};
+use super::{load, open_files, prepare, refused, take, types::Types};
 use crate::failure::Failure;
 
 /// The BPF object that the build script made.
@@ -61,7 +61,7 @@ impl Loaded {
         let mut loader = EbpfLoader::new();
         loader.btf(None).override_global("LAYOUT", &layout, true);
         let mut object = load(&mut loader, OBJECT, &kernel)?;
-        open_files::load(&mut object, PROGRAM).map_err(|error| {
+        open_files::load(&mut object, PROGRAM, &mut Types::default()).map_err(|error| {
             Failure::CannotTrace(format!("the sockets of processes cannot be read here: {}", refused(&error)))
         })?;
         let pids = HashMap::try_from(take(&mut object, "PIDS")?).map_err(anyhow::Error::from)?;

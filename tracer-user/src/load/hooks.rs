@@ -3,12 +3,12 @@
 use std::{collections::HashSet, io, path::Path};
 
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{Program, ProgramError},
 };
 use tracer_ebpf::{Attached, Layout, MISSING};
 
-use super::{errno, refused, tracefs};
+use super::{errno, refused, tracefs, types::Types};
 use crate::{
     facts::{Fact, Sources},
     failure::Failure,
@@ -39,6 +39,11 @@ impl HookKind {
 
 /// Exists where the kernel was built with kprobes (`CONFIG_KPROBE_EVENTS`).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// Whether any fact may be seen by kprobes. `only` restricts the kinds of hooks; empty allows all.
+pub(super) fn may_use_kprobes(only: &[HookKind]) -> bool {
+    (only.is_empty() || only.contains(&HookKind::Kprobe)) && Path::new(KPROBES).exists()
+}
 
 /// What a source hooks.
 #[derive(Clone, Copy, Debug)]
@@ -156,8 +161,13 @@ pub struct HookPlan {
 ///
 /// # Errors
 /// Names the first required fact that has no source.
-pub(super) fn attach(object: &mut Ebpf, layout: &Layout, only: &[HookKind]) -> Result<HookPlan, Failure> {
-    follow(object, plan(layout), only)
+pub(super) fn attach(
+    object: &mut Ebpf,
+    layout: &Layout,
+    only: &[HookKind],
+    types: &mut Types,
+) -> Result<HookPlan, Failure> {
+    follow(object, plan(layout), only, types)
 }
 
 /// Attaches the best source of each fact of a plan. An optional one that the kernel refuses is noted and left out. `only` restricts
@@ -165,9 +175,14 @@ pub(super) fn attach(object: &mut Ebpf, layout: &Layout, only: &[HookKind]) -> R
 ///
 /// # Errors
 /// Names the first required fact that has no source.
-pub(super) fn follow(object: &mut Ebpf, plans: Vec<Plan>, only: &[HookKind]) -> Result<HookPlan, Failure> {
+pub(super) fn follow(
+    object: &mut Ebpf,
+    plans: Vec<Plan>,
+    only: &[HookKind],
+    types: &mut Types,
+) -> Result<HookPlan, Failure> {
     let allowed = |kind: HookKind| only.is_empty() || only.contains(&kind);
-    let mut attacher = Attacher::new(object);
+    let mut attacher = Attacher::new(object, types);
     let mut result =
         HookPlan { may_trace_system_calls: allowed(HookKind::SystemCall), ..HookPlan::default() };
     for Plan { fact, is_required, sources } in plans {
@@ -268,7 +283,8 @@ pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
     let copies =
         copies.flat_map(|(first, target)| FURTHER.map(|number| (format!("{first}_{number}"), target)));
     let copies: Vec<_> = copies.filter(|(copy, _target)| !is_loaded(copy)).collect();
-    let mut attacher = Attacher::new(object);
+    let mut types = Types::default();
+    let mut attacher = Attacher::new(object, &mut types);
     for (copy, target) in copies {
         attacher.attach_one(&copy, target).map_err(anyhow::Error::from)?;
     }
@@ -281,7 +297,7 @@ pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
 /// Why the kernel refuses.
 pub(super) fn attach_starts(object: &mut Ebpf) -> Result<(), String> {
     let started = "sched_process_exec";
-    Attacher::new(object)
+    Attacher::new(object, &mut Types::default())
         .attach_one(started, started)
         .map_err(|error| format!("raw_tp/{started}: {}", refused(&error)))
 }
@@ -291,7 +307,8 @@ pub(super) fn attach_starts(object: &mut Ebpf) -> Result<(), String> {
 /// # Errors
 /// If the kernel refuses one, or its tracefs cannot be had.
 pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
-    let mut attacher = Attacher::new(object);
+    let mut types = Types::default();
+    let mut attacher = Attacher::new(object, &mut types);
     let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
     if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
         crate::notice!("an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
@@ -301,7 +318,7 @@ pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> 
 
 pub(super) struct Attacher<'a> {
     object: &'a mut Ebpf,
-    btf: Option<Btf>,
+    types: &'a mut Types,
     /// Kinds that this kernel refuses as such: trying each of their programs would only take time.
     refused: HashSet<HookKind>,
     /// Programs that some fact has already.
@@ -309,8 +326,8 @@ pub(super) struct Attacher<'a> {
 }
 
 impl<'a> Attacher<'a> {
-    pub(super) fn new(object: &'a mut Ebpf) -> Self {
-        Self { object, btf: None, refused: HashSet::new(), attached: HashSet::new() }
+    pub(super) fn new(object: &'a mut Ebpf, types: &'a mut Types) -> Self {
+        Self { object, types, refused: HashSet::new(), attached: HashSet::new() }
     }
 
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
@@ -339,9 +356,6 @@ impl<'a> Attacher<'a> {
 
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let missing = || ProgramError::InvalidName { name: name.to_owned() };
-        if name.starts_with('f') && self.btf.is_none() {
-            self.btf = Some(Btf::from_sys_fs()?);
-        }
         let program = self.object.program_mut(name).ok_or_else(missing)?;
         let result = match program {
             Program::RawTracePoint(program) => program.load().and_then(|()| program.attach(target).map(drop)),
@@ -350,12 +364,10 @@ impl<'a> Attacher<'a> {
             }
             Program::KProbe(program) => program.load().and_then(|()| program.attach(target, 0).map(drop)),
             Program::FEntry(program) => {
-                let btf = self.btf.as_ref().ok_or_else(missing)?;
-                program.load(target, btf).and_then(|()| program.attach().map(drop))
+                program.load(target, self.types.get()?).and_then(|()| program.attach().map(drop))
             }
             Program::FExit(program) => {
-                let btf = self.btf.as_ref().ok_or_else(missing)?;
-                program.load(target, btf).and_then(|()| program.attach().map(drop))
+                program.load(target, self.types.get()?).and_then(|()| program.attach().map(drop))
             }
             _ => Err(missing()),
         };

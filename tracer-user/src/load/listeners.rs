@@ -16,7 +16,7 @@ use tracer_ebpf::{
     tcp_state,
 };
 
-use super::{may_be_upstream, open_files, refused};
+use super::{may_be_upstream, open_files, refused, types::Types};
 
 /// The program that shows the kernel side each listener that it visits.
 const PROGRAM: &str = "listeners";
@@ -28,8 +28,8 @@ const SHARE: u32 = 20;
 ///
 /// # Errors
 /// Why this kernel has none.
-pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
-    open_files::load(object, PROGRAM).map_err(|error| refused(&error))
+pub(super) fn load(object: &mut Ebpf, types: &mut Types) -> Result<(), String> {
+    open_files::load(object, PROGRAM, types).map_err(|error| refused(&error))
 }
 
 /// Shows every listener of this host to the kernel side, and hands on who holds them, each descriptor by itself.
@@ -56,10 +56,14 @@ pub(super) struct Showing {
 impl Showing {
     /// Shows the listeners for the first time; returns how many there are as well. Where that cannot be done it is said, and those that are
     /// older than the tracer are taken for left out.
-    pub(super) fn begin(object: &mut Ebpf, shown: Array<MapData, u64>) -> anyhow::Result<(Self, usize)> {
+    pub(super) fn begin(
+        object: &mut Ebpf,
+        shown: Array<MapData, u64>,
+        types: &mut Types,
+    ) -> anyhow::Result<(Self, usize)> {
         let mut showing =
             Self { shown, is_possible: true, sought: 0, begun: 0, due: None, unix_clients: BTreeSet::new() };
-        if let Err(reason) = load(object) {
+        if let Err(reason) = load(object, types) {
             showing.is_possible = false;
             showing.give_up(&reason)?;
             return Ok((showing, 0));

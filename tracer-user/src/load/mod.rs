@@ -13,6 +13,7 @@ mod open_files;
 mod privileges;
 mod shares;
 mod tracefs;
+mod types;
 mod words;
 
 use std::{path::Path, sync::atomic::Ordering};
@@ -35,6 +36,7 @@ pub use tracefs::is_mounted as tracefs_is_mounted;
 pub use words::{Binary, binary};
 
 use shares::{GivenUp, Shares};
+use types::Types;
 use words::Words;
 
 use crate::{
@@ -103,6 +105,12 @@ const MOST_FOREIGN: usize = 2_048;
 /// The maps that are to hold one entry for each open exchange.
 const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "BROKEN", "PATHS"];
 
+/// The maps that hold one entry for each call that a kprobe saw begin and a kretprobe is to see return.
+const PER_CALL: [&str; 2] = ["CALLS", "RECEIVES"];
+
+/// Entries of a map that nobody fills.
+const UNUSED: u32 = 64;
+
 /// The map that holds one entry for each connection to the listeners asked for.
 const PER_VISITOR: &str = "VISITORS";
 
@@ -120,10 +128,18 @@ impl Tracer {
         for map in PER_EXCHANGE {
             loader.map_max_entries(map, scope.max_open);
         }
-        loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { 64 } else { scope.max_open });
+        loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { UNUSED } else { scope.max_open });
+        if !hooks::may_use_kprobes(&scope.only) {
+            for map in PER_CALL {
+                loader.map_max_entries(map, UNUSED);
+            }
+        }
         let mut object = load(&mut loader, OBJECT, &kernel)?;
+        // Before they are read another time.
+        drop(kernel);
         want(&mut object, scope)?;
-        let mut plan = hooks::attach(&mut object, &layout, &scope.only)?;
+        let mut types = Types::default();
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only, &mut types)?;
         let starts = hooks::attach_starts(&mut object);
         if let (Err(why), false) = (&starts, scope.words) {
             crate::notice!("an nginx that begins later is not seen to: {why}");
@@ -146,7 +162,8 @@ impl Tracer {
             Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
         attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
-        let (showing, listeners) = listeners::Showing::begin(&mut object, shown)?;
+        let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
+        drop(types);
         let stats = PerCpuArray::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let foreign = HashMap::try_from(take(&mut object, "FOREIGN")?).map_err(anyhow::Error::from)?;
         let upstreams = HashMap::try_from(take(&mut object, "UPSTREAMS")?).map_err(anyhow::Error::from)?;
@@ -458,21 +475,12 @@ fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io
     std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
 }
 
-/// Makes an object's maps, with its programs as they are to be on this kernel, and gives its pages back: they are the program's file
-/// again if somebody reads them.
-fn load(loader: &mut EbpfLoader<'_>, object: &'static [u8], kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
+/// Makes an object's maps, with its programs as they are to be on this kernel.
+fn load(loader: &mut EbpfLoader<'_>, object: &[u8], kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
     let settled = kernel_functions::settled(object, kernel_functions::numbers(kernel))?;
-    let loaded = loader.load(&settled).map_err(|error| {
+    loader.load(&settled).map_err(|error| {
         Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
-    })?;
-    let page = procfs::page_size() as usize;
-    if let Some(pages) = object.get(object.as_ptr().align_offset(page)..) {
-        // SAFETY: nothing of this page-aligned range is ever written, so that its pages can be had from the file again.
-        unsafe {
-            libc::madvise(pages.as_ptr().cast_mut().cast(), pages.len() / page * page, libc::MADV_DONTNEED)
-        };
-    }
-    Ok(loaded)
+    })
 }
 
 /// Why the kernel refused something: its errno in words, never the verifier's log.

@@ -8,11 +8,13 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{Iter, Program, ProgramError},
 };
 use tracer_ebpf::HeldSocket;
 use zerocopy::FromBytes as _;
+
+use super::types::Types;
 
 /// How long one reading may take: whoever opens files by the million does not keep the tracer from its work.
 const MOST: Duration = Duration::from_secs(5);
@@ -24,9 +26,8 @@ const AT_ONCE: usize = 512;
 ///
 /// # Errors
 /// Where this kernel has no such iterator (before 5.8), or refuses it.
-pub(super) fn load(object: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
-    let btf = Btf::from_sys_fs()?;
-    let result = program(object, name)?.load("task_file", &btf);
+pub(super) fn load(object: &mut Ebpf, name: &str, types: &mut Types) -> Result<(), ProgramError> {
+    let result = program(object, name)?.load("task_file", types.get()?);
     if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
         crate::notice!("{name}: {error:?}");
     }
