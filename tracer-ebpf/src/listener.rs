@@ -8,7 +8,8 @@ use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 use crate::{
     address::{ANY4, is_global, key},
     kernel::{self, Common, filter, layout, read},
-    maps::{LISTENERS, Listener, ListenerKey, PEERS, SHOWN, SOUGHT, Sought, count},
+    maps::{LISTENERS, Listener, ListenerKey, PEERS, PEERS_LEFT_OUT, SHOWN, SOUGHT, Sought, count},
+    put::put,
 };
 
 /// `::1`.
@@ -258,8 +259,19 @@ fn is_absent(sk: u64, net: u64, upstream: &Endpoint) -> bool {
 pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
     if there != net || local.port != upstream.port || !kernel::is_same(&local.addr, &upstream.addr) {
         let (from, to) = (key(net, upstream.addr, upstream.port), key(there, local.addr, local.port));
-        let _evicts = PEERS.insert(&from, &to, 0);
+        if !put!(PEERS, from, &to, translations_unkept)
+            && let Some(left_out) = PEERS_LEFT_OUT.get_ptr_mut(0)
+        {
+            // SAFETY: the entry lives as long as the map.
+            unsafe { kernel::add(left_out, 1) };
+        }
     }
+}
+
+/// Whether address translation may lead to a listener that nobody remembers, for want of room.
+#[inline(always)]
+fn may_be_elsewhere(sk: u64, upstream: &Endpoint) -> bool {
+    PEERS_LEFT_OUT.get(0).is_some_and(|left_out| *left_out != 0) && !stays(sk, upstream)
 }
 
 /// Reads the state of one listener's accept queue.
@@ -283,7 +295,7 @@ fn look(listener: Listener, elsewhere: bool, ns: u64) -> ListenerView {
 pub fn view(sk: u64, net: u64, upstream: &Endpoint, now: u64) -> ListenerView {
     match find(sk, net, upstream) {
         Some((listener, elsewhere)) => look(listener, elsewhere, now),
-        None if is_absent(sk, net, upstream) => ListenerView::default(),
+        None if is_absent(sk, net, upstream) && !may_be_elsewhere(sk, upstream) => ListenerView::default(),
         None => ListenerView { ns: now, ..ListenerView::default() },
     }
 }

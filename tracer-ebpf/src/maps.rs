@@ -16,7 +16,7 @@
 //! | `DROPS`, `DROPS_BESIDE` (rows) | whoever sends packets that are dropped | the same | connect timeouts, full queues |
 //! | `ABANDONED`, `HOLDERS` | workers that nginx gave up | `afterwards_unkept` | no verdict: how long they went on |
 //! | `UPSTREAMS`, `UNIX_UPSTREAMS` | nginx | `upstreams_unkept` | no verdict: counts by upstream |
-//! | `PEERS` (LRU) | nginx, at each connection that address translation moved | who was not used for longest goes | looks at a queue elsewhere, until the next connection |
+//! | `PEERS` | nginx, at connections that address translation moved | `translations_unkept` | looks at a queue elsewhere: a listener that is not found may be there, marked |
 //! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |
 //! | `RECEIVES` | threads of nginx's, where only kprobes see them | `returns_missed` | the same |
 //! | `FOREIGN` (LRU) | processes that write to nginx's log | who wrote nothing for longest goes | which binary is not heard for a while |
@@ -116,9 +116,13 @@ pub static SOUGHT: LruHashMap<ListenerKey, Sought> = LruHashMap::with_max_entrie
 #[map]
 pub static SHOWN: Array<u64> = Array::with_max_entries(shown::LEN, 0);
 
-/// Where connections to an address that is not this namespace's own ended up lately, on this host.
+/// Where connections to an address that is not this namespace's own ended up last, on this host.
 #[map]
-pub static PEERS: LruHashMap<ListenerKey, ListenerKey> = LruHashMap::with_max_entries(1_024, 0);
+pub static PEERS: HashMap<ListenerKey, ListenerKey> = HashMap::with_max_entries(1_024, 0);
+
+/// How often one found no room there.
+#[map]
+pub static PEERS_LEFT_OUT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The upstreams the user asked for; a port alone has the unspecified address.
 #[map]

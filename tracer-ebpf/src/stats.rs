@@ -52,6 +52,8 @@ counters! {
     afterwards_unkept,
     /// Exchanges that are not counted by upstream, for there are too many upstreams.
     upstreams_unkept,
+    /// Connections whose addresses were translated, for which it is not kept where they ended up, for too many upstreams are.
+    translations_unkept,
     /// TCP connections of processes that have the name and are not trusted: not watched.
     strangers,
     /// Their sends on unix sockets, and their connects where those are seen.
