@@ -19,12 +19,12 @@ pub const NEW_UPSTREAMS: usize = 64;
 /// is looked at, which is told.
 pub const DEPTHS: usize = 512;
 
-/// Processes that begin, and whose configuration waits to be read: whether that names unix upstreams. Of further ones it shows when the
-/// first is used, which is told.
+/// Questions about nginx's configuration that wait to be answered. Whether that of further processes that begin names unix upstreams shows
+/// when the first is used, which is told.
 pub const BEGUN: usize = 64;
 
-/// Masters whose configurations are read in one go, to know whether any names unix upstreams. More are not on a host that serves anybody;
-/// it is told.
+/// Masters whose configurations are read in one go, to know whether any names unix upstreams; of as many it is kept what theirs say. More
+/// are not on a host that serves anybody; it is told.
 pub const CONFIGURATIONS: usize = 64;
 
 /// Exchanges that wait for what follows them: more than the kernel side's maps let wait. The oldest then waits no longer, counts as lost,

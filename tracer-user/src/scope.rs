@@ -121,21 +121,13 @@ pub(crate) fn sun_path(path: &Path) -> [u8; PATH_LEN] {
     sun_path
 }
 
-/// Tells on standard error what is being traced.
-pub fn greet(args: &Trace, listeners: usize) {
+/// Tells on standard error what is being traced; `running` of it runs already, if that is known.
+pub fn greet(args: &Trace, running: Option<&[u32]>, listeners: usize) {
     let who = match (args.pid, args.comm()) {
         (Some(pid), _) => format!("process {pid} and its children"),
         (None, Some(name)) => {
-            match is_running(name) {
-                Ok(true) => {}
-                Ok(false) => {
-                    crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
-                }
-                Err(error) => {
-                    crate::notice!(
-                        "whether a process named {name} runs is not known: /proc cannot be read ({error})"
-                    );
-                }
+            if running.is_some_and(<[u32]>::is_empty) {
+                crate::notice!("no process named {name} runs so far; tracing anyway, for when one does");
             }
             format!("processes named {name}")
         }
@@ -158,12 +150,4 @@ pub fn running(args: &Trace) -> io::Result<Vec<u32>> {
     let stats =
         processes::pids()?.into_iter().filter_map(|pid| Process::new(pid).and_then(|one| one.stat()).ok());
     Ok(stats.filter(is_ours).map(|stat| stat.pid.cast_unsigned()).collect())
-}
-
-fn is_running(name: &str) -> io::Result<bool> {
-    let is_named = |pid: i32| {
-        let stat = Process::new(pid).and_then(|process| process.stat());
-        stat.is_ok_and(|stat| stat.comm == name)
-    };
-    Ok(processes::pids()?.into_iter().any(is_named))
 }

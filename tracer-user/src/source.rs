@@ -1,10 +1,12 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
 mod audible;
-mod configured;
+mod configurations;
 mod groups;
 mod hearing;
 mod logs;
+mod masters;
+mod unix;
 mod upstreams;
 
 use std::{future::pending, time::Duration};
@@ -12,7 +14,6 @@ use std::{future::pending, time::Duration};
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
-use procfs::process::Process;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::Receiver,
@@ -32,14 +33,16 @@ use crate::{
     load::Tracer,
     record::Depths,
     sample::{self, Look},
-    scope::{self, Beyond},
+    scope::Beyond,
     stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
-    trust::{self, Trust},
+    trust::Trust,
     verdict, words,
 };
 use audible::Audible;
-use configured::{Answer, Configurations};
+use configurations::Configurations;
 use hearing::Hearing;
+use masters::UnixUpstreams;
+use unix::Unix;
 use upstreams::Upstreams;
 
 /// How often the kernel side's counters are looked at while nothing fails.
@@ -71,17 +74,6 @@ impl Missed {
     }
 }
 
-/// How it is known that unix sockets are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UnixUse {
-    /// This nginx is configured so.
-    Configured(u32),
-    /// This one held a connection when the tracer started.
-    Connected(u32),
-    /// One has sent on such a connection, or has failed to make one.
-    Seen,
-}
-
 /// Where a live stream comes from.
 pub struct Source {
     tracer: Tracer,
@@ -99,16 +91,10 @@ pub struct Source {
     missed: Missed,
     /// Whether the programs' own counters are to be looked at.
     asks_programs: bool,
-    /// Whether unix sockets are to be watched once it is known that they are in use.
-    watches_unix: bool,
-    /// How it is known that they are.
-    unix_use: Option<UnixUse>,
-    /// Says whether they are configured; none where it does not matter, or no more.
-    configurations: Option<Configurations>,
-    /// What those said last, not taken in yet.
-    answer: Option<Answer>,
-    /// Whether it was told that it cannot be known before they are seen in use.
-    has_told_unknown: bool,
+    unix: Unix,
+    configurations: Configurations,
+    /// What those said last of unix upstreams, not taken in yet.
+    found_unix: Option<UnixUpstreams>,
     is_verbose: bool,
     started_ns: u64,
     /// Exchanges by upstream as last told, if they are told at all.
@@ -152,14 +138,15 @@ impl Source {
         let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
             .context("slow workers cannot be looked at")?;
-        let wants_unix = |upstream: &UpstreamFilter| matches!(upstream, UpstreamFilter::Unix(_));
         let now = monotonic_ns();
         let name = args.comm().filter(|_| !args.trusts_all());
         let trust = match name {
             Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
             None => None,
         };
-        let hearing = Hearing::begin(&tracer, args, beyond.error_logs);
+        let hearing = Hearing::begin(&tracer, args, beyond.error_logs, running);
+        let configurations = Configurations::begin(args).context("configurations cannot be read")?;
+        let unix = Unix::new(&tracer, args, is_verbose);
         let mut source = Self {
             tracer,
             hearing,
@@ -173,11 +160,9 @@ impl Source {
             stats: Stats::default(),
             missed: Missed::default(),
             asks_programs: false,
-            watches_unix: args.upstreams.is_empty() || args.upstreams.iter().any(wants_unix),
-            unix_use: None,
-            configurations: None,
-            answer: None,
-            has_told_unknown: false,
+            unix,
+            configurations,
+            found_unix: None,
             is_verbose,
             started_ns: now,
             upstreams: counts_upstreams.then(Upstreams::default),
@@ -194,60 +179,11 @@ impl Source {
             held: None,
         };
         for pid in running {
-            source.audible.look(*pid);
+            source.audible.look(*pid, &mut source.configurations);
         }
         source.strangers = source.look_at_strangers();
-        if source.watches_unix && source.tracer.may_trace_system_calls() {
-            source.foresee_unix(args, name)?;
-        }
+        source.unix.foresee(&mut source.tracer, &mut source.configurations, args, running, name);
         Ok(source)
-    }
-
-    /// Watches unix sockets from the start if nginx's configuration or an open connection says that they are in use, and from when a
-    /// configuration says so otherwise. `name` is whose processes are believed only if they are trusted; none where the user has said
-    /// whom to trace.
-    fn foresee_unix(&mut self, args: &Trace, name: Option<&str>) -> Result<(), Failure> {
-        match scope::running(args) {
-            Ok(running) => {
-                let is_believed = |pid: &u32| {
-                    let process = Process::new(pid.cast_signed());
-                    name.is_none_or(|name| process.is_ok_and(|process| trust::is_believed(&process, name)))
-                };
-                let is_ours = |pid: &u32| args.all && args.pid.is_none() || running.contains(pid);
-                let client = self.tracer.unix_clients().find(|pid| is_ours(pid) && is_believed(pid));
-                match client {
-                    Some(pid) => self.unix_use = Some(UnixUse::Connected(pid)),
-                    None => self.learn(configured::of(running)),
-                }
-            }
-            Err(error) => self.tell_unknown(&format!("/proc cannot be listed: {error}")),
-        }
-        if self.unix_use.is_some() {
-            self.watch_unix();
-        } else {
-            let watched = Configurations::watch(args).context("configurations cannot be read later on")?;
-            self.configurations = Some(watched);
-        }
-        Ok(())
-    }
-
-    /// Takes in what configurations say.
-    fn learn(&mut self, answer: Answer) {
-        match answer {
-            Answer::Unix(pid) => self.unix_use = Some(UnixUse::Configured(pid)),
-            Answer::None => {}
-            Answer::Unknown(why) => self.tell_unknown(&why),
-        }
-    }
-
-    /// Says once, to who wants to know, that unix sockets may be in use before that is known.
-    fn tell_unknown(&mut self, why: &str) {
-        if self.is_verbose && !std::mem::replace(&mut self.has_told_unknown, true) {
-            crate::notice!(
-                "whether nginx uses unix sockets as upstreams is not known before it does, so that the first exchanges on them may be \
-                 missed ({why})"
-            );
-        }
     }
 
     /// Looks at those who have nginx's name and are not believed to be nginx, if any have shown since and it is time; returns those to
@@ -316,7 +252,7 @@ impl Source {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
             Some(looks) = self.looks.recv() => self.found.extend(looks),
-            Some(answer) = next(&mut self.configurations) => self.answer = Some(answer),
+            Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
             _ = self.tick.tick() => self.asks_programs = true,
             () = at(logs) => {}
         }
@@ -365,7 +301,7 @@ impl Source {
                     if let What::Logged(line) = &what
                         && let said = Said::logged(line)
                         && said.is_no_live()
-                        && let Some(configured) = self.groups.ask(said.nginx.pid)
+                        && let Some(configured) = self.groups.ask(said.nginx.pid, &mut self.configurations)
                     {
                         take(self.entry(What::Groups(configured)))?;
                     }
@@ -394,7 +330,7 @@ impl Source {
     /// # Errors
     /// If the kernel refuses.
     pub fn recount(&mut self) -> Result<Vec<Entry>, Failure> {
-        self.watches_unix = false;
+        self.unix.give_up();
         self.counted_ns = 0;
         let mut news = Vec::new();
         for pause in [Duration::ZERO, SETTLING] {
@@ -428,6 +364,12 @@ impl Source {
                 "exchange",
                 "not counted by upstream: there are more upstreams than fit",
             ),
+            (
+                self.stats.translations_unkept,
+                "connection",
+                "of which it is not remembered where address translation led: there are more such upstreams than fit, and a verdict that \
+                 an unknown listener may touch is marked incomplete",
+            ),
         ] {
             if count > 0 {
                 crate::notice!("{} {why}", words::count(count, what));
@@ -452,11 +394,11 @@ impl Source {
                         continue;
                     }
                     if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
-                        self.unix_use.get_or_insert(UnixUse::Seen);
+                        self.unix.is_seen();
                     }
                     let record = Record::Word(word);
                     if said.is_no_live()
-                        && let Some(configured) = self.groups.ask(said.nginx.pid)
+                        && let Some(configured) = self.groups.ask(said.nginx.pid, &mut self.configurations)
                     {
                         self.held = Some(record);
                         return Some(What::Groups(configured));
@@ -464,7 +406,7 @@ impl Source {
                     return Some(What::Record(record));
                 }
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
-                    if self.audible.is(&self.tracer, &exchange.nginx) {
+                    if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
                     }
                     return Some(What::Record(Record::Exchange(exchange)));
@@ -485,9 +427,7 @@ impl Source {
         if self.tracer.hear(pid) && self.is_verbose {
             crate::notice!("what nginx {pid} says of its upstreams is heard from now on");
         }
-        if self.configurations.as_ref().is_some_and(|configurations| !configurations.begins(pid)) {
-            self.tell_unknown("more processes begin than can be looked at");
-        }
+        self.unix.begins(pid, &mut self.configurations);
     }
 
     /// Whether a word may be about an upstream that was asked for. Of what names none, only words about connections that are watched
@@ -548,13 +488,13 @@ impl Source {
         if let Some(depths) = &self.depths {
             news.extend(depths.found().map(What::Depth));
         }
-        if let Some(answer) = self.answer.take() {
-            self.learn(answer);
+        if let Some(found) = self.found_unix.take() {
+            self.unix.learn(found);
         }
         if unix_seen > 0 {
-            self.unix_use.get_or_insert(UnixUse::Seen);
+            self.unix.is_seen();
         }
-        if self.watch_unix() {
+        if self.unix.watch(&mut self.tracer) {
             news.push(What::Sources(self.sources().clone()));
         }
         Ok(news)
@@ -584,41 +524,6 @@ impl Source {
         }
         let news = told.look(counted).into_iter();
         news.map(|(upstream, exchanges)| What::Upstream(UpstreamCounts { ns, upstream, exchanges })).collect()
-    }
-
-    /// Watches unix sockets from when it is known that they are in use. Returns whether that began now. A kernel that refuses is told
-    /// of once, and tracing goes on without.
-    fn watch_unix(&mut self) -> bool {
-        let Some(by) = self.unix_use.filter(|_| std::mem::take(&mut self.watches_unix)) else { return false };
-        self.configurations = None;
-        match self.tracer.trace_system_calls() {
-            Ok(begins) => {
-                if begins {
-                    let by = match by {
-                        UnixUse::Configured(pid) => format!(", as the configuration of nginx {pid} says"),
-                        UnixUse::Connected(pid) => format!(", to which nginx {pid} is connected"),
-                        UnixUse::Seen => String::new(),
-                    };
-                    crate::notice!(
-                        "unix-socket upstreams are in use{by}: watching connect and close, which slows every system call of this \
-                         host a little"
-                    );
-                }
-                begins
-            }
-            Err(failure) => {
-                crate::notice!("unix-socket upstreams are in use and cannot be watched here: {failure}");
-                false
-            }
-        }
-    }
-}
-
-/// What configurations say next; none, and never, where that does not matter.
-async fn next(configurations: &mut Option<Configurations>) -> Option<Answer> {
-    match configurations {
-        Some(configurations) => configurations.next().await,
-        None => pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     clock::monotonic_ns,
     failure::Failure,
     load::Tracer,
+    memory,
     output::file,
     scope::{self, Beyond},
     source::Source,
@@ -81,28 +82,21 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
-    let running = scope::running(args).unwrap_or_else(|error| {
+    let running = scope::running(args);
+    if let Err(error) = &running {
         crate::notice!(
-            "which nginx runs already is not known, so that it is not heard: /proc cannot be listed: {error}"
+            "which nginx runs already is not known, so that neither its word nor its logs nor its configuration are: /proc cannot be \
+             listed: {error}"
         );
-        Vec::new()
-    });
+    }
+    scope::greet(args, running.as_deref().ok(), tracer.listeners());
+    let running = running.unwrap_or_default();
     for pid in &running {
         tracer.hear(*pid);
     }
-    scope::greet(args, tracer.listeners());
     let source = Source::new(tracer, args, &running, beyond, is_verbose);
-    give_back_memory();
+    memory::give_back();
     source
-}
-
-/// Gives back what reading the kernel's types and configurations took: several times what the tracing takes.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, and works on the allocator only, which takes its own locks.
-    unsafe {
-        libc::malloc_trim(0)
-    };
 }
 
 /// Tells whoever waits for it that the tracing has begun.

@@ -1,32 +1,30 @@
-//! nginx's configuration, read when a worker says that no server of a group is alive: which groups there are.
+//! Which groups of upstreams there are, learnt when a worker says that no server of one is alive.
 
 use std::collections::VecDeque;
 
 use procfs::process::{Process, Stat};
 
+use super::{
+    configurations::Configurations,
+    masters::{Masters, Said},
+};
 use crate::{
     budget, clock,
     groups::Configured,
-    host::{
-        Master,
-        nginx::{Configuration, configuration, counts_statuses, groups, master_of},
-    },
+    host::nginx::master_of,
     processes::{pids, still},
 };
 
-/// By how much a process may be older than its time of birth says, which is in clock ticks (ns).
-const TICK_NS: i64 = 10_000_000;
-
-/// Reading a configuration takes its time, and nothing is read from the ring buffer meanwhile (ns).
+/// Reading a configuration takes its time, and so does finding all that run by it (ns).
 const RESPITE_NS: u64 = 10_000_000_000;
 
-/// Whose configurations have been read, and when.
+/// Whose configurations have been asked for, and when.
 #[derive(Debug, Default)]
 pub(super) struct Known(VecDeque<(u64, Vec<u32>)>);
 
 impl Known {
     /// What the configuration of this worker says, unless it was asked before.
-    pub(super) fn ask(&mut self, worker: u32) -> Option<Configured> {
+    pub(super) fn ask(&mut self, worker: u32, configurations: &mut Configurations) -> Option<Configured> {
         if self.0.iter().any(|(_, workers)| workers.contains(&worker)) {
             return None;
         }
@@ -34,7 +32,9 @@ impl Known {
         if self.0.len() >= budget::GROUPED_CONFIGURATIONS {
             self.0.pop_front_if(|(read_ns, _)| *read_ns + RESPITE_NS <= now)?;
         }
-        let configured = read(worker).unwrap_or_else(|why| Configured {
+        let answer = configurations.ask(move |masters| of(worker, masters));
+        let answer = answer.unwrap_or_else(|| Err("it was not read in time".to_owned()));
+        let configured = answer.unwrap_or_else(|why| Configured {
             workers: vec![worker],
             gaps: Some(why),
             ..Configured::default()
@@ -44,35 +44,19 @@ impl Known {
     }
 }
 
-/// What the files say now, if they have not changed since the worker was born.
-fn read(worker: u32) -> Result<Configured, String> {
+/// What the files say by which the worker runs.
+fn of(worker: u32, masters: &mut Masters) -> Result<Configured, String> {
     let own = stat(worker.cast_signed())?;
     let master = master_of(worker).ok_or_else(|| "it has ended".to_owned())?;
     let master = stat(master.cast_signed())?;
-    let believed = Master::believe(master.pid.unsigned_abs()).map_err(|refusal| refusal.to_string())?;
-    let configuration = configuration(&believed).map_err(|refusal| refusal.to_string())?;
-    if !is_born_after(&own, configuration.changed_ns)? {
-        return Err("a file of it was changed after this worker had begun".to_owned());
-    }
-    let groups = groups(&configuration);
-    let servers: usize = groups.iter().map(|group| group.servers.len().max(1)).sum();
-    if servers > budget::GROUP_SERVERS {
-        return Err(format!("it has more than {} servers", budget::GROUP_SERVERS));
-    }
-    if groups.iter().any(|group| group.name.len() > budget::GROUP_NAME) {
-        return Err("a group's name is longer than any is".to_owned());
-    }
-    let workers = siblings(&own, &master, &configuration)?;
-    Ok(Configured {
-        workers,
-        groups,
-        counts_statuses: counts_statuses(&configuration.directives),
-        gaps: configuration.gaps.told(),
-    })
+    let said = masters.said_to(master.pid.unsigned_abs(), own.starttime)?;
+    let groups = said.groups.clone()?;
+    let workers = siblings(&own, &master, &said)?;
+    Ok(Configured { workers, groups, counts_statuses: said.counts_statuses, gaps: said.gaps.clone() })
 }
 
 /// The processes that run by the same configuration.
-fn siblings(own: &Stat, master: &Stat, configuration: &Configuration) -> Result<Vec<u32>, String> {
+fn siblings(own: &Stat, master: &Stat, said: &Said) -> Result<Vec<u32>, String> {
     let mut workers = vec![own.pid.unsigned_abs()];
     if own.pid == master.pid {
         return Ok(workers);
@@ -80,10 +64,7 @@ fn siblings(own: &Stat, master: &Stat, configuration: &Configuration) -> Result<
     for pid in pids().map_err(|error| format!("/proc cannot be listed: {error}"))? {
         let Some(stat) = stat_of(pid)? else { continue };
         let is_sibling = stat.ppid == master.pid && stat.comm == own.comm && stat.pid != own.pid;
-        if is_sibling
-            && is_born_after(&stat, configuration.changed_ns)?
-            && workers.len() < budget::GROUP_SERVERS
-        {
+        if is_sibling && said.is_older_than(stat.starttime) && workers.len() < budget::GROUP_SERVERS {
             workers.push(stat.pid.unsigned_abs());
         }
     }
@@ -98,15 +79,4 @@ fn stat(pid: i32) -> Result<Stat, String> {
 fn stat_of(pid: i32) -> Result<Option<Stat>, String> {
     still(Process::new(pid).and_then(|process| process.stat()))
         .map_err(|error| format!("the /proc entry of {pid} cannot be read: {error}"))
-}
-
-/// Whether a process was born after a moment of the wall clock (ns since 1970).
-fn is_born_after(stat: &Stat, ns: i64) -> Result<bool, String> {
-    let per_second = i64::try_from(procfs::ticks_per_second()).unwrap_or(0);
-    if per_second == 0 {
-        return Err("this kernel does not say how it counts time".to_owned());
-    }
-    let ticks = i64::try_from(stat.starttime).unwrap_or(i64::MAX);
-    let since_boot = ticks.saturating_mul(1_000_000_000 / per_second).saturating_add(TICK_NS);
-    Ok(clock::booted_ns().saturating_add(since_boot) >= ns)
 }

@@ -62,8 +62,8 @@ fn key(word: &WordOf) -> Key {
 }
 
 impl Hearing {
-    /// Begins to read the logs of whatever is not heard.
-    pub(super) fn begin(tracer: &Tracer, trace: &Trace, error_logs: &[PathBuf]) -> Self {
+    /// Begins to read the logs of whatever is not heard of those that run.
+    pub(super) fn begin(tracer: &Tracer, trace: &Trace, error_logs: &[PathBuf], running: &[u32]) -> Self {
         let mut hearing = Self {
             trace: trace.clone(),
             error_logs: error_logs.to_vec(),
@@ -80,7 +80,7 @@ impl Hearing {
             is_followed: false,
             told: Following::default(),
         };
-        hearing.look(tracer);
+        hearing.follow(tracer, running);
         hearing
     }
 
@@ -91,7 +91,12 @@ impl Hearing {
             crate::notice!("whose error log is to be read is not known: /proc cannot be listed: {error}");
             Vec::new()
         });
-        let unheard: Vec<u32> = running.into_iter().filter(|pid| tracer.is_unheard(*pid)).collect();
+        self.follow(tracer, &running);
+        self.next_look = Instant::now() + (began.elapsed() * SHARE).max(LOOKING);
+    }
+
+    fn follow(&mut self, tracer: &Tracer, running: &[u32]) {
+        let unheard: Vec<u32> = running.iter().copied().filter(|pid| tracer.is_unheard(*pid)).collect();
         if unheard.is_empty() && tracer.hears_words() {
             self.logs = None;
         } else {
@@ -100,7 +105,6 @@ impl Hearing {
             logs.look();
         }
         self.is_followed = self.logs.as_ref().is_some_and(Logs::has_any);
-        self.next_look = Instant::now() + (began.elapsed() * SHARE).max(LOOKING);
     }
 
     /// A word was heard: it is not to be read as well.
