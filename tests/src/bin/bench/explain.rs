@@ -34,8 +34,13 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     let namespace = &stage.namespace;
     let mut scene = Scene::set(namespace)?;
     let workers = scene.nginx.workers()?;
-    let watched =
-        Watched { namespace: namespace.clone(), workers, ports: "portrange 9101-9105", upstream: None };
+    let watched = Watched {
+        namespace: namespace.clone(),
+        workers,
+        ports: "portrange 9101-9105",
+        upstream: None,
+        _nginx: None,
+    };
     let mut running = Vec::new();
     for tool in Tool::ALL {
         match tool.start(&watched) {

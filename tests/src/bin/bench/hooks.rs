@@ -19,7 +19,8 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     let loads = [Load::Tcp, Load::Unix, Load::Kept, Load::Refused, Load::Unrelated, Load::UnrelatedConnects];
     for load in loads {
         progress(&format!("{}: BPF run time of each hook", load.name()));
-        let running = Tool::Why502.start(&stage.watched(load)?)?;
+        let watched = stage.watched(load)?;
+        let running = Tool::Why502.start(&watched)?;
         let rate = load.slice(stage, None)?.rate;
         for _ in 0..SLICES {
             let Cost { exchanges, hooks } = cost(stage, &running, load, rate)?;

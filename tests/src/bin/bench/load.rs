@@ -7,7 +7,7 @@ use rig::process::find_program;
 use rig::process::output;
 use serde::Deserialize;
 
-use crate::stage::{REDIS, Stage};
+use crate::stage::{NGINX, REDIS, Stage, UNIX_NGINX};
 
 /// How many connections wrk keeps to nginx.
 const CONNECTIONS: &str = "16";
@@ -60,10 +60,10 @@ impl Load {
     /// Loads for a second. `rate` is how many requests a second are to be expected, where the load must know.
     pub(crate) fn slice(self, stage: &Stage, rate: Option<f64>) -> Result<Slice> {
         match self {
-            Load::Tcp => wrk(stage, "/tcp/ok.php", true),
-            Load::Unix => wrk(stage, "/unix/ok.php", true),
-            Load::Kept => wrk(stage, "/kept/", true),
-            Load::Refused => wrk(stage, "/refused/", false),
+            Load::Tcp => wrk(stage, NGINX, "/tcp/ok.php", true),
+            Load::Unix => wrk(stage, UNIX_NGINX, "/unix/ok.php", true),
+            Load::Kept => wrk(stage, NGINX, "/kept/", true),
+            Load::Refused => wrk(stage, NGINX, "/refused/", false),
             Load::Unrelated => redis(stage, rate, &[]),
             // "-k 0": a connection for each request.
             Load::UnrelatedConnects => redis(stage, rate, &["-k", "0"]),
@@ -81,10 +81,10 @@ struct Wrk {
     broken: f64,
 }
 
-fn wrk(stage: &Stage, path: &str, succeeds: bool) -> Result<Slice> {
+fn wrk(stage: &Stage, port: u16, path: &str, succeeds: bool) -> Result<Slice> {
     let mut command = stage.namespace.command(find_program(&["wrk"])?);
     command.args(["-t", "1", "-c", CONNECTIONS, "-d", "1s", "-s"]).arg(&stage.script);
-    command.arg(format!("http://127.0.0.1:8080{path}")).stdin(Stdio::null());
+    command.arg(format!("http://127.0.0.1:{port}{path}")).stdin(Stdio::null());
     let said = output(command)?;
     let line = said.lines().find(|line| line.starts_with('{'));
     let line = line.with_context(|| format!("wrk has told no figures: {said}"))?;

@@ -1,5 +1,6 @@
-//! Who is loaded: an nginx in front of php-fpm over TCP and over a unix socket, of an HTTP server that keeps connections, and of
-//! nobody; and a Redis that is none of nginx's business.
+//! Who is loaded: an nginx in front of php-fpm over TCP, of an HTTP server that keeps connections, and of nobody; another one, only while
+//! it is loaded, in front of php-fpm over a unix socket, for that may make why502 watch system calls; and a Redis that is none of nginx's
+//! business.
 
 use std::fs;
 use std::net::TcpStream;
@@ -24,6 +25,10 @@ const SOCKET: &str = "fpm.sock";
 pub(crate) const NOBODY: u16 = 9009;
 /// Where the HTTP server listens.
 const ORIGIN: u16 = 8081;
+/// Where nginx listens.
+pub(crate) const NGINX: u16 = 8080;
+/// Where the nginx with the unix upstream listens.
+pub(crate) const UNIX_NGINX: u16 = 8082;
 /// Where nginx serves files, of which there is none.
 pub(crate) const FILES: u16 = 8090;
 /// Where Redis listens.
@@ -37,7 +42,8 @@ pub(crate) struct Stage {
     pub(crate) nginx: Nginx,
     /// wrk's script.
     pub(crate) script: PathBuf,
-    _upstreams: (Fpm, Fpm, Nginx),
+    unix: Fpm,
+    _upstreams: (Fpm, Nginx),
     _redis: Process,
 }
 
@@ -47,7 +53,7 @@ impl Stage {
         // For growth, which holds thousands of connections.
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = cores();
         let script = namespace.scratch().join("wrk.lua");
         fs::write(&script, include_str!("wrk.lua"))?;
 
@@ -57,6 +63,7 @@ impl Stage {
         let origin = Nginx::on(namespace).port(ORIGIN).location(quiet(Location::fixed("/"))).start()?;
         let nobody = Endpoint::v4(NOBODY);
         let nginx = Nginx::on(namespace)
+            .port(NGINX)
             .workers(cores)
             .block(&format!(
                 "server {{ listen 127.0.0.1:{FILES}; access_log off; error_log /dev/null; keepalive_requests 1000000; \
@@ -64,22 +71,36 @@ impl Stage {
             ))
             .group("origin", &[&Endpoint::v4(ORIGIN)], &["keepalive 64"])
             .location(quiet(Location::fpm("/tcp/", &tcp)))
-            .location(quiet(Location::fpm("/unix/", &unix)))
             .location(quiet(Location::http("/kept/", &Endpoint::v4(ORIGIN)).through_group("origin")))
             .location(quiet(Location::fastcgi("/refused/", &nobody)).directive("error_log /dev/null"))
             .start()?;
         let redis = redis(namespace)?;
         let namespace = namespace.clone();
-        Ok(Stage { namespace, nginx, script, _upstreams: (tcp, unix, origin), _redis: redis })
+        Ok(Stage { namespace, nginx, script, unix, _upstreams: (tcp, origin), _redis: redis })
     }
 
-    /// What a tool is to watch under a load.
+    /// What a tool is to watch under a load, which must not go on for longer than this is kept.
     pub(crate) fn watched(&self, load: Load) -> Result<Watched> {
         let socket =
             (load == Load::Unix).then(|| self.namespace.scratch().join(SOCKET).display().to_string());
-        let workers = self.nginx.workers()?;
-        Ok(Watched { namespace: self.namespace.clone(), workers, ports: "port 9000", upstream: socket })
+        let unix = match load {
+            Load::Unix => Some(
+                Nginx::on(&self.namespace)
+                    .port(UNIX_NGINX)
+                    .workers(cores())
+                    .location(quiet(Location::fpm("/unix/", &self.unix)))
+                    .start()?,
+            ),
+            _ => None,
+        };
+        let workers = unix.as_ref().unwrap_or(&self.nginx).workers()?;
+        let namespace = self.namespace.clone();
+        Ok(Watched { namespace, workers, ports: "port 9000", upstream: socket, _nginx: unix })
     }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Without an access log, which would grow by hundreds of megabytes.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use rig::lines::Lines;
 use rig::process::{self, Pid, Process, find_program};
-use rig::{Namespace, tracer, wait};
+use rig::{Namespace, Nginx, tracer, wait};
 use serde_json::Value;
 
 use crate::process::begin_peak;
@@ -46,6 +46,8 @@ pub(crate) struct Watched {
     pub(crate) ports: &'static str,
     /// The only upstream to be told of, if not all: a unix socket has to be asked for.
     pub(crate) upstream: Option<String>,
+    /// One that runs only for this.
+    pub(crate) _nginx: Option<Nginx>,
 }
 
 /// One that runs, killed when dropped.
