@@ -82,15 +82,17 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
         }
     }
-    let running = scope::running(args);
-    if let Err(error) = &running {
-        crate::notice!(
-            "which nginx runs already is not known, so that neither its word nor its logs nor its configuration are: /proc cannot be \
-             listed: {error}"
-        );
-    }
-    scope::greet(args, running.as_deref().ok(), tracer.listeners());
-    let running = running.unwrap_or_default();
+    let (running, is_known) = match scope::running(args) {
+        Ok(running) => (running, true),
+        Err(error) => {
+            crate::notice!(
+                "which nginx runs already is not known, so that neither its word nor its logs nor its configuration are: /proc cannot \
+                 be listed: {error}"
+            );
+            (Vec::new(), false)
+        }
+    };
+    scope::greet(args, is_known.then_some(&running), tracer.listeners());
     for pid in &running {
         tracer.hear(*pid);
     }

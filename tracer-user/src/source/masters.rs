@@ -71,6 +71,7 @@ impl Masters {
     /// Why it is not known.
     pub(super) fn said_to(&mut self, master: u32, born: u64) -> Result<Arc<Said>, String> {
         let read = self.read(master, |read| latest_ns(born) < read.read_ns)?;
+        let read = read.ok_or_else(|| "it has ended".to_owned())?;
         let said = read.said.clone()?;
         if !said.is_older_than(born) {
             return Err("a file of it was changed after this worker had begun".to_owned());
@@ -103,15 +104,17 @@ impl Masters {
             let unknown = if number >= budget::CONFIGURATIONS {
                 format!("those of {} others were read", budget::CONFIGURATIONS)
             } else {
-                // One that has ended has none.
-                let Ok(read) = self.read(pid, |_| false) else { continue };
-                match &read.said {
-                    Ok(said) if said.names_unix => return UnixUpstreams::Of(pid),
-                    Ok(said) if said.gaps.is_none() => continue,
-                    Ok(said) => {
-                        format!("not all of it was read: {}", said.gaps.as_deref().unwrap_or_default())
-                    }
-                    Err(why) => why.clone(),
+                match self.read(pid, |_| false) {
+                    Ok(None) => continue,
+                    Err(why) => why,
+                    Ok(Some(read)) => match &read.said {
+                        Ok(said) if said.names_unix => return UnixUpstreams::Of(pid),
+                        Ok(said) => match &said.gaps {
+                            Some(gaps) => format!("not all of it was read: {gaps}"),
+                            None => continue,
+                        },
+                        Err(why) => why.clone(),
+                    },
                 }
             };
             if answer == UnixUpstreams::None {
@@ -121,13 +124,12 @@ impl Masters {
         answer
     }
 
-    /// What was read of this master's, or is read now unless what was read will do.
+    /// What was read of this master's, or is read now unless what was read will do; none if it has ended.
     ///
     /// # Errors
-    /// If the master has ended.
-    fn read(&mut self, master: u32, will_do: impl Fn(&Read) -> bool) -> Result<&mut Read, String> {
-        let ended = || "it has ended".to_owned();
-        let started = born(master)?.ok_or_else(ended)?;
+    /// If that cannot be found out.
+    fn read(&mut self, master: u32, will_do: impl Fn(&Read) -> bool) -> Result<Option<&mut Read>, String> {
+        let Some(started) = born(master)? else { return Ok(None) };
         let known = self.0.get(&master).filter(|read| read.started == started);
         if known.is_none_or(|known| !will_do(known)) {
             let is_told = known.is_some_and(|known| known.is_told);
@@ -138,12 +140,12 @@ impl Masters {
             let read_ns = now(ClockId::CLOCK_REALTIME);
             let said = match Master::believe(master).and_then(|master| configuration(&master)) {
                 Ok(configuration) => Ok(Arc::new(Said::of(&configuration))),
-                Err(Refusal::Changed) => return Err(ended()),
+                Err(Refusal::Changed) => return Ok(None),
                 Err(refusal) => Err(refusal.to_string()),
             };
             self.0.insert(master, Read { started, read_ns, said, is_told });
         }
-        self.0.get_mut(&master).ok_or_else(ended)
+        Ok(self.0.get_mut(&master))
     }
 }
 
