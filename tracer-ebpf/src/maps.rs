@@ -104,9 +104,9 @@ pub static EXCHANGES: HashMap<u64, OpenExchange> = HashMap::with_max_entries(16_
 #[map]
 pub static WORKERS: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(16_384, 0);
 
-/// Listeners by address.
+/// Listeners by address, as many as `backlog` watches. One beyond them is looked up when an upstream is there ([`SOUGHT`]).
 #[map]
-pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(8_192, 0);
+pub static LISTENERS: HashMap<ListenerKey, Listener> = HashMap::with_max_entries(4_096, 0);
 
 /// Addresses at which no listener was found while others had found no room, and what was found there later.
 #[map]
