@@ -137,6 +137,41 @@ fn address_translation_on_the_upstreams_side_does_not_part_the_ends_over_ipv6() 
     causes_keep_their_proof(&hosts, "[::]:9000", "[fd00:99::1]:80")
 }
 
+/// Where a listener is not found, it may be where one of those led that were not remembered.
+#[test]
+fn more_translated_addresses_than_are_remembered_turn_no_full_queue_into_a_firewall() -> Result<()> {
+    const MORE: u32 = 1_100;
+    let hosts = Hosts::new()?;
+    hosts.near.ip("route add 10.98.0.0/16 via 10.80.0.2")?;
+    hosts.near.nft(
+        "table inet rig {
+           chain out { type nat hook output priority -100; ip daddr 10.98.0.0/16 tcp dport 80 dnat ip to 10.80.0.2:9000; }
+           chain post { type nat hook postrouting priority 100; oifname \"wire\" masquerade; }
+         }",
+    )?;
+    let fpm = Fpm::on(&hosts.far).listen("0.0.0.0:9000".parse()?).backlog(2).start()?;
+    let location =
+        Location::fpm("/to/", &fpm).connect_timeout(CONNECT).through_group("10.98.$arg_a.$arg_b:80");
+    let nginx = Nginx::on(&hosts.near).location(location).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = nginx.client();
+    for number in 0..MORE {
+        let path = format!("/to/ok.php?a={}&b={}", number / 250, number % 250 + 1);
+        ensure!(client.get(&path)?.status == 200, "{path}");
+    }
+    fpm.freeze()?;
+    let _fillers = hosts.far.fill_queue(fpm.endpoint(), 3)?;
+    ensure!(client.get("/to/ok.php?a=200&b=1")?.status == 504);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    let [verdict] = account.verdicts.as_slice() else { anyhow::bail!("{:#?}", account.verdicts) };
+    let is_named = verdict.name() == "accept_queue_overflow/syn_dropped";
+    ensure!(is_named || verdict.confidence == "incomplete", "{verdict:#?}");
+    let told = "of which it is not remembered where address translation led";
+    ensure!(account.stderr.contains(told), "{}", account.stderr);
+    Ok(())
+}
+
 #[test]
 fn a_translated_port_where_nobody_listens_is_refused_by_this_host() -> Result<()> {
     let hosts = Hosts::new()?;

@@ -5,12 +5,13 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, live, notice,
+    backlog, doctor, live, memory, notice,
     output::terminal,
     record, report,
 };
 
 fn main() -> ExitCode {
+    memory::share();
     panic::set_hook(Box::new(|panic| notice!("this is a fault of why502 itself, please report it: {panic}")));
     let args = match Args::try_parse() {
         Ok(args) => args,
