@@ -103,7 +103,11 @@ const MOST_UPSTREAMS: usize = 2_048;
 const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "BROKEN", "PATHS"];
+const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "PATHS"];
+
+/// The map that holds one entry for each connection that the network has ended and nginx has not closed yet, which it does in the next turn
+/// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
+const PER_BROKEN: &str = "BROKEN";
 
 /// The maps that hold one entry for each call that a kprobe saw begin and a kretprobe is to see return.
 const PER_CALL: [&str; 2] = ["CALLS", "RECEIVES"];
@@ -128,6 +132,7 @@ impl Tracer {
         for map in PER_EXCHANGE {
             loader.map_max_entries(map, scope.max_open);
         }
+        loader.map_max_entries(PER_BROKEN, scope.max_open.div_ceil(2));
         loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { UNUSED } else { scope.max_open });
         if !hooks::may_use_kprobes(&scope.only) {
             for map in PER_CALL {
