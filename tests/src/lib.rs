@@ -33,7 +33,8 @@ pub mod nginx;
 // Whom a worker waits on.
 pub mod database;
 
-// Upstreams that misbehave as php-fpm cannot.
+// Upstreams that misbehave as php-fpm cannot, and those that people run.
+pub mod application;
 pub mod faulty;
 pub mod faulty_site;
 pub mod remote;
@@ -64,6 +65,7 @@ pub mod verdict;
 pub mod conduct;
 pub mod strace;
 
+pub use application::{Application, Server};
 pub use attacker::{Attacker, Walls};
 pub use backlog::Backlog;
 pub use client::Client;

@@ -19,7 +19,7 @@ use crate::{
     nginx_end,
     put::put,
     share,
-    tell::tell,
+    tell::tell_unconnected,
     trust,
     unix_end::NO_PORT,
     unix_listener::{listens, look},
@@ -245,7 +245,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // SAFETY: map memory that is already a value of the type.
         unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
         nginx_end::ends(exchange);
-        tell(exchange, false);
+        tell_unconnected(exchange);
         let _gone = PATHS.remove(sk);
         let _gone = EXCHANGES.remove(sk);
         return;

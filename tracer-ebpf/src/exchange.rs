@@ -340,6 +340,24 @@ pub struct Signal {
     pub out_of_memory: u32,
 }
 
+/// Which signals that tell a program to stop had been sent to a worker that handled them, and to its parent, before the worker's end
+/// ended: SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGUSR1, SIGUSR2 and SIGTERM. Of each the last; SIGUSR1, at which many only open their logs
+/// anew, gives way to any other.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stops {
+    /// To the process that closed the worker's end, before it did so; none where it died of one ([`WorkerEnd::signal`]).
+    pub worker: Signal,
+    /// To its parent, since the worker began and before the worker was sent its own, or if it was sent none, before its end ended.
+    pub parent: Signal,
+    /// The parent when the process became a worker; all zero where it is not known.
+    pub parent_task: Task,
+}
+
 /// The worker's end of an exchange: the socket the listener's kernel made.
 #[repr(C)]
 #[cfg_attr(

@@ -17,7 +17,7 @@ mod stats;
 
 pub use exchange::{
     DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
-    Origin, PATH_LEN, PacketDrop, Reset, Signal, Task, WorkerEnd, nginx_flag,
+    Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
 };
 pub use held::HeldSocket;
 pub use kernel_function::{
@@ -68,7 +68,11 @@ const _: () = {
     assert!(size_of::<accept_queue::Listener>().is_multiple_of(8));
     assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
     assert!(size_of::<Alone>() == 8 + size_of::<NginxEnd>());
-    assert!(size_of::<Exchange>() == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + PATH_LEN + 4);
+    assert!(size_of::<Stops>() == 120);
+    assert!(
+        size_of::<Exchange>()
+            == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + size_of::<Stops>() + PATH_LEN + 4
+    );
 };
 
 #[cfg(feature = "user")]

@@ -8,9 +8,9 @@
 //! | `WORKERS`, `HANDSHAKES`, `VISITORS` | nginx, clients of the listeners asked for | `workers_untracked` | all verdicts of that time |
 //! | `JOINING` (rows) | nginx | `HANDSHAKES` takes it | |
 //! | `AWAITING`, `BROKEN` | nginx | `acts_unkept`, marked | timeouts and clients that left |
-//! | `PROCESSES` | processes that took up an exchange | `processes_unkept`; on a unix socket whose end is not seen itself, marked | deaths |
+//! | `PROCESSES` | processes that took up an exchange, and their parents | `processes_unkept`; on a unix socket whose end is not seen itself, marked | deaths |
 //! | `ENDED` (queue) | those that end | the oldest is forgotten | as above, if nginx has not closed by then |
-//! | `SIGNALS` | whoever may signal a worker | `signals_unkept`, marked | who sent what a worker died of |
+//! | `SIGNALS` | whoever may signal a worker | `signals_unkept`, marked | who sent what a worker died of or stopped for |
 //! | `BESIDE` (rows) | whoever signals anybody | the oldest goes; a worker's own signal has no sender then, marked | the same, of a worker's first exchange |
 //! | `RESETS` (rows) | whoever has a connection refused | the oldest goes; `packets_unkept`, marked | refused, reset |
 //! | `DROPS`, `DROPS_BESIDE` (rows) | whoever sends packets that are dropped | the same | connect timeouts, full queues |

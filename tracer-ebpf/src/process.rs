@@ -1,11 +1,12 @@
-//! Workers: processes that have taken up an exchange of ours. How they end and what they are sent is kept of them and of nobody else, so
-//! that no stranger's processes can push it out.
+//! Workers: processes that have taken up an exchange of ours, and their parents. How they end and what they are sent is kept of them and of
+//! nobody else, so that no stranger's processes can push it out.
 
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{HashMap, Queue},
 };
+use tracer_ebpf::COMM_LEN;
 
 use crate::{
     kernel::{self, layout, read},
@@ -14,7 +15,7 @@ use crate::{
     signal, unix_end,
 };
 
-/// A process that took up an exchange.
+/// A process that took up an exchange, or the parent of one.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Process {
@@ -28,6 +29,11 @@ pub struct Process {
     pub exit_code: u32,
     /// The signals that are kept of it, or of who had its pid before: a bit for each.
     pub signals: u32,
+    /// Its parent when it became a worker; zero for one that is kept as a worker's parent only.
+    pub parent: u32,
+    /// Its name then.
+    pub comm: [u8; COMM_LEN],
+    pub reserved: u32,
 }
 
 /// Workers by pid. They stay for as long as they live, and then until [`ENDED`] is full.
@@ -43,12 +49,34 @@ static ENDED: Queue<u32> = Queue::with_max_entries(1_024, 0);
 pub fn takes_up(tgid: u32) {
     let before = PROCESSES.get_ptr_mut(tgid);
     // SAFETY: preallocated map memory.
-    let (is_known, signals) = before.map_or((false, 0), |p| unsafe { ((*p).ended_ns == 0, (*p).signals) });
-    if is_known {
+    if before.is_some_and(|process| unsafe { (*process).ended_ns == 0 && (*process).parent != 0 }) {
         return;
     }
-    let began_ns = kernel::began(kernel::current_task());
-    let mut process = Process { began_ns, ended_ns: 0, lost_ns: 0, exit_code: 0, signals };
+    let task = kernel::current_task();
+    let parent: u64 = read(task, layout!(task_parent));
+    let parent_tgid: u32 = read(parent, layout!(task_tgid));
+    keep(tgid, task, parent_tgid);
+    keep(parent_tgid, parent, 0);
+}
+
+/// Keeps the process `tgid`, which `task` is a thread of, from now on: a worker, whose parent is known, or a worker's parent. In a function
+/// of its own, for it is needed twice.
+#[inline(never)]
+fn keep(tgid: u32, task: u64, parent: u32) {
+    let began_ns = kernel::began(task);
+    let mut signals = 0;
+    if let Some(before) = find(tgid) {
+        if before.ended_ns == 0 && before.began_ns == began_ns {
+            if parent != 0 {
+                before.parent = parent;
+            }
+            return;
+        }
+        signals = before.signals;
+    }
+    let comm = read(read(task, layout!(task_leader)), layout!(task_comm));
+    let mut process =
+        Process { began_ns, ended_ns: 0, lost_ns: 0, exit_code: 0, signals, parent, comm, reserved: 0 };
     signal::sent_before(tgid, &mut process);
     put!(PROCESSES, tgid, &process, processes_unkept);
 }

@@ -1,6 +1,6 @@
 //! What goes through the ring buffer: one record per ended, not plainly clean socket.
 
-use crate::{COMM_LEN, Endpoint, NginxEnd, PATH_LEN, Task, WorkerEnd};
+use crate::{COMM_LEN, Endpoint, NginxEnd, PATH_LEN, Stops, Task, WorkerEnd};
 
 /// The ring buffer's size in bytes. 20,000 refused connections a second fill it in not quite half a second if nobody reads. Userspace
 /// has it mapped twice, one after the other, so that each of its pages counts twice in what is resident.
@@ -76,6 +76,8 @@ pub struct Exchange {
     pub nginx: NginxEnd,
     /// The worker's end; its `sock` is zero where none was seen.
     pub worker: WorkerEnd,
+    /// Who had told the worker to stop; all zero where its end had not ended.
+    pub stops: Stops,
     /// The unix socket's path, closed by a zero; empty for TCP.
     pub path: [u8; PATH_LEN],
     /// Always zero.
@@ -192,6 +194,8 @@ pub struct Served {
     pub reserved: u32,
     /// The worker's end; it names no socket of nginx's.
     pub worker: WorkerEnd,
+    /// Who had told the worker to stop.
+    pub stops: Stops,
 }
 
 /// How much is kept of the name or the reason in a [`Word`], in bytes; a zero closes it.

@@ -7,7 +7,7 @@ use crate::{
     kernel::{self, filter},
     maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count, watch_port},
     put::put,
-    worker_end,
+    signal, worker_end,
 };
 
 /// Whether the user asked for this listener, by address and port or by port alone.
@@ -75,6 +75,8 @@ pub fn ends(worker: &WorkerEnd) {
         (*record).peer = visitor.peer;
         (*record).reserved = 0;
         (*record).worker = *worker;
+        kernel::clear(&raw mut (*record).stops);
+        signal::stops(worker, &raw mut (*record).stops);
     }
     entry.submit(0);
 }

@@ -1,4 +1,4 @@
-//! Who sent the signal that a process dies of.
+//! Who sent the signal that a process dies of, or that told it to stop.
 //!
 //! A signal's tracepoint is called in the context of whoever runs, which need not be who sent it: a timer comes in an interrupt, a
 //! terminal's hangup in the kernel's own thread. All system calls that send one (kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo,
@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{Origin, Signal, Task};
+use tracer_ebpf::{Origin, Signal, Stops, Task, WorkerEnd};
 
 use crate::{
     kernel::{self, layout, read},
@@ -21,7 +21,7 @@ use crate::{
     recent::{self, Found, Row},
 };
 
-/// The last signals that workers were sent, of each number, by `tgid << 32 | number`.
+/// The last signals that workers and their parents were sent, of each number, by `tgid << 32 | number`.
 #[map]
 static SIGNALS: HashMap<u64, Signal> = HashMap::with_max_entries(2_048, 0);
 
@@ -64,6 +64,10 @@ const FATAL: u32 = 1 << 1
     | 1 << 24
     | 1 << 25
     | 1 << 31;
+
+/// Those by which programs are told to stop, and that many handle: HUP INT QUIT ABRT USR1 USR2 TERM.
+const STOPS: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << SIGUSR1 | 1 << 12 | 1 << 15;
+const SIGUSR1: u32 = 10;
 
 /// `TRACE_SIGNAL_DELIVERED`: the signal was queued. Others were ignored, or pending already.
 const DELIVERED: u32 = 0;
@@ -302,4 +306,75 @@ pub fn of_death(tgid: u32, began_ns: u64, exit_code: u32, signal: &mut Signal) {
 #[inline(always)]
 pub fn forget(tgid: u32, number: u32) {
     let _gone = SIGNALS.remove(key(tgid, number));
+}
+
+/// Writes down who had told the process that closed this end, and its parent, to stop; into all zeroes.
+#[inline(always)]
+pub fn stops(worker: &WorkerEnd, to: *mut Stops) {
+    if worker.ended_ns == 0 || worker.closer.tgid == 0 {
+        return;
+    }
+    let Some(process) = process::find(worker.closer.tgid) else { return };
+    let began_ns = process.began_ns;
+    if began_ns > worker.ended_ns {
+        // Another one has that pid by now.
+        return;
+    }
+    let mut until_ns = worker.ended_ns;
+    if worker.exiting != 0 && worker.exit_code & 0x7f != 0 {
+        if worker.signal.ns != 0 {
+            until_ns = worker.signal.ns;
+        }
+    } else {
+        // SAFETY: the caller's record, which is a value of the type.
+        let ns = unsafe { last_stop(worker.closer.tgid, process, began_ns, until_ns, &raw mut (*to).worker) };
+        if ns != 0 {
+            until_ns = ns;
+        }
+    }
+    let tgid = process.parent;
+    if tgid == 0 {
+        return;
+    }
+    let Some(parent) = process::find(tgid) else { return };
+    if parent.began_ns > began_ns {
+        return;
+    }
+    // SAFETY: the same.
+    unsafe {
+        (*to).parent_task.tgid = tgid;
+        (*to).parent_task.tid = tgid;
+        kernel::fill(&raw mut (*to).parent_task.comm, &raw const parent.comm);
+        last_stop(tgid, parent, began_ns, until_ns, &raw mut (*to).parent);
+    }
+}
+
+/// Writes down the last signal between two moments that told a kept process to stop; where one may have been lost, that. Returns when it
+/// was sent.
+///
+/// # Safety
+/// `to` is a value of the type.
+#[inline(always)]
+unsafe fn last_stop(tgid: u32, process: &Process, since_ns: u64, until_ns: u64, to: *mut Signal) -> u64 {
+    let signals = process.signals & STOPS;
+    let (mut last, mut last_ns) = (0, 0);
+    for number in 1..16 {
+        if signals & 1 << number == 0 || number == SIGUSR1 && last != 0 {
+            continue;
+        }
+        // SAFETY: only looked at.
+        let Some(ns) = (unsafe { SIGNALS.get(key(tgid, number)) }).map(|signal| signal.ns) else { continue };
+        if ns >= since_ns && ns <= until_ns && (ns > last_ns || last == SIGUSR1) {
+            (last, last_ns) = (number, ns);
+        }
+    }
+    // SAFETY: the caller answers for where it is written; the entry is copied out at once.
+    unsafe {
+        match SIGNALS.get(key(tgid, last)) {
+            Some(signal) if last != 0 => kernel::fill(to, signal),
+            _ if is_lately(process.lost_ns, until_ns) => (*to).origin = Origin::Lost as u16,
+            _ => {}
+        }
+    }
+    last_ns
 }

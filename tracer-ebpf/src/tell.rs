@@ -5,11 +5,23 @@ use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_fl
 use crate::{
     aftermath, kernel,
     maps::{ConnectionId, OpenExchange, PATHS, RING, count},
+    signal,
 };
+
+/// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
+#[inline(always)]
+pub fn tell_unconnected(exchange: &mut OpenExchange) {
+    tell_of(exchange, false, false);
+}
 
 /// Sends the whole story up, and sees to it that what nginx does next follows.
 #[inline(always)]
 pub fn tell(exchange: &mut OpenExchange, well: bool) {
+    tell_of(exchange, well, true);
+}
+
+#[inline(always)]
+fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     let nginx = &mut exchange.nginx;
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
@@ -26,7 +38,7 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
     if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);
     } else {
-        send(exchange);
+        send(exchange, may_have_worker);
     }
 }
 
@@ -46,7 +58,7 @@ fn send_alone(nginx: &NginxEnd) {
 }
 
 #[inline(always)]
-fn send(exchange: &OpenExchange) {
+fn send(exchange: &OpenExchange, may_have_worker: bool) {
     match RING.reserve::<Exchange>(0) {
         Some(mut entry) => {
             let record = entry.as_mut_ptr();
@@ -55,6 +67,10 @@ fn send(exchange: &OpenExchange) {
                 (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
                 kernel::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
                 kernel::fill(&raw mut (*record).worker, &raw const exchange.worker);
+                kernel::clear(&raw mut (*record).stops);
+                if may_have_worker {
+                    signal::stops(&exchange.worker, &raw mut (*record).stops);
+                }
                 (*record).reserved = 0;
                 let path = match PATHS.get(exchange.nginx.sock) {
                     Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => &raw const *path,

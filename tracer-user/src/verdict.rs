@@ -126,7 +126,7 @@ pub struct Note {
 pub struct Worker {
     /// Who it is.
     pub process: Process,
-    /// The signal it died of (`SIGKILL`), if it died of one while it had the exchange.
+    /// The signal it died of (`SIGKILL`), if it died of one while it had the exchange, or that told it to stop (`worker_stopped`).
     pub signal: Option<String>,
     /// What it was found doing, if the exchange was slow enough to be looked at.
     pub doing: Option<Doing>,
@@ -221,7 +221,7 @@ pub struct Verdict {
     pub servers: Vec<OutOfUse>,
     /// Who served it.
     pub worker: Option<Worker>,
-    /// Who sent the signal that the worker died of.
+    /// Who sent the signal that the worker died of, or that told it to stop.
     pub killer: Option<Process>,
     /// When what happened.
     pub moments: Moments,

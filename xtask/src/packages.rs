@@ -31,6 +31,14 @@ const NEEDS: &[(&str, &str)] = &[
 /// What reads evidence and reports in the tests, and is too large to be taken into an emulated machine.
 const READERS: &[(&str, &str)] = &[("chromium*", "chromium"), ("pip3", "python3-pip"), ("jq", "jq")];
 
+/// The application servers that the tests run behind nginx, too large for an emulated machine as well.
+const SERVERS: &[(&str, &str)] = &[
+    ("uwsgi_python3", "uwsgi-plugin-python3"),
+    ("gunicorn", "gunicorn"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
+];
+
 /// What `cargo xtask bench` loads with, and what it compares with.
 const BENCH: &[(&str, &str)] = &[
     ("wrk", "wrk"),
@@ -72,7 +80,7 @@ pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
 
 /// The packages whose programs are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
-    absent(NEEDS.iter().chain(READERS))
+    absent(NEEDS.iter().chain(READERS).chain(SERVERS))
 }
 
 /// Those that only the bench wants and that are not there.

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, tcp_state};
 
-use super::{errors, signals};
+use super::{errors, signals, stopped};
 use crate::{
     facts::{Fact, Sources},
     ledger::{Aftermaths, Joined, address, comm},
@@ -188,6 +188,7 @@ impl Facts<'_> {
             };
             self.add(worker.signal.ns, Fact::Signals, fact);
         }
+        self.stops(worker);
         let fact = match worker.error {
             0 => {
                 let who = match worker.closer.tgid {
@@ -206,6 +207,13 @@ impl Facts<'_> {
             error => format!("the worker's end ends with {}", errors::name(error)),
         };
         self.add(worker.ended_ns, self.changes(), fact);
+    }
+
+    /// Who told the worker, and before that its parent, to stop.
+    fn stops(&mut self, worker: &WorkerEnd) {
+        for (signal, fact) in stopped::facts(self.exchange, worker) {
+            self.add(signal.ns, Fact::Signals, fact);
+        }
     }
 
     fn aftermath(&mut self) {

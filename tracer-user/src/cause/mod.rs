@@ -21,6 +21,7 @@ mod reset;
 mod send_timeout;
 mod signals;
 mod silence;
+mod stopped;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -238,7 +239,11 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
     let worker = exchange.worker.as_ref();
     let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
     let cause = cause.unwrap_or(Cause::NotEnoughFacts);
-    let lacks_facts = context.evidence_lost || worker.is_some_and(signals::is_lost);
+    let lacks_facts = context.evidence_lost
+        || worker.is_some_and(signals::is_lost)
+        || stopped::may_have_been_told(exchange, cause);
+    let stop = worker.filter(|_| cause.detail() == "worker_stopped");
+    let stop = stop.and_then(|worker| stopped::of(exchange, worker));
     Verdict {
         unix_ns: context.clock.unix_ns(nginx.ended_ns),
         cause,
@@ -255,10 +260,16 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         servers: Vec::new(),
         worker: signals::worker(exchange).map(|process| Worker {
             process,
-            signal: worker.and_then(signals::died_of).map(signals::name),
+            signal: match &stop {
+                Some(stop) => stop.signal(),
+                None => worker.and_then(signals::died_of).map(signals::name),
+            },
             doing: doing::found(exchange),
         }),
-        killer: worker.and_then(signals::killer),
+        killer: match &stop {
+            Some(stop) => stop.sender(),
+            None => worker.and_then(signals::killer),
+        },
         moments: Moments {
             connected: exchange.us(nginx.established_ns),
             accepted: worker.and_then(|worker| exchange.us(worker.accepted_ns)),

@@ -1,7 +1,7 @@
 //! What nginx judges for itself, and says: no error of the kernel's tells it. `tls_failed`, `rejected_response`, and a response that is
 //! cut short.
 
-use super::{Cause, Finding, errors, signals};
+use super::{Cause, Finding, errors, signals, stopped};
 use crate::{
     ledger::{Joined, Said},
     verdict::{Confidence, Word},
@@ -319,6 +319,10 @@ fn cut_short(exchange: &Joined, said: &Said) -> Option<Finding> {
     let worker = exchange.worker.as_ref();
     if worker.is_some_and(|worker| worker.exiting != 0) {
         // Who died is told as before an answer; nginx says that the response was not whole.
+        return None;
+    }
+    if worker.is_some_and(|worker| stopped::of(exchange, worker).is_some()) {
+        // So is who was told to stop.
         return None;
     }
     let read = count(exchange.nginx.received, "byte");

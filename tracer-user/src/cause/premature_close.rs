@@ -1,8 +1,8 @@
 //! `premature_close`: the upstream closed properly, before it had answered.
 
-use tracer_ebpf::{nginx_flag, tcp_state};
+use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
 
-use super::{Cause, Finding, nginx_says, signals, unknown};
+use super::{Cause, Finding, nginx_says, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -39,8 +39,6 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
             )
         });
     };
-    let name = signals::worker_in_words(worker);
-    let died = worker.exiting != 0;
     // After bytes of a response, only a death by signal tells that it was not whole; and an idle connection fails no exchange.
     // nginx knows by the protocol, and says so.
     let is_whole = signals::died_of(worker).is_none() || !exchange.nginx_acted_at_once();
@@ -51,40 +49,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         return Some(Finding { error_log: Some(LINE.to_owned()), ..unknown::unseen(exchange) });
     }
     let finding = match signals::died_of(worker) {
-        Some(signal) => Finding::proven(
-            Cause::PrematureWorkerKilled,
-            format!(
-                "{} ended the {name}, {}, {after} into the exchange{}; the kernel closed its connection.",
-                signals::name(signal),
-                if nginx.first_sent_ns > worker.ended_ns {
-                    "before nginx had sent the request"
-                } else {
-                    "which had read the whole request"
-                },
-                match signals::sender_in_words(worker) {
-                    _ if signals::is_out_of_memory(worker) =>
-                        ", sent by the kernel because memory had run out".to_owned(),
-                    Some(sender) => format!(", sent by {}", sender.trim_end_matches(',')),
-                    None => String::new(),
-                }
-            ),
-            "who signals the upstream's workers, and its log.",
-        ),
-        None if died => Finding::proven(
-            Cause::PrematureWorkerExited,
-            format!(
-                "The {name} exited {after} into the exchange, {}; the kernel closed its connection.",
-                if is_answered { "in the middle of its response" } else { "before it had answered" }
-            ),
-            "the upstream's log: an exit in the code, or a limit such as pm.max_requests reached at the wrong moment.",
-        ),
-        None => Finding::proven(
-            Cause::PrematurePeerClosed,
-            format!(
-                "The {name} closed the connection properly {after} into the exchange, without a byte of an answer."
-            ),
-            "the upstream's log for this request: it lives and chose to close.",
-        ),
+        Some(signal) => died(exchange, worker, signal),
+        None => lived(exchange, worker, is_answered),
     };
     if !is_answered || exchange.word().is_some() {
         return Some(Finding { error_log: Some(LINE.to_owned()), ..finding });
@@ -96,4 +62,73 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         count(exchange.nginx.received, "byte")
     );
     Some(Finding { confidence: Confidence::Inferred, explanation, ..finding })
+}
+
+/// A signal ended the worker, which had nothing left to read.
+fn died(exchange: &Joined, worker: &WorkerEnd, signal: u32) -> Finding {
+    let (name, after) = (signals::worker_in_words(worker), span(exchange.lasted_ns()));
+    let signal_name = signals::name(signal);
+    let had = if exchange.nginx.first_sent_ns > worker.ended_ns {
+        "before nginx had sent the request"
+    } else {
+        "which had read the whole request"
+    };
+    if signals::is_crash(signal) {
+        return Finding::proven(
+            Cause::PrematureWorkerCrashed,
+            format!(
+                "{signal_name}{} ended the {name}, {had}, {after} into the exchange: it crashed, and the kernel closed its connection.",
+                signals::by_another(worker)
+            ),
+            stopped::ADVICE_OF_CRASH,
+        );
+    }
+    if signals::is_out_of_memory(worker) {
+        return Finding::proven(
+            Cause::PrematureWorkerOom,
+            format!(
+                "The kernel killed the {name}, {had}, with {signal_name} {after} into the exchange, because memory had run out; it \
+                 closed its connection."
+            ),
+            stopped::ADVICE_OF_OOM,
+        );
+    }
+    let by = match signals::sender_in_words(worker) {
+        Some(sender) => format!(", sent by {}", sender.trim_end_matches(',')),
+        None => String::new(),
+    };
+    Finding::proven(
+        Cause::PrematureWorkerKilled,
+        format!(
+            "{signal_name} ended the {name}, {had}, {after} into the exchange{by}; the kernel closed its connection.{}",
+            stopped::who_told_the_killer(exchange, worker)
+        ),
+        stopped::advice_of_kill(exchange, worker),
+    )
+}
+
+/// The worker closed the connection, or exited.
+fn lived(exchange: &Joined, worker: &WorkerEnd, is_answered: bool) -> Finding {
+    let (name, after) = (signals::worker_in_words(worker), span(exchange.lasted_ns()));
+    let when = if is_answered { "in the middle of its response" } else { "before it had answered" };
+    if let Some(stop) = stopped::of(exchange, worker) {
+        return stop.finding(Cause::PrematureWorkerStopped, &format!("the connection was closed {when}"));
+    }
+    if worker.exiting != 0 {
+        return Finding::proven(
+            Cause::PrematureWorkerExited,
+            format!(
+                "The {name} exited{} {after} into the exchange, {when}; the kernel closed its connection.",
+                stopped::with_code(worker)
+            ),
+            stopped::advice_of_exit(worker),
+        );
+    }
+    Finding::proven(
+        Cause::PrematurePeerClosed,
+        format!(
+            "The {name} closed the connection properly {after} into the exchange, without a byte of an answer."
+        ),
+        "the upstream's log for this request: it lives and chose to close.",
+    )
 }

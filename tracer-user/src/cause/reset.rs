@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
 
-use super::{Cause, Finding, errors, signals, unknown};
+use super::{Cause, Finding, errors, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -91,15 +91,6 @@ fn into(exchange: &Joined, worker: &WorkerEnd) -> String {
     format!("{} into the request", span(ns.saturating_sub(exchange.began_ns())))
 }
 
-/// Who sent the signal of a crash, if it was no fault of the worker's own.
-fn by_another(worker: &WorkerEnd) -> String {
-    let is_own = signals::killer(worker).is_none_or(|killer| killer.pid == worker.closer.tgid);
-    if is_own && !signals::is_lost(worker) {
-        return String::new();
-    }
-    signals::sender_in_words(worker).map_or_else(String::new, |sender| format!(", which {sender} sent"))
-}
-
 /// What nginx read of it.
 fn consequence(exchange: &Joined) -> String {
     let unread = exchange.unread_by_worker().unwrap_or_default();
@@ -138,11 +129,14 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
     let name = signals::worker_in_words(worker);
     let into = into(exchange, worker);
     let Some(signal) = signals::died_of(worker) else {
+        if let Some(stop) = stopped::of(exchange, worker) {
+            return Some(stop.finding(Cause::ResetWorkerStopped, &consequence));
+        }
         if worker.exiting != 0 {
             return Some(Finding::proven(
                 Cause::ResetWorkerExited,
-                format!("The {name} exited {into}: {consequence}."),
-                "the upstream's log: an exit in the code, or a limit that ends workers.",
+                format!("The {name} exited{} {into}: {consequence}.", stopped::with_code(worker)),
+                stopped::advice_of_exit(worker),
             ));
         }
         return Some(Finding::proven(
@@ -155,8 +149,11 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
     if signals::is_crash(signal) {
         return Some(Finding::proven(
             Cause::ResetWorkerCrashed,
-            format!("The {name} crashed with {signal_name}{}, {into}; {consequence}.", by_another(worker)),
-            "the core dump and the upstream's log for this request; with php-fpm, extensions first.",
+            format!(
+                "The {name} crashed with {signal_name}{}, {into}; {consequence}.",
+                signals::by_another(worker)
+            ),
+            stopped::ADVICE_OF_CRASH,
         ));
     }
     if signals::is_out_of_memory(worker) {
@@ -165,29 +162,18 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
             format!(
                 "The kernel killed the {name} with {signal_name} {into}, because memory had run out; {consequence}."
             ),
-            "memory limits of the upstream's cgroup, memory_limit and pm.max_children: `dmesg` names the victim.",
+            stopped::ADVICE_OF_OOM,
         ));
     }
     let killer = signals::sender_in_words(worker).unwrap_or_else(|| "somebody not seen".to_owned());
-    let is_from_parent = worker.signal.from_parent != 0 && signals::killer(worker).is_some();
-    let advice = if is_from_parent && signal == 15 {
-        format!(
-            "request_terminate_timeout of the pool on {upstream} (this request was cut off after {}), or a reload or \
-             stop of php-fpm at that moment (process_control_timeout).",
-            span(worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns())))
-        )
-    } else if signals::is_from_kernel(worker) {
-        "what ended the upstream's container, which limit the worker met, or what timers and alarms its code sets.".to_owned()
-    } else {
-        "who that process is and why it kills workers.".to_owned()
-    };
     Some(Finding::proven(
         Cause::ResetWorkerKilled,
         format!(
-            "{killer} sent {signal_name} to the {name}, {into}; {consequence}.",
-            killer = sentence(&killer)
+            "{killer} sent {signal_name} to the {name}, {into}; {consequence}.{told}",
+            killer = sentence(&killer),
+            told = stopped::who_told_the_killer(exchange, worker),
         ),
-        advice,
+        stopped::advice_of_kill(exchange, worker),
     ))
 }
 

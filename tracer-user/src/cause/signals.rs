@@ -28,12 +28,16 @@ pub(super) fn is_crash(signal: u32) -> bool {
     [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP].map(|crash| crash as u32).contains(&signal)
 }
 
-/// Where the signal came from that ended this worker; none where that was not seen. Recordings from before it was told have the code
-/// alone: zero (`SI_USER`) or negative for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
+/// Where the signal came from that ended this worker; none where that was not seen.
 fn origin(worker: &WorkerEnd) -> Option<Origin> {
+    origin_of(&worker.signal)
+}
+
+/// Where a signal came from; none where none was seen. Recordings from before it was told have the code alone: zero (`SI_USER`) or negative
+/// for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
+pub(super) fn origin_of(signal: &tracer_ebpf::Signal) -> Option<Origin> {
     const SI_TIMER: i32 = -2;
     const EVENTS: std::ops::RangeInclusive<i32> = -5..=-3;
-    let signal = &worker.signal;
     match Origin::from_u16(signal.origin)? {
         Origin::Lost => Some(Origin::Lost),
         _ if signal.ns == 0 => None,
@@ -73,11 +77,15 @@ pub(super) fn killer(worker: &WorkerEnd) -> Option<Process> {
 /// seen.
 pub(super) fn sender_in_words(worker: &WorkerEnd) -> Option<String> {
     died_of(worker)?;
-    let signal = &worker.signal;
+    sender_of(&worker.signal, worker.closer.tgid)
+}
+
+/// The same of any signal to a worker.
+pub(super) fn sender_of(signal: &tracer_ebpf::Signal, worker: u32) -> Option<String> {
     let Process { pid, comm } = process(&signal.sender);
-    Some(match origin(worker)? {
-        Origin::Process | Origin::Untold => match (signal.from_parent != 0, comm.starts_with("php-fpm")) {
-            _ if signal.sender.tgid == worker.closer.tgid => "the worker itself".to_owned(),
+    Some(match origin_of(signal)? {
+        Origin::Process | Origin::Untold => match (signal.from_parent != 0, is_php_fpm(&comm)) {
+            _ if signal.sender.tgid == worker => "the worker itself".to_owned(),
             (true, true) => format!("php-fpm's master process {pid}"),
             (true, false) => format!("its parent process {comm} {pid}"),
             (false, _) => format!("process {comm} {pid}"),
@@ -106,6 +114,20 @@ fn of_kernel(number: u32) -> &'static str {
         Ok(Signal::SIGXFSZ) => "its limit of a file's size",
         _ => "the kernel itself",
     }
+}
+
+/// Who sent the signal of a crash, if it was no fault of the worker's own.
+pub(super) fn by_another(worker: &WorkerEnd) -> String {
+    let is_own = killer(worker).is_none_or(|killer| killer.pid == worker.closer.tgid);
+    if is_own && !is_lost(worker) {
+        return String::new();
+    }
+    sender_in_words(worker).map_or_else(String::new, |sender| format!(", which {sender} sent"))
+}
+
+/// Whether a process of this name is one of php-fpm's.
+pub(super) fn is_php_fpm(comm: &str) -> bool {
+    comm.starts_with("php-fpm")
 }
 
 /// Who had the exchange: the first who read from it, or who died holding it.

@@ -76,6 +76,8 @@ causes! {
         "The worker crashed while it served the exchange.";
     ResetWorkerOom: "reset" / "worker_oom_killed", Some(502),
         "The kernel killed the worker because memory ran out.";
+    ResetWorkerStopped: "reset" / "worker_stopped", Some(502),
+        "The worker, or its master, was told to stop by a signal, and ended without reading all of the request.";
     ResetWorkerExited: "reset" / "worker_exited", Some(502),
         "The worker exited without reading all of the request.";
     ResetListenerClosed: "reset" / "listener_closed", Some(502),
@@ -92,6 +94,12 @@ causes! {
         "The upstream ended the HTTP/2 connection with an error.";
     PrematureWorkerKilled: "premature_close" / "worker_killed", Some(502),
         "A signal ended the worker after it had read the request and before it answered.";
+    PrematureWorkerCrashed: "premature_close" / "worker_crashed", Some(502),
+        "The worker crashed after it had read the request and before it answered.";
+    PrematureWorkerOom: "premature_close" / "worker_oom_killed", Some(502),
+        "The kernel killed the worker because memory ran out, after it had read the request and before it answered.";
+    PrematureWorkerStopped: "premature_close" / "worker_stopped", Some(502),
+        "The worker, or its master, was told to stop by a signal, and ended before it answered.";
     PrematureWorkerExited: "premature_close" / "worker_exited", Some(502),
         "The worker exited before it answered.";
     PrematurePeerClosed: "premature_close" / "peer_closed", Some(502),

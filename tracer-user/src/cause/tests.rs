@@ -1,6 +1,6 @@
 use tracer_ebpf::{
-    Action, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, WorkerEnd, nginx_flag,
-    tcp_state,
+    Action, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WorkerEnd,
+    nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros as _;
 
@@ -288,6 +288,111 @@ fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
     assert!(lost.explanation.contains("not known any more"), "{}", lost.explanation);
 }
 
+/// A worker that closed its end after 2 s without an answer, `exiting` or not, after its parent had sent it this signal.
+fn stopped(signal: u32, before_ms: u64, exiting: u32) -> Exchange {
+    let mut record = killed(2_000, 0);
+    record.nginx.error = 0;
+    (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK);
+    record.worker.exiting = exiting;
+    record.worker.unread = 0;
+    record.stops.worker = Signal {
+        ns: record.worker.ended_ns - before_ms * 1_000_000,
+        number: signal,
+        origin: Origin::Process as u16,
+        ..record.worker.signal
+    };
+    record.worker.signal = Signal::default();
+    record.stops.parent_task = record.stops.worker.sender;
+    record
+}
+
+#[test]
+fn an_exit_soon_after_a_signal_to_stop_is_a_worker_that_was_stopped() {
+    const TERM: u32 = 15;
+    let of = |signal, before_ms, exiting| {
+        let verdict = verdict(stopped(signal, before_ms, exiting), ANSWERS);
+        (verdict.cause, verdict.confidence)
+    };
+    assert_eq!(of(TERM, 2, 1), (Cause::PrematureWorkerStopped, Confidence::Proven));
+    assert_eq!(of(TERM, 30_000, 1), (Cause::PrematureWorkerStopped, Confidence::Inferred));
+    assert_eq!(of(TERM, 61_000, 1), (Cause::PrematureWorkerExited, Confidence::Proven));
+    assert_eq!(of(TERM, 2, 0), (Cause::PrematureWorkerStopped, Confidence::Inferred));
+    assert_eq!(of(TERM, 1_001, 0), (Cause::PrematurePeerClosed, Confidence::Proven));
+    let verdict = verdict(stopped(TERM, 2, 1), ANSWERS);
+    assert_eq!(verdict.killer.map(|killer| killer.pid), Some(24938));
+    assert_eq!(verdict.worker.unwrap().signal.as_deref(), Some("SIGTERM"));
+}
+
+#[test]
+fn a_signal_at_which_many_only_open_their_logs_stops_whom_it_ends() {
+    for signal in [1, 10, 12] {
+        let of = |exiting| verdict(stopped(signal, 2, exiting), ANSWERS);
+        assert_eq!((of(1).cause, of(1).confidence), (Cause::PrematureWorkerStopped, Confidence::Inferred));
+        assert_eq!(of(0).cause, Cause::PrematurePeerClosed);
+        let mut by_parent = stopped(signal, 2, 1);
+        by_parent.stops.worker.from_parent = 1;
+        assert_eq!(verdict(by_parent, ANSWERS).confidence, Confidence::Proven);
+    }
+}
+
+#[test]
+fn what_a_worker_sends_itself_tells_nobody_to_stop() {
+    let mut record = stopped(15, 2, 1);
+    record.stops.worker.sender = record.worker.closer;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::PrematureWorkerExited);
+    record.stops.worker.origin = Origin::Timer as u16;
+    assert_eq!(verdict(record, ANSWERS).cause, Cause::PrematureWorkerExited);
+    record.stops.worker = Signal { origin: Origin::Lost as u16, ..Signal::default() };
+    let lost = verdict(record, ANSWERS);
+    assert_eq!((lost.cause, lost.confidence), (Cause::PrematureWorkerExited, Confidence::Incomplete));
+}
+
+#[test]
+fn a_master_that_was_told_to_stop_is_traced_one_step_up() {
+    let mut record = stopped(2, 2, 1);
+    let told = Signal { ns: at(1_990), number: 15, sender: task(1, "systemd"), ..record.stops.worker };
+    record.stops.parent = told;
+    let whole = verdict(record, ANSWERS);
+    let chain =
+        "systemd 1 sent SIGTERM to php-fpm8.2 24938, which sent SIGINT to the php-fpm8.2 worker 24940";
+    assert!(whole.explanation.contains(chain), "{}", whole.explanation);
+    // Told by a pipe, or by its parent's end.
+    record.stops.worker = Signal::default();
+    let by_parent = verdict(record, ANSWERS);
+    assert_eq!((by_parent.cause, by_parent.killer), (Cause::PrematureWorkerStopped, None));
+    assert_eq!(by_parent.confidence, Confidence::Inferred);
+    assert!(by_parent.explanation.contains("24938, the parent of the"), "{}", by_parent.explanation);
+}
+
+#[test]
+fn php_fpm_that_was_told_nothing_ends_a_request_by_its_timeout() {
+    let mut record = killed(3_259, 15);
+    record.worker.signal.from_parent = 1;
+    record.worker.signal.origin = Origin::Process as u16;
+    assert!(
+        verdict(record, ANSWERS).advice.contains("or a reload or stop"),
+        "who its parent is was not seen"
+    );
+    record.stops.parent_task = record.worker.signal.sender;
+    let timeout = verdict(record, ANSWERS);
+    assert!(timeout.advice.contains("request_terminate_timeout"), "{}", timeout.advice);
+    assert!(timeout.advice.ends_with("nobody had told php-fpm to stop or to reload."), "{}", timeout.advice);
+    let mut told = |number| {
+        record.stops.parent =
+            Signal { ns: at(3_250), number, sender: task(1, "systemd"), ..record.worker.signal };
+        verdict(record, ANSWERS)
+    };
+    let (reload, stop, logs) = (told(12), told(3), told(10));
+    assert!(reload.advice.starts_with("who reloads php-fpm (systemd 1)"), "{}", reload.advice);
+    assert!(stop.advice.starts_with("who stops php-fpm (systemd 1)"), "{}", stop.advice);
+    assert_eq!(logs.advice, timeout.advice);
+    assert!(
+        reload.explanation.contains("systemd 1 had sent SIGUSR2 to php-fpm8.2 24938"),
+        "{}",
+        reload.explanation
+    );
+}
+
 #[test]
 fn a_recording_from_before_origins_goes_by_the_code() {
     let killer = |code| {
@@ -439,11 +544,11 @@ fn a_worker_that_died_before_the_request_closed_early_though_a_reset_answered_th
     (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::CLOSE);
     record.nginx.first_sent_ns = at(15);
     let early = verdict(record, ANSWERS);
-    assert_eq!((early.cause, early.confidence), (Cause::PrematureWorkerKilled, Confidence::Proven));
+    assert_eq!((early.cause, early.confidence), (Cause::PrematureWorkerCrashed, Confidence::Proven));
     assert!(early.explanation.contains("before nginx had sent the request"), "{}", early.explanation);
     // It closed with bytes unread, which it did not want.
     record.nginx.unread = 4;
-    assert_ne!(verdict(record, ANSWERS).cause, Cause::PrematureWorkerKilled);
+    assert_ne!(verdict(record, ANSWERS).cause, Cause::PrematureWorkerCrashed);
 }
 
 #[test]

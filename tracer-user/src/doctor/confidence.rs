@@ -131,7 +131,7 @@ const CLIENT_RESETS: Need = Need {
 const OOM: Need = Need {
     any: &[Proof::Fact(Fact::OomVictims)],
     without: Level::NotSeen,
-    because: "Why the kernel kills a process is not seen here: told as reset/worker_killed, by the kernel.",
+    because: "Why the kernel kills a process is not seen here: told as worker_killed, by the kernel.",
 };
 
 /// What proves a cause, and the best it gets then. None for those that say that nothing is known, and for those that nginx names: its own
@@ -154,11 +154,15 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::ConnectSynQueueFull => (&[], Proven),
         Cause::ConnectSynUnanswered | Cause::KernelRetransmits | Cause::KernelSynRetries => (&[], LOST),
         Cause::TimeoutUnacked => (&[], LOST),
-        Cause::ResetWorkerOom => (&[OOM, DEATHS], Proven),
-        Cause::ResetWorkerKilled | Cause::ResetWorkerCrashed | Cause::ResetWorkerExited => {
-            (&[DEATHS], Proven)
-        }
-        Cause::PrematureWorkerKilled | Cause::PrematureWorkerExited => (&[DEATHS], Proven),
+        Cause::ResetWorkerOom | Cause::PrematureWorkerOom => (&[OOM, DEATHS], Proven),
+        Cause::ResetWorkerKilled
+        | Cause::ResetWorkerCrashed
+        | Cause::ResetWorkerStopped
+        | Cause::ResetWorkerExited
+        | Cause::PrematureWorkerKilled
+        | Cause::PrematureWorkerCrashed
+        | Cause::PrematureWorkerStopped
+        | Cause::PrematureWorkerExited => (&[DEATHS], Proven),
         Cause::ResetListenerClosed
         | Cause::ResetPeerAborted
         | Cause::ResetStaleKeepalive

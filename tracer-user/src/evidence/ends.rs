@@ -128,6 +128,16 @@ mirror! {
         out_of_memory: bool = Truth,
     }
 
+    /// Which signals that tell a program to stop had been sent by the time that a worker's end ended.
+    Stops = Stops {
+        /// To the process that closed it, which handled it.
+        worker: Signal = Signal,
+        /// To its parent, before that.
+        parent: Signal = Signal,
+        /// The parent.
+        parent_task: Task = Task,
+    }
+
     /// nginx's end of an exchange. Moments are nanoseconds since the recording began.
     NginxEnd = NginxEnd {
         /// The socket's name in this recording; with `connect_ns` it names the connection.

@@ -9,7 +9,7 @@ use super::{
     codec::{
         Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
     },
-    ends::{NginxEnd, Task, WorkerEnd},
+    ends::{NginxEnd, Stops, Task, WorkerEnd},
     groups,
     header::{number, of_sources, to_sources},
     line::{Action, ERROR_LOG, UPROBE},
@@ -45,11 +45,12 @@ impl Encoder {
         let at = entry.at_ns.cast_signed().wrapping_sub(self.base.started_ns.cast_signed());
         match &entry.what {
             What::Record(Record::Exchange(exchange)) => {
-                let Exchange { header: _, nginx, worker, path, reserved: _ } = exchange.as_ref();
+                let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = exchange.as_ref();
                 Line::Exchange {
                     at,
                     nginx: Box::new(NginxEnd::encode(nginx, context)),
                     worker: (worker.sock != 0).then(|| Box::new(WorkerEnd::encode(worker, context))),
+                    stops: (worker.ended_ns != 0).then(|| Box::new(Stops::encode(stops, context))),
                     path: SocketPath::encode(path, context),
                 }
             }
@@ -94,12 +95,13 @@ impl Encoder {
                 Line::WorkerGone { at, worker: Box::new(WorkerEnd::encode(worker, context)) }
             }
             What::Record(Record::Served(served)) => {
-                let Served { header: _, handshake, peer, reserved: _, worker } = served.as_ref();
+                let Served { header: _, handshake, peer, reserved: _, worker, stops } = served.as_ref();
                 Line::Served {
                     at,
                     handshake: Handshake::encode(handshake, context),
                     peer: Address::encode(peer, context),
                     worker: Box::new(WorkerEnd::encode(worker, context)),
+                    stops: Some(Box::new(Stops::encode(stops, context))),
                 }
             }
             What::Record(Record::Word(word)) => self.word(at, word, UPROBE, None),
@@ -219,12 +221,13 @@ impl Decoder {
         let base = self.base;
         let (at, what) = match line {
             Line::Header(_) => return Ok(None),
-            Line::Exchange { at, nginx, worker, path } => {
+            Line::Exchange { at, nginx, worker, stops, path } => {
                 let worker = worker.map(|worker| WorkerEnd::decode(*worker, base)).transpose()?;
                 let exchange = Exchange {
                     header: header::<Exchange>(Kind::Exchange),
                     nginx: NginxEnd::decode(*nginx, base)?,
                     worker: worker.unwrap_or_default(),
+                    stops: stops_of(stops, base)?,
                     path: SocketPath::decode(path, base)?,
                     reserved: 0,
                 };
@@ -272,13 +275,14 @@ impl Decoder {
                 let gone = WorkerGone { header: header::<WorkerGone>(Kind::WorkerGone), worker };
                 (at, What::Record(Record::WorkerGone(Box::new(gone))))
             }
-            Line::Served { at, handshake, peer, worker } => {
+            Line::Served { at, handshake, peer, worker, stops } => {
                 let served = Served {
                     header: header::<Served>(Kind::Served),
                     handshake: Handshake::decode(handshake, base)?,
                     peer: Address::decode(peer, base)?,
                     reserved: 0,
                     worker: WorkerEnd::decode(*worker, base)?,
+                    stops: stops_of(stops, base)?,
                 };
                 (at, What::Record(Record::Served(Box::new(served))))
             }
@@ -372,6 +376,10 @@ impl Decoder {
         self.last_ns = self.last_ns.max(Moment::decode(Some(at), base)?);
         Ok(Some(Entry { at_ns: self.last_ns, what }))
     }
+}
+
+fn stops_of(json: Option<Box<Stops>>, base: Base) -> Result<tracer_ebpf::Stops, Bad> {
+    json.map_or_else(|| Ok(tracer_ebpf::Stops::default()), |json| Stops::decode(*json, base))
 }
 
 fn header<T>(kind: Kind) -> RecordHeader {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Header,
-    ends::{NginxEnd, Task, WorkerEnd},
+    ends::{NginxEnd, Stops, Task, WorkerEnd},
     look::Look,
 };
 
@@ -35,6 +35,9 @@ pub enum Line {
         nginx: Box<NginxEnd>,
         /// The worker's end, if it is on this host.
         worker: Option<Box<WorkerEnd>>,
+        /// Who had told the worker to stop; null where its end had not ended, and in recordings from before this was told.
+        #[serde(default)]
+        stops: Option<Box<Stops>>,
         /// The unix socket's path.
         path: Option<String>,
     },
@@ -82,6 +85,9 @@ pub enum Line {
         peer: Option<String>,
         /// The worker's end.
         worker: Box<WorkerEnd>,
+        /// Who had told the worker to stop; null in recordings from before this was told.
+        #[serde(default)]
+        stops: Option<Box<Stops>>,
     },
     /// nginx said something of an upstream: one call of `ngx_log_error_core`.
     Word {

@@ -39,7 +39,10 @@ fn entries() -> Vec<Entry> {
     let mut unix = killed(2_000, 9);
     unix.nginx.upstream = Endpoint { family: FAMILY_UNIX, ..Endpoint::default() };
     unix.path[..4].copy_from_slice(b"/a\\\xff");
-    let exchange = killed(3_000, 15);
+    let mut exchange = killed(3_000, 15);
+    exchange.stops.worker = exchange.worker.signal;
+    exchange.stops.parent = tracer_ebpf::Signal { number: 12, origin: 1, ..exchange.worker.signal };
+    exchange.stops.parent_task = exchange.worker.signal.sender;
     let gone = gone(&exchange, 5_000);
     let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
     let mut served = Served::new_zeroed();

@@ -10,7 +10,7 @@ use std::{
 
 use tracer_ebpf::{
     Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, ListenerView, NginxEnd,
-    PATH_LEN, Task, WorkerEnd, nginx_flag, tcp_state,
+    PATH_LEN, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
 use super::Said;
@@ -42,6 +42,8 @@ pub struct Joined {
     pub nginx: NginxEnd,
     /// The worker's end, if it was seen on this host.
     pub worker: Option<WorkerEnd>,
+    /// Who had told the worker to stop before its end ended.
+    pub stops: Stops,
     /// The unix socket's path, if it is one.
     pub path: Option<PathBuf>,
     /// What nginx did next.
@@ -58,11 +60,12 @@ pub struct Joined {
 
 impl Joined {
     pub(super) fn new(record: &Exchange) -> Self {
-        let Exchange { header: _, nginx, worker, path, reserved: _ } = *record;
+        let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = *record;
         let awaited = nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0;
         Self {
             nginx,
             worker: (worker.sock != 0).then_some(worker),
+            stops,
             path: (nginx.upstream.family == FAMILY_UNIX).then(|| path_of(&path)),
             request: None,
             retried_for: None,

@@ -4,7 +4,8 @@
 use std::{collections::HashMap, rc::Rc};
 
 use tracer_ebpf::{
-    Exchange, Header, Kind, NginxEnd, Served, Signal, Task, WorkerEnd, WorkerGone, nginx_flag, tcp_state,
+    Exchange, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone, nginx_flag,
+    tcp_state,
 };
 
 use crate::{decode::Record, stream::What};
@@ -23,7 +24,7 @@ const UNDER_WAY_NS: u64 = 1_000_000_000;
 /// What the hosts of listeners have recorded.
 #[derive(Debug, Default)]
 pub struct Ends {
-    by_handshake: HashMap<u64, (usize, WorkerEnd)>,
+    by_handshake: HashMap<u64, (usize, WorkerEnd, Stops)>,
     /// Ends that were not remembered.
     pub left_out: u64,
 }
@@ -32,18 +33,18 @@ impl Ends {
     /// Takes in what recording `number` holds.
     pub fn add(&mut self, number: usize, what: &What) {
         let What::Record(Record::Served(served)) = what else { return };
-        let Served { header: _, handshake, peer: _, reserved: _, worker } = served.as_ref();
+        let Served { header: _, handshake, peer: _, reserved: _, worker, stops } = served.as_ref();
         if self.by_handshake.len() == MOST {
             self.left_out += 1;
         } else if *handshake != 0 {
-            self.by_handshake.insert(*handshake, (number, *worker));
+            self.by_handshake.insert(*handshake, (number, *worker, *stops));
         }
     }
 
-    fn of(&self, nginx: &NginxEnd) -> Option<(usize, &WorkerEnd)> {
+    fn of(&self, nginx: &NginxEnd) -> Option<(usize, &WorkerEnd, &Stops)> {
         let is_connected = nginx.handshake != 0 && nginx.established_ns != 0;
-        let (number, worker) = self.by_handshake.get(&nginx.handshake).filter(|_| is_connected)?;
-        Some((*number, worker))
+        let (number, worker, stops) = self.by_handshake.get(&nginx.handshake).filter(|_| is_connected)?;
+        Some((*number, worker, stops))
     }
 }
 
@@ -83,7 +84,7 @@ impl Join {
     pub fn learn(&mut self, what: &What) {
         let What::Record(Record::Exchange(exchange)) = what else { return };
         let nginx = &exchange.nginx;
-        let Some((number, worker)) = self.ends.of(nginx) else { return };
+        let Some((number, worker, _)) = self.ends.of(nginx) else { return };
         let half_ns = nginx.established_ns.saturating_sub(nginx.connect_ns) / 2;
         let account = account(nginx, worker, half_ns);
         let best = self.best.entry(number).or_insert(account);
@@ -103,7 +104,7 @@ impl Join {
         if exchange.worker.sock != 0 {
             return None;
         }
-        let (number, worker) = self.ends.of(&exchange.nginx)?;
+        let (number, worker, stops) = self.ends.of(&exchange.nginx)?;
         let best = *self.best.get(&number)?;
         // Its own handshake knows best, unless a packet of it was lost or late.
         let own = account(&exchange.nginx, worker, best.half_ns);
@@ -112,17 +113,25 @@ impl Join {
             own.ahead_ns.abs_diff(best.ahead_ns) <= SLACK_NS.saturating_add(DRIFT_NS.saturating_mul(apart_s));
         let ahead_ns = if is_plausible { own.ahead_ns } else { best.ahead_ns };
         let worker = here(worker, ahead_ns, &exchange.nginx);
+        exchange.stops = stops_here(stops, ahead_ns);
         self.joined += 1;
         add(exchange, worker)
     }
 }
 
+/// A moment of the listener's host by the clock of nginx's host.
+fn moment_here(ns: u64, ahead_ns: i64) -> u64 {
+    if ns == 0 { 0 } else { ns.saturating_add_signed(ahead_ns.saturating_neg()).max(1) }
+}
+
+fn stops_here(stops: &Stops, ahead_ns: i64) -> Stops {
+    let here = |signal: &Signal| Signal { ns: moment_here(signal.ns, ahead_ns), ..*signal };
+    Stops { worker: here(&stops.worker), parent: here(&stops.parent), ..*stops }
+}
+
 /// The worker's end by the clock of nginx's host, as part of nginx's exchange.
 fn here(worker: &WorkerEnd, ahead_ns: i64, nginx: &NginxEnd) -> WorkerEnd {
-    let moment = |ns: u64| match ns {
-        0 => 0,
-        ns => ns.saturating_add_signed(ahead_ns.saturating_neg()).max(1),
-    };
+    let moment = |ns: u64| moment_here(ns, ahead_ns);
     WorkerEnd {
         nginx_sock: nginx.sock,
         connect_ns: nginx.connect_ns,
@@ -203,7 +212,8 @@ mod tests {
         exchange.worker = WorkerEnd::default();
         let header = Header { kind: Kind::Served as u32, len: 0 };
         let (peer, reserved) = (exchange.nginx.local, 0);
-        let served = Served { header, handshake: 7, peer, reserved, worker: there(worker) };
+        let served =
+            Served { header, handshake: 7, peer, reserved, worker: there(worker), stops: Stops::default() };
         let mut ends = Ends::default();
         ends.add(0, &What::Record(Record::Served(Box::new(served))));
         let mut join = Join::new(Rc::new(ends));
