@@ -69,6 +69,12 @@ pub enum Fault {
     BadChunk,
     /// A header of 20,000 bytes.
     BigHeader,
+    /// Reads a request's header, and says that it will send nothing, but does not close.
+    ShutDownUnanswered,
+    /// Sends half of the answer, and says that nothing more will come, but does not close.
+    ShutDownMidway,
+    /// A WebSocket's server: what it is told is sent back, unless it is to `leave`, to `reset`, to `exit` or to `abort`.
+    WebSocket,
     /// Speaks FastCGI, and answers.
     FastcgiAnswer,
     /// Speaks FastCGI, writes to stderr, and answers.
@@ -109,9 +115,11 @@ pub enum Fault {
     Http2Push,
     /// A frame larger than nginx allows.
     Http2BigFrame,
+    /// Exits in the middle of its stream, as a gRPC service.
+    Http2ExitMidway,
 }
 
-const NAMES: [(Fault, &str); 47] = [
+const NAMES: [(Fault, &str); 51] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
@@ -139,6 +147,9 @@ const NAMES: [(Fault, &str); 47] = [
     (Fault::BadHeader, "bad-header"),
     (Fault::BadChunk, "bad-chunk"),
     (Fault::BigHeader, "big-header"),
+    (Fault::ShutDownUnanswered, "shut-down-unanswered"),
+    (Fault::ShutDownMidway, "shut-down-midway"),
+    (Fault::WebSocket, "web-socket"),
     (Fault::FastcgiAnswer, "fastcgi-answer"),
     (Fault::FastcgiStderr, "fastcgi-stderr"),
     (Fault::FastcgiCutRecord, "fastcgi-cut-record"),
@@ -159,6 +170,7 @@ const NAMES: [(Fault, &str); 47] = [
     (Fault::Http2BadIndex, "http2-bad-index"),
     (Fault::Http2Push, "http2-push"),
     (Fault::Http2BigFrame, "http2-big-frame"),
+    (Fault::Http2ExitMidway, "http2-exit-midway"),
 ];
 
 impl fmt::Display for Fault {

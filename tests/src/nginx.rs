@@ -278,6 +278,17 @@ impl Builder {
         self
     }
 
+    /// Adds a block beside `http`: `stream`, say.
+    pub fn beside_http(mut self, block: &str) -> Builder {
+        let _ = writeln!(self.main, "{block}");
+        self
+    }
+
+    /// Loads a module that the system's package has brought.
+    pub fn module(self, name: &str) -> Builder {
+        self.main(&format!("load_module /usr/lib/nginx/modules/{name}.so"))
+    }
+
     /// Adds a location.
     pub fn location(mut self, location: Location) -> Builder {
         self.locations.push(location);

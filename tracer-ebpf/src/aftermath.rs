@@ -190,7 +190,7 @@ pub fn destroyed(sk: u64) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.
-                let _counted = await_next(id, word::of_close(id.connect_ns));
+                let _counted = await_next(id, word::of_close(id.connect_ns, false));
             }
             count_awaited(u64::MAX);
         }

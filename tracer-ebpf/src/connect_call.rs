@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{
 use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, PATH_LEN, tcp_state};
 
 use crate::{
-    aftermath,
+    aftermath, doing,
     function::{CALLS, SETTLED, call},
     kernel::{self, filter, layout, read},
     maps::{
@@ -221,7 +221,9 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
     // SAFETY: preallocated map memory, made just above.
     let exchange = unsafe { &mut *exchange };
+    exchange.connection = doing::connection_of(sk);
     let nginx = &mut exchange.nginx;
+    nginx.flags |= doing::purpose(exchange.connection);
     nginx.sock = sk;
     nginx.net = kernel::net(sk);
     nginx.netns = read(nginx.net, layout!(net_inum));

@@ -192,8 +192,14 @@ pub mod nginx_flag {
     pub const FACTS_LOST: u32 = 1 << 14;
     /// nginx's word on this exchange would have been heard, had there been one: userspace knows, and sets it.
     pub const WORD_AUDIBLE: u32 = 1 << 15;
+    /// nginx passed on what came, whatever it was, when this end ended: its client and the upstream had agreed on another protocol (101).
+    pub const UPGRADED: u32 = 1 << 16;
+    /// nginx made this connection for a session of `stream {}`.
+    pub const STREAM: u32 = 1 << 17;
+    /// A module made this connection for itself while nginx had a request: Lua's cosockets, say.
+    pub const OF_MODULE: u32 = 1 << 18;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (WORD_AUDIBLE << 1) - 1;
+    pub const ALL: u32 = (OF_MODULE << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -424,4 +430,6 @@ pub struct OpenExchange {
     pub nginx: NginxEnd,
     /// The worker's end, all zero while it is open: then it is in the map of worker ends.
     pub worker: WorkerEnd,
+    /// nginx's own object for the connection, in its memory; zero where that is not known. It stays on this side.
+    pub connection: u64,
 }

@@ -27,6 +27,7 @@ pub static FILTERS: Filters = Filters {
     counts_upstreams: 0,
     trusts_all: 0,
     stack_bytes: 0,
+    reads_nginx: 0,
 };
 
 /// `PF_EXITING`, include/linux/sched.h.

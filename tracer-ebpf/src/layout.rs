@@ -77,6 +77,16 @@ layout! {
     extended_err: "?sock_exterr_skb.ee",
     /// The file's side of the socket; NULL until accepted and once orphaned.
     sk_socket: "sock.sk_socket",
+    /// Who waits for the socket.
+    sk_wait_queue: "sock.sk_wq",
+    /// The first of them.
+    wait_queue_head: "socket_wq.wait.head",
+    /// One of them that is epoll's.
+    epoll_entry_wait: "?eppoll_entry.wait.entry",
+    /// What was given to epoll there.
+    epoll_entry_item: "?eppoll_entry.base",
+    /// And with it, for itself.
+    epoll_data: "?epitem.event.data",
     /// Connections waiting to be accepted.
     sk_ack_backlog: "sock.sk_ack_backlog",
     /// Effective backlog.
@@ -281,6 +291,8 @@ pub struct Filters {
     pub trusts_all: u32,
     /// How large a task's stack in the kernel is at least, in bytes (`THREAD_SIZE`).
     pub stack_bytes: u32,
+    /// One where nginx's memory may be read.
+    pub reads_nginx: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.

@@ -10,6 +10,8 @@ mod connect_call;
 #[cfg(target_arch = "bpf")]
 mod copies;
 #[cfg(target_arch = "bpf")]
+mod doing;
+#[cfg(target_arch = "bpf")]
 mod freestanding;
 #[cfg(target_arch = "bpf")]
 mod function;

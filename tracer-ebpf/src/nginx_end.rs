@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
 use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, connect_call, handshake,
+    aftermath, connect_call, doing, handshake,
     kernel::{self, Common, Plain, filter, layout, read},
     listener,
     maps::{
@@ -126,7 +126,9 @@ pub fn connects(sk: u64) {
     }
     let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
     // SAFETY: preallocated map memory, made just above.
-    let nginx = unsafe { &mut (*exchange).nginx };
+    let OpenExchange { nginx, connection, .. } = unsafe { &mut *exchange };
+    *connection = doing::connection_of(sk);
+    nginx.flags |= doing::purpose(*connection);
     nginx.sock = sk;
     nginx.net = common.net();
     nginx.connect_ns = now;
@@ -500,15 +502,46 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
     }
     // What the network ends may end in any thread's time.
     if nginx.error == 0 || nginx.upstream.family == FAMILY_UNIX {
-        let word_ns = word::of_close(nginx.connect_ns);
+        let word_ns = word::of_close(nginx.connect_ns, nginx.flags & nginx_flag::OF_MODULE != 0);
         if word_ns != 0 {
             nginx.word_ns = word_ns;
         }
     }
     let has_failed = nginx.word_ns != 0;
-    count!(exchanges, u64::from(nginx.exchange));
-    count_upstream(nginx);
-    (!has_failed && ended_well(exchange, now), now)
+    let well = !has_failed && ended_well(exchange, now);
+    let is_cut = note_upgraded(exchange, well);
+    count!(exchanges, u64::from(exchange.nginx.exchange));
+    count_upstream(&exchange.nginx);
+    (well && !is_cut, now)
+}
+
+/// Writes down that the connection was upgraded, if that matters. What was passed on either way since then was no exchange for itself.
+/// Returns whether its worker died with it.
+#[inline(always)]
+fn note_upgraded(exchange: &mut OpenExchange, well: bool) -> bool {
+    let nginx = &mut exchange.nginx;
+    let is_worth_a_look = !well || nginx.exchange > 1 || exchange.worker.exiting != 0;
+    // What the network ends may end in any process's time, whose memory is another.
+    if !is_worth_a_look
+        || nginx.established_ns == 0
+        || nginx.nginx.tgid != kernel::process()
+        || nginx.flags & (nginx_flag::CLOSER_EXITING | nginx_flag::PEEKED) != 0
+        || !doing::is_upgraded(exchange.connection)
+    {
+        return false;
+    }
+    nginx.flags |= nginx_flag::UPGRADED;
+    if nginx.exchange > 1 {
+        nginx.exchange = 1;
+        nginx.first_sent_ns = 0;
+        nginx.first_received_ns = 0;
+        if nginx.upstream.family != FAMILY_UNIX {
+            nginx.sent = kernel::bytes_sent(nginx.sock);
+            nginx.received = read::<u64>(nginx.sock, layout!(bytes_received))
+                .saturating_sub(u64::from(kernel::unread(nginx.sock)));
+        }
+    }
+    exchange.worker.exiting != 0
 }
 
 #[inline(always)]

@@ -87,7 +87,14 @@ fn is_of_upstream<const LEN: usize>(message: &[u8; LEN]) -> bool {
         || first == word(b"%V could")
         || first == word(b"no resol")
         || first == word(b"no live ")
+        || first == LUA
 }
+
+/// What Lua's cosockets say begins with (ngx_http_lua_socket_tcp.c); their connections are made for themselves.
+const LUA: u64 = word(b"lua tcp ");
+
+/// Marks the moment of a word about a connection that a module made for itself: it is about no other.
+const OF_MODULE: u64 = 1 << 63;
 
 /// Whether nginx goes on with the connection: what is no HTTP it passes on as HTTP/0.9.
 #[inline(always)]
@@ -97,7 +104,7 @@ fn is_passed_on<const LEN: usize>(message: &[u8; LEN]) -> bool {
 
 /// Reads a text of nginx's that a zero closes; what cannot be read is empty.
 #[inline(always)]
-fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) {
+pub fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) {
     // SAFETY: the helper checks where it reads, and writes within the text.
     let _length = unsafe { bpf_probe_read_user_str(to.cast(), LEN as u32, from as *const _) };
 }
@@ -111,8 +118,9 @@ fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
     let _refused = unsafe { bpf_probe_read_user(to.cast(), length, from as *const _) };
 }
 
+/// Eight characters or a number of nginx's; zeroes where they cannot be read.
 #[inline(always)]
-fn user_word(from: u64) -> u64 {
+pub fn user_word(from: u64) -> u64 {
     let mut value = MaybeUninit::<u64>::zeroed();
     // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
     unsafe {
@@ -186,7 +194,8 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();
         // Where there is no room, it is told and joined to nothing: the exchange must not pass for one of which nothing was said.
-        if put!(SAID, thread, ns, lost) && is_new {
+        let moment = if at(message, 0) == LUA { ns | OF_MODULE } else { ns };
+        if put!(SAID, thread, moment, lost) && is_new {
             count_spoken(1);
         }
     }
@@ -289,23 +298,25 @@ pub fn is_any() -> bool {
     })
 }
 
-/// Whether the running thread has said a word, and has yet to close the connection that it is about.
+/// Whether the running thread has said a word, and has yet to close the connection that it is about. A module may go on with its own.
 #[inline(always)]
 pub fn is_said() -> bool {
-    // SAFETY: only tested for presence.
-    is_any() && unsafe { SAID.get(kernel::thread()) }.is_some()
+    // SAFETY: copied out at once.
+    is_any() && unsafe { SAID.get(kernel::thread()) }.is_some_and(|ns| *ns & OF_MODULE == 0)
 }
 
-/// The running thread closes a connection that began at `began_ns`: when it said the word that is about it, or zero.
+/// The running thread closes a connection that began at `began_ns`, and that a module made for itself or not: when it said the word that
+/// is about it, or zero.
 #[inline(always)]
-pub fn of_close(began_ns: u64) -> u64 {
+pub fn of_close(began_ns: u64, is_of_module: bool) -> u64 {
     if !is_any() {
         return 0;
     }
     let thread = kernel::thread();
     // SAFETY: copied out at once.
-    let Some(ns) = (unsafe { SAID.get(thread) }).copied() else { return 0 };
-    if ns < began_ns {
+    let Some(moment) = (unsafe { SAID.get(thread) }).copied() else { return 0 };
+    let ns = moment & !OF_MODULE;
+    if ns < began_ns || (moment != ns) != is_of_module {
         return 0;
     }
     if SAID.remove(thread).is_ok() {

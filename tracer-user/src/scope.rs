@@ -79,6 +79,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         counts_upstreams: u32::from(beyond.counts_upstreams),
         trusts_all: u32::from(args.trusts_all()),
         stack_bytes: stack_bytes(),
+        reads_nginx: u32::from(!args.no_uprobe),
     };
     Ok(Scope {
         filters,

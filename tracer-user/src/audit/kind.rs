@@ -143,14 +143,15 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
         ("client_abort", _) => &[ClientAbort],
         ("rejected_response", _) => &[Rejected, Unfinished, Tls],
         ("nginx_exit", _) => &[],
+        ("upgraded", _) => &[Reset, Tls],
         _ => ALL,
     }
 }
 
 /// Whether nginx writes about this cause whatever the level of its log; it tells of leaving clients at level info only,
-/// and what is unknown may be that.
+/// what is unknown may be that, and the end of a connection that had been upgraded is an error only if it was reset.
 pub fn is_always_logged(cause: Cause) -> bool {
-    !matches!(cause.cause(), "client_abort" | "unknown")
+    !matches!(cause.cause(), "client_abort" | "unknown" | "upgraded")
 }
 
 #[cfg(test)]

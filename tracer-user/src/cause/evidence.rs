@@ -1,6 +1,8 @@
 //! The facts under a verdict, in the order of time.
 
-use tracer_ebpf::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, tcp_state};
+use tracer_ebpf::{
+    Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
+};
 
 use super::{errors, signals, stopped};
 use crate::{
@@ -148,6 +150,15 @@ impl Facts<'_> {
             );
         }
         self.add(nginx.ended_ns, self.changes(), self.ending(nginx));
+        for (flag, ns, what) in [
+            (nginx_flag::STREAM, nginx.connect_ns, "nginx connects for a session of stream {}"),
+            (nginx_flag::OF_MODULE, nginx.connect_ns, "a module of nginx's connects for itself"),
+            (nginx_flag::UPGRADED, nginx.ended_ns, "nginx was proxying an upgraded connection"),
+        ] {
+            if self.exchange.has(flag) {
+                self.add_from(ns, "nginx's log action", what.to_owned());
+            }
+        }
     }
 
     fn ending(&self, nginx: &NginxEnd) -> String {

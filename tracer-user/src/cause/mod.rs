@@ -27,6 +27,7 @@ mod table;
 mod tests;
 mod unheard;
 mod unknown;
+mod upgraded;
 
 pub use afterwards::afterwards;
 use finding::Finding;
@@ -46,6 +47,7 @@ use crate::{
 /// what nginx decided for itself comes before what it met.
 const LIST: &[fn(&Joined) -> Option<Finding>] = &[
     nginx_exit::judge,
+    upgraded::judge,
     nginx_says::judge,
     client_abort::judge,
     refused::judge,
@@ -234,6 +236,16 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
     exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
 }
 
+/// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".
+fn as_logged(exchange: &Joined, line: String) -> String {
+    match line.split_once(" while ") {
+        Some((said, _)) if exchange.has(nginx_flag::OF_MODULE) && exchange.word().is_none() => {
+            said.to_owned()
+        }
+        _ => line,
+    }
+}
+
 fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref();
@@ -252,10 +264,10 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         local: exchange.local(),
         upstream: exchange.upstream(),
         request: exchange.request,
-        status: cause.status().filter(|_| !is_cut_short(exchange, cause)),
+        status: cause.status().filter(|_| exchange.has_request() && !is_cut_short(exchange, cause)),
         errno: errno
             .or_else(|| exchange.word().filter(|said| said.errno != 0).map(|said| errors::name(said.errno))),
-        error_log: exchange.word().map(line).or(error_log),
+        error_log: exchange.word().map(line).or(error_log).map(|line| as_logged(exchange, line)),
         word: exchange.word().map(nginx_says::word),
         servers: Vec::new(),
         worker: signals::worker(exchange).map(|process| Worker {

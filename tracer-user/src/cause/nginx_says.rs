@@ -292,7 +292,9 @@ pub(super) fn has_begun(exchange: &Joined) -> bool {
 
 /// Whether nginx had not accepted a header yet.
 pub(super) fn is_before_response(said: &Said) -> bool {
-    !matches!(said.doing.as_str(), "reading upstream" | "sending to client" | "proxying upgraded connection")
+    let has_accepted = matches!(said.doing.as_str(), "reading upstream" | "sending to client");
+    // What was upgraded, and `stream {}`.
+    !has_accepted && !said.doing.starts_with("proxying ")
 }
 
 /// src/http/modules/ngx_http_grpc_module.c.

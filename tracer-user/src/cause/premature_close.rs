@@ -17,7 +17,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let read_the_end = nginx.new_state == tcp_state::LAST_ACK
         || nginx.new_state == tcp_state::CLOSE && exchange.has(nginx_flag::END_READ) && nginx.unread == 0;
-    let is_another = exchange.nginx_says("upstream timed out");
+    let is_another = exchange.timer_went_off();
     if nginx.old_state != tcp_state::CLOSE_WAIT || !read_the_end || nginx.error != 0 || is_another {
         return None;
     }

@@ -117,7 +117,7 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 /// client, and a server of this host closes in turn.
 fn stalled(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
-    let is_said = exchange.nginx_says("upstream timed out");
+    let is_said = exchange.timer_went_off();
     let acted = exchange.nginx_acted_at_once() && !exchange.worker_closed_in_turn();
     if !is_said && (!acted || !exchange.may_have_stalled()) {
         return exchange.may_have_stalled().then(Finding::well);

@@ -143,5 +143,8 @@ pub(super) fn worker(exchange: &Joined) -> Option<Process> {
 /// The worker in words, as in `php-fpm8.2 worker 24940`.
 pub(super) fn worker_in_words(worker: &WorkerEnd) -> String {
     let task = if worker.accepted_ns != 0 { &worker.worker } else { &worker.closer };
+    if task.tgid == 0 {
+        return "worker (which one is not seen)".to_owned();
+    }
     format!("{} worker {}", comm(task), task.tgid)
 }

@@ -5,13 +5,16 @@
 
 use tracer_ebpf::{nginx_flag, tcp_state};
 
-use super::{Finding, client_abort, signals};
+use super::{Finding, client_abort, signals, upgraded};
 use crate::ledger::Joined;
 
 /// What the silence says; none where nothing can be made of it, and the kernel's facts decide.
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if !exchange.is_silent() || exchange.has(nginx_flag::CLOSER_EXITING) {
         return None;
+    }
+    if let Some(finding) = upgraded::judge(exchange) {
+        return Some(finding);
     }
     // What connect fails with is said only after this end has ended, maybe.
     if exchange.nginx.error != 0 && exchange.was_connecting() || exchange.failed_at_once() {
@@ -35,5 +38,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 
 /// Whether nginx ended it before it had read all of a response that had come.
 pub(super) fn is_early(exchange: &Joined) -> bool {
-    exchange.nginx.sent > 0 && (!exchange.has(nginx_flag::READ_LAST) || exchange.nginx.unread > 0)
+    exchange.has_request()
+        && exchange.nginx.sent > 0
+        && (!exchange.has(nginx_flag::READ_LAST) || exchange.nginx.unread > 0)
 }

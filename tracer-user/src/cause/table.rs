@@ -152,6 +152,12 @@ causes! {
         "nginx could not load the certificate that it was to show the upstream.";
     LocalTempFile: "local_error" / "temp_file", None,
         "nginx could not write a temporary file of its own.";
+    UpgradedKilled: "upgraded" / "worker_killed", None,
+        "A signal ended the worker, and with it a connection on which nginx only passed on what came (a WebSocket, a raw stream).";
+    UpgradedCrashed: "upgraded" / "worker_crashed", None,
+        "The worker crashed, and with it such a connection ended.";
+    UpgradedExited: "upgraded" / "worker_exited", None,
+        "The worker exited, and with it a connection ended that had been upgraded.";
     NginxKilled: "nginx_exit" / "worker_killed", None,
         "A signal ended the nginx worker.";
     NginxExited: "nginx_exit" / "worker_exited", None,

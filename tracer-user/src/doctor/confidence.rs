@@ -135,7 +135,7 @@ const OOM: Need = Need {
 };
 
 /// What proves a cause, and the best it gets then. None for those that say that nothing is known, and for those that nginx names: its own
-/// word proves them, on any kernel with uprobes.
+/// word proves them, on any kernel with uprobes, and what its log would say that it does.
 fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
     use Best::{Inferred, Proven};
     const ELSEWHERE: Best = Inferred("The other end is on another host: only why502 there would see it.");
@@ -178,7 +178,10 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
         Cause::LocalError => (&[CONNECT_ERRORS], Proven),
         Cause::NginxKilled | Cause::NginxExited => (&[NGINX_DEATHS], Proven),
-        Cause::ConnectTlsHandshake
+        Cause::UpgradedKilled
+        | Cause::UpgradedCrashed
+        | Cause::UpgradedExited
+        | Cause::ConnectTlsHandshake
         | Cause::TlsHandshake
         | Cause::TlsCertificate
         | Cause::ResetHttp2Stream

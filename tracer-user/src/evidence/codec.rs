@@ -349,9 +349,15 @@ pub enum Flag {
     FactsLost,
     /// nginx's word on this exchange would have been heard, had there been one.
     WordAudible,
+    /// The connection had been upgraded.
+    Upgraded,
+    /// The connection was made for a session of `stream {}`.
+    Stream,
+    /// A module of nginx's made the connection for itself.
+    OfModule,
 }
 
-const FLAGS: [(u32, Flag); 16] = [
+const FLAGS: [(u32, Flag); 19] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -368,6 +374,9 @@ const FLAGS: [(u32, Flag); 16] = [
     (nginx_flag::LISTENER_LEFT_OUT, Flag::ListenerLeftOut),
     (nginx_flag::FACTS_LOST, Flag::FactsLost),
     (nginx_flag::WORD_AUDIBLE, Flag::WordAudible),
+    (nginx_flag::UPGRADED, Flag::Upgraded),
+    (nginx_flag::STREAM, Flag::Stream),
+    (nginx_flag::OF_MODULE, Flag::OfModule),
 ];
 
 /// [`nginx_flag`] bits by name.

@@ -85,6 +85,16 @@ impl Joined {
         self.nginx.flags & flags == flags
     }
 
+    /// Whether nginx only passed on what came, both ways: what it said and what it did ends with either side, and a status is none of it.
+    pub fn is_passed_through(&self) -> bool {
+        self.has(nginx_flag::UPGRADED) || self.has(nginx_flag::STREAM) && self.is_connected()
+    }
+
+    /// Whether nginx made it for a request that it passes on.
+    pub fn has_request(&self) -> bool {
+        self.nginx.flags & (nginx_flag::UPGRADED | nginx_flag::STREAM | nginx_flag::OF_MODULE) == 0
+    }
+
     /// nginx's word on it, if that was heard: the last one before it closed.
     pub fn word(&self) -> Option<&Said> {
         self.said.last()
@@ -112,6 +122,11 @@ impl Joined {
     /// Whether nginx's word on it begins so; its conversions are nginx's own.
     pub fn nginx_says(&self, beginning: &str) -> bool {
         self.said.iter().any(|said| said.message().starts_with(beginning))
+    }
+
+    /// Whether nginx says that it has waited for long enough.
+    pub fn timer_went_off(&self) -> bool {
+        self.said.iter().any(Said::is_of_timer)
     }
 
     /// Whether the handshake was over on nginx's side.

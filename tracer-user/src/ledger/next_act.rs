@@ -41,7 +41,7 @@ impl Joined {
     /// own decision: it answered the client or tried the next upstream.
     pub fn nginx_gave_up(&self) -> bool {
         if self.word().is_some() {
-            return self.nginx_says("upstream timed out");
+            return self.timer_went_off();
         }
         // Before it answers, it reads what is left of the client's own request.
         matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }

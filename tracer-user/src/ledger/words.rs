@@ -175,6 +175,12 @@ impl Said {
         self.format.starts_with("no live ")
     }
 
+    /// Whether a timer of nginx's went off, or one of a cosocket of Lua's.
+    pub fn is_of_timer(&self) -> bool {
+        self.format.starts_with("upstream timed out")
+            || self.format.starts_with("lua tcp socket ") && self.format.contains(" timed out")
+    }
+
     /// Whether it is about a name that does not resolve.
     pub fn is_of_name(&self) -> bool {
         self.format.starts_with("%V could not be resolved")

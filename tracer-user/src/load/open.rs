@@ -30,7 +30,9 @@ impl Open {
                 places.push(Place::from(&nginx));
             }
             let since_ns = nginx.first_sent_ns.max(nginx.connect_ns);
-            (nginx.worker_sock != 0 && since_ns != 0 && since_ns < moment_ns).then_some((nginx, since_ns))
+            // In a session of `stream {}` nobody waits for an answer.
+            let may_be_slow = nginx.worker_sock != 0 && nginx.flags & nginx_flag::STREAM == 0;
+            (may_be_slow && since_ns != 0 && since_ns < moment_ns).then_some((nginx, since_ns))
         });
         let mut served: Vec<_> = old
             .filter_map(|(nginx, since_ns)| {

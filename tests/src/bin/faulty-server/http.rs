@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc::{self, linger};
 use nix::sys::signal::{SigEvent, SigevNotify};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
@@ -111,6 +111,13 @@ pub fn misbehave(connection: OwnedFd, fault: Fault, signal: &Signal) -> Result<(
             Fault::Exit => process::exit(3),
             Fault::StallMidway => {
                 stream.write_all(HALF)?;
+                hold(&socket);
+            }
+            Fault::ShutDownUnanswered | Fault::ShutDownMidway => {
+                if fault == Fault::ShutDownMidway {
+                    stream.write_all(HALF)?;
+                }
+                shutdown(socket.as_raw_fd(), Shutdown::Write)?;
                 hold(&socket);
             }
             Fault::ResetMidway => {

@@ -5,8 +5,10 @@
 //! answer; the end of its standard input ends it.
 
 mod fastcgi;
+mod grpc;
 mod http;
 mod http2;
+mod web_socket;
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -102,7 +104,11 @@ fn misbehave(connection: OwnedFd, fault: Fault, signal: &Signal) -> Result<()> {
         let closes = fault != Fault::Http2Answer;
         return http2::misbehave(File::from(connection), &answer, closes);
     }
-    http::misbehave(connection, fault, signal)
+    match fault {
+        Fault::WebSocket => web_socket::serve(connection),
+        Fault::Http2ExitMidway => grpc::exit_midway(connection),
+        _ => http::misbehave(connection, fault, signal),
+    }
 }
 
 /// Says that nothing more will come, and waits until the other side has nothing more to say either: closed with something unread, a

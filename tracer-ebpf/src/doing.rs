@@ -1,0 +1,91 @@
+//! What nginx does with a connection, as its log would say after "while", where it says nothing.
+//!
+//! nginx gives epoll the address of its own object for a connection before it calls connect (`ngx_event_connect_peer`,
+//! src/event/ngx_event_connect.c; `ngx_epoll_add_connection`, src/event/modules/ngx_epoll_module.c): the socket's wait queue leads there.
+//! The object names the log, and the log what is being done and for whom. Whom it is for bears a mark of nginx's own, and what does not is not
+//! believed.
+
+use core::mem::MaybeUninit;
+
+use tracer_ebpf::{MISSING, characters as word, nginx_flag};
+
+use crate::{
+    kernel::{filter, layout, read},
+    word::{read_text, user_word},
+};
+
+/// `ngx_connection_t.log` (src/core/ngx_connection.h).
+const CONNECTION_LOG: u64 = 80;
+/// `ngx_log_t.data` and `action` (src/core/ngx_log.h).
+const LOG_DATA: u64 = 40;
+const LOG_ACTION: u64 = 64;
+/// `ngx_http_log_ctx_t.request` (src/http/ngx_http_request.h).
+const CONTEXT_REQUEST: u64 = 8;
+
+/// What a request and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
+const HTTP: u32 = u32::from_le_bytes(*b"HTTP");
+const STREAM: u32 = u32::from_le_bytes(*b"STRM");
+
+/// nginx's own object for a connection that it is about to make, in its memory; zero where it is not known.
+#[inline(never)]
+pub fn connection_of(sk: u64) -> u64 {
+    if filter!(reads_nginx) == 0
+        || layout!(epoll_entry_wait) == MISSING
+        || layout!(epoll_entry_item) == MISSING
+        || layout!(epoll_data) == MISSING
+    {
+        return 0;
+    }
+    let queue: u64 = read(sk, layout!(sk_wait_queue));
+    let waiting = queue.wrapping_add(u64::from(layout!(wait_queue_head)));
+    let first: u64 = read(waiting, 0);
+    if queue == 0 || first == waiting {
+        return 0;
+    }
+    let item: u64 = read(first.wrapping_sub(u64::from(layout!(epoll_entry_wait))), layout!(epoll_entry_item));
+    // The lowest bit tells this connection from the last one that had this object.
+    read::<u64>(item, layout!(epoll_data)) & !1
+}
+
+/// For what nginx makes this connection: [`nginx_flag`] bits, none for a request that it passes on, or where that is not known.
+#[inline(never)]
+pub fn purpose(connection: u64) -> u32 {
+    if connection == 0 {
+        return 0;
+    }
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    let data = user_word(log.wrapping_add(LOG_DATA));
+    if user_word(data) as u32 == STREAM {
+        return nginx_flag::STREAM;
+    }
+    let request = user_word(data.wrapping_add(CONTEXT_REQUEST));
+    if user_word(request) as u32 != HTTP {
+        return 0;
+    }
+    let action = user_word(log.wrapping_add(LOG_ACTION));
+    let (begins, _) = text(action);
+    let is_of_module = action == 0 || begins != 0 && begins != word(b"connecti");
+    if is_of_module { nginx_flag::OF_MODULE } else { 0 }
+}
+
+/// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded.
+#[inline(never)]
+pub fn is_upgraded(connection: u64) -> bool {
+    if connection == 0 {
+        return false;
+    }
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    text(user_word(log.wrapping_add(LOG_ACTION))) == (word(b"proxying"), word(b" upgrade"))
+}
+
+/// How a text of nginx's begins; zeroes where it cannot be read.
+#[inline(always)]
+fn text(from: u64) -> (u64, u64) {
+    let mut text = MaybeUninit::<[u64; 3]>::zeroed();
+    if from != 0 {
+        read_text(text.as_mut_ptr().cast::<[u8; 24]>(), from);
+    }
+    // SAFETY: made of zeroes, and any bytes are numbers.
+    let [first, second, _] = unsafe { text.assume_init() };
+    (first, second)
+}

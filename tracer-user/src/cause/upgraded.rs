@@ -1,0 +1,87 @@
+//! `upgraded`: a connection on which nginx only passed on what came was cut by the death of its worker. Whatever else ends one is no
+//! failure, or an error of the kernel's that nginx says.
+
+use tracer_ebpf::nginx_flag;
+
+use super::{Cause, Finding, signals};
+use crate::{
+    ledger::Joined,
+    words::{count, sentence, span},
+};
+
+const ADVICE: &str =
+    "what stops or kills the upstream's workers while clients are connected, and whether these connect anew.";
+
+pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+    if exchange.is_passed_through() {
+        cut(exchange).or_else(|| ordinary(exchange))
+    } else if exchange.has(nginx_flag::OF_MODULE) && is_closed_by_choice(exchange) {
+        ordinary(exchange)
+    } else {
+        None
+    }
+}
+
+/// Whoever it was that closed it, that is what it was for.
+fn ordinary(exchange: &Joined) -> Option<Finding> {
+    (exchange.word().is_none() && exchange.nginx.word_ns == 0 && exchange.nginx.error == 0)
+        .then(Finding::well)
+}
+
+/// A module closes what it has made when it likes; its timers are said.
+fn is_closed_by_choice(exchange: &Joined) -> bool {
+    exchange.is_connected() && exchange.nginx_closed_first()
+}
+
+/// The worker died and took the connection with it.
+fn cut(exchange: &Joined) -> Option<Finding> {
+    let worker = exchange.worker.as_ref()?;
+    let died_first =
+        worker.exiting != 0 && worker.ended_ns != 0 && worker.ended_ns <= exchange.nginx.ended_ns;
+    if !died_first || exchange.nginx_closed_first() {
+        return None;
+    }
+    let name = signals::worker_in_words(worker);
+    let what = format!(
+        "a connection that {}, {} after it had begun",
+        if exchange.has(nginx_flag::UPGRADED) {
+            "had been upgraded (101) was cut"
+        } else {
+            "nginx passed on as it was (stream) was cut"
+        },
+        span(exchange.lasted_ns())
+    );
+    let read = match exchange.nginx.received {
+        0 => String::new(),
+        received => format!(" nginx had read {} from it.", count(received, "byte")),
+    };
+    let Some(signal) = signals::died_of(worker) else {
+        // A server that has a process for each connection ends both in this way.
+        if !exchange.has(nginx_flag::UPGRADED) {
+            return None;
+        }
+        return Some(Finding::proven(
+            Cause::UpgradedExited,
+            format!("The {name} exited, so {what}.{read}"),
+            ADVICE,
+        ));
+    };
+    let signal_name = signals::name(signal);
+    if signals::is_crash(signal) {
+        return Some(Finding::proven(
+            Cause::UpgradedCrashed,
+            format!("The {name} crashed with {signal_name}, so {what}.{read}"),
+            "the core dump and the upstream's log at that moment.",
+        ));
+    }
+    let sender = if signals::is_out_of_memory(worker) {
+        "the kernel, because memory had run out,".to_owned()
+    } else {
+        signals::sender_in_words(worker).unwrap_or_else(|| "somebody not seen".to_owned())
+    };
+    Some(Finding::proven(
+        Cause::UpgradedKilled,
+        format!("{} sent {signal_name} to the {name}, so {what}.{read}", sentence(&sender)),
+        ADVICE,
+    ))
+}
