@@ -394,7 +394,7 @@ pub struct WorkerEnd {
     pub signal: Signal,
 }
 
-/// An open exchange: nginx's end, and the worker's end once that has ended.
+/// An open exchange: both its ends.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -404,6 +404,8 @@ pub struct WorkerEnd {
 pub struct OpenExchange {
     /// nginx's end.
     pub nginx: NginxEnd,
-    /// The worker's end, all zero while it is open: then it is in the map of worker ends.
+    /// The worker's end once it has been joined; else all zero.
     pub worker: WorkerEnd,
+    /// The port of the worker's peer as the worker's end sees it, host order; zero of a unix exchange and of one that is not found by it.
+    pub peer_port: u64,
 }

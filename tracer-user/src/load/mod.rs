@@ -101,7 +101,7 @@ const MOST_UPSTREAMS: usize = 2_048;
 const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "BROKEN", "PATHS"];
+const PER_EXCHANGE: [&str; 5] = ["EXCHANGES", "ALIASES", "HANDSHAKES", "BROKEN", "PATHS"];
 
 /// The map that holds one entry for each connection to the listeners asked for.
 const PER_VISITOR: &str = "VISITORS";
@@ -155,7 +155,7 @@ impl Tracer {
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
         let open = Some(Open {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
-            workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
+            aliases: HashMap::try_from(take(&mut object, "ALIASES")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
             shares: Shares::new(&mut object)?,
         });
