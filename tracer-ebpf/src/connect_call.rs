@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, filter, layout, read},
     maps::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
-        PATHS, WORKERS, count, watch_port,
+        PATHS, count, watch_port,
     },
     nginx_end,
     put::put,
@@ -252,12 +252,12 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         let _gone = EXCHANGES.remove(sk);
         return;
     }
-    join(exchange, &call.path, empty);
+    join(exchange, &call.path);
 }
 
 /// A unix connection came about: its other end exists already and waits to be accepted.
 #[inline(always)]
-fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange) {
+fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN]) {
     let nginx = &mut exchange.nginx;
     // SAFETY: the helper takes nothing.
     nginx.established_ns = unsafe { bpf_ktime_get_ns() };
@@ -275,15 +275,6 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN], empty: &OpenExchange
     watch_port(NO_PORT);
     let _gone = ABANDONED.remove(peer);
     worker_end::is_unread(peer);
-    if WORKERS.insert(peer, &empty.worker, 0).is_err() {
-        count!(workers_untracked, 1);
-        return;
-    }
-    let Some(worker) = WORKERS.get_ptr_mut(peer) else { return };
-    // SAFETY: preallocated map memory, made just above.
-    let worker = unsafe { &mut *worker };
-    worker.sock = peer;
-    worker.nginx_sock = nginx.sock;
-    worker.connect_ns = nginx.connect_ns;
-    worker.created_ns = nginx.established_ns;
+    let created_ns = nginx.established_ns;
+    worker_end::begins(exchange, created_ns);
 }

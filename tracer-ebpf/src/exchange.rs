@@ -418,7 +418,7 @@ pub struct WorkerEnd {
     pub signal: Signal,
 }
 
-/// An open exchange: nginx's end, and the worker's end once that has ended.
+/// An open exchange: both its ends.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -428,8 +428,10 @@ pub struct WorkerEnd {
 pub struct OpenExchange {
     /// nginx's end.
     pub nginx: NginxEnd,
-    /// The worker's end, all zero while it is open: then it is in the map of worker ends.
+    /// The worker's end once it has been joined; else all zero.
     pub worker: WorkerEnd,
     /// nginx's own object for the connection, in its memory; zero where that is not known. It stays on this side.
     pub connection: u64,
+    /// The port of the worker's peer as the worker's end sees it, host order; zero of a unix exchange and of one that is not found by it.
+    pub peer_port: u64,
 }

@@ -247,6 +247,12 @@ impl Common {
         Endpoint { addr, port: u16::from_be(self.at(layout!(dport))), family }
     }
 
+    /// The peer's port, host order.
+    #[inline(always)]
+    pub fn remote_port(&self) -> u16 {
+        u16::from_be(self.at(layout!(dport)))
+    }
+
     /// The socket's own address; its port is 0 once it was given back.
     #[inline(always)]
     pub fn local(&self) -> Endpoint {

@@ -5,7 +5,9 @@
 //! | map | who fills it | when it is full | what that touches |
 //! |---|---|---|---|
 //! | `EXCHANGES`, `CONNECTING`, `PATHS` | nginx | `untracked` | such exchanges have no verdict |
-//! | `WORKERS`, `HANDSHAKES`, `VISITORS` | nginx, clients of the listeners asked for | `workers_untracked` | all verdicts of that time |
+//! | `HANDSHAKES`, `ALIASES` | nginx | `workers_untracked` | all verdicts of that time |
+//! | `WORKERS`, `VISITORS` | workers that nginx gave up, clients of the listeners asked for | `workers_untracked` | the same |
+//! | `BY_PORT` (a place for each port) | nginx | `ALIASES` takes it | |
 //! | `JOINING` (rows) | nginx | `HANDSHAKES` takes it | |
 //! | `AWAITING`, `BROKEN` | nginx | `acts_unkept`, marked | timeouts and clients that left |
 //! | `PROCESSES` | processes that took up an exchange, and their parents | `processes_unkept`; on a unix socket whose end is not seen itself, marked | deaths |
@@ -100,7 +102,7 @@ pub static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static EXCHANGES: HashMap<u64, OpenExchange> = HashMap::with_max_entries(16_384, 0);
 
-/// Open worker ends by their socket.
+/// Open worker ends that are part of no open exchange, by their socket: nginx is on another host, or has given them up.
 #[map]
 pub static WORKERS: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(16_384, 0);
 

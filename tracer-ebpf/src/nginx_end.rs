@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
 use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, connect_call, doing, handshake,
+    aftermath, connect_call, doing, handshake, joined,
     kernel::{self, Common, Plain, filter, layout, read},
     listener,
     maps::{
@@ -428,6 +428,7 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     if !well || exchange.nginx.syn_retransmits > 0 {
         take_account(&mut exchange.nginx, sk);
         look_at_worker(exchange);
+        worker_end::outlives(&exchange.worker);
         tell(exchange, well);
     }
     forget(exchange, sk);
@@ -466,6 +467,7 @@ pub fn closes_broken(id: ConnectionId) {
         well = nginx.word_ns == 0;
     }
     if !well {
+        worker_end::outlives(&exchange.worker);
         tell(exchange, false);
     }
     forget(exchange, id.sock);
@@ -473,9 +475,10 @@ pub fn closes_broken(id: ConnectionId) {
 
 #[inline(always)]
 fn look_at_worker(exchange: &mut OpenExchange) {
-    if let Some(worker) = worker_end::look(&exchange.nginx, exchange.nginx.ended_ns) {
-        note_worker(&mut exchange.nginx, worker.has_socket != 0);
-        worker_end::copy(&mut exchange.worker, worker);
+    let OpenExchange { nginx, worker, .. } = exchange;
+    if worker_end::is_open(worker) {
+        worker_end::look(worker, nginx.ended_ns);
+        note_worker(nginx, worker.has_socket != 0);
     }
 }
 
@@ -484,6 +487,7 @@ fn forget(exchange: &OpenExchange, sk: u64) {
     if exchange.nginx.worker_sock == 0 && exchange.nginx.handshake != 0 {
         handshake::forget(exchange.nginx.handshake);
     }
+    joined::forget(exchange);
     let _gone = EXCHANGES.remove(sk);
 }
 

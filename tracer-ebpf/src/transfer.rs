@@ -111,7 +111,7 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
     }
     let (remote_port, local_port) = kernel::ports(sk);
     if !nginx_end::receives(sk, remote_port, ret, flags & MSG_PEEK != 0) {
-        worker_end::read_from(sk, local_port);
+        worker_end::read_from(sk, remote_port, local_port);
     }
 }
 
@@ -126,7 +126,7 @@ pub fn receive_begins(sk: u64) -> bool {
     if nginx_end::find(sk, remote_port).is_some() {
         return true;
     }
-    worker_end::read_from(sk, local_port);
+    worker_end::read_from(sk, remote_port, local_port);
     false
 }
 

@@ -4,9 +4,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
-use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, nginx_flag, tcp_state};
+use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
+    joined,
     kernel::{self, layout, read},
     maps::{ABANDONED, ATTACHED, EXCHANGES, HOLDERS, OpenExchange, PATHS, WORKERS, count, port_is_watched},
     nginx_end, process,
@@ -194,22 +195,15 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
             exchange.nginx.listener_last = look(path);
         }
         let worker = &mut exchange.worker;
-        if worker.sock != 0 && worker.ended_ns == 0 {
+        if worker_end::is_open(worker) {
             worker.abandoned_ns = now;
-            if !is_release_seen()
-                && put!(ABANDONED, worker.sock, &*worker, afterwards_unkept)
-                && worker.accepted_ns != 0
-            {
+            if is_release_seen() {
+                worker_end::outlives(worker);
+            } else if put!(ABANDONED, worker.sock, &*worker, afterwards_unkept) && worker.accepted_ns != 0 {
                 hold(worker.worker.tgid, worker.sock);
             }
         }
         tell(exchange, well);
-    }
-    if !is_release_seen() || exchange.worker.ended_ns != 0 {
-        let _gone = WORKERS.remove(exchange.nginx.worker_sock);
-    } else if let Some(worker) = WORKERS.get_ptr_mut(exchange.nginx.worker_sock) {
-        // SAFETY: preallocated map memory.
-        unsafe { (*worker).abandoned_ns = now };
     }
     let _gone = PATHS.remove(sk);
     let _gone = EXCHANGES.remove(sk);
@@ -245,34 +239,33 @@ pub fn released(sk: u64, was_queued: bool) {
         }
         return;
     }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return word::forget() };
-    // SAFETY: preallocated map memory.
-    let worker = unsafe { &mut *worker };
+    if let Some(OpenExchange { worker, .. }) = joined::exchange_of(sk, NO_PORT) {
+        worker_released(worker, sk, was_queued);
+    } else if let Some(worker) = worker_end::alone(sk) {
+        worker_released(worker, sk, was_queued);
+        worker_end::tell(worker);
+        let _gone = WORKERS.remove(sk);
+    } else {
+        word::forget();
+    }
+}
+
+/// Writes down how a worker's end ends.
+#[inline(always)]
+fn worker_released(worker: &mut WorkerEnd, sk: u64, was_queued: bool) {
     worker_end::closes(worker);
     worker.has_socket = u32::from(!was_queued);
     // A queue that is not empty makes the release a reset (unix_release_sock).
     worker.unread = read(sk, layout!(receive_qlen));
     worker.old_state = tcp_state::ESTABLISHED;
     worker.new_state = tcp_state::CLOSE;
-    if worker.abandoned_ns != 0 {
-        worker_end::tell(worker);
-        let _gone = WORKERS.remove(sk);
-    }
 }
 
 /// Takes over what is known of the worker's end: whether it was accepted, by whom, and whether that process died.
 #[inline(always)]
 fn take_worker(exchange: &mut OpenExchange) {
-    let nginx = &mut exchange.nginx;
-    let Some(worker) = WORKERS.get_ptr_mut(nginx.worker_sock) else { return };
-    // SAFETY: preallocated map memory; the connection's name is checked just below.
-    let worker = unsafe { &mut *worker };
-    if worker.nginx_sock != nginx.sock || worker.connect_ns != nginx.connect_ns {
-        return;
-    }
-    worker_end::copy(&mut exchange.worker, worker);
-    let worker = &mut exchange.worker;
-    if worker.ended_ns != 0 {
+    let OpenExchange { nginx, worker, .. } = exchange;
+    if !worker_end::is_open(worker) {
         return;
     }
     worker.has_socket = u32::from(worker.accepted_ns != 0 || was_accepted(nginx.worker_sock));

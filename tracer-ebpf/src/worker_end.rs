@@ -1,14 +1,16 @@
 //! The worker's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Header, Kind, NginxEnd, WorkerEnd, WorkerGone};
+use tracer_ebpf::{Header, Kind, WorkerEnd, WorkerGone};
 
 use crate::{
-    handshake,
+    handshake, joined,
     kernel::{self, Common, layout, read},
     listener,
-    maps::{EMPTY_EXCHANGE, EXCHANGES, RING, WORKERS, count, place_of_reader, port_is_watched, watch_port},
-    process, served, signal, unix_end,
+    maps::{EXCHANGES, OpenExchange, RING, WORKERS, count, place_of_reader, port_is_watched, watch_port},
+    process,
+    put::put,
+    served, signal, unix_end,
 };
 
 /// A listener's new socket is ready to be accepted: joins it to nginx's end by the handshake's sequence numbers.
@@ -26,51 +28,63 @@ pub fn established(sk: u64) {
     };
     let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
     // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
-    let nginx = unsafe { &mut (*exchange).nginx };
-    if nginx.connect_ns != id.connect_ns || nginx.handshake != handshake {
+    let exchange = unsafe { &mut *exchange };
+    if exchange.nginx.connect_ns != id.connect_ns || exchange.nginx.handshake != handshake {
         return;
     }
-    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
     is_unread(sk);
-    if WORKERS.insert(sk, &empty.worker, 0).is_err() {
-        count!(workers_untracked, 1);
+    let common = Common::of(sk);
+    if !joined::joins(sk, common.remote_port(), exchange) {
         // So that it is not missed again in the end.
         handshake::awaits(handshake, id);
         return;
     }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
-    // SAFETY: preallocated map memory, made just above.
-    let worker = unsafe { &mut *worker };
-    worker.sock = sk;
-    worker.nginx_sock = id.sock;
-    worker.connect_ns = id.connect_ns;
     // SAFETY: the helper takes nothing.
-    worker.created_ns = unsafe { bpf_ktime_get_ns() };
-    let common = Common::of(sk);
+    begins(exchange, unsafe { bpf_ktime_get_ns() });
+    let OpenExchange { nginx, worker, .. } = exchange;
     worker.local = common.local();
     watch_port(worker.local.port);
-    nginx.worker_sock = sk;
     listener::learn(nginx.net, &nginx.upstream, common.net(), &worker.local);
+}
+
+/// The exchange's worker's end came about at this moment, which [`NginxEnd::worker_sock`] names.
+#[inline(always)]
+pub fn begins(exchange: &mut OpenExchange, created_ns: u64) {
+    let OpenExchange { nginx, worker, .. } = exchange;
+    worker.sock = nginx.worker_sock;
+    worker.nginx_sock = nginx.sock;
+    worker.connect_ns = nginx.connect_ns;
+    worker.created_ns = created_ns;
+}
+
+/// The worker's end that `sk` is: in its exchange, or one that stands for itself, because nginx is on another host or has given it up.
+#[inline(always)]
+fn find<'a>(sk: u64, peer_port: u16) -> Option<&'a mut WorkerEnd> {
+    match joined::exchange_of(sk, peer_port) {
+        Some(exchange) => Some(&mut exchange.worker),
+        None => alone(sk),
+    }
+}
+
+/// The worker's end that `sk` is, where it stands for itself.
+#[inline(always)]
+pub fn alone<'a>(sk: u64) -> Option<&'a mut WorkerEnd> {
+    // SAFETY: preallocated map memory.
+    WORKERS.get_ptr_mut(sk).map(|worker| unsafe { &mut *worker })
 }
 
 /// A process accepted the connection that `sk` is an end of.
 #[inline(always)]
 pub fn accepted(sk: u64) {
     if sk != 0 {
-        read_from(sk, kernel::ports(sk).1);
+        let (peer_port, local_port) = kernel::ports(sk);
+        read_from(sk, peer_port, local_port);
     }
-}
-
-/// Copies the whole end.
-#[inline(always)]
-pub fn copy(to: &mut WorkerEnd, from: &WorkerEnd) {
-    // SAFETY: map memory that is already a value of the type.
-    unsafe { kernel::fill(to, from) }
 }
 
 /// A process called receive on `sk`: it has accepted the connection.
 #[inline(always)]
-pub fn read_from(sk: u64, local_port: u16) {
+pub fn read_from(sk: u64, peer_port: u16, local_port: u16) {
     if !port_is_watched(local_port) {
         return;
     }
@@ -79,14 +93,12 @@ pub fn read_from(sk: u64, local_port: u16) {
     if unsafe { read.read_volatile() } == sk {
         return;
     }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else {
+    let Some(worker) = find(sk, peer_port) else {
         if local_port == 0 {
             unix_end::abandoned_read_from(sk);
         }
         return;
     };
-    // SAFETY: preallocated map memory.
-    let worker = unsafe { &mut *worker };
     if worker.accepted_ns == 0 {
         // SAFETY: the helper takes nothing.
         worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
@@ -115,47 +127,59 @@ fn take_account(worker: &mut WorkerEnd, sk: u64) {
     worker.has_socket = u32::from(kernel::has_socket(sk));
 }
 
-/// The worker's end of a TCP exchange as it is while nginx's end ends; from then on its own end is told.
+/// Whether this end has come about and has not ended.
 #[inline(always)]
-pub fn look<'a>(nginx: &NginxEnd, now: u64) -> Option<&'a WorkerEnd> {
-    if nginx.worker_sock == 0 {
-        return None;
-    }
-    // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
-    let worker = unsafe { &mut *WORKERS.get_ptr_mut(nginx.worker_sock)? };
-    if worker.nginx_sock != nginx.sock || worker.connect_ns != nginx.connect_ns {
-        return None;
-    }
-    take_account(worker, nginx.worker_sock);
+pub fn is_open(worker: &WorkerEnd) -> bool {
+    worker.sock != 0 && worker.ended_ns == 0
+}
+
+/// The worker's end of a TCP exchange, which is open, as it is while nginx's end ends.
+#[inline(always)]
+pub fn look(worker: &mut WorkerEnd, now: u64) {
+    take_account(worker, worker.sock);
     worker.abandoned_ns = now;
-    Some(worker)
+}
+
+/// nginx's end is told and goes. A worker's end that is open stands for itself from now on: how it ends is told later.
+#[inline(always)]
+pub fn outlives(worker: &WorkerEnd) {
+    if is_open(worker) && put!(WORKERS, worker.sock, worker, workers_untracked) && !is_open(worker) {
+        // It ended in this moment, where it was.
+        let _gone = WORKERS.remove(worker.sock);
+    }
 }
 
 /// This end ended. Returns whether it was a worker's end of ours.
 #[inline(always)]
-pub fn ended(sk: u64, old_state: u8, new_state: u8) -> bool {
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return false };
-    // SAFETY: preallocated map memory.
-    let worker = unsafe { &mut *worker };
+pub fn ended(sk: u64, peer_port: u16, old_state: u8, new_state: u8) -> bool {
+    if let Some(OpenExchange { worker, .. }) = joined::exchange_of(sk, peer_port) {
+        ends(worker, sk, old_state, new_state);
+        // Given up in this moment: the copy does not end any more.
+        if worker.abandoned_ns != 0 && WORKERS.remove(sk).is_ok() {
+            tell(worker);
+        }
+        return true;
+    }
+    let Some(worker) = alone(sk) else { return false };
+    ends(worker, sk, old_state, new_state);
+    if worker.nginx_sock == 0 {
+        served::ends(worker);
+    } else {
+        tell(worker);
+    }
+    let _gone = WORKERS.remove(sk);
+    true
+}
+
+/// Writes down how this end ends.
+#[inline(always)]
+fn ends(worker: &mut WorkerEnd, sk: u64, old_state: u8, new_state: u8) {
     worker.old_state = old_state;
     worker.new_state = new_state;
     take_account(worker, sk);
     // tcp_reset and the retransmission timers set sk_err before they change the state; a closing process does not.
     worker.error = read(sk, layout!(sk_err));
     closes(worker);
-    if worker.nginx_sock == 0 {
-        served::ends(worker);
-    } else if worker.abandoned_ns != 0 {
-        tell(worker);
-    } else if let Some(exchange) = EXCHANGES.get_ptr_mut(worker.nginx_sock) {
-        // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
-        let exchange = unsafe { &mut *exchange };
-        if exchange.nginx.connect_ns == worker.connect_ns {
-            copy(&mut exchange.worker, worker);
-        }
-    }
-    let _gone = WORKERS.remove(sk);
-    true
 }
 
 /// Writes down that this end ends now and, unless the network ended it, who closes it: this is process context then, and the

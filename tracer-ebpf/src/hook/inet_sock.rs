@@ -83,8 +83,8 @@ fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool 
 }
 
 #[inline(never)]
-fn worker_ended(sk: u64, old_state: u8, new_state: u8) -> bool {
-    worker_end::ended(sk, old_state, new_state)
+fn worker_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
+    worker_end::ended(sk, remote_port, old_state, new_state)
 }
 
 #[inline(never)]
@@ -104,7 +104,7 @@ fn ended(sk: u64, old_state: u8, new_state: u8) {
         return;
     }
     if port_is_watched(if local_port != 0 { local_port } else { kernel::lasting_local_port(sk) })
-        && worker_ended(sk, old_state, new_state)
+        && worker_ended(sk, remote_port, old_state, new_state)
     {
         return;
     }

@@ -103,7 +103,7 @@ const MOST_UPSTREAMS: usize = 2_048;
 const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "WORKERS", "HANDSHAKES", "PATHS"];
+const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "ALIASES", "HANDSHAKES", "PATHS"];
 
 /// The map that holds one entry for each connection that the network has ended and nginx has not closed yet, which it does in the next turn
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
@@ -177,7 +177,7 @@ impl Tracer {
         let ring = RingBuf::try_from(take(&mut object, "RING")?).map_err(anyhow::Error::from)?;
         let open = Some(Open {
             exchanges: HashMap::try_from(take(&mut object, "EXCHANGES")?).map_err(anyhow::Error::from)?,
-            workers: HashMap::try_from(take(&mut object, "WORKERS")?).map_err(anyhow::Error::from)?,
+            aliases: HashMap::try_from(take(&mut object, "ALIASES")?).map_err(anyhow::Error::from)?,
             max_open: scope.max_open,
             shares: Shares::new(&mut object)?,
         });

@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 
 use aya::maps::{HashMap, MapData};
-use tracer_ebpf::{OpenExchange, WorkerEnd, nginx_flag};
+use tracer_ebpf::{OpenExchange, nginx_flag};
 
 use super::shares::{Place, Shares};
 use crate::{ledger::address, sample::Served};
 
-/// Looks into the maps of open exchanges; the kernel side goes on writing them meanwhile.
+/// Looks into the map of open exchanges; the kernel side goes on writing it meanwhile.
 pub struct Open {
     pub(super) exchanges: HashMap<MapData, u64, OpenExchange>,
-    pub(super) workers: HashMap<MapData, u64, WorkerEnd>,
+    /// By the worker's socket, those whose place was taken.
+    pub(super) aliases: HashMap<MapData, u64, u64>,
     /// Entries that fit into each.
     pub(super) max_open: u32,
     pub(super) shares: Shares,
@@ -25,20 +26,17 @@ impl Open {
         // When an entry goes while the walk stands on it, the kernel begins anew: the walk must end nonetheless.
         let most = usize::try_from(self.max_open).unwrap_or(usize::MAX).saturating_mul(2);
         let mut places = Vec::new();
-        let old = self.exchanges.iter().take(most).flatten().filter_map(|(_, OpenExchange { nginx, .. })| {
-            if nginx.sock != 0 {
-                places.push(Place::from(&nginx));
-            }
-            let since_ns = nginx.first_sent_ns.max(nginx.connect_ns);
-            // In a session of `stream {}` nobody waits for an answer.
-            let may_be_slow = nginx.worker_sock != 0 && nginx.flags & nginx_flag::STREAM == 0;
-            (may_be_slow && since_ns != 0 && since_ns < moment_ns).then_some((nginx, since_ns))
-        });
-        let mut served: Vec<_> = old
-            .filter_map(|(nginx, since_ns)| {
-                let worker = self.workers.get(&nginx.worker_sock, 0).ok()?;
-                let is_its_worker = worker.nginx_sock == nginx.sock && worker.connect_ns == nginx.connect_ns;
-                (is_its_worker && worker.accepted_ns != 0).then_some(Served {
+        let entries = self.exchanges.iter().take(most).flatten();
+        let mut served: Vec<_> = entries
+            .filter_map(|(_, OpenExchange { nginx, worker, .. })| {
+                if nginx.sock != 0 {
+                    places.push(Place::from(&nginx));
+                }
+                let since_ns = nginx.first_sent_ns.max(nginx.connect_ns);
+                // In a session of `stream {}` nobody waits for an answer.
+                let may_be_slow = since_ns != 0 && nginx.flags & nginx_flag::STREAM == 0;
+                let is_old = may_be_slow && since_ns < moment_ns;
+                (is_old && worker.accepted_ns != 0 && worker.ended_ns == 0).then_some(Served {
                     name: (nginx.sock, nginx.connect_ns),
                     exchange: nginx.exchange,
                     since_ns,
@@ -56,7 +54,7 @@ impl Open {
             // One that has ended meanwhile was told.
             given_up += u64::from(self.exchanges.remove(&sock).is_ok());
             // The kernel side forgets it anyway when it ends.
-            let _gone = self.workers.remove(&worker_sock);
+            let _gone = self.aliases.remove(&worker_sock);
         }
         self.shares.count(given_up);
         served.sort_unstable_by_key(|served| served.name);
