@@ -10,9 +10,7 @@ fn connections_from_one_port_each_have_their_own_worker() -> Result<()> {
     const SERVERS: u16 = 12;
     let namespace = Namespace::new()?;
     let mut servers = (0..SERVERS)
-        .map(|number| {
-            FaultyServer::start(&namespace, Fault::AnswerWhenTold, Endpoint::v4(9100 + number), 4)
-        })
+        .map(|number| FaultyServer::start(&namespace, Fault::AnswerWhenTold, Endpoint::v4(9100 + number), 4))
         .collect::<Result<Vec<_>>>()?;
     let nginx = servers
         .iter()

@@ -92,7 +92,8 @@ fn is_in_use(nginx_sock: u64) -> bool {
 #[inline(always)]
 pub fn exchange_of<'a>(sk: u64, peer_port: u16) -> Option<&'a mut OpenExchange> {
     if peer_port == 0 {
-        let peer = if read::<u16>(sk, layout!(family)) == FAMILY_UNIX { read(sk, layout!(unix_peer)) } else { 0 };
+        let peer =
+            if read::<u16>(sk, layout!(family)) == FAMILY_UNIX { read(sk, layout!(unix_peer)) } else { 0 };
         return whose_worker_is(peer, sk);
     }
     // SAFETY: map memory; an entry is a word.

@@ -109,6 +109,10 @@ const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "ALIASES", "HANDSHAKES", "PATHS"];
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
 const PER_BROKEN: &str = "BROKEN";
 
+/// The map that holds one entry for each worker's end that has none of nginx's: those that nginx gave up and that are still open, a quarter as
+/// many; and where connections of nginx on other hosts are asked for, one for each of them. Those beyond are counted (`workers_untracked`).
+const PER_LONE_WORKER: &str = "WORKERS";
+
 /// The maps that hold one entry for each call that a kprobe saw begin and a kretprobe is to see return.
 const PER_CALL: [&str; 2] = ["CALLS", "RECEIVES"];
 
@@ -133,7 +137,11 @@ impl Tracer {
             loader.map_max_entries(map, scope.max_open);
         }
         loader.map_max_entries(PER_BROKEN, scope.max_open.div_ceil(2));
-        loader.map_max_entries(PER_VISITOR, if scope.listeners.is_empty() { UNUSED } else { scope.max_open });
+        let (visitors, lone) = match scope.listeners.is_empty() {
+            true => (UNUSED, scope.max_open.div_ceil(4)),
+            false => (scope.max_open, scope.max_open),
+        };
+        loader.map_max_entries(PER_VISITOR, visitors).map_max_entries(PER_LONE_WORKER, lone);
         if !hooks::may_use_kprobes(&scope.only) {
             for map in PER_CALL {
                 loader.map_max_entries(map, UNUSED);
