@@ -628,6 +628,35 @@ fn where_nginx_is_not_heard_what_it_does_next_proves_nothing() {
 }
 
 #[test]
+fn what_was_upgraded_fails_only_with_its_worker() {
+    let upgraded = |mut record: Exchange| {
+        record.nginx.flags |= nginx_flag::UPGRADED;
+        record
+    };
+    for next in [ANSWERS, CLIENT_LEFT, None] {
+        assert!(matches!(outcome(upgraded(given_up(1_000)), next), Outcome::Well));
+    }
+    let cut = verdict(upgraded(killed(1_000, 9)), ANSWERS);
+    assert_eq!((cut.cause, cut.confidence, cut.status), (Cause::UpgradedKilled, Confidence::Proven, None));
+    assert!(cut.explanation.contains("had been upgraded"), "{}", cut.explanation);
+}
+
+#[test]
+fn what_is_no_request_has_no_status() {
+    let mut record = connecting(0, 111);
+    record.nginx.reset = reset_without_socket();
+    for (flag, line) in [
+        (nginx_flag::STREAM, "connect() failed (111: Connection refused) while connecting to upstream"),
+        (nginx_flag::OF_MODULE, "connect() failed (111: Connection refused)"),
+    ] {
+        record.nginx.flags = nginx_flag::RESET_RECEIVED | flag;
+        let refused = verdict(record, None);
+        assert_eq!((refused.cause, refused.status), (Cause::RefusedNoListener, None));
+        assert_eq!(refused.error_log.as_deref(), Some(line));
+    }
+}
+
+#[test]
 fn names_are_unique_and_lower_case() {
     let names: std::collections::BTreeSet<String> = Cause::ALL.iter().map(ToString::to_string).collect();
     assert_eq!(names.len(), Cause::ALL.len());
