@@ -323,9 +323,10 @@ fn cut_short(exchange: &Joined, said: &Said) -> Option<Finding> {
         // Who died is told as before an answer; nginx says that the response was not whole.
         return None;
     }
-    if worker.is_some_and(|worker| stopped::of(exchange, worker).is_some()) {
-        // So is who was told to stop.
-        return None;
+    if let Some(stop) = worker.and_then(|worker| stopped::of(exchange, worker)) {
+        let consequence = "the connection was closed in the middle of its response";
+        let finding = stop.finding(Cause::PrematureWorkerStopped, consequence);
+        return Some(Finding { error_log: Some(line(said)), ..finding });
     }
     let read = count(exchange.nginx.received, "byte");
     let who = worker.map_or_else(
