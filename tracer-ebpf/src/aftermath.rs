@@ -37,13 +37,14 @@ fn count_awaited(by: u64) {
     }
 }
 
-/// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended. Returns whether there is room for that.
+/// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
+/// answers this client before, the act after that. Returns whether there is room for that.
 #[inline(always)]
-pub fn await_next(id: ConnectionId, word_ns: u64) -> bool {
+pub fn await_next(id: ConnectionId, word_ns: u64, client: u64) -> bool {
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    let awaited = Awaited { id, closed_ns: now(), turned_to: 0, word_ns };
+    let awaited = Awaited { id, closed_ns: now(), turned_to: 0, word_ns, client, answered: 0 };
     let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
     if is_kept && is_new {
         count_awaited(1);
@@ -60,6 +61,8 @@ pub fn received(sk: u64) {
         if awaited.turned_to == 0 {
             awaited.turned_to = sk;
         }
+        // What follows from here on is no part of that answer.
+        awaited.answered = 0;
     }
 }
 
@@ -85,11 +88,15 @@ pub fn await_close(id: ConnectionId) -> bool {
 #[inline(always)]
 fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let thread = kernel::thread();
-    // SAFETY: copied out at once.
-    let Some(Awaited { id, closed_ns, turned_to, word_ns }) = (unsafe { AWAITING.get(thread) }).copied()
-    else {
+    let Some(awaited) = AWAITING.get_ptr_mut(thread) else { return };
+    // SAFETY: preallocated map memory of this thread's own.
+    let awaited = unsafe { &mut *awaited };
+    if matches!(action, Action::Sent) && awaited.client == sk && sk != 0 {
+        awaited.answered += u64::from(bytes);
         return;
-    };
+    }
+    let Awaited { id, closed_ns, turned_to, word_ns, client, answered } = *awaited;
+    let bytes = if matches!(action, Action::Closed) && client == sk { answered as u32 } else { bytes };
     // Closing it may show twice. Anything else on this address is done on a new socket, and often it is the next one made.
     if matches!(action, Action::Closed) && id.sock == sk {
         return;
@@ -190,7 +197,7 @@ pub fn destroyed(sk: u64) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.
-                let _counted = await_next(id, word::of_close(id.connect_ns, false));
+                let _counted = await_next(id, word::of_close(id.connect_ns, false), 0);
             }
             count_awaited(u64::MAX);
         }

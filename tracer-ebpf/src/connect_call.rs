@@ -12,6 +12,7 @@ use crate::{
     aftermath, doing,
     function::{CALLS, SETTLED, call},
     kernel::{self, filter, layout, read},
+    last_read,
     maps::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
         PATHS, count, watch_port,
@@ -230,6 +231,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
     nginx.nginx = task;
+    last_read::begins(nginx);
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {

@@ -156,6 +156,31 @@ pub struct Icmp {
     pub code: u8,
 }
 
+/// The client for whose request nginx has an exchange, as its own socket showed it when the exchange ended.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Client {
+    /// nginx's socket to it; zero where it is not known.
+    pub sock: u64,
+    /// Its address; of a client on a unix socket only the family.
+    pub peer: Endpoint,
+    /// The state of nginx's socket ([`crate::tcp_state`], of a unix socket what TCP would have): CLOSE_WAIT, the client had closed; CLOSE, it
+    /// had reset the connection; zero where the socket was gone.
+    pub state: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+impl Client {
+    /// None is known.
+    pub const NONE: Self =
+        Self { sock: 0, peer: Endpoint { addr: [0; 4], port: 0, family: 0 }, state: 0, reserved: [0; 3] };
+}
+
 /// Bits of [`NginxEnd::flags`].
 pub mod nginx_flag {
     /// A reset arrived (`tcp_receive_reset`).
@@ -198,8 +223,20 @@ pub mod nginx_flag {
     pub const STREAM: u32 = 1 << 17;
     /// A module made this connection for itself while nginx had a request: Lua's cosockets, say.
     pub const OF_MODULE: u32 = 1 << 18;
+    /// What nginx's thread was given last before it closed this end, in the time that it was awake, came from this very end.
+    pub const UPSTREAM_READ: u32 = 1 << 19;
+    /// It came from the client ([`crate::Client`]).
+    pub const CLIENT_READ: u32 = 1 << 20;
+    /// It came from neither.
+    pub const OTHER_READ: u32 = 1 << 21;
+    /// The thread had slept since: what woke it was a timer, or an event that gave it nothing to read.
+    pub const NOTHING_READ: u32 = 1 << 22;
+    /// The client's socket had no room for what nginx wanted to send to it (`SOCK_NOSPACE`).
+    pub const CLIENT_BLOCKED: u32 = 1 << 23;
+    /// The nginx worker called itself "shutting down" when it closed this end.
+    pub const SHUTTING_DOWN: u32 = 1 << 24;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (OF_MODULE << 1) - 1;
+    pub const ALL: u32 = (SHUTTING_DOWN << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -281,6 +318,8 @@ pub struct NginxEnd {
     pub icmp: Icmp,
     /// When nginx said the word that is about this exchange ([`crate::Word::ns`]); zero where it said none before this record.
     pub word_ns: u64,
+    /// Whose request it serves.
+    pub client: Client,
 }
 
 /// Where a signal came from.

@@ -139,6 +139,10 @@ layout! {
     task_mm: "task_struct.mm",
     /// The executable in it.
     mm_exe: "mm_struct.exe_file",
+    /// Where a process's arguments begin in it, which a process may write anew.
+    mm_arg_start: "mm_struct.arg_start",
+    /// How often a task has slept.
+    task_nvcsw: "task_struct.nvcsw",
     /// Its stack in the kernel.
     task_stack: "task_struct.stack",
     /// PF_EXITING and others.

@@ -16,8 +16,8 @@ mod saying;
 mod stats;
 
 pub use exchange::{
-    DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd, OpenExchange,
-    Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
+    Client, DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd,
+    OpenExchange, Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
 };
 pub use held::HeldSocket;
 pub use kernel_function::{
@@ -59,6 +59,7 @@ pub mod tcp_state {
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Task>() == 24);
+    assert!(size_of::<Client>() == 32);
     assert!(size_of::<HeldSocket>() == 208);
     assert!(size_of::<ListenerView>() == 40);
     assert!(size_of::<Signal>() == 48);

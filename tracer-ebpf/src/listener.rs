@@ -300,6 +300,16 @@ pub fn view(sk: u64, net: u64, upstream: &Endpoint, now: u64) -> ListenerView {
     }
 }
 
+/// Whether a listener made this socket: one that nginx has accepted, and did not connect itself.
+#[inline(always)]
+pub fn has_made(sk: u64) -> bool {
+    let local = kernel::local(sk);
+    let net = kernel::net(sk);
+    // SAFETY: only tested for presence.
+    let is_at = |addr| unsafe { LISTENERS.get(key(net, addr, local.port)) }.is_some();
+    is_at(local.addr) || is_at(ANY4) || is_at([0; 4])
+}
+
 /// Whether there may be a listener that is not known, for want of room.
 #[inline(always)]
 pub fn may_be_left_out(view: &ListenerView) -> bool {

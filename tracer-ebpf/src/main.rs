@@ -24,6 +24,8 @@ mod joined;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
+mod last_read;
+#[cfg(target_arch = "bpf")]
 mod listener;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -54,6 +54,10 @@ pub struct Awaited {
     pub closed_ns: u64,
     pub turned_to: u64,
     pub word_ns: u64,
+    /// The client to whom an answer is no act yet, but what follows it; zero for none.
+    pub client: u64,
+    /// Bytes of that answer.
+    pub answered: u64,
 }
 
 /// The newest listener on an address, and another one that shares it, or zero.

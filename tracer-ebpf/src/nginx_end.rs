@@ -1,12 +1,12 @@
 //! nginx's end of an exchange.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
     aftermath, connect_call, doing, handshake, joined,
     kernel::{self, Common, Plain, filter, layout, read},
-    listener,
+    last_read, listener,
     maps::{
         ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, UNIX_UPSTREAMS, UPSTREAMS,
         WANTED, add, count, port_is_watched, watch_port,
@@ -21,27 +21,10 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 const EAGAIN: i32 = 11;
 
-/// A power of two.
-const READ_FROM_LEN: u32 = 1_024;
-
-/// The end of ours that a thread has read from last, in the place that the thread's number gives it. Who takes another's place shows in the
-/// end itself.
-#[map]
-static READ_FROM: Array<u64> = Array::with_max_entries(READ_FROM_LEN, 0);
-
-/// The place of the running thread.
-#[inline(always)]
-fn read_from() -> Option<*mut u64> {
-    let thread = u64::from(kernel::thread() & (READ_FROM_LEN - 1));
-    READ_FROM.get_ptr_mut(kernel::bounded::<{ READ_FROM_LEN as u64 - 1 }>(thread) as u32)
-}
-
 /// The running thread says a word about what it has just read, and goes on with that connection. Returns whether it is one of ours.
 #[inline(always)]
 pub fn is_read_and_said(word_ns: u64) -> bool {
-    // SAFETY: map memory, aligned; another CPU may write it meanwhile, which is one store.
-    let Some(sk) = read_from().map(|place| unsafe { place.read_volatile() }) else { return false };
-    let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return false };
+    let Some(exchange) = EXCHANGES.get_ptr_mut(last_read::sock()) else { return false };
     // SAFETY: preallocated map memory.
     let nginx = unsafe { &mut (*exchange).nginx };
     let is_its = nginx.nginx.tid == kernel::thread() && nginx.flags & nginx_flag::READ_LAST != 0;
@@ -135,6 +118,7 @@ pub fn connects(sk: u64) {
     nginx.exchange = 1;
     nginx.nginx = task;
     nginx.upstream = upstream;
+    last_read::begins(nginx);
     look_first(nginx, sk, now);
     watch_port(upstream.port);
 }
@@ -304,6 +288,7 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
         nginx.last_received_ns = 0;
         nginx.sent = 0;
         nginx.received = 0;
+        last_read::begins(nginx);
     }
     if nginx.first_sent_ns == 0 {
         nginx.first_sent_ns = now;
@@ -348,10 +333,6 @@ pub fn receives(sk: u64, remote_port: u16, ret: i32, is_peek: bool) -> bool {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     nginx.flags |= nginx_flag::READ_LAST;
-    if let Some(place) = read_from() {
-        // SAFETY: map memory, aligned; one store.
-        unsafe { place.write_volatile(sk) };
-    }
     if nginx.first_received_ns == 0 {
         nginx.first_received_ns = now;
     }
@@ -390,8 +371,10 @@ fn ended_well(exchange: &OpenExchange, now: u64) -> bool {
         && (exchange.worker.exiting == 0 || exchange.worker.exit_code & 0x7f == 0);
     let answered = nginx.flags & nginx_flag::READ_LAST != 0;
     let peer_closed = nginx.old_state == tcp_state::CLOSE_WAIT && nginx.new_state == tcp_state::LAST_ACK;
+    // What a client's bytes had nginx close, the client cancelled.
     let at_once = nginx.old_state == tcp_state::ESTABLISHED
         && nginx.new_state == tcp_state::FIN_WAIT1
+        && nginx.flags & nginx_flag::CLIENT_READ == 0
         && now - nginx.last_received_ns < settled;
     by_living && (answered && (peer_closed || at_once) || said_goodbye(nginx, now))
 }
@@ -510,6 +493,7 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
         if word_ns != 0 {
             nginx.word_ns = word_ns;
         }
+        last_read::ends(nginx);
     }
     let has_failed = nginx.word_ns != 0;
     let well = !has_failed && ended_well(exchange, now);

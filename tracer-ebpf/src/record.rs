@@ -147,7 +147,7 @@ pub struct Aftermath {
     pub other_sock: u64,
     /// An [`Action`].
     pub action: u32,
-    /// Bytes sent.
+    /// Bytes sent; where it closed the client's socket after it had answered that, the answer's.
     pub bytes: u32,
     /// The state the other socket was in before (`tcp_state`); CLOSE for one that was reset earlier.
     pub old_state: u32,

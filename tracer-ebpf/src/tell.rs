@@ -3,9 +3,9 @@
 use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, kernel,
+    aftermath, kernel, last_read,
     maps::{ConnectionId, OpenExchange, PATHS, RING, count},
-    signal,
+    signal, word,
 };
 
 /// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
@@ -26,13 +26,23 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
     }
+    if may_have_worker {
+        last_read::look_at_client(nginx);
+        if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
+            nginx.flags |= nginx_flag::SHUTTING_DOWN;
+        }
+    }
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
     // closing it right now.
     let by_network =
         nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
     if !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0 {
-        let is_awaited = if by_network { aftermath::await_close(id) } else { aftermath::await_next(id, 0) };
+        let is_awaited = if by_network {
+            aftermath::await_close(id)
+        } else {
+            aftermath::await_next(id, 0, client_to_answer(nginx))
+        };
         nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
     if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
@@ -40,6 +50,14 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     } else {
         send(exchange, may_have_worker);
     }
+}
+
+/// The client, if it is what it sent that nginx closes for, without a word: then nginx answers and closes its connection, too, or it goes on
+/// with it.
+#[inline(always)]
+fn client_to_answer(nginx: &NginxEnd) -> u64 {
+    let is_its = nginx.flags & nginx_flag::CLIENT_READ != 0 && nginx.word_ns == 0;
+    if is_its && nginx.client.state == tcp_state::ESTABLISHED { nginx.client.sock } else { 0 }
 }
 
 #[inline(always)]

@@ -6,12 +6,14 @@ use crate::{
     aftermath,
     function::{CALLS, call},
     kernel::{self, layout, read},
+    last_read,
     maps::{ATTACHED, count, port_is_watched},
     nginx_end,
     put::put,
     unix_end, worker_end,
 };
 
+const EAGAIN: i32 = 11;
 const EINVAL: i32 = 22;
 const ENOTCONN: i32 = 107;
 const MSG_PEEK: u64 = 2;
@@ -110,9 +112,19 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
         aftermath::received(sk);
     }
     let (remote_port, local_port) = kernel::ports(sk);
+    if ret != -EAGAIN {
+        last_read::note(sk, remote_port);
+    }
     if !nginx_end::receives(sk, remote_port, ret, flags & MSG_PEEK != 0) {
         worker_end::read_from(sk, remote_port, local_port);
     }
+}
+
+/// Whether a receive would give something.
+#[inline(always)]
+fn is_readable(sk: u64) -> bool {
+    let waits = if kernel::is_inet(sk) { kernel::unread(sk) } else { read(sk, layout!(receive_qlen)) };
+    waits != 0 || read::<u8>(sk, layout!(sk_shutdown)) != 0 || read::<u32>(sk, layout!(sk_err)) != 0
 }
 
 /// A receive on `sk` begins, of which [`receive_ends`] tells how it ends. Returns whether this is nginx's end of ours.
@@ -123,6 +135,9 @@ pub fn receive_begins(sk: u64) -> bool {
         aftermath::received(sk);
     }
     let (remote_port, local_port) = kernel::ports(sk);
+    if is_readable(sk) {
+        last_read::note(sk, remote_port);
+    }
     if nginx_end::find(sk, remote_port).is_some() {
         return true;
     }

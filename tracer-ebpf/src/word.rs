@@ -18,7 +18,7 @@ use aya_ebpf::{
 use tracer_ebpf::{Beginning, Header, Kind, SUBJECT_LEN, Task, Word, WordOf, characters as word};
 
 use crate::{
-    kernel,
+    kernel::{self, layout},
     maps::{RING, count},
     nginx_end,
     put::put,
@@ -278,6 +278,15 @@ impl Said {
         read_text(&raw mut record.message, self.format);
         read_text(&raw mut record.action, user_word(self.log.wrapping_add(LOG_ACTION)));
     }
+}
+
+/// Whether the running process calls itself an nginx worker that is shutting down: "nginx: worker process is shutting down"
+/// (`ngx_setproctitle`, src/os/unix/ngx_setproctitle.c) stands where its arguments were.
+#[inline(always)]
+pub fn is_shutting_down() -> bool {
+    let memory: u64 = kernel::read(kernel::current_task(), layout!(task_mm));
+    let title: u64 = kernel::read(memory, layout!(mm_arg_start));
+    user_word(title) == word(b"nginx: w") && user_word(title.wrapping_add(25)) == word(b"shutting")
 }
 
 /// One more waits for its connection's close or, with all bits set, one less.

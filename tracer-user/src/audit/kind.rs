@@ -140,7 +140,9 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
         ("read_timeout" | "send_timeout", _) => &[TimedOut],
         // Instead of ETIMEDOUT the kernel hands out what an ICMP message had told it meanwhile.
         ("kernel_timeout", _) => &[TimedOutByKernel, Connect],
-        ("client_abort", _) => &[ClientAbort],
+        ("client_abort", _) | ("client_error", "not_reading") => &[ClientAbort],
+        // Of others than upstreams.
+        ("client_error", _) => &[],
         ("rejected_response", _) => &[Rejected, Unfinished, Tls],
         ("nginx_exit", _) => &[],
         ("upgraded", _) => &[Reset, Tls],
@@ -151,7 +153,7 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
 /// Whether nginx writes about this cause whatever the level of its log; it tells of leaving clients at level info only,
 /// what is unknown may be that, and the end of a connection that had been upgraded is an error only if it was reset.
 pub fn is_always_logged(cause: Cause) -> bool {
-    !matches!(cause.cause(), "client_abort" | "unknown" | "upgraded")
+    !matches!(cause.cause(), "client_abort" | "client_error" | "unknown" | "upgraded")
 }
 
 #[cfg(test)]

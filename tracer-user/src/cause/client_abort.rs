@@ -1,47 +1,82 @@
-//! `client_abort`: the client went away, so nginx closed the upstream's connection too.
+//! `client_abort`: the client went away or cancelled its request, so nginx closed the upstream's connection too.
 //!
-//! nginx closes the upstream first and then the client's socket, whose client has closed or reset it. At one of
-//! its own timeouts it answers the client instead, or tries the next upstream.
+//! What the client's own socket shows when nginx closes the exchange tells it: its end, its reset, or that nginx had just read from it.
+//! Where nginx's word would have been heard and was not, nothing else can have been the reason.
 
 use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if exchange.nginx_closed_first() { of_client_that_left(exchange) } else { None }
+    if exchange.nginx_closed_first() { of_client(exchange) } else { None }
 }
 
 /// The same, whether the upstream had closed or not.
-pub(super) fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
-    if !exchange.client_had_left() {
-        return None;
-    }
-    let after = span(exchange.lasted_ns());
-    let phase = if exchange.was_connecting() {
-        "while nginx was still connecting to the upstream"
+pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
+    of_client_that_left(exchange).or_else(|| of_client_that_stays(exchange))
+}
+
+/// The client, by its address where that is known.
+pub(super) fn who(exchange: &Joined) -> String {
+    exchange.client().map_or_else(|| "The client".to_owned(), |client| format!("The client {client}"))
+}
+
+/// How far the exchange had got.
+fn phase(exchange: &Joined) -> String {
+    if exchange.was_connecting() {
+        "while nginx was still connecting to the upstream".to_owned()
+    } else if exchange.nginx.received == 0 {
+        "before the upstream had answered".to_owned()
     } else {
-        "before the upstream had answered"
-    };
+        format!("after {} bytes of the response", exchange.nginx.received)
+    }
+}
+
+fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
+    let left = exchange.client_had_left()?;
+    let sentence = format!(
+        "{} went away {} into the exchange, {}, so nginx closed the upstream's connection.",
+        who(exchange),
+        span(exchange.lasted_ns()),
+        phase(exchange),
+    );
     let finding = if exchange.nginx.received == 0 {
         Finding::proven(
             Cause::ClientAbortBefore,
-            format!(
-                "The client went away {after} into the exchange, {phase}, so nginx closed the upstream's connection.{}",
-                doing::the_worker(exchange),
-            ),
+            sentence + &doing::the_worker(exchange),
             "how long the client waits (its own timeout, or the one of a load balancer in front of nginx), \
              and why the upstream took longer.",
         )
     } else {
         Finding::proven(
             Cause::ClientAbortMid,
-            format!(
-                "The client went away {after} into the exchange, after {} bytes of the response, so nginx closed the \
-                 upstream's connection.",
-                exchange.nginx.received
-            ),
+            sentence,
             "the client: it stopped reading before the response was over.",
         )
     };
+    let finding = if left.is_seen { finding } else { finding.at_most_inferred() };
     // nginx asks the client's socket for its error and logs it.
-    Some(if exchange.client_had_reset() { finding.met("ECONNRESET") } else { finding })
+    Some(if left.by_reset { finding.met("ECONNRESET") } else { finding })
+}
+
+/// nginx read from its connection and closed the exchange. A request that it refuses for what it read, it answers, and closes the connection.
+fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
+    let is_cancelled = exchange.word().is_none()
+        && exchange.client_had_it_closed()
+        && !exchange.client_was_refused()
+        && !exchange.client_was_closed();
+    is_cancelled.then(|| {
+        Finding::proven(
+            Cause::ClientCancelled,
+            format!(
+                "{} cancelled this request {} into the exchange, {}, and stayed connected: nginx had just read from its \
+                 connection, and closed the upstream's.{}",
+                who(exchange),
+                span(exchange.lasted_ns()),
+                phase(exchange),
+                doing::the_worker(exchange),
+            ),
+            "what the client no longer wanted (a page that was left, a video that was skipped, a gRPC deadline), and why the \
+             upstream took longer.",
+        )
+    })
 }

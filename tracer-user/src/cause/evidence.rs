@@ -149,6 +149,9 @@ impl Facts<'_> {
                 ),
             );
         }
+        if let Some(fact) = self.given_last() {
+            self.add(nginx.ended_ns, Fact::Receives, fact);
+        }
         self.add(nginx.ended_ns, self.changes(), self.ending(nginx));
         for (flag, ns, what) in [
             (nginx_flag::STREAM, nginx.connect_ns, "nginx connects for a session of stream {}"),
@@ -159,6 +162,28 @@ impl Facts<'_> {
                 self.add_from(ns, "nginx's log action", what.to_owned());
             }
         }
+    }
+
+    /// What nginx's thread was given last before it closed the exchange, and how its client was.
+    fn given_last(&self) -> Option<String> {
+        let read = [
+            (nginx_flag::UPSTREAM_READ, "nginx read from the upstream last"),
+            (nginx_flag::CLIENT_READ, "nginx read from its client last"),
+            (nginx_flag::OTHER_READ, "nginx read from neither the upstream nor its client last"),
+            (nginx_flag::NOTHING_READ, "nginx woke with nothing to read"),
+        ];
+        let (_, read) = read.into_iter().find(|(flag, _)| self.exchange.has(*flag))?;
+        let client = match self.exchange.nginx.client.state {
+            tcp_state::ESTABLISHED if self.exchange.has(nginx_flag::CLIENT_BLOCKED) => {
+                ", who is connected and whose socket is full"
+            }
+            tcp_state::ESTABLISHED => ", who is connected",
+            tcp_state::CLOSE_WAIT => ", who had closed",
+            tcp_state::CLOSE => ", who had reset the connection",
+            _ => return Some(read.to_owned()),
+        };
+        let name = self.exchange.client().map_or_else(String::new, |client| format!(" {client}"));
+        Some(format!("{read}; its client is{name}{client}"))
     }
 
     fn ending(&self, nginx: &NginxEnd) -> String {

@@ -3,6 +3,7 @@
 mod accept_queue_overflow;
 mod afterwards;
 mod client_abort;
+mod client_error;
 mod connect_timeout;
 mod doing;
 mod errors;
@@ -233,7 +234,9 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
         return nginx_says::has_begun(exchange)
             || exchange.nginx.received > 0 && exchange.nginx_answered_no_more();
     }
-    exchange.nginx.received > 0 && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
+    exchange.nginx.received > 0
+        && (matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
+            || cause == Cause::ClientCancelled)
 }
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".

@@ -33,3 +33,24 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         )
     })
 }
+
+/// `worker_shutdown_timeout`: the worker closes each client's connection (`ngx_shutdown_timer_handler`, src/core/ngx_cycle.c), and with it the
+/// exchange for it. It says nothing.
+pub(super) fn of_shutdown(exchange: &Joined) -> Option<Finding> {
+    let is_shut = exchange.has(nginx_flag::SHUTTING_DOWN)
+        && exchange.was_timed_with_client()
+        && exchange.client_was_closed()
+        && !exchange.may_have_been_answered();
+    is_shut.then(|| {
+        Finding::proven(
+            Cause::NginxShutdownTimeout,
+            format!(
+                "The nginx worker {} had been told to quit (a reload or a stop), waited for what was under way, and closed this \
+                 exchange and its client's connection {} into it.",
+                exchange.nginx.nginx.tgid,
+                span(exchange.lasted_ns())
+            ),
+            "worker_shutdown_timeout is how long it waits; why the exchange takes longer, the upstream knows.",
+        )
+    })
+}

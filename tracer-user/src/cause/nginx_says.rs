@@ -1,7 +1,7 @@
 //! What nginx judges for itself, and says: no error of the kernel's tells it. `tls_failed`, `rejected_response`, and a response that is
 //! cut short.
 
-use super::{Cause, Finding, errors, signals, stopped};
+use super::{Cause, Finding, client_abort::who, errors, signals, stopped};
 use crate::{
     ledger::{Joined, Said},
     verdict::{Confidence, Word},
@@ -46,6 +46,21 @@ const RULES: &[Rule] = &[
             )
         },
         advice: "whether the upstream's port speaks TLS, and what keeps it; proxy_connect_timeout is how long nginx waits.",
+    },
+    Rule {
+        // src/http/ngx_http_request_body.c, src/http/v2/ngx_http_v2.c, src/http/ngx_http_core_module.c
+        beginnings: &["client intended to send too large"],
+        when: |_| true,
+        cause: Cause::ClientBodyTooLarge,
+        sentence: |exchange, _| {
+            format!(
+                "{} sent more than nginx takes, after {} of its request had been passed on, {} into the exchange.",
+                who(exchange),
+                count(exchange.nginx.sent, "byte"),
+                span(exchange.lasted_ns())
+            )
+        },
+        advice: "client_max_body_size, or what the client sends: its length was not said beforehand.",
     },
     Rule {
         beginnings: &["upstream SSL certificate"],

@@ -5,7 +5,7 @@
 
 use tracer_ebpf::{nginx_flag, tcp_state};
 
-use super::{Finding, client_abort, signals, upgraded};
+use super::{Finding, client_abort, client_error, nginx_exit, signals, upgraded};
 use crate::ledger::Joined;
 
 /// What the silence says; none where nothing can be made of it, and the kernel's facts decide.
@@ -22,8 +22,11 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     if exchange.nginx.error == 0 && !exchange.has(nginx_flag::END_READ) {
         // Also of one that the upstream had closed, which nginx had not come to.
-        if let Some(left) = client_abort::of_client_that_left(exchange) {
-            return Some(left);
+        let found = nginx_exit::of_shutdown(exchange)
+            .or_else(|| client_abort::of_client(exchange))
+            .or_else(|| client_error::of_client(exchange));
+        if found.is_some() {
+            return found;
         }
     }
     // Its client was there, and got nothing: nobody wanted that, unless nginx itself had to go (worker_shutdown_timeout).

@@ -126,6 +126,16 @@ causes! {
         "The client went away before the upstream answered.";
     ClientAbortMid: "client_abort" / "mid_response", Some(499),
         "The client went away while the response was on its way.";
+    ClientCancelled: "client_abort" / "stream_cancelled", Some(499),
+        "The client cancelled the request and stayed connected, as HTTP/2 lets it.";
+    ClientBodyTooLarge: "client_error" / "body_too_large", Some(413),
+        "The client sent more than client_max_body_size while nginx passed its request on.";
+    ClientBodyInvalid: "client_error" / "invalid_body", Some(400),
+        "What the client sent as its request's body broke the protocol while nginx passed it on.";
+    ClientBodyTimeout: "client_error" / "body_timeout", Some(408),
+        "The client stopped sending its request's body, and nginx stopped waiting for it.";
+    ClientNotReading: "client_error" / "not_reading", None,
+        "The client stopped reading the response, and nginx stopped waiting for it.";
     HeaderTooBig: "rejected_response" / "header_too_big", Some(502),
         "The response's header is larger than nginx's buffer for it.";
     InvalidHeader: "rejected_response" / "invalid_header", Some(502),
@@ -162,6 +172,8 @@ causes! {
         "A signal ended the nginx worker.";
     NginxExited: "nginx_exit" / "worker_exited", None,
         "The nginx worker exited.";
+    NginxShutdownTimeout: "nginx_exit" / "shutdown_timeout", None,
+        "The nginx worker had been told to quit, and closed what was under way after worker_shutdown_timeout.";
     EvidenceLost: "unknown" / "evidence_lost", None,
         "Facts that would tell were lost.";
     NotEnoughFacts: "unknown" / "not_enough_facts", None,

@@ -1,5 +1,5 @@
 use tracer_ebpf::{
-    Action, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WorkerEnd,
+    Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WorkerEnd,
     nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros as _;
@@ -599,8 +599,9 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     };
     assert!(matches!(outcome(audible(given_up(1_000)), ANSWERS), Outcome::EndedEarly));
     assert!(matches!(outcome(audible(given_up(1_000)), None), Outcome::EndedEarly));
+    // Which client it was for is not known: what nginx does next is a sign, and no proof.
     let left = verdict(audible(given_up(1_000)), CLIENT_LEFT);
-    assert_eq!((left.cause, left.confidence), (Cause::ClientAbortBefore, Confidence::Proven));
+    assert_eq!((left.cause, left.confidence), (Cause::ClientAbortBefore, Confidence::Inferred));
     // Its client was there, and was left without an answer.
     let unanswered = Some((Action::Closed, tcp_state::ESTABLISHED));
     assert_eq!(verdict(audible(given_up(1_000)), unanswered).cause, Cause::NotEnoughFacts);
@@ -617,6 +618,79 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     let mut refused = connecting(0, 111);
     refused.nginx.reset = reset_without_socket();
     assert_eq!(verdict(audible(refused), None).cause, Cause::RefusedNoListener);
+}
+
+/// The client of hand-made records: `aftermath` acts on its socket.
+const CLIENT: u64 = 0xffff_8880_0000_4000;
+
+/// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
+fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
+    record.nginx.flags |= nginx_flag::WORD_AUDIBLE | read;
+    record.nginx.client = Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::NONE };
+    record
+}
+
+#[test]
+fn what_set_nginx_off_names_what_the_client_did() {
+    use nginx_flag::{CLIENT_READ, NOTHING_READ, OTHER_READ, SHUTTING_DOWN, UPSTREAM_READ};
+    use tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED};
+    const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
+    const RETRIES: Option<(Action, u8)> = Some((Action::Connected, CLOSE));
+    let told = |read, client, next| match outcome(silent(given_up(1_000), read, client), next) {
+        Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence)),
+        _ => None,
+    };
+    let proven = |cause| Some((cause, Confidence::Proven));
+    // Its end: whatever nginx does next, be it a request of post_action's.
+    for next in [None, ANSWERS, RETRIES] {
+        for read in [CLIENT_READ, NOTHING_READ, OTHER_READ] {
+            assert_eq!(told(read, CLOSE_WAIT, next), proven(Cause::ClientAbortBefore));
+            assert_eq!(told(read, CLOSE, next), proven(Cause::ClientAbortBefore));
+        }
+    }
+    // Its bytes, with its connection kept.
+    for next in [None, ANSWERS, RETRIES] {
+        assert_eq!(told(CLIENT_READ, ESTABLISHED, next), proven(Cause::ClientCancelled));
+    }
+    // Nothing of anybody's.
+    assert_eq!(told(NOTHING_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
+    assert_eq!(told(OTHER_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
+    assert_eq!(told(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, CLOSES), proven(Cause::NginxShutdownTimeout));
+    assert_eq!(told(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, RETRIES), None);
+    // The upstream's bytes: nginx had what it wanted.
+    assert_eq!(told(UPSTREAM_READ, ESTABLISHED, ANSWERS), None);
+    // Another client than was thought.
+    let Record::Aftermath(mut other, action) = aftermath(&given_up(1_000), Action::Closed, CLOSE_WAIT) else {
+        panic!("no aftermath")
+    };
+    other.other_sock += 1;
+    let mut ledger = Ledger::default();
+    ledger.take(Record::Exchange(Box::new(silent(given_up(1_000), CLIENT_READ, ESTABLISHED))));
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(other, action)) else {
+        panic!("no exchange")
+    };
+    let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::ClientAbortBefore, Confidence::Inferred));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_told_from_a_connection_that_is_idle() {
+    use nginx_flag::{CLIENT_BLOCKED, NOTHING_READ, READ_LAST};
+    let mut answered = given_up(60_000);
+    answered.nginx.flags |= READ_LAST;
+    answered.nginx.received = 70_000;
+    let closes = Some((Action::Closed, tcp_state::ESTABLISHED));
+    let told = |record, read, next| match outcome(silent(record, read, tcp_state::ESTABLISHED), next) {
+        Outcome::Failed(verdict) => Some((verdict.cause, verdict.status)),
+        _ => None,
+    };
+    let not_reading = Some((Cause::ClientNotReading, None));
+    assert_eq!(told(answered, NOTHING_READ, None), None);
+    assert_eq!(told(answered, NOTHING_READ | CLIENT_BLOCKED, None), None);
+    assert_eq!(told(answered, NOTHING_READ | CLIENT_BLOCKED, closes), not_reading);
+    answered.nginx.unread = 9_000;
+    answered.nginx.new_state = tcp_state::CLOSE;
+    assert_eq!(told(answered, NOTHING_READ, closes), not_reading);
 }
 
 #[test]

@@ -174,8 +174,13 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
             (&[], Inferred("A kept-alive connection that was idle for too long looks nearly the same."))
         }
         Cause::ClientAbortBefore | Cause::ClientAbortMid => (&[CLIENT_RESETS], Proven),
-        // nginx's own socket tells these.
+        // nginx's own sockets tell these.
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
+        Cause::ClientCancelled | Cause::ClientBodyTimeout | Cause::ClientNotReading => (&[], Proven),
+        Cause::NginxShutdownTimeout => (&[], Proven),
+        Cause::ClientBodyInvalid => {
+            (&[], Inferred("What nginx refuses of a client's body it says at level info only."))
+        }
         Cause::LocalError => (&[CONNECT_ERRORS], Proven),
         Cause::NginxKilled | Cause::NginxExited => (&[NGINX_DEATHS], Proven),
         Cause::UpgradedKilled
@@ -187,6 +192,7 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         | Cause::ResetHttp2Stream
         | Cause::ResetHttp2Goaway
         | Cause::ResponseCutShort
+        | Cause::ClientBodyTooLarge
         | Cause::HeaderTooBig
         | Cause::InvalidHeader
         | Cause::WrongProtocol

@@ -355,9 +355,21 @@ pub enum Flag {
     Stream,
     /// A module of nginx's made the connection for itself.
     OfModule,
+    /// What nginx was given last came from this end.
+    UpstreamRead,
+    /// It came from the client.
+    ClientRead,
+    /// It came from neither.
+    OtherRead,
+    /// nginx had slept since: a timer woke it, or an event that gave it nothing to read.
+    NothingRead,
+    /// The client's socket had no room for what nginx wanted to send.
+    ClientBlocked,
+    /// The nginx worker was shutting down.
+    ShuttingDown,
 }
 
-const FLAGS: [(u32, Flag); 19] = [
+const FLAGS: [(u32, Flag); 25] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -377,6 +389,12 @@ const FLAGS: [(u32, Flag); 19] = [
     (nginx_flag::UPGRADED, Flag::Upgraded),
     (nginx_flag::STREAM, Flag::Stream),
     (nginx_flag::OF_MODULE, Flag::OfModule),
+    (nginx_flag::UPSTREAM_READ, Flag::UpstreamRead),
+    (nginx_flag::CLIENT_READ, Flag::ClientRead),
+    (nginx_flag::OTHER_READ, Flag::OtherRead),
+    (nginx_flag::NOTHING_READ, Flag::NothingRead),
+    (nginx_flag::CLIENT_BLOCKED, Flag::ClientBlocked),
+    (nginx_flag::SHUTTING_DOWN, Flag::ShuttingDown),
 ];
 
 /// [`nginx_flag`] bits by name.

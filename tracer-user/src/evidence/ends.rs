@@ -138,6 +138,18 @@ mirror! {
         parent_task: Task = Task,
     }
 
+    /// The client of an exchange, as nginx's socket to it was when the exchange ended.
+    #[derive(Default)]
+    Client = Client {
+        /// That socket's name in this recording.
+        sock: Option<u64> = Id,
+        /// Its address; null for one on a unix socket.
+        peer: Option<String> = Address,
+        /// That socket's state; null where it was gone.
+        state: Option<String> = State,
+        ; reserved = [0; 3]
+    }
+
     /// nginx's end of an exchange. Moments are nanoseconds since the recording began.
     NginxEnd = NginxEnd {
         /// The socket's name in this recording; with `connect_ns` it names the connection.
@@ -210,6 +222,9 @@ mirror! {
         icmp: Icmp = Icmp,
         /// nginx's word on this exchange was said: then it names a line of type `word`.
         word_ns: Option<i64> = Moment,
+        /// The client whose request it served; unknown in recordings from before this was told.
+        #[serde(default)]
+        client: Client = Client,
     }
 
     /// The worker's end of an exchange. Moments are nanoseconds since the recording began.

@@ -89,7 +89,7 @@ impl Lines {
         if let Some(candidate) =
             self.exchanges.get_mut(&exchange.nginx.nginx.tgid).and_then(|of| of.get_mut(&place))
         {
-            candidate.client_had_left = exchange.client_had_left();
+            candidate.client_had_left = exchange.client_had_left().is_some();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Joins records into whole exchanges. An exchange that nginx closed unfinished waits for what nginx does next, and where nginx's word cannot
 //! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
 
+mod client;
 mod exchange;
 mod lines;
 mod next_act;

@@ -1,9 +1,9 @@
-//! What nginx did next after it closed an exchange. It tells a client that left; where nginx's word cannot be heard, it also stands in for
-//! that, and what is judged by it is an inference.
+//! What nginx did next after it closed an exchange. Where nginx's word cannot be heard, it stands in for that, and what is judged by it is
+//! an inference.
 
 use tracer_ebpf::{Action, Aftermath, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined, address};
+use super::{Aftermaths, Joined, address, client::Left};
 
 impl Joined {
     /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
@@ -48,11 +48,12 @@ impl Joined {
             if is_same_turn(&what) || what.turned_to == what.other_sock)
     }
 
-    /// Whether nginx closed, right after, a client's socket whose client had closed or reset it.
-    pub fn client_had_left(&self) -> bool {
-        self.word().is_none()
-            && matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what } if is_same_turn(&what)
-            && (what.old_state == u32::from(tcp_state::CLOSE_WAIT) || what.old_state == u32::from(tcp_state::CLOSE)))
+    /// How a client had left whose socket nginx closed right after, in the same turn.
+    pub(super) fn next_client_had_left(&self) -> Option<Left> {
+        let Aftermaths::Seen { action: Action::Closed, what } = self.aftermath else { return None };
+        let by_reset = what.old_state == u32::from(tcp_state::CLOSE);
+        let has_left = by_reset || what.old_state == u32::from(tcp_state::CLOSE_WAIT);
+        (has_left && is_same_turn(&what)).then_some(Left { by_reset, is_seen: false })
     }
 
     /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
@@ -62,12 +63,6 @@ impl Joined {
             if is_same_turn(&what)
                 && what.old_state == u32::from(tcp_state::ESTABLISHED)
                 && address(&what.peer) != address(&self.nginx.upstream))
-    }
-
-    /// Whether that client had reset its connection.
-    pub fn client_had_reset(&self) -> bool {
-        self.client_had_left()
-            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.old_state == u32::from(tcp_state::CLOSE))
     }
 
     /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
@@ -80,6 +75,6 @@ impl Joined {
 
 /// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
 /// that, be it a request of the very client that it then answers.
-fn is_same_turn(aftermath: &Aftermath) -> bool {
+pub(super) fn is_same_turn(aftermath: &Aftermath) -> bool {
     aftermath.turned_to == 0
 }

@@ -19,7 +19,7 @@ fn an_exchange_waits_for_what_nginx_does_next() {
     let record = given_up(1_000);
     assert!(ledger.take(exchange(record)).is_none());
     let whole = joined(ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)));
-    assert!(whole.nginx_gave_up() && !whole.client_had_left());
+    assert!(whole.nginx_gave_up() && whole.client_had_left().is_none());
     assert!(ledger.next_deadline().is_none(), "nothing is left waiting");
 }
 

@@ -1,0 +1,107 @@
+//! The client of an exchange, and what it had to do with nginx's closing it.
+
+use std::net::SocketAddr;
+
+use tracer_ebpf::{Action, FAMILY_UNIX, nginx_flag, tcp_state};
+
+use super::{Aftermaths, Joined, address, next_act::is_same_turn};
+
+/// How a client had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// It had reset its connection.
+    pub by_reset: bool,
+    /// Its own socket shows it. Else only what nginx did next does.
+    pub is_seen: bool,
+}
+
+/// What nginx did to the client's socket after it had closed the exchange, in the same turn of its loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It closed it, after it had sent so many bytes.
+    Closed(u32),
+    /// It sent bytes, and kept it.
+    Answered,
+    /// Nothing, as far as is seen.
+    Nothing,
+}
+
+impl Joined {
+    /// The client's address, where it is known and not a unix socket's.
+    pub fn client(&self) -> Option<SocketAddr> {
+        let peer = &self.nginx.client.peer;
+        (self.nginx.client.state != 0 && peer.family != FAMILY_UNIX).then(|| address(peer))
+    }
+
+    /// Whether the client was still connected when nginx closed the exchange.
+    pub fn client_is_there(&self) -> bool {
+        self.nginx.client.state == tcp_state::ESTABLISHED && !self.next_is_of_another_client()
+    }
+
+    /// How the client had left when nginx closed the exchange, if it had, and if that may be why.
+    pub fn client_had_left(&self) -> Option<Left> {
+        if self.word().is_some() {
+            return None;
+        }
+        let state = self.nginx.client.state;
+        let is_gone = matches!(state, tcp_state::CLOSE | tcp_state::CLOSE_WAIT);
+        if is_gone && (!self.may_have_been_answered() || self.fate_of_client() == Fate::Closed(0)) {
+            return Some(Left { by_reset: state == tcp_state::CLOSE, is_seen: true });
+        }
+        let is_unknown = state == 0 || self.next_is_of_another_client();
+        is_unknown.then(|| self.next_client_had_left()).flatten()
+    }
+
+    /// Whether nginx closed it over what the client had just sent: that is what its thread had read last, and the client is still there. A
+    /// request that is cancelled on a connection with others is such.
+    pub fn client_had_it_closed(&self) -> bool {
+        self.has(nginx_flag::CLIENT_READ) && self.client_is_there()
+    }
+
+    /// Whether a timer, or an event that gave nginx nothing to read of this exchange or its client, had it closed, with the client still
+    /// there and nginx turning to it next.
+    pub fn was_timed_with_client(&self) -> bool {
+        (self.has(nginx_flag::NOTHING_READ) || self.has(nginx_flag::OTHER_READ))
+            && self.client_is_there()
+            && self.fate_of_client() != Fate::Nothing
+    }
+
+    /// Whether nginx answered the client next, and closed its connection: what it does with a request that it refuses, unless that is one of
+    /// several on a connection.
+    pub fn client_was_refused(&self) -> bool {
+        matches!(self.fate_of_client(), Fate::Closed(answered) if answered > 0)
+    }
+
+    /// Whether nginx closed the client's connection next without an answer.
+    pub fn client_was_closed(&self) -> bool {
+        self.fate_of_client() == Fate::Closed(0)
+    }
+
+    /// Whether nginx had, or may have had, all of the response.
+    pub fn may_have_been_answered(&self) -> bool {
+        self.has(nginx_flag::READ_LAST) && self.nginx.unread == 0
+    }
+
+    fn fate_of_client(&self) -> Fate {
+        match self.aftermath {
+            Aftermaths::Seen { action, what }
+                if what.other_sock == self.nginx.client.sock
+                    && (is_same_turn(&what) || action == Action::Closed && what.bytes > 0) =>
+            {
+                match action {
+                    // Before it answers, it reads what is left of the request; once it has, it reads nothing before it closes.
+                    Action::Closed => Fate::Closed(what.bytes),
+                    Action::Sent => Fate::Answered,
+                    Action::Connected => Fate::Nothing,
+                }
+            }
+            _ => Fate::Nothing,
+        }
+    }
+
+    /// Whether nginx next closed a client's socket that is not the one that was taken for this exchange's: then that was wrong.
+    fn next_is_of_another_client(&self) -> bool {
+        self.next_client_had_left().is_some()
+            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.other_sock != self.nginx.client.sock)
+    }
+}
