@@ -405,7 +405,11 @@ impl Nginx {
 
     /// The workers' pids.
     pub fn workers(&self) -> Result<Vec<Pid>> {
-        process::children(self.master())
+        let mut children = process::children(self.master())?;
+        // A cache has processes of its own: "nginx: cache manager process".
+        let title = |pid: Pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        children.retain(|pid| !title(*pid).starts_with(b"nginx: cache "));
+        Ok(children)
     }
 
     fn worker(&self) -> Result<Pid> {

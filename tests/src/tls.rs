@@ -17,10 +17,20 @@ pub struct Certificate {
 impl Certificate {
     /// One for a name, which vouches for itself and for others.
     pub fn self_signed(namespace: &Namespace, name: &str) -> Result<Certificate> {
+        Certificate::make(namespace, name, &[])
+    }
+
+    /// One for a server, which vouches for itself alone.
+    pub fn of_server(namespace: &Namespace, name: &str) -> Result<Certificate> {
+        Certificate::make(namespace, name, &["-addext", "basicConstraints=critical,CA:FALSE"])
+    }
+
+    fn make(namespace: &Namespace, name: &str, more: &[&str]) -> Result<Certificate> {
         let certificate = Certificate { folder: namespace.folder("tls")? };
         let mut command = openssl(namespace, "req")?;
         command.args(["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
         command.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")]);
+        command.args(more);
         command.arg("-keyout").arg(certificate.key()).arg("-out").arg(certificate.path());
         process::output(command)?;
         Ok(certificate)
@@ -71,7 +81,8 @@ impl Certificate {
         )
     }
 
-    fn key(&self) -> PathBuf {
+    /// Its key's file.
+    pub fn key(&self) -> PathBuf {
         self.folder.join("key.pem")
     }
 }

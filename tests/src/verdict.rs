@@ -38,6 +38,8 @@ pub struct Verdict {
     pub word: Option<Word>,
     /// The servers that nginx left alone, where it found none of a group alive.
     pub servers: Vec<Server>,
+    /// The exchange of another nginx's that this one was for.
+    pub outer: Option<Outer>,
     /// Who accepted the connection.
     pub worker: Option<Worker>,
     /// Who sent the worker its fatal signal.
@@ -65,6 +67,15 @@ pub struct NginxEnd {
     pub comm: String,
     /// Its address and port.
     pub local: Option<String>,
+}
+
+/// An exchange whose request led to another one.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Outer {
+    /// nginx's end.
+    pub nginx: NginxEnd,
+    /// Whom nginx connected to.
+    pub upstream: Upstream,
 }
 
 /// The address nginx connected to.
@@ -202,7 +213,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 24] = [
     "/v",
     "/type",
     "/time",
@@ -218,6 +229,7 @@ const FIELDS: [&str; 23] = [
     "/error_log",
     "/word",
     "/servers",
+    "/outer",
     "/worker",
     "/killer",
     "/us",
@@ -308,7 +320,7 @@ pub(crate) fn example() -> Result<Value> {
  "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
  "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
  "group":null,"request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
- "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},"servers":[],
+ "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},"servers":[],"outer":null,
  "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},
  "killer":{"pid":24938,"comm":"php-fpm8.2"},
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},

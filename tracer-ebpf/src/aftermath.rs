@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
-    kernel,
+    hop, kernel,
     maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
     nginx_end,
     put::put,
@@ -103,6 +103,9 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     }
     if AWAITING.remove(thread).is_ok() {
         count_awaited(u64::MAX);
+    }
+    if turned_to == 0 {
+        hop::tell(id, sk);
     }
     let Some(mut entry) = RING.reserve::<Aftermath>(0) else {
         count!(lost, 1);

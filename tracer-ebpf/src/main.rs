@@ -20,6 +20,8 @@ mod handshake;
 #[cfg(target_arch = "bpf")]
 mod hook;
 #[cfg(target_arch = "bpf")]
+mod hop;
+#[cfg(target_arch = "bpf")]
 mod joined;
 #[cfg(target_arch = "bpf")]
 mod kernel;

@@ -29,6 +29,8 @@ pub enum Kind {
     WordOf = 7,
     /// [`Started`].
     Started = 8,
+    /// [`Hop`].
+    Hop = 9,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             6 => Some(Self::Word),
             7 => Some(Self::WordOf),
             8 => Some(Self::Started),
+            9 => Some(Self::Hop),
             _ => None,
         }
     }
@@ -159,6 +162,41 @@ pub struct Aftermath {
     pub reserved2: u32,
     /// When nginx said the word that is about the exchange, of one that the network had ended ([`Word::ns`]); else zero.
     pub word_ns: u64,
+}
+
+/// What nginx did next, it did on a socket that is the worker's end of an exchange which another nginx, or itself, has open: nginx before
+/// nginx. Comes right before the [`Aftermath`].
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug)]
+pub struct Hop {
+    /// [`Kind::Hop`].
+    pub header: Header,
+    /// nginx's socket of the exchange that nginx closed.
+    pub sock: u64,
+    /// `connect_ns` of that exchange.
+    pub connect_ns: u64,
+    /// nginx's socket of the open exchange.
+    pub outer_sock: u64,
+    /// `connect_ns` of the open exchange.
+    pub outer_connect_ns: u64,
+    /// When the open exchange's request was first sent from.
+    pub asked_ns: u64,
+    /// When its response was first read from, or zero.
+    pub answered_ns: u64,
+    /// The thread that connected for it.
+    pub nginx: Task,
+    /// That nginx's own address.
+    pub local: Endpoint,
+    /// The address it connected to.
+    pub upstream: Endpoint,
+    /// The unix socket's path, closed by a zero; empty for TCP.
+    pub path: [u8; PATH_LEN],
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// A worker's end that ended after nginx's end of a failed exchange.

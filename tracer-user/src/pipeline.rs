@@ -137,6 +137,7 @@ impl Pipeline {
             match entry.what {
                 What::Record(record) => {
                     self.due.extend(self.ledger.take(record));
+                    self.due.extend(self.ledger.freed());
                     let hurried = self.ledger.hurried();
                     if hurried > 0 {
                         self.lost = self.lost.saturating_add(hurried);
@@ -196,10 +197,12 @@ impl Pipeline {
             clock: &self.distance,
             sources: &self.sources,
             evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
+            outer: exchange.outer.as_ref().and_then(|outer| self.ledger.cause_of(outer)),
         };
         let outcome = attribute(exchange, &context);
         if let Outcome::Failed(verdict) = &outcome {
             self.groups.failed(verdict, exchange.nginx.ended_ns);
+            self.ledger.judged(exchange, verdict.cause);
         }
         for said in &exchange.said {
             self.count_word(said, matches!(outcome, Outcome::Failed(_)));
@@ -227,6 +230,7 @@ impl Pipeline {
             clock: &self.distance,
             sources: &self.sources,
             evidence_lost: said.ns <= self.last_loss_ns,
+            outer: None,
         };
         if said.is_note() {
             let note = note(said, &context);

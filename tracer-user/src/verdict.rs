@@ -180,6 +180,18 @@ pub struct Queue {
     pub limit: u32,
 }
 
+/// An exchange of another nginx, or of the same one, whose request led to this one: nginx before nginx. Its own verdict, if it has one,
+/// says the same of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The nginx worker that asked.
+    pub nginx: Process,
+    /// Its own address; none on a unix socket.
+    pub local: Option<SocketAddr>,
+    /// Where it asked.
+    pub upstream: Upstream,
+}
+
 /// One fact under a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -219,6 +231,8 @@ pub struct Verdict {
     pub word: Option<Word>,
     /// The servers that nginx left alone, where it found none of a group alive; cut at [`crate::budget::SERVERS_TOLD`].
     pub servers: Vec<OutOfUse>,
+    /// The exchange of another nginx's that this one was for, where that is sure.
+    pub outer: Option<Outer>,
     /// Who served it.
     pub worker: Option<Worker>,
     /// Who sent the signal that the worker died of, or that told it to stop.

@@ -103,14 +103,12 @@ fn ended(sk: u64, old_state: u8, new_state: u8) {
     if nginx_ended(sk, remote_port, old_state, new_state) {
         return;
     }
-    if port_is_watched(if local_port != 0 { local_port } else { kernel::lasting_local_port(sk) })
-        && worker_ended(sk, remote_port, old_state, new_state)
-    {
-        return;
-    }
-    // With an error it was the network that closed it, not this thread.
+    // With an error it was the network that closed it, not this thread. A worker's end is nginx's client, too, where one nginx asks another.
     if (aftermath::is_awaited() || word::is_any()) && read::<u32>(sk, layout!(sk_err)) == 0 {
         word::forget();
         closed(sk, old_state);
+    }
+    if port_is_watched(if local_port != 0 { local_port } else { kernel::lasting_local_port(sk) }) {
+        worker_ended(sk, remote_port, old_state, new_state);
     }
 }

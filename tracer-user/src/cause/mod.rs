@@ -9,6 +9,7 @@ mod doing;
 mod errors;
 mod evidence;
 mod finding;
+mod hop;
 mod kernel_timeout;
 mod local_error;
 mod nginx_exit;
@@ -91,6 +92,8 @@ pub struct Context<'a> {
     pub sources: &'a Sources,
     /// Whether records were lost, so that this exchange may not be whole.
     pub evidence_lost: bool,
+    /// What the exchange before it came to, where one nginx asks another.
+    pub outer: Option<Cause>,
 }
 
 /// Names the cause of one exchange.
@@ -174,6 +177,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         error_log: Some(line),
         word: Some(nginx_says::word(said)),
         servers,
+        outer: None,
         worker: None,
         killer: None,
         moments: Moments::default(),
@@ -273,6 +277,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         error_log: exchange.word().map(line).or(error_log).map(|line| as_logged(exchange, line)),
         word: exchange.word().map(nginx_says::word),
         servers: Vec::new(),
+        outer: exchange.outer.as_ref().map(hop::outer),
         worker: signals::worker(exchange).map(|process| Worker {
             process,
             signal: match &stop {
@@ -296,7 +301,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         bytes: Bytes { sent: nginx.sent, received: nginx.received, unread: exchange.unread_by_worker() },
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
         evidence: evidence::of(exchange, context.sources),
-        explanation,
+        explanation: hop::with(explanation, exchange, context.outer),
         advice,
     }
 }

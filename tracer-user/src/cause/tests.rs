@@ -21,7 +21,7 @@ impl WallClock for Epoch {
 
 fn context(evidence_lost: bool) -> Context<'static> {
     static NONE: std::sync::LazyLock<Sources> = std::sync::LazyLock::new(Sources::default);
-    Context { clock: &Epoch, sources: &NONE, evidence_lost }
+    Context { clock: &Epoch, sources: &NONE, evidence_lost, outer: None }
 }
 
 /// What becomes of a record, with what nginx does next, if it is seen.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{Action, Aftermath, Alone, Exchange, Header, Kind, Served, Started, WordOf, WorkerGone};
+use tracer_ebpf::{
+    Action, Aftermath, Alone, Exchange, Header, Hop, Kind, Served, Started, WordOf, WorkerGone,
+};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, KnownLayout};
 
 /// One record of the kernel side.
@@ -12,6 +14,8 @@ pub enum Record {
     Exchange(Box<Exchange>),
     /// What nginx did next.
     Aftermath(Box<Aftermath>, Action),
+    /// What nginx does next, it does for another nginx.
+    Hop(Box<Hop>),
     /// The worker's end of a failed exchange has ended, after nginx's.
     WorkerGone(Box<WorkerGone>),
     /// A connection that a listener of this host took up has ended, and nginx is on another host.
@@ -65,6 +69,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
             let Alone { header, nginx } = *whole::<Alone>(bytes, header.kind)?;
             Record::Exchange(Box::new(Exchange { header, nginx, ..Exchange::new_zeroed() }))
         }
+        Kind::Hop => Record::Hop(whole(bytes, header.kind)?),
         Kind::WorkerGone => Record::WorkerGone(whole(bytes, header.kind)?),
         Kind::Served => Record::Served(whole(bytes, header.kind)?),
         Kind::WordOf => Record::Word(whole(bytes, header.kind)?),

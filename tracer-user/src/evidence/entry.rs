@@ -1,7 +1,7 @@
 //! From the stream's entries to lines, and back.
 
 use tracer_ebpf::{
-    Aftermath, Exchange, Header as RecordHeader, Kind, PATH_LEN, Served, Word, WordOf, WorkerGone,
+    Aftermath, Exchange, Header as RecordHeader, Hop, Kind, PATH_LEN, Served, Word, WordOf, WorkerGone,
 };
 
 use super::{
@@ -88,6 +88,35 @@ impl Encoder {
                     old_state: State::encode(old_state, context),
                     peer: Address::encode(peer, context),
                     word_ns: Moment::encode(word_ns, context),
+                }
+            }
+            What::Record(Record::Hop(hop)) => {
+                let Hop {
+                    header: _,
+                    sock,
+                    connect_ns,
+                    outer_sock,
+                    outer_connect_ns,
+                    asked_ns,
+                    answered_ns,
+                    nginx,
+                    local,
+                    upstream,
+                    path,
+                    reserved: _,
+                } = hop.as_ref();
+                Line::Hop {
+                    at,
+                    sock: Id::encode(sock, context),
+                    connect_ns: Moment::encode(connect_ns, context),
+                    outer_sock: Id::encode(outer_sock, context),
+                    outer_connect_ns: Moment::encode(outer_connect_ns, context),
+                    asked_ns: Moment::encode(asked_ns, context),
+                    answered_ns: Moment::encode(answered_ns, context),
+                    nginx: Task::encode(nginx, context),
+                    local: Address::encode(local, context),
+                    upstream: Address::encode(upstream, context),
+                    path: SocketPath::encode(path, context),
                 }
             }
             What::Record(Record::WorkerGone(gone)) => {
@@ -269,6 +298,35 @@ impl Decoder {
                     word_ns: Moment::decode(word_ns, base)?,
                 };
                 (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
+            }
+            Line::Hop {
+                at,
+                sock,
+                connect_ns,
+                outer_sock,
+                outer_connect_ns,
+                asked_ns,
+                answered_ns,
+                nginx,
+                local,
+                upstream,
+                path,
+            } => {
+                let hop = Hop {
+                    header: header::<Hop>(Kind::Hop),
+                    sock: Id::decode(sock, base)?,
+                    connect_ns: Moment::decode(connect_ns, base)?,
+                    outer_sock: Id::decode(outer_sock, base)?,
+                    outer_connect_ns: Moment::decode(outer_connect_ns, base)?,
+                    asked_ns: Moment::decode(asked_ns, base)?,
+                    answered_ns: Moment::decode(answered_ns, base)?,
+                    nginx: Task::decode(nginx, base)?,
+                    local: Address::decode(local, base)?,
+                    upstream: Address::decode(upstream, base)?,
+                    path: SocketPath::decode(path, base)?,
+                    reserved: 0,
+                };
+                (at, What::Record(Record::Hop(Box::new(hop))))
             }
             Line::WorkerGone { at, worker } => {
                 let worker = WorkerEnd::decode(*worker, base)?;

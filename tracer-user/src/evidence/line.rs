@@ -68,6 +68,31 @@ pub enum Line {
         /// When nginx said its word on the exchange: it names a line of type `word`, of an exchange that the network had ended.
         word_ns: Option<i64>,
     },
+    /// What nginx does next, it does on a socket that is the worker's end of an open exchange of another nginx's. Comes before that.
+    Hop {
+        /// The recording's time.
+        at: i64,
+        /// nginx's socket of the exchange that it closed.
+        sock: Option<u64>,
+        /// That exchange's connect.
+        connect_ns: Option<i64>,
+        /// nginx's socket of the open exchange.
+        outer_sock: Option<u64>,
+        /// The open exchange's connect.
+        outer_connect_ns: Option<i64>,
+        /// The open exchange's request was first sent from.
+        asked_ns: Option<i64>,
+        /// Its response was first read from.
+        answered_ns: Option<i64>,
+        /// The thread that connected for it.
+        nginx: Task,
+        /// That nginx's own address.
+        local: Option<String>,
+        /// Where it connected to.
+        upstream: Option<String>,
+        /// The unix socket's path.
+        path: Option<String>,
+    },
     /// The worker's end of such an exchange, when it ended after nginx's.
     WorkerGone {
         /// The recording's time.

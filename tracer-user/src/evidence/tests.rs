@@ -1,6 +1,6 @@
 use std::{env, fs, io::Read as _, path::PathBuf};
 
-use tracer_ebpf::{Action, Endpoint, FAMILY_UNIX, Kind, PATH_LEN, Served, WordOf, tcp_state};
+use tracer_ebpf::{Action, Endpoint, FAMILY_UNIX, Hop, Kind, PATH_LEN, Served, WordOf, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -45,6 +45,13 @@ fn entries() -> Vec<Entry> {
     exchange.stops.parent_task = exchange.worker.signal.sender;
     let gone = gone(&exchange, 5_000);
     let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
+    let mut hop = Hop::new_zeroed();
+    hop.header.kind = Kind::Hop as u32;
+    (hop.sock, hop.connect_ns) = (exchange.nginx.sock, CONNECT);
+    (hop.outer_sock, hop.outer_connect_ns) = (exchange.nginx.sock, CONNECT - 7);
+    (hop.asked_ns, hop.answered_ns, hop.nginx) = (CONNECT - 5, at(9), task(7, "nginx"));
+    (hop.local, hop.upstream) = (endpoint(1, 40_000), endpoint(1, 8081));
+    hop.path[..4].copy_from_slice(b"/a\\\xff");
     let mut served = Served::new_zeroed();
     (served.handshake, served.peer, served.worker) = (1 << 40 | 7, endpoint(9, 40_000), worker());
     served.header.kind = Kind::Served as u32;
@@ -92,6 +99,7 @@ fn entries() -> Vec<Entry> {
     let whats = vec![
         What::Record(Record::Exchange(Box::new(exchange))),
         What::Record(Record::Exchange(Box::new(unix))),
+        What::Record(Record::Hop(Box::new(hop))),
         What::Record(next),
         What::Record(gone),
         What::Record(Record::Served(Box::new(served))),

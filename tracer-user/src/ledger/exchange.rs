@@ -13,7 +13,7 @@ use tracer_ebpf::{
     PATH_LEN, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use super::Said;
+use super::{Outer, Said};
 use crate::{
     sample::Activity,
     verdict::{Process, Upstream},
@@ -56,6 +56,8 @@ pub struct Joined {
     pub activity: Option<Activity>,
     /// What nginx said of it, in order: the last word is the one before it closed.
     pub said: Vec<Said>,
+    /// The exchange of another nginx, or of the same, whose request it served, if that is sure.
+    pub outer: Option<Outer>,
 }
 
 impl Joined {
@@ -72,6 +74,7 @@ impl Joined {
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
             said: Vec::new(),
+            outer: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod client;
 mod exchange;
+mod hop;
 mod lines;
 mod next_act;
 #[cfg(test)]
@@ -13,17 +14,19 @@ mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use hop::Hops;
 use lines::{Found, Lines};
-use tracer_ebpf::{Action, Aftermath, Exchange, WordOf, WorkerEnd, nginx_flag};
+use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
 pub(crate) use exchange::{address, comm, comm_of, path_of, process};
+pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]
 pub(crate) use words::Source;
 
-use crate::{budget, decode::Record, stream::Logged, verdict::Upstream};
+use crate::{budget, cause::Cause, decode::Record, stream::Logged, verdict::Upstream};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
@@ -69,6 +72,9 @@ pub struct Ledger {
     refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+    hops: Hops,
+    /// What became whole together with something else.
+    freed: Vec<Whole>,
     hurried: u64,
 }
 
@@ -79,17 +85,23 @@ struct Waiting {
     joined: Joined,
     /// Its line in nginx's log is still to come.
     awaits_line: bool,
+    /// Whose request it served, as far as that is known from what nginx did next.
+    hop: Option<Box<Hop>>,
+    /// The exchange whose request it served is over and not whole: what that came to explains this one.
+    awaits_outer: bool,
+    /// Those that wait for this one so.
+    inner: Vec<Name>,
 }
 
 impl Waiting {
     /// Whether nothing that is still to come belongs to it.
     fn is_whole(&self) -> bool {
-        let Self { place: _, joined, awaits_line } = self;
+        let Self { place: _, joined, awaits_line, hop: _, awaits_outer, inner: _ } = self;
         let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
         let awaits_worker = joined.depends_on_worker()
             && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
             && joined.worker.is_none_or(|worker| worker.ended_ns == 0);
-        !awaits_line && !awaits_act && !awaits_worker
+        !awaits_line && !awaits_act && !awaits_worker && !awaits_outer
     }
 }
 
@@ -115,6 +127,11 @@ impl Ledger {
         match record {
             Record::Exchange(exchange) => self.exchange(&exchange),
             Record::Aftermath(aftermath, action) => self.aftermath(&aftermath, action),
+            Record::Hop(hop) => {
+                let waiting = self.waiting.get_mut(&(hop.sock, hop.connect_ns))?;
+                waiting.hop = Some(hop);
+                None
+            }
             Record::WorkerGone(gone) => self.worker_gone(&gone.worker),
             // Only together with evidence of nginx's host is it part of an exchange.
             Record::Served(_) => None,
@@ -131,6 +148,7 @@ impl Ledger {
             let (thread, word_ns) = (joined.nginx.nginx.tid, joined.nginx.word_ns);
             joined.said = self.words.claim(thread, word_ns, joined.nginx.connect_ns);
         }
+        self.hops.ended(&joined);
         let awaits_line = !joined.has(nginx_flag::ENDED_WELL) && self.lines.are_awaited(&joined);
         if !awaits_line && !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
             return Some(self.complete(joined));
@@ -145,7 +163,9 @@ impl Ledger {
         self.came += 1;
         let place = (joined.nginx.ended_ns.saturating_add(PATIENCE_NS), self.came);
         self.by_deadline.insert(place, name);
-        if let Some(same) = self.waiting.insert(name, Waiting { place, joined, awaits_line }) {
+        let waiting =
+            Waiting { place, joined, awaits_line, hop: None, awaits_outer: false, inner: Vec::new() };
+        if let Some(same) = self.waiting.insert(name, waiting) {
             self.by_deadline.remove(&same.place);
         }
         if self.waiting.len() > budget::WAITING_EXCHANGES {
@@ -166,18 +186,24 @@ impl Ledger {
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
-        let Waiting { joined, .. } = self.waiting.get_mut(&name)?;
+        let Waiting { joined, hop, .. } = self.waiting.get_mut(&name)?;
         if aftermath.word_ns != 0 {
             let thread = joined.nginx.nginx.tid;
             joined.said.extend(self.words.claim(thread, aftermath.word_ns, aftermath.connect_ns));
         }
         joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
         self.lines.learn(joined);
+        joined.outer = self.hops.outer(joined, hop.as_deref());
+        let outer = joined.outer.as_ref().map(|outer| outer.name);
         if action == Action::Connected && aftermath.turned_to == 0 {
             joined.check_retry();
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
             let client = joined.word().map(|said| said.connection);
             self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request, client });
+        }
+        if let Some(outer) = outer.and_then(|outer| self.waiting.get_mut(&outer)) {
+            outer.inner.push(name);
+            self.waiting.get_mut(&name)?.awaits_outer = true;
         }
         self.complete_if_whole(name)
     }
@@ -225,6 +251,7 @@ impl Ledger {
                     let Some(waiting) = self.waiting.get_mut(&name) else { continue };
                     waiting.joined.said.extend(said);
                     whole.extend(self.complete_if_whole(name));
+                    whole.append(&mut self.freed);
                 }
             }
         }
@@ -250,12 +277,37 @@ impl Ledger {
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let Waiting { place, joined, awaits_line } = self.waiting.remove(&name)?;
+        let Waiting { place, joined, awaits_line, hop: _, awaits_outer: _, inner } =
+            self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
         if awaits_line {
             self.lines.stop(&joined);
         }
+        for name in inner {
+            if let Some(waiting) = self.waiting.get_mut(&name) {
+                waiting.awaits_outer = false;
+                // Before those that wait for it in turn.
+                let place = self.freed.len();
+                let whole = self.complete_if_whole(name);
+                self.freed.splice(place..place, whole);
+            }
+        }
         Some(joined)
+    }
+
+    /// What an exchange came to, which may explain another one.
+    pub fn judged(&mut self, exchange: &Joined, cause: Cause) {
+        self.hops.judged(exchange, cause);
+    }
+
+    /// What the exchange before another one came to, if it is over and was told.
+    pub fn cause_of(&self, outer: &Outer) -> Option<Cause> {
+        self.hops.cause_of(outer)
+    }
+
+    /// What became whole together with what was given back last, and comes after it.
+    pub fn freed(&mut self) -> impl Iterator<Item = Whole> {
+        self.freed.drain(..)
     }
 
     fn complete(&mut self, mut joined: Joined) -> Whole {
@@ -284,6 +336,7 @@ impl Ledger {
                 && let Some(joined) = self.stop_waiting(name)
             {
                 whole.push(self.complete(joined));
+                whole.append(&mut self.freed);
             }
             whole.extend(self.words.overdue(at).into_iter().map(|said| Whole::Said(Box::new(said))));
         }
@@ -340,6 +393,10 @@ impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
                 self.forgotten += 1;
             }
         }
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
     }
 
     fn take(&mut self, key: &K) -> Option<V> {

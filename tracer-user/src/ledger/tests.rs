@@ -1,4 +1,5 @@
 use tracer_ebpf::{Action, nginx_flag, tcp_state};
+use zerocopy::FromZeros as _;
 
 use super::{samples::*, *};
 
@@ -62,6 +63,97 @@ fn a_retry_belongs_to_the_same_request() {
     let second = joined(ledger.take(exchange(second)));
     assert!(first.request.is_some());
     assert_eq!(first.request, second.request);
+}
+
+/// An exchange of one nginx whose worker is another, and one that this other had for it.
+fn chain() -> (Exchange, Exchange) {
+    let mut outer = given_up(1_000);
+    outer.worker.worker = task(24_950, "nginx");
+    let mut inner = given_up(1_001);
+    (inner.nginx.sock, inner.worker.nginx_sock) = (5, 5);
+    inner.nginx.connect_ns = at(1);
+    inner.nginx.nginx = task(24_950, "nginx");
+    (outer, inner)
+}
+
+/// What the other does next, on the end of the one's exchange.
+fn on_its_client(
+    outer: &Exchange,
+    inner: &Exchange,
+    action: Action,
+    old_state: u8,
+) -> (Box<Aftermath>, Action) {
+    let Record::Aftermath(mut next, action) = aftermath(inner, action, old_state) else { panic!("no act") };
+    next.closed_ns = inner.nginx.ended_ns;
+    next.other_sock = outer.worker.sock;
+    next.peer = outer.nginx.local;
+    (next, action)
+}
+
+#[test]
+fn a_client_that_left_is_the_nginx_whose_exchange_ended_and_its_end_is_waited_for() {
+    let (outer, inner) = chain();
+    let mut ledger = Ledger::default();
+    ledger.take(exchange(outer));
+    ledger.take(exchange(inner));
+    // On another processor, the inner one may be through first.
+    let (next, action) = on_its_client(&outer, &inner, Action::Closed, tcp_state::CLOSE_WAIT);
+    assert!(ledger.take(Record::Aftermath(next, action)).is_none());
+    let first = joined(ledger.take(aftermath(&outer, Action::Sent, tcp_state::ESTABLISHED)));
+    assert_eq!((first.nginx.sock, first.outer.as_ref()), (outer.nginx.sock, None));
+    let second = joined(ledger.freed().next());
+    let of = second.outer.unwrap();
+    assert_eq!((of.name, of.nginx.pid, of.local), (first.name(), 24_945, first.local()));
+    assert!(ledger.next_deadline().is_none());
+}
+
+#[test]
+fn a_client_that_is_no_end_of_that_exchange_is_not_it() {
+    let (outer, inner) = chain();
+    let changes: [fn(&mut Exchange, &mut Aftermath); 4] = [
+        |outer, _| outer.worker.worker = task(24_940, "php-fpm8.2"),
+        |outer, _| outer.worker.worker.tid = 24_951,
+        |_, next| next.peer = endpoint(1, 40_001),
+        |_, next| next.turned_to = 9,
+    ];
+    for change in changes {
+        let (mut outer, mut ledger) = (outer, Ledger::default());
+        let (mut next, action) = on_its_client(&outer, &inner, Action::Closed, tcp_state::CLOSE_WAIT);
+        change(&mut outer, &mut next);
+        ledger.take(exchange(outer));
+        ledger.take(exchange(inner));
+        assert_eq!(joined(ledger.take(Record::Aftermath(next, action))).outer, None);
+    }
+}
+
+#[test]
+fn an_open_exchange_is_the_outer_one_if_it_had_asked_before_and_had_no_answer_yet() {
+    let (outer, inner) = chain();
+    let sent = (Action::Sent, tcp_state::ESTABLISHED);
+    let closed = (Action::Closed, tcp_state::ESTABLISHED);
+    for (is_it, (action, state), asked_ms, answered_ms) in [
+        (true, sent, 0, None),
+        // It reads the answer while nginx is still sending it.
+        (true, sent, 0, Some(1_002)),
+        (false, sent, 0, Some(500)),
+        (false, sent, 2, None),
+        // Nobody closes a client without an answer.
+        (false, closed, 0, None),
+    ] {
+        let mut ledger = Ledger::default();
+        ledger.take(exchange(inner));
+        let mut hop = Hop::new_zeroed();
+        (hop.sock, hop.connect_ns) = (inner.nginx.sock, inner.nginx.connect_ns);
+        (hop.outer_sock, hop.outer_connect_ns) = (outer.nginx.sock, outer.nginx.connect_ns);
+        (hop.asked_ns, hop.answered_ns) = (at(asked_ms) + 50_000, answered_ms.map_or(0, at));
+        (hop.nginx, hop.local, hop.upstream) = (outer.nginx.nginx, outer.nginx.local, outer.nginx.upstream);
+        assert!(ledger.take(Record::Hop(Box::new(hop))).is_none());
+        let (next, action) = on_its_client(&outer, &inner, action, state);
+        let whole = joined(ledger.take(Record::Aftermath(next, action)));
+        let name = whole.outer.map(|outer| outer.name);
+        let right = is_it.then_some((outer.nginx.sock, outer.nginx.connect_ns));
+        assert_eq!(name, right, "{asked_ms} {answered_ms:?}");
+    }
 }
 
 #[test]

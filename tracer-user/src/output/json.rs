@@ -84,6 +84,7 @@ struct Verdict<'a> {
     error_log: Option<&'a str>,
     word: Option<Word<'a>>,
     servers: Vec<OutOfUse>,
+    outer: Option<Outer<'a>>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
     us: Moments,
@@ -92,6 +93,12 @@ struct Verdict<'a> {
     evidence: Vec<Evidence<'a>>,
     explanation: &'a str,
     advice: &'a str,
+}
+
+#[derive(Serialize)]
+struct Outer<'a> {
+    nginx: Nginx<'a>,
+    upstream: Upstream,
 }
 
 #[derive(Serialize)]
@@ -244,6 +251,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             error_log,
             word,
             servers,
+            outer,
             worker,
             killer,
             moments,
@@ -269,6 +277,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             error_log: error_log.as_deref(),
             word: word.as_ref().map(Word::from),
             servers: servers.iter().map(OutOfUse::from).collect(),
+            outer: outer.as_ref().map(Outer::from),
             worker: worker.as_ref().map(Worker::from),
             killer: killer.as_ref().map(Process::from),
             us: moments.into(),
@@ -277,6 +286,16 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             evidence: evidence.iter().map(Evidence::from).collect(),
             explanation,
             advice,
+        }
+    }
+}
+
+impl<'a> From<&'a verdict::Outer> for Outer<'a> {
+    fn from(outer: &'a verdict::Outer) -> Self {
+        let verdict::Outer { nginx: verdict::Process { pid, comm }, local, upstream } = outer;
+        Self {
+            nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
+            upstream: upstream.into(),
         }
     }
 }

@@ -34,6 +34,7 @@ pub fn killed() -> Verdict {
         errno: Some("ECONNRESET".to_owned()),
         word: None,
         servers: Vec::new(),
+        outer: None,
         error_log: Some(
             "recv() failed (104: Connection reset by peer) while reading response header from upstream".to_owned(),
         ),
@@ -80,6 +81,7 @@ pub fn unknown() -> Verdict {
         word: None,
         servers: Vec::new(),
         error_log: None,
+        outer: None,
         worker: None,
         killer: None,
         moments: Moments::default(),

@@ -13,7 +13,7 @@ fn a_verdict_is_what_the_contract_says() {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","#,
         r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},"#,
         r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"group":null,"request":null,"status":502,"errno":"ECONNRESET","#,
-        r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","word":null,"servers":[],"#,
+        r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","word":null,"servers":[],"outer":null,"#,
         r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},"#,
         r#""killer":{"pid":24938,"comm":"php-fpm8.2"},"#,
         r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
@@ -35,7 +35,7 @@ fn what_is_unknown_is_null_and_present() {
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:27.000000Z","cause":"unknown","detail":"evidence_lost","#,
         r#""confidence":"incomplete","nginx":{"pid":24945,"comm":"nginx","local":null},"#,
         r#""upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"group":null,"request":null,"status":null,"errno":null,"#,
-        r#""error_log":null,"word":null,"servers":[],"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
+        r#""error_log":null,"word":null,"servers":[],"outer":null,"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
         r#""first_received":null,"ended":null,"worker_ended":null},"bytes":{"sent":0,"received":0,"unread":null},"#,
         r#""queue":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
         "\n"

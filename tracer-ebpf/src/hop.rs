@@ -1,0 +1,42 @@
+//! nginx before nginx: the client of one is the other's end of an exchange.
+
+use tracer_ebpf::{FAMILY_UNIX, Header, Hop, Kind};
+
+use crate::{
+    joined, kernel,
+    maps::{ConnectionId, OpenExchange, PATHS, RING, count},
+};
+
+/// After the exchange `id` was closed, nginx acts on `sk`: tells whose worker's end that is, if an open exchange's.
+#[inline(always)]
+pub fn tell(id: ConnectionId, sk: u64) {
+    let Some(OpenExchange { nginx: outer, .. }) = joined::exchange_of(sk, kernel::ports(sk).0) else {
+        return;
+    };
+    let Some(mut entry) = RING.reserve::<Hop>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; all of it is cleared first.
+    unsafe {
+        kernel::clear(record);
+        (*record).header = Header { kind: Kind::Hop as u32, len: size_of::<Hop>() as u32 };
+        (*record).sock = id.sock;
+        (*record).connect_ns = id.connect_ns;
+        (*record).outer_sock = outer.sock;
+        (*record).outer_connect_ns = outer.connect_ns;
+        (*record).asked_ns = outer.first_sent_ns;
+        (*record).answered_ns = outer.first_received_ns;
+        kernel::fill(&raw mut (*record).nginx, &raw const outer.nginx);
+        kernel::fill(&raw mut (*record).upstream, &raw const outer.upstream);
+        if outer.upstream.family == FAMILY_UNIX {
+            if let Some(path) = PATHS.get(outer.sock) {
+                kernel::fill(&raw mut (*record).path, &raw const *path);
+            }
+        } else {
+            (*record).local = kernel::local(outer.sock);
+        }
+    }
+    entry.submit(0);
+}
