@@ -1,8 +1,10 @@
 //! What nginx says of upstreams that speak FastCGI wrongly, or not at all, each with its verdict (issue 19).
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rig::error_log::{Failure, Kind};
 use rig::reconcile::pair_off_words;
 use rig::{By, Endpoint, Fault, FaultyServer, FaultySite, Fpm, Location, Namespace, Nginx, Tracer};
@@ -89,9 +91,97 @@ fn what_an_application_writes_to_stderr_is_a_note_each_and_no_failure() -> Resul
     for note in &account.others {
         ensure!(note["type"] == "note" && note["nginx"]["pid"] == nginx.workers()?[0], "{note}");
         ensure!(note["word"]["level"] == "error" && note["word"]["connection"].is_u64(), "{note}");
+        ensure!(note["upstream"]["addr"] == fpm.endpoint().to_string(), "{note}");
         ensure!(!note.to_string().contains("secret"), "{note}");
     }
     ensure!(account.summary["words"]["notes"] == lines, "{}", account.summary);
     ensure!(account.summary["words"]["said"] == 0, "{}", account.summary);
     Ok(())
+}
+
+#[test]
+fn each_note_names_the_upstream_that_it_was_read_from_and_is_told_where_that_was_asked_for() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let pools = [
+        Fpm::on(&namespace).listen(Endpoint::v4(9001)).workers(4).start()?,
+        Fpm::on(&namespace).listen(Endpoint::v6(9002)).workers(4).start()?,
+        Fpm::on(&namespace)
+            .listen(Endpoint::Unix(namespace.scratch().join("noted.sock")))
+            .workers(4)
+            .start()?,
+    ];
+    let mut nginx = Nginx::on(&namespace);
+    for (number, pool) in pools.iter().enumerate() {
+        nginx = nginx.location(Location::fpm(&format!("/{number}/"), pool));
+    }
+    let nginx = nginx.start()?;
+    let ask = |count: usize| -> Result<()> {
+        thread::scope(|scope| {
+            let asked: Vec<_> = (0..pools.len())
+                .map(|number| {
+                    let client = nginx.client();
+                    scope.spawn(move || {
+                        (0..count).try_for_each(|_| {
+                            let answer = client.get(&format!("/{number}/stderr.php"))?;
+                            ensure!(answer.status == 200, "{}", answer.status);
+                            Ok(())
+                        })
+                    })
+                })
+                .collect();
+            asked.into_iter().try_for_each(|asked| asked.join().map_err(|_| anyhow!("a thread panicked"))?)
+        })
+    };
+    let logged = || -> Result<BTreeMap<String, usize>> {
+        let log = fs::read_to_string(nginx.error_log())?;
+        let mut by_upstream = BTreeMap::new();
+        for line in log.lines().filter(|line| line.contains("FastCGI sent in stderr")) {
+            let (_, named) = line.split_once("upstream: \"fastcgi://").context("no upstream")?;
+            let named = named.split_once('"').context("no end of it")?.0;
+            let named = named.trim_start_matches("unix:").trim_end_matches(':');
+            *by_upstream.entry(named.to_owned()).or_default() += 1;
+        }
+        Ok(by_upstream)
+    };
+    let is_told = |tracer: Tracer, right: &BTreeMap<String, usize>| -> Result<()> {
+        let count = right.values().sum();
+        let notes = |lines: &[String]| lines.iter().filter(|line| line.contains(r#""type":"note""#)).count();
+        // Which are missing says more than that some are.
+        let came = tracer.lines().wait("the notes", |seen| notes(seen) >= count);
+        let account = tracer.stop()?;
+        account.is_orderly()?;
+        ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
+        let mut told = BTreeMap::<String, usize>::new();
+        for note in &account.others {
+            let addr = note["upstream"]["addr"].as_str().unwrap_or("nobody");
+            *told.entry(addr.to_owned()).or_default() += 1;
+        }
+        ensure!(told == *right, "{told:#?} for {right:#?}");
+        came
+    };
+
+    let unix = pools[2].endpoint().to_string();
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--connect-errors"])?;
+    ask(30)?;
+    nginx.wait_for_accesses(90)?;
+    let all = logged()?;
+    ensure!(all.len() == 3 && all.contains_key(&unix), "{all:#?}");
+    is_told(tracer, &all)?;
+
+    let tracer = Tracer::start(&[
+        "-p",
+        &nginx.master().to_string(),
+        "-u",
+        "127.0.0.1:9001",
+        "-u",
+        &format!("unix:{unix}"),
+    ])?;
+    ask(30)?;
+    nginx.wait_for_accesses(180)?;
+    let mut wanted = logged()?;
+    wanted.retain(|upstream, _| !upstream.starts_with('['));
+    for (upstream, count) in &mut wanted {
+        *count -= all[upstream];
+    }
+    is_told(tracer, &wanted)
 }

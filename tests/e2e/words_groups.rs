@@ -250,3 +250,53 @@ fn runs_out(detail: &str, limit: impl Fn(rig::nginx::Builder) -> rig::nginx::Bui
     verdict.says(&format!("not_attempted/{detail}"), "proven", 500, errno)?;
     verdict.blames(None, None, None)
 }
+
+#[test]
+fn where_some_upstreams_were_asked_for_their_groups_are_told_and_other_words_are_counted() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let [wanted, beside, third, fourth] = [9001, 9002, 9003, 9004].map(Endpoint::v4);
+    let _resolver = Resolver::start(&namespace, 5301, Help::NoSuchName)?;
+    let group = |nginx: rig::nginx::Builder, name: &str, servers: &[&Endpoint]| {
+        nginx
+            .group(name, servers, &[])
+            .location(Location::http(&format!("/{name}/"), servers[0]).through_group(name))
+    };
+    let nginx = group(Nginx::on(&namespace), "pair", &[&wanted, &beside]);
+    let nginx = group(nginx, "other", &[&third, &fourth])
+        .location(
+            Location::http("/unresolved/", &wanted)
+                .through_group("nobody.test:80$arg_more")
+                .directive("resolver 127.0.0.1:5301 ipv6=off"),
+        )
+        .start()?;
+    for by_log in [false, true] {
+        let more: &[&str] = if by_log { &["--no-uprobe"] } else { &[] };
+        let master = nginx.master().to_string();
+        let tracer = Tracer::start(&[&["-p", &master, "-u", "127.0.0.1:9001"], more].concat())?;
+        // Failures of before may still keep servers out: nginx is to have tried them since.
+        if by_log {
+            nginx.reload()?;
+        }
+        let ask = |name: &str| -> Result<()> {
+            ensure!(nginx.client().get(&format!("/{name}/"))?.status == 502, "{name}");
+            Ok(())
+        };
+        for name in ["other", "other", "unresolved", "pair", "pair"] {
+            ask(name)?;
+        }
+        tracer.wait_for(3)?;
+        let account = tracer.stop()?;
+        account.is_orderly()?;
+        account.only(&wanted)?;
+        let without = without_live_upstreams(&account);
+        ensure!(without.len() == 2 && account.verdicts.len() == 3, "{:#?}", account.verdicts);
+        for verdict in without {
+            verdict.says("not_attempted/no_live_upstreams", "inferred", 502, None)?;
+            ensure!(verdict.group.as_deref() == Some("pair"), "{verdict:#?}");
+        }
+        // The name, and the other group, once after its servers were tried, and once more.
+        let words = &account.summary["words"];
+        ensure!(words["left_out"] == 3 && words["said"] == 3 && words["explained"] == 3, "{words}");
+    }
+    Ok(())
+}

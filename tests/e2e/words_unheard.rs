@@ -1,14 +1,16 @@
 //! nginx's word where it is not heard: read in the error log that nginx holds open (issue 19).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::reconcile::pair_off_words;
 use rig::{
-    By, Client, Endpoint, Fault, FaultySite, Location, Namespace, Nginx, Tracer, Verdict, error_log, process,
-    wait,
+    By, Client, Endpoint, Fault, FaultyServer, FaultySite, Location, Namespace, Nginx, Tracer, Verdict,
+    error_log, process, wait,
 };
 
 /// Where the files are that are missing.
@@ -163,4 +165,45 @@ fn a_flood_of_lines_of_no_upstream_is_stepped_back_from_for_a_while() -> Result<
         verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
     }
     read.into_iter().try_for_each(|verdict| was_read(verdict, "refused/no_listener"))
+}
+
+#[test]
+fn exchanges_that_end_together_have_one_verdict_each_and_their_own_lines() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 64)?;
+    let cut = FaultyServer::start(&namespace, Fault::CloseUnanswered, Endpoint::v4(9101), 64)?;
+    let nginx = Nginx::on(&namespace)
+        .location(mute.location().read_timeout(Duration::from_secs(1)))
+        .location(cut.location())
+        .start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string(), "--no-uprobe"])?;
+    let client = nginx.client();
+    // Half of the clients leave in the second in which nginx gives the others up.
+    let asked = (0..12).map(|_| client.ask("/mute/")).collect::<Result<Vec<_>>>()?;
+    mute.wait_read(12)?;
+    let mut stay = Vec::new();
+    for (number, one) in asked.into_iter().enumerate() {
+        if number % 2 == 0 {
+            stay.push(one);
+            continue;
+        }
+        one.abort()?;
+        ensure!(client.get("/close-unanswered/")?.status == 502);
+    }
+    for one in stay {
+        ensure!(one.answer()?.status == 504);
+    }
+    let failures = nginx.wait_for_failures(18)?;
+    tracer.wait_for(18)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off_words(&failures, &account.verdicts)?;
+    let mut names = BTreeMap::<String, usize>::new();
+    for verdict in &account.verdicts {
+        *names.entry(verdict.name()).or_default() += 1;
+        ensure!(verdict.confidence == "inferred", "{verdict:#?}");
+    }
+    let right = ["client_abort/before_response", "premature_close/peer_closed", "read_timeout/slow_worker"];
+    ensure!(names == right.map(|name| (name.to_owned(), 6)).into(), "{names:#?}");
+    Ok(())
 }

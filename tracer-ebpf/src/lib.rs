@@ -25,8 +25,8 @@ pub use kernel_function::{
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, shown};
 pub use record::{
-    Action, Aftermath, Alone, Exchange, Header, Hop, Kind, PORTS_LEN, RING_BYTES, SUBJECT_LEN, Served,
-    Started, Word, WordOf, WorkerGone,
+    ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
+    SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
 };
 pub use saying::{Beginning, characters};
 pub use stats::Stats;

@@ -21,17 +21,15 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 const EAGAIN: i32 = 11;
 
-/// The running thread says a word about what it has just read, and goes on with that connection. Returns whether it is one of ours.
+/// The end of ours that the running thread has read from last, if it has read from nothing else since.
 #[inline(always)]
-pub fn is_read_and_said(word_ns: u64) -> bool {
-    let Some(exchange) = EXCHANGES.get_ptr_mut(last_read::sock()) else { return false };
+pub fn read_last<'a>() -> Option<(u64, &'a mut NginxEnd)> {
+    let sock = last_read::sock();
+    let exchange = EXCHANGES.get_ptr_mut(sock)?;
     // SAFETY: preallocated map memory.
     let nginx = unsafe { &mut (*exchange).nginx };
     let is_its = nginx.nginx.tid == kernel::thread() && nginx.flags & nginx_flag::READ_LAST != 0;
-    if is_its {
-        nginx.word_ns = word_ns;
-    }
-    is_its
+    is_its.then_some((sock, nginx))
 }
 
 /// Whether the user asked for this upstream, by address and port or by port alone.

@@ -236,6 +236,12 @@ pub struct Served {
     pub stops: Stops,
 }
 
+/// How much is kept of the message in a [`Word`], in bytes; a zero closes it.
+pub const MESSAGE_LEN: usize = 80;
+
+/// How much is kept of what nginx was doing, in bytes; a zero closes it.
+pub const ACTION_LEN: usize = 40;
+
 /// How much is kept of the name or the reason in a [`Word`], in bytes; a zero closes it.
 pub const SUBJECT_LEN: usize = 128;
 
@@ -265,12 +271,12 @@ pub struct Word {
     /// The errno in nginx's line, or zero.
     pub errno: u32,
     /// The message as nginx's source has it, with its conversions (`connect() to %V failed`), closed by a zero.
-    pub message: [u8; 80],
+    pub message: [u8; MESSAGE_LEN],
     /// What nginx was doing (`log->action`): what stands behind "while" in its line; closed by a zero.
-    pub action: [u8; 40],
+    pub action: [u8; ACTION_LEN],
 }
 
-/// The same of a name or with a reason, and who said it: it may be about no connection.
+/// The same of a name or with a reason, and who said it: it may be about no connection. Or some of its texts could not be read.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -282,8 +288,18 @@ pub struct WordOf {
     pub word: Word,
     /// The process's name.
     pub comm: [u8; COMM_LEN],
-    /// The name or the reason among the message's arguments, closed by a zero; empty where it has none.
+    /// The name or the reason among the message's arguments, closed by a zero; empty where it has none. The path of a unix upstream that a
+    /// note is of.
     pub subject: [u8; SUBJECT_LEN],
+    /// Where the message is in nginx's memory, where it could not be read; else zero.
+    pub unread_message: u64,
+    /// The same of what nginx was doing.
+    pub unread_action: u64,
+    /// The upstream that a note is of (`FastCGI sent in stderr`), or that a message which could not be read is of if it is one; of family
+    /// zero where that is not known, and for what is no note.
+    pub upstream: Endpoint,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// A process whose exchanges are watched runs a new binary, whose word is to be heard, too; or it is told to read its configuration

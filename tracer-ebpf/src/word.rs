@@ -15,11 +15,14 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap},
 };
-use tracer_ebpf::{Beginning, Header, Kind, SUBJECT_LEN, Task, Word, WordOf, characters as word};
+use tracer_ebpf::{
+    ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, PATH_LEN, SUBJECT_LEN, Task,
+    Word, WordOf, characters as word,
+};
 
 use crate::{
     kernel::{self, layout},
-    maps::{RING, count},
+    maps::{PATHS, RING, count},
     nginx_end,
     put::put,
 };
@@ -68,45 +71,20 @@ fn at<const LEN: usize>(text: &[u8; LEN], place: usize) -> u64 {
     unsafe { text.as_ptr().add(place).cast::<u64>().read_unaligned() }
 }
 
-/// Whether this is what nginx does with an upstream (`c->log->action`, src/http/ngx_http_upstream.c).
-#[inline(always)]
-fn is_with_upstream<const LEN: usize>(action: &[u8; LEN]) -> bool {
-    let (first, second) = (at(action, 0), at(action, 8));
-    first == word(b"connecti") && second == word(b"ng to up")
-        || first == word(b"SSL hand") && second == word(b"shaking ")
-        || first == word(b"sending ") && second == word(b"request ")
-        || first == word(b"reading ") && (second == word(b"response") || second == word(b"upstream"))
-        || first == word(b"proxying")
-}
-
-/// Whether this is said of an upstream whatever nginx is doing.
-#[inline(always)]
-fn is_of_upstream<const LEN: usize>(message: &[u8; LEN]) -> bool {
-    let first = at(message, 0);
-    first == word(b"upstream")
-        || first == word(b"%V could")
-        || first == word(b"no resol")
-        || first == word(b"no live ")
-        || first == LUA
-}
-
-/// What Lua's cosockets say begins with (ngx_http_lua_socket_tcp.c); their connections are made for themselves.
-const LUA: u64 = word(b"lua tcp ");
-
 /// Marks the moment of a word about a connection that a module made for itself: it is about no other.
 const OF_MODULE: u64 = 1 << 63;
 
-/// Whether nginx goes on with the connection: what is no HTTP it passes on as HTTP/0.9.
+/// How a text begins.
 #[inline(always)]
-fn is_passed_on<const LEN: usize>(message: &[u8; LEN]) -> bool {
-    at(message, 0) == UPSTREAM && at(message, 8) == word(b" sent no")
+fn beginning<const LEN: usize>(text: &[u8; LEN]) -> Beginning {
+    Beginning(at(text, 0), at(text, 8))
 }
 
-/// Reads a text of nginx's that a zero closes; what cannot be read is empty.
+/// Reads a text of nginx's that a zero closes; what cannot be read is empty. Returns whether it was read.
 #[inline(always)]
-pub fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) {
+pub fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) -> bool {
     // SAFETY: the helper checks where it reads, and writes within the text.
-    let _length = unsafe { bpf_probe_read_user_str(to.cast(), LEN as u32, from as *const _) };
+    unsafe { bpf_probe_read_user_str(to.cast(), LEN as u32, from as *const _) >= 0 }
 }
 
 /// Reads `length` characters of nginx's, or as many as there is room for.
@@ -144,7 +122,7 @@ enum Subject {
 }
 
 #[inline(always)]
-fn subject_of<const LEN: usize>(message: &[u8; LEN]) -> Subject {
+fn subject_of(message: &[u8; MESSAGE_LEN]) -> Subject {
     let begins = at(message, 0);
     let is_certificate = begins == word(b"upstream") && at(message, 8) == word(b" SSL cer");
     if is_certificate && at(message, 24) == word(b" verify ") {
@@ -164,22 +142,31 @@ fn subject_of<const LEN: usize>(message: &[u8; LEN]) -> Subject {
 }
 
 /// nginx calls `ngx_log_error_core(level, log, errno, format, first, second)`.
+///
+/// Its texts may lie where the worker itself has never looked, and then nobody can read them here: userspace does, a moment later, and
+/// finds out whether this is about an upstream at all.
 #[inline(always)]
 pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u64) {
     if level == 0 {
         return;
     }
-    let mut action = MaybeUninit::<[u8; 24]>::zeroed();
-    read_text(action.as_mut_ptr(), user_word(log.wrapping_add(LOG_ACTION)));
+    let mut texts = MaybeUninit::<Texts>::zeroed();
+    let doing = user_word(log.wrapping_add(LOG_ACTION));
     // SAFETY: made of zeroes.
-    let action = unsafe { action.assume_init_ref() };
-    let mut message = MaybeUninit::<[u8; 40]>::zeroed();
-    read_text(message.as_mut_ptr(), format);
-    // SAFETY: made of zeroes.
-    let message = unsafe { message.assume_init_ref() };
-    if !is_with_upstream(action) && !is_of_upstream(message) {
+    let texts = unsafe { texts.assume_init_mut() };
+    if doing != 0 && !read_text(&raw mut texts.action, doing) {
+        texts.unread_action = doing;
+    }
+    if !read_text(&raw mut texts.message, format) {
+        texts.unread_message = format;
+    }
+    let is_unread = texts.unread_action | texts.unread_message != 0;
+    let begins = beginning(&texts.message);
+    if !beginning(&texts.action).is_with_upstream() && !begins.is_of_upstream() {
         turn_away();
-        return;
+        if !is_unread {
+            return;
+        }
     }
     let task = kernel::current();
     if !nginx_end::is_our_task(&task) {
@@ -187,25 +174,49 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     }
     // SAFETY: the helper takes nothing.
     let ns = unsafe { bpf_ktime_get_ns() };
-    let is_placed = is_passed_on(message) && nginx_end::is_read_and_said(ns);
-    let is_of_no_connection = Beginning(at(message, 0), at(message, 8)).is_of_no_connection();
+    let is_of_no_connection = begins.is_of_no_connection();
+    // What it has read from just now, and goes on with.
+    let may_be_note = begins.is_note() || texts.unread_message != 0;
+    let read = if begins.is_passed_on() || may_be_note { nginx_end::read_last() } else { None };
+    let mut upstream = Endpoint::default();
+    let mut path_of = 0;
+    let mut is_placed = false;
+    if let Some((sk, nginx)) = read {
+        if may_be_note {
+            upstream = nginx.upstream;
+            path_of = if upstream.family == FAMILY_UNIX { sk } else { 0 };
+        } else {
+            nginx.word_ns = ns;
+            is_placed = true;
+        }
+    }
     if !is_placed && !is_of_no_connection {
         let thread = kernel::thread();
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();
         // Where there is no room, it is told and joined to nothing: the exchange must not pass for one of which nothing was said.
-        let moment = if at(message, 0) == LUA { ns | OF_MODULE } else { ns };
+        let moment = if begins.is_of_module() { ns | OF_MODULE } else { ns };
         if put!(SAID, thread, moment, lost) && is_new {
             count_spoken(1);
         }
     }
-    let said = Said { ns, level, log, errno, format, first, second };
-    let subject = subject_of(message);
-    if subject == Subject::None && !is_of_no_connection {
-        said.send(&task);
+    let said = Said { ns, level, log, errno, first, second, upstream, path_of };
+    let subject = subject_of(&texts.message);
+    if subject == Subject::None && !is_of_no_connection && !is_unread {
+        said.send(&task, texts);
     } else {
-        said.send_of(&task, subject);
+        said.send_of(&task, texts, subject);
     }
+}
+
+/// The message and what is being done, as far as they could be read.
+#[repr(C)]
+struct Texts {
+    message: [u8; MESSAGE_LEN],
+    action: [u8; ACTION_LEN],
+    /// Where they are that could not be read; else zero.
+    unread_message: u64,
+    unread_action: u64,
 }
 
 /// What was said, as nginx gave it.
@@ -214,14 +225,17 @@ struct Said {
     level: u64,
     log: u64,
     errno: u32,
-    format: u64,
     first: u64,
     second: u64,
+    /// Whom a note is of, if it is one.
+    upstream: Endpoint,
+    /// The socket of ours whose path that is, or zero.
+    path_of: u64,
 }
 
 impl Said {
     #[inline(always)]
-    fn send(&self, task: &Task) {
+    fn send(&self, task: &Task, texts: &Texts) {
         let Some(mut entry) = RING.reserve::<Word>(0) else {
             count!(lost, 1);
             return;
@@ -232,14 +246,14 @@ impl Said {
             kernel::clear(record);
             &mut *record
         };
-        self.write(record, task);
+        self.write(record, task, texts);
         record.header = Header { kind: Kind::Word as u32, len: size_of::<Word>() as u32 };
         record.number = self.first as i64;
         entry.submit(0);
     }
 
     #[inline(always)]
-    fn send_of(&self, task: &Task, subject: Subject) {
+    fn send_of(&self, task: &Task, texts: &Texts, subject: Subject) {
         let Some(mut entry) = RING.reserve::<WordOf>(0) else {
             count!(lost, 1);
             return;
@@ -250,9 +264,12 @@ impl Said {
             kernel::clear(record);
             &mut *record
         };
-        self.write(&mut record.word, task);
+        self.write(&mut record.word, task, texts);
         record.word.header = Header { kind: Kind::WordOf as u32, len: size_of::<WordOf>() as u32 };
         record.comm = task.comm;
+        record.unread_message = texts.unread_message;
+        record.unread_action = texts.unread_action;
+        record.upstream = self.upstream;
         let to = &raw mut record.subject;
         match subject {
             Subject::None => record.word.number = self.first as i64,
@@ -261,22 +278,27 @@ impl Said {
                 record.word.number = i64::from(self.second as i32);
             }
             Subject::Text => {
-                read_text(to, self.second);
+                let _refused = read_text(to, self.second);
                 record.word.number = self.first as i64;
             }
             Subject::Characters => read_characters(to, self.second, self.first),
+        }
+        if self.path_of != 0
+            && let Some(path) = PATHS.get_ptr(self.path_of)
+        {
+            // SAFETY: preallocated map memory; the subject has room for a path, and both are bytes.
+            unsafe { to.cast::<[u8; PATH_LEN]>().write(*path) };
         }
         entry.submit(0);
     }
 
     #[inline(always)]
-    fn write(&self, record: &mut Word, task: &Task) {
+    fn write(&self, record: &mut Word, task: &Task, texts: &Texts) {
         record.ns = self.ns;
         record.connection = user_word(self.log.wrapping_add(LOG_CONNECTION));
         (record.tgid, record.tid) = (task.tgid, task.tid);
         (record.level, record.errno) = (self.level as u32, self.errno);
-        read_text(&raw mut record.message, self.format);
-        read_text(&raw mut record.action, user_word(self.log.wrapping_add(LOG_ACTION)));
+        (record.message, record.action) = (texts.message, texts.action);
     }
 }
 

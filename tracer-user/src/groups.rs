@@ -22,6 +22,8 @@ pub struct Configured {
     pub workers: Vec<u32>,
     /// Its groups, and the names that stand for several addresses.
     pub groups: Vec<Group>,
+    /// Whether only some of their servers are watched (`-u`).
+    pub is_narrowed: bool,
     /// Whether a server may be taken out by the status of its response (`proxy_next_upstream http_500` and the like), of which no
     /// verdict tells.
     pub counts_statuses: bool,
@@ -51,6 +53,8 @@ pub struct Server {
     pub is_down: bool,
     /// Whether `max_conns` may make nginx leave it alone, too.
     pub has_max_conns: bool,
+    /// Whether exchanges with it are watched, so that its failures are known.
+    pub is_watched: bool,
 }
 
 /// Where a server is.
@@ -181,6 +185,23 @@ impl Groups {
         }
     }
 
+    /// Whether what nginx said, that it found no server alive, may be about a group of which a server is watched: its line says which group
+    /// it is; else all those that are watched have failed.
+    pub fn may_concern(&mut self, said: &Said) -> bool {
+        self.settle(said.ns);
+        let is_its = |configured: &&Configured| configured.workers.contains(&said.nginx.pid);
+        let Some(configured) = self.configured.iter().rev().find(is_its).filter(|one| one.is_narrowed) else {
+            return true;
+        };
+        match said.group() {
+            Some(name) => {
+                let mut its = configured.groups.iter().filter(|group| group.name == name);
+                its.any(|group| group.servers.iter().any(|server| server.is_watched))
+            }
+            None => matches!(self.group(said), Ok(_) | Err(Unnamed::SeveralFit)),
+        }
+    }
+
     /// What is known of why nginx found no server alive when it said so.
     pub fn outage(&mut self, said: &Said) -> Outage {
         // Every verdict on what failed before it has come: both wait equally long.
@@ -214,8 +235,10 @@ impl Groups {
         let others = configured.groups.iter().filter(|other| !std::ptr::eq(*other, group));
         let longest = others.flat_map(|other| &other.servers).map(|server| server.limits.window_ns()).max();
         // Where there is no other group, what was not seen does not matter.
-        let sees_all =
-            |longest| !configured.counts_statuses && said.ns.saturating_sub(self.blind_ns) > longest;
+        let sees_all = |longest| {
+            let is_blind = configured.counts_statuses || configured.is_narrowed;
+            !is_blind && said.ns.saturating_sub(self.blind_ns) > longest
+        };
         let is_sure = configured.gaps.is_none() && longest.is_none_or(sees_all);
         Ok((group.name.clone(), servers, is_sure))
     }
@@ -229,6 +252,9 @@ impl Groups {
         if let [only] = &group.servers[..]
             && !may_be_alone(only)
         {
+            return None;
+        }
+        if group.servers.iter().all(|server| !server.is_watched) {
             return None;
         }
         let own = [said.nginx.pid];
@@ -245,6 +271,17 @@ impl Groups {
                 continue;
             }
             if server.is_down {
+                continue;
+            }
+            if !server.is_watched {
+                if let Place::At(upstream) = &server.place {
+                    all.push(OutOfUse {
+                        upstream: upstream.clone(),
+                        failed: None,
+                        limits: None,
+                        is_down: false,
+                    });
+                }
                 continue;
             }
             let is_out = |failure: &&Failure| {

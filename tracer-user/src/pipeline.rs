@@ -232,12 +232,19 @@ impl Pipeline {
             evidence_lost: said.ns <= self.last_loss_ns,
             outer: None,
         };
+        if said.is_foreign() {
+            return None;
+        }
         if said.is_note() {
             let note = note(said, &context);
             return (!self.is_over()).then(|| {
                 self.words.notes += 1;
                 Told::Note(Box::new(note))
             });
+        }
+        if said.is_no_live() && !self.groups.may_concern(said) {
+            self.words.left_out += u64::from(!self.is_over());
+            return None;
         }
         // The connection of any other is not watched: it is older than the tracing, or there was no room for it.
         let verdict = (said.is_of_no_connection() || said.is_logged()).then(|| {
@@ -319,7 +326,10 @@ impl Pipeline {
             named_strangers: self.strangers.clone(),
             stepped_back: self.stepped_back,
             system_calls: self.sources.are_system_calls(),
-            words: (self.sources.has(Fact::Words) || self.words.said > 0).then(|| self.words.clone()),
+            words: (self.sources.has(Fact::Words) || self.words.said > 0).then(|| {
+                let left_out = self.counts.words_left_out.saturating_sub(self.counts_before.words_left_out);
+                Words { left_out: self.words.left_out + left_out, ..self.words.clone() }
+            }),
         }
     }
 }

@@ -14,13 +14,14 @@ use std::{future::pending, time::Duration};
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
+use nix::errno::Errno;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc::Receiver,
     task::yield_now,
     time::{Interval, interval, sleep},
 };
-use tracer_ebpf::{Stats, nginx_flag};
+use tracer_ebpf::{Beginning, Endpoint, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
@@ -29,6 +30,8 @@ use crate::{
     decode::{Event, Record, decode},
     facts::Sources,
     failure::Failure,
+    groups::{Configured, Place},
+    host::text_of,
     ledger::Said,
     load::Tracer,
     record::Depths,
@@ -113,6 +116,10 @@ pub struct Source {
     has_strangers: bool,
     audible: Audible,
     groups: groups::Known,
+    /// Words that name no upstream and were left out, for only some were asked for.
+    words_left_out: u64,
+    /// Words whose texts could not be read.
+    words_unread: u64,
     /// Comes after what it made us learn.
     held: Option<Record>,
     hearing: Hearing,
@@ -176,10 +183,18 @@ impl Source {
             has_strangers: true,
             audible: Audible::default(),
             groups: groups::Known::default(),
+            words_left_out: 0,
+            words_unread: 0,
             held: None,
         };
         for pid in running {
             source.audible.look(*pid, &mut source.configurations);
+        }
+        if is_verbose && source.tracer.reads_words_late() {
+            crate::notice!(
+                "this kernel does not let what hears nginx wait for memory (Linux 6.0 and later do): a text that nginx had not touched before \
+                 is read from it just after it was said"
+            );
         }
         source.strangers = source.look_at_strangers();
         source.unix.foresee(&mut source.tracer, &mut source.configurations, args, running, name);
@@ -298,12 +313,14 @@ impl Source {
             let Some(what) = self.record() else {
                 self.seen_ns = now;
                 for what in self.hearing.read(&self.tracer) {
-                    if let What::Logged(line) = &what
-                        && let said = Said::logged(line)
-                        && said.is_no_live()
-                        && let Some(configured) = self.groups.ask(said.nginx.pid, &mut self.configurations)
-                    {
-                        take(self.entry(What::Groups(configured)))?;
+                    if let What::Logged(line) = &what {
+                        let said = Said::logged(line);
+                        if !self.is_asked_for(&said) {
+                            continue;
+                        }
+                        if let Some(configured) = self.ask_groups(&said) {
+                            take(self.entry(What::Groups(configured)))?;
+                        }
                     }
                     take(self.entry(what))?;
                 }
@@ -370,6 +387,16 @@ impl Source {
                 "of which it is not remembered where address translation led: there are more such upstreams than fit, and a verdict that \
                  an unknown listener may touch is marked incomplete",
             ),
+            (
+                self.words_unread,
+                "word",
+                "of nginx's known by level and errno alone, for its process ended before its text was read",
+            ),
+            (
+                self.hearing.passed_over(),
+                "line",
+                "of nginx's error log passed over: too long, or cut off before it says what it is about",
+            ),
         ] {
             if count > 0 {
                 crate::notice!("{} {why}", words::count(count, what));
@@ -387,7 +414,8 @@ impl Source {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.begins(started.task.tgid),
-                Ok(Event::Record(Record::Word(word))) => {
+                Ok(Event::Record(Record::Word(mut word))) => {
+                    self.words_unread += u64::from(read_texts(&mut word).is_err());
                     self.hearing.heard(&word);
                     let said = Said::new(&word);
                     if !self.is_asked_for(&said) {
@@ -397,9 +425,7 @@ impl Source {
                         self.unix.is_seen();
                     }
                     let record = Record::Word(word);
-                    if said.is_no_live()
-                        && let Some(configured) = self.groups.ask(said.nginx.pid, &mut self.configurations)
-                    {
+                    if let Some(configured) = self.ask_groups(&said) {
                         self.held = Some(record);
                         return Some(What::Groups(configured));
                     }
@@ -424,17 +450,58 @@ impl Source {
     /// A process of ours has begun to run, or is told to read its configuration again.
     fn begins(&mut self, pid: u32) {
         self.audible.forget(pid);
-        if self.tracer.hear(pid) && self.is_verbose {
-            crate::notice!("what nginx {pid} says of its upstreams is heard from now on");
+        // A daemon leaves its work to a child, and ends.
+        if !self.hears(pid) {
+            for pid in self.hearing.running() {
+                self.hears(pid);
+            }
         }
         self.unix.begins(pid, &mut self.configurations);
     }
 
+    /// Hears what this process says from now on, if it is to be heard. Returns whether it was there still.
+    fn hears(&mut self, pid: u32) -> bool {
+        let hears = self.tracer.hear(pid);
+        if hears == Some(true) && self.is_verbose {
+            crate::notice!("what nginx {pid} says of its upstreams is heard from now on");
+        }
+        hears.is_some()
+    }
+
     /// Whether a word may be about an upstream that was asked for. Of what names none, only words about connections that are watched
-    /// can be.
-    fn is_asked_for(&self, said: &Said) -> bool {
-        let matches = |peer: verdict::Upstream| self.wanted.iter().any(|wanted| wanted.matches(&peer));
-        self.wanted.is_empty() || said.peer().map_or_else(|| !said.is_of_no_connection(), matches)
+    /// can be, and those about groups, which may have such servers; others are counted.
+    fn is_asked_for(&mut self, said: &Said) -> bool {
+        if self.wanted.is_empty() || said.is_no_live() {
+            return true;
+        }
+        if let Some(peer) = said.peer() {
+            return self.wanted.iter().any(|wanted| wanted.matches(&peer));
+        }
+        let is_of_watched = !said.is_of_no_connection();
+        // A note is no word about a failure.
+        self.words_left_out += u64::from(!is_of_watched && !said.is_note());
+        is_of_watched
+    }
+
+    /// What the configuration says of the groups of a worker that found no server alive, unless it was asked before.
+    fn ask_groups(&mut self, said: &Said) -> Option<Configured> {
+        let mut configured = if said.is_no_live() {
+            self.groups.ask(said.nginx.pid, &mut self.configurations)?
+        } else {
+            return None;
+        };
+        configured.is_narrowed = !self.wanted.is_empty();
+        if configured.is_narrowed {
+            for server in configured.groups.iter_mut().flat_map(|group| &mut group.servers) {
+                server.is_watched = self.wanted.iter().any(|wanted| match (&server.place, wanted) {
+                    (Place::At(upstream), _) => wanted.matches(upstream),
+                    (Place::Named(port), UpstreamFilter::Port(wanted)) => port == wanted,
+                    (Place::Named(port), UpstreamFilter::Address(wanted)) => *port == wanted.port(),
+                    (Place::Named(_), UpstreamFilter::Unix(_)) => false,
+                });
+            }
+        }
+        Some(configured)
     }
 
     fn entry(&self, what: What) -> Entry {
@@ -480,7 +547,9 @@ impl Source {
         }
         news.extend(self.upstreams());
         let upstreams_left_out = self.upstreams.as_ref().map_or(0, Upstreams::left_out);
-        let counts = Counts { exchanges, connections, untracked, strangers, upstreams_left_out };
+        let words_left_out = self.words_left_out;
+        let counts =
+            Counts { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out };
         if counts != self.counts {
             self.counts = counts;
             news.push(What::Counts(counts));
@@ -525,6 +594,24 @@ impl Source {
         let news = told.look(counted).into_iter();
         news.map(|(upstream, exchanges)| What::Upstream(UpstreamCounts { ns, upstream, exchanges })).collect()
     }
+}
+
+/// Reads what the kernel side could not: texts that nginx itself had not looked at before it said them. It has by now.
+///
+/// # Errors
+/// If not all could be read: it stays a word, whose level and errno are known.
+fn read_texts(word: &mut WordOf) -> Result<(), Errno> {
+    let pid = word.word.tgid;
+    if word.unread_message != 0 {
+        word.word.message = text_of(pid, word.unread_message)?;
+        if !Beginning::of(&word.word.message).is_note() {
+            (word.upstream, word.subject) = (Endpoint::default(), [0; SUBJECT_LEN]);
+        }
+    }
+    if word.unread_action != 0 {
+        word.word.action = text_of(pid, word.unread_action)?;
+    }
+    Ok(())
 }
 
 /// Waits for a moment (ns, monotonic), or for ever.

@@ -163,6 +163,8 @@ pub struct Counts {
     pub strangers: u64,
     /// Upstreams whose exchanges are not counted one by one any more, because there were too many.
     pub upstreams_left_out: u64,
+    /// Words that name no upstream, where only some were asked for (`-u`).
+    pub words_left_out: u64,
 }
 
 /// A process that has nginx's name and is not believed to be nginx: its connections are not watched.

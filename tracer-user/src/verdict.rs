@@ -115,6 +115,8 @@ pub struct Note {
     pub unix_ns: i64,
     /// The nginx worker.
     pub nginx: Process,
+    /// Where the application runs; none where nginx was not seen to read from it.
+    pub upstream: Option<Upstream>,
     /// What nginx said, without what the application wrote.
     pub word: Word,
     /// In one sentence.
@@ -344,15 +346,18 @@ pub struct Words {
     pub unexplained: Listed<Unexplained>,
     /// Words that are about no failure, each told as a note.
     pub notes: u64,
+    /// Words that name no upstream and may be about others than those that were asked for: not told.
+    pub left_out: u64,
 }
 
 impl Words {
     /// Adds those of another recording.
     pub fn add(&mut self, other: Self) {
-        let Self { said, explained, unexplained, notes } = other;
+        let Self { said, explained, unexplained, notes, left_out } = other;
         self.said += said;
         self.explained += explained;
         self.unexplained.add(unexplained);
         self.notes += notes;
+        self.left_out += left_out;
     }
 }

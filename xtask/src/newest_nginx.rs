@@ -16,7 +16,7 @@ const USERS: [(&str, &str); 2] = [
     ("group", "root:x:0:\nnogroup:x:65534:\n"),
 ];
 
-/// Fetches it, if it is not there. Where it cannot be had, that is told, and its tests say so, too.
+/// Fetches it, if it is not there. Where it cannot be had, that is told, and its tests fail.
 pub(crate) fn get(steps: &mut Steps, workspace: &Path) -> Result<()> {
     let folder = workspace.join(FOLDER);
     if folder.exists() {
@@ -25,7 +25,7 @@ pub(crate) fn get(steps: &mut Steps, workspace: &Path) -> Result<()> {
     match (fetch(steps, workspace, &folder), interrupt::noted()) {
         (Ok(()), _) => Ok(()),
         (Err(error), None) => {
-            eprintln!("step: the newest nginx: skipped: {error:#}");
+            eprintln!("step: the newest nginx: not fetched: {error:#}");
             Ok(())
         }
         (Err(_), Some(signal)) => bail!("interrupted by {signal}"),

@@ -51,6 +51,8 @@ pub struct Reading {
     mark: Vec<u8>,
     /// The beginning of a line whose end has not been written yet.
     partial: Vec<u8>,
+    /// Beginnings that were too long to be kept.
+    dropped: u64,
     grown: Instant,
 }
 
@@ -67,6 +69,11 @@ impl Follower {
             follower.current = Some(reading);
         }
         Ok(follower)
+    }
+
+    /// How many pieces of lines were passed over since this was asked last, for they were longer than any line.
+    pub fn take_dropped(&mut self) -> u64 {
+        self.retired.iter_mut().chain(&mut self.current).map(Reading::take_dropped).sum()
     }
 
     /// The path that is followed.
@@ -135,7 +142,15 @@ impl Reading {
     /// If the file cannot be asked what it is.
     pub fn of(file: File) -> io::Result<Self> {
         let identity = identity(&file.metadata()?);
-        Ok(Self { file, identity, position: 0, mark: Vec::new(), partial: Vec::new(), grown: Instant::now() })
+        Ok(Self {
+            file,
+            identity,
+            position: 0,
+            mark: Vec::new(),
+            partial: Vec::new(),
+            dropped: 0,
+            grown: Instant::now(),
+        })
     }
 
     /// Goes on at the end of the file: what was written so far is not handed out.
@@ -146,6 +161,11 @@ impl Reading {
         self.position = self.file.metadata()?.len();
         self.partial.clear();
         self.mark_position()
+    }
+
+    /// How many pieces of lines were passed over since this was asked last, for they were longer than any line.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// When it has last grown.
@@ -195,6 +215,7 @@ impl Reading {
         }
         if self.partial.len() > LONGEST_LINE {
             self.partial.clear();
+            self.dropped += 1;
         }
     }
 

@@ -1,6 +1,6 @@
 //! nginx's word, read from a line of its error log: the same that a uprobe hears, as far as the line has it.
 
-use tracer_ebpf::WordOf;
+use tracer_ebpf::{Beginning, WordOf};
 use zerocopy::FromZeros as _;
 
 use super::line::{self, Named};
@@ -36,18 +36,30 @@ impl Spoken {
             "error" => 4,
             _ => return None,
         };
-        let (text, context) = rest.split_once(CLIENT)?;
+        // What is cut off before that may be known all the same by how it begins.
+        let is_cut = line.len() >= line::CUT_LENGTH;
+        let (text, context) = match rest.split_once(CLIENT) {
+            Some((text, context)) => (text, Some(context)),
+            None if is_cut => (rest, None),
+            None => return None,
+        };
         let (pid, text) = text.split_once('#')?;
         let (_, text) = text.split_once(": *")?;
         let (connection, text) = text.split_once(' ')?;
-        let (said, doing) = text.rsplit_once(DOING).unwrap_or((text, ""));
+        let (said, doing) = match context {
+            Some(_) => text.rsplit_once(DOING).unwrap_or((text, "")),
+            // It stands behind the message, which may have such a word of its own.
+            None => (text, ""),
+        };
+        let context = context.unwrap_or_default();
         let (said, errno) = without_errno(said);
         let Form { format, subject, number } = Form::of(said);
-        if !is_with_upstream(doing) && !is_of_upstream(&format) {
+        let is_note = is_cut && Beginning::of(format.as_bytes()).is_note();
+        if !is_with_upstream(doing) && !is_of_upstream(&format) && !is_note {
             return None;
         }
         // A file's name is a client's to choose, and may go on as a line does; then nginx's own end of it comes later, or is cut off.
-        let is_whole = line.len() < line::CUT_LENGTH && !context.contains(CLIENT);
+        let is_whole = !is_cut && !context.contains(CLIENT);
         if !is_nginxs_own(&format) && !is_whole {
             return None;
         }
@@ -57,9 +69,20 @@ impl Spoken {
         put(&mut word.word.message, &format);
         put(&mut word.word.action, doing);
         put(&mut word.subject, &subject);
-        Some(Self { pid: pid.parse().ok()?, word, upstream: upstream(context, line.len()) })
+        Some(Self { pid: pid.parse().ok()?, word, upstream: upstream(context, is_cut) })
+    }
+
+    /// Whether a line, of which nothing can be read, is one of level error that nginx cut off before it says what it is about.
+    pub fn is_cut_off(line: &str) -> bool {
+        let levels = [" [emerg] ", " [alert] ", " [crit] ", " [error] "];
+        let is_error =
+            line.get(TIME..).is_some_and(|rest| levels.iter().any(|level| rest.starts_with(level)));
+        is_error && line.len() >= line::CUT_LENGTH && !line.contains(CLIENT)
     }
 }
+
+/// How long the time is that a line begins with.
+const TIME: usize = 19;
 
 /// Writes a text that a zero closes, cut where there is no more room.
 fn put<const LEN: usize>(to: &mut [u8; LEN], text: &str) {
@@ -203,8 +226,8 @@ impl Form {
     }
 }
 
-fn upstream(context: &str, length: usize) -> Option<Upstream> {
-    match line::upstream(context, length >= line::CUT_LENGTH) {
+fn upstream(context: &str, is_cut: bool) -> Option<Upstream> {
+    match line::upstream(context, is_cut) {
         Some(Named::Inet(address)) => Some(Upstream::Inet(address)),
         Some(Named::Unix(path)) => Some(Upstream::Unix(path.into())),
         Some(Named::CutOff | Named::OneOf(_)) => None,
@@ -279,6 +302,32 @@ mod tests {
             assert_eq!(said.doing, "reading response header from upstream");
             assert_eq!(upstream, Some(Upstream::Inet("127.0.0.1:9100".parse().unwrap())));
         }
+    }
+
+    #[test]
+    fn a_line_that_is_cut_is_used_as_far_as_it_goes() {
+        let cut = |text: &str| {
+            let line = format!(
+                "2026/11/20 11:39:26 [error] 24945#24945: *17 {text}{}",
+                "x".repeat(line::CUT_LENGTH)
+            );
+            let line = &line[..line::CUT_LENGTH];
+            (Spoken::parse(line).map(|spoken| Said::new(&spoken.word)), Spoken::is_cut_off(line))
+        };
+        let (header, _) = cut("upstream sent invalid header: \"Secret while reading upstream");
+        let header = header.unwrap();
+        assert_eq!(
+            (header.message().as_str(), header.doing.as_str()),
+            ("upstream sent invalid header: \"…\"", "")
+        );
+        let (note, _) = cut("FastCGI sent in stderr: \"PHP message: secret while doing");
+        assert!(note.is_some_and(|note| note.is_note() && note.doing.is_empty()));
+        // What these are about stands behind the cut.
+        for text in ["open() \"/srv/", "a.very.long.name."] {
+            let (said, is_cut_off) = cut(text);
+            assert!(said.is_none() && is_cut_off, "{text}");
+        }
+        assert!(!Spoken::is_cut_off("2026/11/20 11:39:26 [error] 24945#24945: *17 a"));
     }
 
     #[test]

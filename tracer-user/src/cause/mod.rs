@@ -193,6 +193,7 @@ pub fn note(said: &Said, context: &Context<'_>) -> Note {
     Note {
         unix_ns: context.clock.unix_ns(said.ns),
         nginx: said.nginx.clone(),
+        upstream: said.peer(),
         word: nginx_says::word(said),
         explanation: "A FastCGI application wrote to its standard error; what, nginx's error log says."
             .to_owned(),

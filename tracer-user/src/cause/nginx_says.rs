@@ -225,7 +225,7 @@ pub(super) fn quoted(exchange: &Joined, said: &Said) -> Finding {
     )
 }
 
-/// What only nginx's log tells: the kernel's account of its exchange is a success, or it is not known which one it is.
+/// What only nginx's log tells: the kernel's account of its exchange is a success.
 pub(super) fn of_line(said: &Said) -> Finding {
     let rule = RULES.iter().chain(OWN_TROUBLES).find(|rule| rule.fits(said));
     let is_cut_short = said.format.starts_with("upstream prematurely closed") && !is_before_response(said);
@@ -234,17 +234,12 @@ pub(super) fn of_line(said: &Said) -> Finding {
         None if is_cut_short => Cause::ResponseCutShort,
         None => Cause::NginxSays,
     };
-    let known = match said.choices() {
-        0 => "This rests on nginx's log alone: the kernel shows no exchange that failed and belongs to it."
-            .to_owned(),
-        several => format!(
-            "This rests on nginx's log alone: {several} exchanges of that moment may be the one that it is about, and are told for \
-             themselves."
-        ),
-    };
     Finding::inferred(
         cause,
-        format!("nginx logged: {}. {known}", line(said)),
+        format!(
+            "nginx logged: {}. This rests on nginx's log alone: the kernel shows no exchange that failed and belongs to it.",
+            line(said)
+        ),
         "nginx's error log for this moment; without --no-uprobe, and where uprobes work, the exchange itself is told.",
     )
 }

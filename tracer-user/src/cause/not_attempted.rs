@@ -58,8 +58,10 @@ pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
 /// The facts under it: what nginx says, and what took the servers out before.
 pub(super) fn facts(said: &Said, line: &str, servers: &[OutOfUse]) -> Vec<Evidence> {
     let of_server = |server: &OutOfUse| {
-        let OutOfUse { upstream, failed, limits: _, is_down } = server;
-        match failed {
+        let OutOfUse { upstream, failed, limits, is_down } = server;
+        // What is not watched is no fact.
+        let is_known = failed.is_some() || *is_down || limits.is_some();
+        is_known.then(|| match failed {
             Some(failed) => Evidence {
                 us: i64::try_from(failed.ago_ns / 1_000).map_or(i64::MIN, |us| -us),
                 source: "verdict".to_owned(),
@@ -70,9 +72,9 @@ pub(super) fn facts(said: &Said, line: &str, servers: &[OutOfUse]) -> Vec<Eviden
                 source: CONFIGURATION.to_owned(),
                 fact: format!("{upstream} {}", if *is_down { "is marked down" } else { "has max_conns" }),
             },
-        }
+        })
     };
-    let mut facts: Vec<_> = servers.iter().map(of_server).collect();
+    let mut facts: Vec<_> = servers.iter().filter_map(of_server).collect();
     let source = source(said).to_owned();
     facts.push(Evidence { us: 0, source, fact: format!("nginx {} says: {line}", said.nginx.pid) });
     facts.sort_by_key(|fact| fact.us);
@@ -135,6 +137,7 @@ fn in_words(server: &OutOfUse) -> String {
     let what = match failed {
         Some(failed) => format!("{upstream}, {} before ({})", span(failed.ago_ns), failed.cause),
         None if *is_down => return format!("{upstream}, marked down"),
+        None if limits.is_none() => return format!("{upstream}, which is not watched (-u)"),
         None => return format!("{upstream}, which may have max_conns connections"),
     };
     match limits {

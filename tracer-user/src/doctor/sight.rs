@@ -46,6 +46,7 @@ pub struct Sight {
     facts: BTreeMap<Fact, How>,
     layout: Layout,
     listeners: usize,
+    reads_words_late: bool,
     /// Of each nginx, why it is not heard, if so.
     heard: BTreeMap<i32, Result<(), String>>,
 }
@@ -66,7 +67,13 @@ impl Sight {
             Err(failure) => return Err(failure),
         };
         let facts = facts(&plan, &on_demand);
-        Ok(Self { facts, layout: *tracer.layout(), listeners: tracer.listeners(), heard })
+        Ok(Self {
+            facts,
+            layout: *tracer.layout(),
+            listeners: tracer.listeners(),
+            reads_words_late: tracer.reads_words_late(),
+            heard,
+        })
     }
 
     /// Whether what this nginx says is heard, by which source, or why not; none of what is no nginx.
@@ -110,8 +117,11 @@ impl Sight {
         }
     }
 
-    /// What stands in for a fact that is not seen.
+    /// What stands in for a fact that is not seen, or for a part of it.
     pub fn instead(&self, fact: Fact) -> Option<&'static str> {
+        if fact == Fact::Words && self.reads_words_late {
+            return Some(READ_LATE);
+        }
         if self.fact(fact) != Seen::Never {
             return None;
         }
@@ -134,6 +144,9 @@ impl Sight {
         }
     }
 }
+
+/// What a program does that may not wait for memory, as it may since Linux 6.0.
+pub const READ_LATE: &str = "a text that nginx had not touched before is read just after";
 
 /// Since when something is seen; the better is the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,7 +218,13 @@ pub(super) mod samples {
             reset_reason_arg: 2,
             ..Layout::EMPTY
         };
-        Sight { facts: facts(&plan, &later), layout, listeners: 0, heard: BTreeMap::new() }
+        Sight {
+            facts: facts(&plan, &later),
+            layout,
+            listeners: 0,
+            reads_words_late: false,
+            heard: BTreeMap::new(),
+        }
     }
 
     /// The same on a kernel whose packet drops have no reasons.

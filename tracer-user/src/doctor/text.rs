@@ -160,7 +160,10 @@ fn fact_rows(sight: &Sight) -> Vec<Vec<String>> {
         .facts()
         .map(|(fact, how)| {
             let seen = match how {
-                How::Always(source) => source.clone(),
+                How::Always(source) => match sight.instead(fact) {
+                    Some(instead) => format!("{source}; {instead}"),
+                    None => source.clone(),
+                },
                 How::OnDemand(source) => format!("{ON_DEMAND}: {source}"),
                 How::Never(reason) => match sight.instead(fact) {
                     Some(instead) => format!("{NOT_SEEN}: {reason}; instead, {instead}"),

@@ -1,8 +1,10 @@
 //! From the stream's entries to lines, and back.
 
 use tracer_ebpf::{
-    Aftermath, Exchange, Header as RecordHeader, Hop, Kind, PATH_LEN, Served, Word, WordOf, WorkerGone,
+    Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, PATH_LEN, Served, Word,
+    WordOf, WorkerGone,
 };
+use zerocopy::FromZeros as _;
 
 use super::{
     Header, Line, Names,
@@ -19,6 +21,7 @@ use crate::{
     budget,
     decode::Record,
     groups::Configured,
+    ledger::Said,
     stream::{
         Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
     },
@@ -133,7 +136,7 @@ impl Encoder {
                     stops: Some(Box::new(Stops::encode(stops, context))),
                 }
             }
-            What::Record(Record::Word(word)) => self.word(at, word, UPROBE, None),
+            What::Record(Record::Word(word)) => self.word(at, word, UPROBE, Said::new(word).of.as_ref()),
             What::Logged(logged) => {
                 let Logged { word, upstream } = logged.as_ref();
                 self.word(at, word, ERROR_LOG, upstream.as_ref())
@@ -156,8 +159,23 @@ impl Encoder {
                 count: *count,
             },
             What::Counts(counts) => {
-                let Counts { exchanges, connections, untracked, strangers, upstreams_left_out } = *counts;
-                Line::Counts { at, exchanges, connections, untracked, strangers, upstreams_left_out }
+                let Counts {
+                    exchanges,
+                    connections,
+                    untracked,
+                    strangers,
+                    upstreams_left_out,
+                    words_left_out,
+                } = *counts;
+                Line::Counts {
+                    at,
+                    exchanges,
+                    connections,
+                    untracked,
+                    strangers,
+                    upstreams_left_out,
+                    words_left_out,
+                }
             }
             What::Stranger(Stranger { pid, uid, exe, why }) => Line::Stranger {
                 at,
@@ -174,20 +192,24 @@ impl Encoder {
             },
             What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
             What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
-            What::Groups(Configured { workers, groups, counts_statuses, gaps }) => Line::Groups {
-                at,
-                workers: workers.clone(),
-                groups: groups.iter().map(|group| groups::encode(group, &self.names)).collect(),
-                counts_statuses: *counts_statuses,
-                gaps: groups::gaps(gaps.as_ref(), &self.names),
-            },
+            What::Groups(Configured { workers, groups, is_narrowed, counts_statuses, gaps }) => {
+                Line::Groups {
+                    at,
+                    is_narrowed: *is_narrowed,
+                    workers: workers.clone(),
+                    groups: groups.iter().map(|group| groups::encode(group, &self.names)).collect(),
+                    counts_statuses: *counts_statuses,
+                    gaps: groups::gaps(gaps.as_ref(), &self.names),
+                }
+            }
             What::End => Line::End { at },
         }
     }
 
     fn word(&self, at: i64, word: &WordOf, source: &str, upstream: Option<&Upstream>) -> Line {
         let context = Context { base: self.base, names: &self.names };
-        let WordOf { word, comm, subject } = word;
+        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream: of, reserved: _ } =
+            word;
         let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
         let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
         // A group is called as its site is.
@@ -201,7 +223,8 @@ impl Encoder {
             nginx: Task::encode(&nginx, context),
             level: *level,
             errno: *errno,
-            subject: Text::encode(subject, context).filter(|_| !self.names.is_anonymous()),
+            // A note's is its upstream's path.
+            subject: Text::encode(subject, context).filter(|_| !self.names.is_anonymous() && of.family == 0),
             message: Text::encode(message, context).unwrap_or_default(),
             r#while: Text::encode(action, context),
             source: source.to_owned(),
@@ -371,13 +394,29 @@ impl Decoder {
                     message: Text::decode(Some(message), base)?,
                     action: Text::decode(r#while, base)?,
                 };
-                let word = WordOf { word, comm: nginx.comm, subject: Text::decode(subject, base)? };
+                let name = name.as_deref().map(upstream_or_group).transpose()?;
+                let is_heard = source == UPROBE;
+                let (of, subject) = match name.as_ref().filter(|_| is_heard) {
+                    Some(Upstream::Inet(address)) => {
+                        (Address::decode(Some(address.to_string()), base)?, subject)
+                    }
+                    Some(Upstream::Unix(path)) => {
+                        let of = Endpoint { family: FAMILY_UNIX, ..Endpoint::default() };
+                        (of, Some(path.to_string_lossy().into_owned()))
+                    }
+                    Some(Upstream::Named(_)) => return Err(bad("what is heard names no group")),
+                    None => (Endpoint::default(), subject),
+                };
+                let word = WordOf {
+                    word,
+                    comm: nginx.comm,
+                    subject: Text::decode(subject, base)?,
+                    upstream: of,
+                    ..WordOf::new_zeroed()
+                };
                 match source.as_str() {
                     UPROBE => (at, What::Record(Record::Word(Box::new(word)))),
-                    ERROR_LOG => {
-                        let upstream = name.as_deref().map(upstream_or_group).transpose()?;
-                        (at, What::Logged(Box::new(Logged { word, upstream })))
-                    }
+                    ERROR_LOG => (at, What::Logged(Box::new(Logged { word, upstream: name }))),
                     _ => return Err(bad("no word comes from such a source")),
                 }
             }
@@ -395,7 +434,15 @@ impl Decoder {
                 let (ns, count) = (Moment::decode(ns, base)?, Number::decode(count, base)?);
                 (at, What::Loss(Loss { ns, reason, count }))
             }
-            Line::Counts { at, exchanges, connections, untracked, strangers, upstreams_left_out } => {
+            Line::Counts {
+                at,
+                exchanges,
+                connections,
+                untracked,
+                strangers,
+                upstreams_left_out,
+                words_left_out,
+            } => {
                 let number = |json| Number::decode(json, base);
                 let counts = Counts {
                     exchanges: number(exchanges)?,
@@ -403,6 +450,7 @@ impl Decoder {
                     untracked: number(untracked)?,
                     strangers: number(strangers)?,
                     upstreams_left_out: number(upstreams_left_out)?,
+                    words_left_out: number(words_left_out)?,
                 };
                 (at, What::Counts(counts))
             }
@@ -425,8 +473,8 @@ impl Decoder {
                     number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
                 (at, What::Clock(Distance(distance)))
             }
-            Line::Groups { at, workers, groups, counts_statuses, gaps } => {
-                (at, What::Groups(groups::decode(workers, groups, counts_statuses, gaps)?))
+            Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
+                (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
             }
             Line::End { at } => (at, What::End),
         };

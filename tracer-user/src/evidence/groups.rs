@@ -14,13 +14,21 @@ use crate::{
 
 pub(super) fn encode(group: &groups::Group, names: &Names) -> Group {
     let groups::Group { name, is_shared, servers } = group;
-    let server = |groups::Server { place, limits, is_down, has_max_conns }: &groups::Server| {
+    let server = |groups::Server { place, limits, is_down, has_max_conns, is_watched }: &groups::Server| {
         let Limits { max_fails, fail_timeout_s } = *limits;
         let (upstream, port) = match place {
             Place::At(upstream) => (Some(named(names, upstream)), None),
             Place::Named(port) => (None, Some(*port)),
         };
-        Server { upstream, port, max_fails, fail_timeout_s, down: *is_down, max_conns: *has_max_conns }
+        Server {
+            upstream,
+            port,
+            max_fails,
+            fail_timeout_s,
+            down: *is_down,
+            max_conns: *has_max_conns,
+            watched: *is_watched,
+        }
     };
     Group {
         name: names.group(name).into_owned(),
@@ -38,6 +46,7 @@ pub(super) fn gaps(gaps: Option<&String>, names: &Names) -> Option<String> {
 pub(super) fn decode(
     workers: Vec<u32>,
     groups: Vec<Group>,
+    is_narrowed: bool,
     counts_statuses: bool,
     gaps: Option<String>,
 ) -> Result<Configured, Bad> {
@@ -46,7 +55,7 @@ pub(super) fn decode(
         return Err(bad("a configuration has more servers or workers than any is asked for"));
     }
     let groups = groups.into_iter().map(group).collect::<Result<_, _>>()?;
-    Ok(Configured { workers, groups, counts_statuses, gaps })
+    Ok(Configured { workers, groups, is_narrowed, counts_statuses, gaps })
 }
 
 fn group(Group { name, zone, servers }: Group) -> Result<groups::Group, Bad> {
@@ -58,12 +67,12 @@ fn group(Group { name, zone, servers }: Group) -> Result<groups::Group, Bad> {
 }
 
 fn server(server: Server) -> Result<groups::Server, Bad> {
-    let Server { upstream: address, port, max_fails, fail_timeout_s, down, max_conns } = server;
+    let Server { upstream: address, port, max_fails, fail_timeout_s, down, max_conns, watched } = server;
     let place = match (address, port) {
         (Some(address), None) => Place::At(upstream(&address)?),
         (None, Some(port)) => Place::Named(port),
         _ => return Err(bad("a server has either an address or the port of a name")),
     };
     let limits = Limits { max_fails, fail_timeout_s };
-    Ok(groups::Server { place, limits, is_down: down, has_max_conns: max_conns })
+    Ok(groups::Server { place, limits, is_down: down, has_max_conns: max_conns, is_watched: watched })
 }

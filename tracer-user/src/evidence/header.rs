@@ -80,6 +80,9 @@ pub struct Counted {
     /// Upstreams that are not counted one by one.
     #[serde(default)]
     pub upstreams_left_out: u64,
+    /// Words that may be about upstreams other than those asked for.
+    #[serde(default)]
+    pub words_left_out: u64,
 }
 
 /// What was asked for.
@@ -156,7 +159,8 @@ impl Header {
                 return Err(bad("a name is longer than any of its kind"));
             }
         }
-        let Counted { exchanges, connections, untracked, strangers, upstreams_left_out } = self.counts;
+        let Counted { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out } =
+            self.counts;
         let count = |json| <Number as Codec<u64>>::decode(json, base);
         Ok(Start {
             started_ns: base.started_ns,
@@ -167,6 +171,7 @@ impl Header {
                 untracked: count(untracked)?,
                 strangers: count(strangers)?,
                 upstreams_left_out: count(upstreams_left_out)?,
+                words_left_out: count(words_left_out)?,
             },
             distance: Distance(
                 number(&self.clocks.distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?,
@@ -193,8 +198,10 @@ impl Header {
 
     /// That of a later file, which begins at `at_ns` (monotonic), when so much was counted and the clocks were so far apart.
     pub fn of_part(&self, part: u64, at_ns: u64, counts: Counts, distance: Distance) -> Self {
-        let Counts { exchanges, connections, untracked, strangers, upstreams_left_out } = counts;
-        let counts = Counted { exchanges, connections, untracked, strangers, upstreams_left_out };
+        let Counts { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out } =
+            counts;
+        let counts =
+            Counted { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out };
         let started = self.base().map_or(at_ns, |base| base.started_ns);
         let begins = at_ns.cast_signed().saturating_sub(started.cast_signed()).max(0);
         let clocks = Clocks { distance_ns: distance.0.to_string(), ..self.clocks.clone() };

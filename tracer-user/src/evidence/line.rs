@@ -15,6 +15,11 @@ fn uprobe() -> String {
     UPROBE.to_owned()
 }
 
+/// What is not said of a server.
+fn yes() -> bool {
+    true
+}
+
 /// The sources of words.
 pub(super) const UPROBE: &str = "uprobe";
 pub(super) const ERROR_LOG: &str = "error_log";
@@ -139,7 +144,7 @@ pub enum Line {
         /// How it came to be known: `uprobe`, or `error_log` where it was read there; then its moment is when that was read.
         #[serde(default = "uprobe")]
         source: String,
-        /// The upstream that the log's line names, if it names one.
+        /// The upstream that the log's line names, if it names one, or that a note is of.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upstream: Option<String>,
     },
@@ -200,6 +205,9 @@ pub enum Line {
         /// Upstreams that are not counted one by one.
         #[serde(default)]
         upstreams_left_out: u64,
+        /// Words that may be about upstreams other than those asked for.
+        #[serde(default)]
+        words_left_out: u64,
     },
     /// A process that only has nginx's name.
     Stranger {
@@ -247,6 +255,9 @@ pub enum Line {
         workers: Vec<u32>,
         /// The groups.
         groups: Vec<Group>,
+        /// Whether only some of their servers are watched.
+        #[serde(default)]
+        is_narrowed: bool,
         /// Whether a response's status may take a server out, too (`proxy_next_upstream http_500` and the like).
         counts_statuses: bool,
         /// Why not all of it is known; null if it is.
@@ -302,6 +313,9 @@ pub struct Server {
     pub down: bool,
     /// Whether it has `max_conns`.
     pub max_conns: bool,
+    /// Whether exchanges with it are watched.
+    #[serde(default = "yes")]
+    pub watched: bool,
 }
 
 /// A process at the recording's start.

@@ -34,6 +34,16 @@ fn header() -> Header {
     Header::now(&args.trace, &["10.0.0.5:9000".to_owned()], &start, &Names::new(false))
 }
 
+/// What an application wrote that runs at this upstream, whose path is that if it is a unix one.
+fn note(upstream: &Endpoint, path: &[u8]) -> WordOf {
+    let mut note = WordOf { upstream: *upstream, ..WordOf::new_zeroed() };
+    note.word.header.kind = Kind::WordOf as u32;
+    (note.word.ns, note.word.tgid, note.word.tid, note.word.level) = (at(1_950), 7, 8, 4);
+    note.word.message[..22].copy_from_slice(b"FastCGI sent in stderr");
+    note.subject[..path.len()].copy_from_slice(path);
+    note
+}
+
 /// One entry of every kind, with everything in it that can be.
 fn entries() -> Vec<Entry> {
     let mut unix = killed(2_000, 9);
@@ -81,6 +91,7 @@ fn entries() -> Vec<Entry> {
         limits: Limits { max_fails: 3, fail_timeout_s: 30 },
         is_down: true,
         has_max_conns: false,
+        is_watched: false,
     };
     let configured = Configured {
         workers: vec![7, 8],
@@ -93,6 +104,7 @@ fn entries() -> Vec<Entry> {
                 server(Place::Named(9000)),
             ],
         }],
+        is_narrowed: true,
         counts_statuses: true,
         gaps: Some("/etc/nginx/more".to_owned()),
     };
@@ -105,6 +117,11 @@ fn entries() -> Vec<Entry> {
         What::Record(Record::Served(Box::new(served))),
         What::Record(Record::Word(Box::new(word))),
         What::Logged(Box::new(Logged { word, upstream: Some(upstream.clone()) })),
+        What::Record(Record::Word(Box::new(note(&endpoint(5, 80), b"")))),
+        What::Record(Record::Word(Box::new(note(
+            &Endpoint { family: FAMILY_UNIX, ..Endpoint::default() },
+            b"/run/a.sock",
+        )))),
         What::Following(Following { is_followed: true, stepped_back: 1 }),
         look(Doing::Running),
         look(Doing::Waiting(Target::Peer(Peer::Tcp("10.0.0.5:3306".parse().unwrap())))),
@@ -117,6 +134,7 @@ fn entries() -> Vec<Entry> {
             untracked: 1,
             strangers: 4,
             upstreams_left_out: 5,
+            words_left_out: 6,
         }),
         What::Stranger(Stranger { pid: 7, uid: Some(1000), exe: None, why: Why::ForeignExecutable }),
         What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),

@@ -19,6 +19,7 @@ fn said(after_s: u64, connection: u64) -> Said {
         subject: String::new(),
         number: 0,
         doing: "connecting to upstream".to_owned(),
+        of: None,
         source: crate::ledger::Source::Heard,
     }
 }
@@ -29,7 +30,7 @@ fn address(port: u16) -> Upstream {
 
 fn server(port: u16) -> Server {
     let limits = Limits { max_fails: 1, fail_timeout_s: 10 };
-    Server { place: Place::At(address(port)), limits, is_down: false, has_max_conns: false }
+    Server { place: Place::At(address(port)), limits, is_down: false, has_max_conns: false, is_watched: true }
 }
 
 fn group(name: &str, servers: &[Server]) -> Group {

@@ -13,6 +13,7 @@ pub(crate) mod nginx;
 pub(crate) mod php_fpm;
 mod refusal;
 mod root;
+mod texts;
 
 pub(crate) use budget::Budget;
 pub(crate) use given::{open_given, read_given};
@@ -20,6 +21,7 @@ pub(crate) use held_logs::HeldLog;
 pub(crate) use master::Master;
 pub(crate) use refusal::Refusal;
 pub(crate) use root::{Identity, Root};
+pub(crate) use texts::text_of;
 
 /// Whether what belongs to this user can be no trap: root's, or of whoever runs why502.
 fn is_ours(uid: u32) -> bool {

@@ -4,7 +4,7 @@
 //! accord by then has been read, too. A line bears a pid and names an upstream, and its worker writes its lines in the order in which it
 //! ends exchanges.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use tracer_ebpf::nginx_flag;
 
@@ -45,8 +45,20 @@ struct Candidate {
     error: u32,
     was_connecting: bool,
     had_closed: bool,
+    has_received: bool,
     /// Its client had left, so that nginx has nothing to say of it.
     client_had_left: bool,
+    /// nginx answered its client or tried the next upstream right after.
+    gave_up: bool,
+}
+
+/// How well a line fits an exchange: the better is the smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// The kernel's account says the same.
+    Agrees,
+    /// It does not contradict.
+    Possible,
 }
 
 /// What a line that has waited for long enough came to.
@@ -54,7 +66,7 @@ struct Candidate {
 pub(super) enum Found {
     /// These words are about this exchange.
     About(Name, Vec<Said>),
-    /// It is about none that is known, or may be about several.
+    /// It is about none that is known.
     Alone(Said),
 }
 
@@ -77,7 +89,9 @@ impl Lines {
             error: nginx.error,
             was_connecting: exchange.was_connecting(),
             had_closed: !exchange.nginx_closed_first(),
+            has_received: nginx.received > 0,
             client_had_left: false,
+            gave_up: false,
         };
         let of = self.exchanges.entry(nginx.nginx.tgid).or_default();
         of.insert((nginx.ended_ns, exchange.name()), candidate);
@@ -90,6 +104,7 @@ impl Lines {
             self.exchanges.get_mut(&exchange.nginx.nginx.tgid).and_then(|of| of.get_mut(&place))
         {
             candidate.client_had_left = exchange.client_had_left().is_some();
+            candidate.gave_up = exchange.nginx_gave_up();
         }
     }
 
@@ -146,24 +161,24 @@ impl Lines {
         found
     }
 
-    /// Joins lines of one kind, of one look at what one process said of one upstream.
+    /// Joins lines of one kind, of one look at what one process said of one upstream. Each line is about one exchange and each exchange has
+    /// one line at most. Where more exchanges fit than there are lines, those that the kernel's account agrees with come first, then those
+    /// that ended first: of those that are alike any may take it.
     fn join(&mut self, kind: Vec<Words>, now: u64, found: &mut Vec<Found>) {
         let Some(pid) = kind.first().map(|words| words.last.nginx.pid) else { return };
         let of = self.exchanges.remove(&pid).unwrap_or_default();
-        let fitting: Vec<_> =
-            of.iter().filter(|(place, exchange)| exchange.fits(place, &kind[0].last)).collect();
-        // What had ended a while before has its line among these, if it has one; and which of those that the kernel ended with the same
-        // error a line is about shows nowhere, and makes no difference.
-        let early = fitting.iter().filter(|((ended_ns, _), _)| *ended_ns + READING_NS <= kind[0].last.ns);
-        let may_choose =
-            early.count() <= kind.len() || fitting.iter().all(|(_, exchange)| exchange.error != 0);
-        let choices = fitting.len();
-        let mut free: VecDeque<Place> = fitting.into_iter().map(|(place, _)| *place).collect();
-        for Words { before, mut last } in kind {
-            if !may_choose {
-                last.has_choices(choices);
-                found.push(Found::Alone(last));
-            } else if let Some((_, name)) = free.pop_front() {
+        let mut fitting: Vec<(Fit, Place)> = of
+            .iter()
+            .filter_map(|(place, exchange)| Some((exchange.fits(place, &kind[0].last)?, *place)))
+            .collect();
+        fitting.sort_unstable();
+        fitting.truncate(kind.len());
+        // Lines come in the order in which nginx ended what they are about.
+        let mut free: Vec<Place> = fitting.into_iter().map(|(_, place)| place).collect();
+        free.sort_unstable();
+        let mut free = free.into_iter();
+        for Words { before, last } in kind {
+            if let Some((_, name)) = free.next() {
                 let words = before.into_iter().chain([last]).collect();
                 found.push(Found::About(name, words));
             } else if last.ns.saturating_add(WAITING_NS) <= now {
@@ -217,26 +232,31 @@ fn is_alike(one: &Said, other: &Said) -> bool {
 }
 
 impl Candidate {
-    /// Whether a line may be about it.
-    fn fits(&self, (ended_ns, _): &Place, said: &Said) -> bool {
+    /// How well a line fits it; none if it cannot be about it.
+    fn fits(&self, (ended_ns, _): &Place, said: &Said) -> Option<Fit> {
         let is_in_time =
             *ended_ns >= said.ns.saturating_sub(BEFORE_NS) && *ended_ns <= said.ns.saturating_add(READING_NS);
+        let is_its = said.named().is_none_or(|named| is_named(named, &self.upstream));
+        if !is_in_time || !is_its || self.client_had_left {
+            return None;
+        }
         let begins = |beginnings: &[&str]| beginnings.iter().any(|one| said.format.starts_with(one));
-        is_in_time
-            && !self.client_had_left
-            && said.named().is_none_or(|named| is_named(named, &self.upstream))
-            && if begins(&["connect() "]) {
-                self.was_connecting && (self.error == said.errno || self.error == 0)
-            } else if begins(&["upstream timed out"]) {
-                let is_connecting = said.doing == "connecting to upstream";
-                !self.had_closed && self.was_connecting == is_connecting
-            } else if said.is_of_no_connection() {
-                false
-            } else if said.errno != 0 && begins(&["recv()", "readv()", "send", "writev()", "SSL_"]) {
-                !self.was_connecting && (self.error == said.errno || self.error != 0)
-            } else {
-                !self.was_connecting
-            }
+        let (is_possible, agrees) = if begins(&["connect() "]) {
+            let is_same = self.error == said.errno;
+            (self.was_connecting && (is_same || self.error == 0), is_same)
+        } else if begins(&["upstream timed out"]) {
+            let is_connecting = said.doing == "connecting to upstream";
+            (!self.had_closed && self.was_connecting == is_connecting, self.gave_up)
+        } else if said.is_of_no_connection() {
+            (false, false)
+        } else if said.errno != 0 && begins(&["recv()", "readv()", "send", "writev()", "SSL_"]) {
+            (!self.was_connecting && self.error != 0, self.error == said.errno)
+        } else if begins(&["upstream prematurely closed"]) {
+            (!self.was_connecting, self.had_closed)
+        } else {
+            (!self.was_connecting, self.has_received)
+        };
+        is_possible.then_some(if agrees { Fit::Agrees } else { Fit::Possible })
     }
 }
 

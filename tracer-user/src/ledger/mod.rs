@@ -146,7 +146,10 @@ impl Ledger {
         }
         if joined.nginx.word_ns != 0 {
             let (thread, word_ns) = (joined.nginx.nginx.tid, joined.nginx.word_ns);
-            joined.said = self.words.claim(thread, word_ns, joined.nginx.connect_ns);
+            match self.words.claim(thread, word_ns, joined.nginx.connect_ns) {
+                Some(said) => joined.said = said,
+                None => joined.nginx.word_ns = 0,
+            }
         }
         self.hops.ended(&joined);
         let awaits_line = !joined.has(nginx_flag::ENDED_WELL) && self.lines.are_awaited(&joined);
@@ -187,11 +190,14 @@ impl Ledger {
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
         let Waiting { joined, hop, .. } = self.waiting.get_mut(&name)?;
-        if aftermath.word_ns != 0 {
-            let thread = joined.nginx.nginx.tid;
-            joined.said.extend(self.words.claim(thread, aftermath.word_ns, aftermath.connect_ns));
+        let mut what = *aftermath;
+        if what.word_ns != 0 {
+            match self.words.claim(joined.nginx.nginx.tid, what.word_ns, what.connect_ns) {
+                Some(said) => joined.said.extend(said),
+                None => what.word_ns = 0,
+            }
         }
-        joined.aftermath = Aftermaths::Seen { action, what: *aftermath };
+        joined.aftermath = Aftermaths::Seen { action, what };
         self.lines.learn(joined);
         joined.outer = self.hops.outer(joined, hop.as_deref());
         let outer = joined.outer.as_ref().map(|outer| outer.name);

@@ -194,6 +194,69 @@ fn what_may_have_stalled_waits_for_the_workers_end_too() {
     }
 }
 
+/// A line that is about upstream timeouts while nginx waited for a response, and was read `ms` after connect.
+fn line(ms: u64) -> Logged {
+    let mut word = WordOf::new_zeroed();
+    (word.word.ns, word.word.tgid, word.word.level, word.word.errno) = (at(ms), 24945, 4, 110);
+    word.word.message[..18].copy_from_slice(b"upstream timed out");
+    word.word.action[..37].copy_from_slice(b"reading response header from upstream");
+    Logged { word, upstream: Some(Upstream::Inet(address(&endpoint(1, 19001)))) }
+}
+
+#[test]
+fn a_line_that_fits_several_exchanges_is_about_one_of_them_and_never_told_beside_them() {
+    let mut ledger = Ledger::default();
+    ledger.follow(true);
+    // What nginx did after one of them was not seen; of the later ones it was, and one of their clients had left.
+    let records = [1, 2, 3, 4].map(|number| {
+        let mut record = given_up(1_000 + number);
+        record.nginx.sock += number;
+        record
+    });
+    let mut whole = Vec::new();
+    for (record, next) in
+        records.iter().zip([None, Some(Action::Closed), Some(Action::Sent), Some(Action::Sent)])
+    {
+        assert!(ledger.take(exchange(*record)).is_none());
+        let state = if next == Some(Action::Closed) { tcp_state::CLOSE_WAIT } else { tcp_state::ESTABLISHED };
+        whole.extend(next.and_then(|next| ledger.take(aftermath(record, next, state))));
+    }
+    assert!(whole.is_empty(), "each awaits its line");
+    for _ in 0..2 {
+        assert!(ledger.logged(&line(1_050)).is_none());
+    }
+    let mut timed_out = Vec::new();
+    for whole in ledger.drain() {
+        let Whole::Exchange(joined) = whole else { panic!("a line is told beside its exchange: {whole:?}") };
+        if joined.word().is_some() {
+            timed_out.push(joined.nginx.sock);
+        }
+    }
+    assert_eq!(timed_out, [records[2].nginx.sock, records[3].nginx.sock], "those that nginx gave up");
+}
+
+#[test]
+fn lines_and_exchanges_that_are_alike_pair_off_whichever_takes_which() {
+    for (exchanges, lines) in [(3, 3), (3, 2), (2, 3)] {
+        let mut ledger = Ledger::default();
+        ledger.follow(true);
+        for number in 0..exchanges {
+            let mut record = given_up(1_000 + number);
+            record.nginx.sock += number;
+            ledger.take(exchange(record));
+        }
+        for _ in 0..lines {
+            assert!(ledger.logged(&line(1_050)).is_none());
+        }
+        let (joined, alone): (Vec<_>, Vec<_>) =
+            ledger.drain().into_iter().partition(|whole| matches!(whole, Whole::Exchange(_)));
+        let with_word =
+            joined.iter().filter(|whole| matches!(whole, Whole::Exchange(joined) if joined.word().is_some()));
+        assert_eq!((with_word.count() as u64, joined.len() as u64), (exchanges.min(lines), exchanges));
+        assert_eq!(alone.len() as u64, lines.saturating_sub(exchanges));
+    }
+}
+
 #[test]
 fn the_memory_of_what_was_told_is_bounded() {
     let mut remembered = Remembered::default();

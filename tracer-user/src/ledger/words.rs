@@ -1,10 +1,10 @@
 //! What nginx said of upstreams, until it is known which exchange each word is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
-use tracer_ebpf::{Beginning, SUBJECT_LEN, Word, WordOf};
+use tracer_ebpf::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
-use super::PATIENCE_NS;
+use super::{PATIENCE_NS, address};
 use crate::{
     stream::Logged,
     verdict::{Process, Upstream},
@@ -36,6 +36,8 @@ pub struct Said {
     pub number: i64,
     /// What nginx was doing.
     pub doing: String,
+    /// The upstream that a note is of, if that was seen.
+    pub of: Option<Upstream>,
     /// How it came to be known.
     pub source: Source,
 }
@@ -49,8 +51,6 @@ pub enum Source {
     Logged {
         /// The upstream that the line names, if it names one.
         upstream: Option<Upstream>,
-        /// How many exchanges it may be about, if it cannot be told which one it is.
-        choices: usize,
     },
 }
 
@@ -63,7 +63,8 @@ fn text(bytes: &[u8]) -> String {
 impl Said {
     /// What a record says.
     pub fn new(record: &WordOf) -> Self {
-        let WordOf { word, comm, subject } = record;
+        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream, reserved: _ } =
+            record;
         let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
         Self {
             ns: *ns,
@@ -73,6 +74,12 @@ impl Said {
             errno: *errno,
             connection: *connection,
             format: text(message),
+            of: match upstream.family {
+                0 => None,
+                _ if !Beginning::of(message).is_note() => None,
+                FAMILY_UNIX => Some(Upstream::Unix(text(subject).into())),
+                _ => Some(Upstream::Inet(address(upstream))),
+            },
             subject: if subject[SUBJECT_LEN - 2] == 0 { text(subject) } else { text(subject) + "…" },
             number: *number,
             doing: text(action),
@@ -82,7 +89,7 @@ impl Said {
 
     /// What a line of the log says.
     pub fn logged(logged: &Logged) -> Self {
-        let source = Source::Logged { upstream: logged.upstream.clone(), choices: 0 };
+        let source = Source::Logged { upstream: logged.upstream.clone() };
         Self { source, ..Self::new(&logged.word) }
     }
 
@@ -94,7 +101,7 @@ impl Said {
     /// The upstream that its line in the log names, if it is known from there.
     pub fn named(&self) -> Option<&Upstream> {
         match &self.source {
-            Source::Logged { upstream, .. } => upstream.as_ref(),
+            Source::Logged { upstream } => upstream.as_ref(),
             Source::Heard => None,
         }
     }
@@ -104,21 +111,6 @@ impl Said {
         match self.named() {
             Some(Upstream::Named(name)) => Some(name),
             _ => None,
-        }
-    }
-
-    /// It may be about so many exchanges.
-    pub(super) fn has_choices(&mut self, count: usize) {
-        if let Source::Logged { choices, .. } = &mut self.source {
-            *choices = count;
-        }
-    }
-
-    /// How many exchanges it may be about, if it cannot be told which one it is.
-    pub fn choices(&self) -> usize {
-        match self.source {
-            Source::Logged { choices, .. } => choices,
-            Source::Heard => 0,
         }
     }
 
@@ -160,7 +152,13 @@ impl Said {
         message + rest
     }
 
-    /// Whether its message could not be read: nobody had looked at that part of nginx's memory yet.
+    /// Whether it is about no upstream, as far as its texts were read. Those that could not be read at once may be about anything.
+    pub fn is_foreign(&self) -> bool {
+        let is_with_upstream = Beginning::of(self.doing.as_bytes()).is_with_upstream();
+        !self.is_unreadable() && !is_with_upstream && !Beginning::of(self.format.as_bytes()).is_of_upstream()
+    }
+
+    /// Whether its message could not be read: nginx had not looked at that part of its memory, and ended too soon.
     pub fn is_unreadable(&self) -> bool {
         self.format.is_empty()
     }
@@ -191,9 +189,12 @@ impl Said {
         self.format.starts_with("connect() to %V ")
     }
 
-    /// Where connect went, as nginx names it, if it was that which failed.
+    /// Where connect went, as nginx names it, if it was that which failed; and the upstream that a note is of.
     pub fn peer(&self) -> Option<Upstream> {
-        if let Source::Logged { upstream: Some(upstream), .. } = &self.source {
+        if self.of.is_some() {
+            return self.of.clone();
+        }
+        if let Source::Logged { upstream: Some(upstream) } = &self.source {
             return Some(upstream.clone());
         }
         let name = self.is_of_connect().then_some(self.subject.as_str())?;
@@ -205,7 +206,7 @@ impl Said {
 
     /// Whether it is no failure but what a FastCGI application wrote.
     pub fn is_note(&self) -> bool {
-        self.format.starts_with("FastCGI sent in stderr")
+        Beginning::of(self.format.as_bytes()).is_note()
     }
 }
 
@@ -233,9 +234,14 @@ impl Words {
         if self.0.len() > MOST_WAITING { self.0.pop_first().map(|(_, said)| said) } else { None }
     }
 
-    /// The words about an exchange of `thread` that began at `began_ns`, the last of which was said at `word_ns`.
-    pub(super) fn claim(&mut self, thread: u32, word_ns: u64, began_ns: u64) -> Vec<Said> {
-        let Some(last) = self.0.remove(&(word_ns, thread)) else { return Vec::new() };
+    /// The words about an exchange of `thread` that began at `began_ns`, the last of which was said at `word_ns`; none of them where they
+    /// were lost on their way. Nothing at all if that word is about something else, as showed once its texts were read.
+    pub(super) fn claim(&mut self, thread: u32, word_ns: u64, began_ns: u64) -> Option<Vec<Said>> {
+        let Entry::Occupied(last) = self.0.entry((word_ns, thread)) else { return Some(Vec::new()) };
+        if last.get().is_of_no_connection() || last.get().is_foreign() {
+            return None;
+        }
+        let last = last.remove();
         // Nothing lies between the words about one connection but words about it.
         let before: Vec<_> = self
             .0
@@ -247,7 +253,7 @@ impl Words {
             .collect();
         let mut words: Vec<_> = before.into_iter().filter_map(|name| self.0.remove(&name)).collect();
         words.push(last);
-        words
+        Some(words)
     }
 
     /// Those that have waited for long enough at `now` (ns, monotonic): the oldest first.
@@ -277,7 +283,8 @@ mod tests {
             format: format.to_owned(),
             subject: subject.to_owned(),
             number,
-            doing: String::new(),
+            doing: "reading upstream".to_owned(),
+            of: None,
             source: Source::Heard,
         }
     }
@@ -317,9 +324,13 @@ mod tests {
         words.put(Said { ns: 11, ..said("upstream sent invalid header", "", 0) });
         words.put(Said { ns: 12, ..said("no live upstreams", "", 0) });
         words.put(Said { ns: 13, ..said("upstream sent invalid header", "", 0) });
-        let claimed = words.claim(7, 13, 10);
+        let claimed = words.claim(7, 13, 10).unwrap();
         assert_eq!(claimed.iter().map(|said| said.ns).collect::<Vec<_>>(), [11, 13]);
-        assert!(words.claim(7, 13, 10).is_empty());
+        assert!(words.claim(7, 13, 10).unwrap().is_empty());
+        // What its texts tell only later.
+        assert!(words.claim(7, 12, 10).is_none());
+        words.put(Said { ns: 14, doing: String::new(), ..said("open() \"%s\" failed", "", 0) });
+        assert!(words.claim(7, 14, 10).is_none());
         assert_eq!(words.overdue(12 + PATIENCE_NS).len(), 1);
         assert_eq!(words.next_deadline(), Some(12 + PATIENCE_NS));
     }

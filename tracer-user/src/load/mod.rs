@@ -162,9 +162,9 @@ impl Tracer {
             false => Err("its memory was to be left alone (--no-uprobe)".to_owned()),
         };
         let words = match heard {
-            Ok(()) => {
+            Ok(words) => {
                 plan.sources.set(Fact::Words, words::SOURCE.to_owned());
-                Some(Words::default())
+                Some(words)
             }
             Err(reason) => {
                 plan.missing.push((Fact::Words, reason));
@@ -253,14 +253,14 @@ impl Tracer {
     }
 
     /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is told. Returns
-    /// whether it is heard, and was not before.
-    pub fn hear(&mut self, pid: u32) -> bool {
-        let Some(words) = &mut self.words else { return false };
+    /// whether it is heard, and was not before; none if the process has ended.
+    pub fn hear(&mut self, pid: u32) -> Option<bool> {
+        let Some(words) = &mut self.words else { return Some(false) };
         words.hear(&mut self.object, pid, self.believes_all).unwrap_or_else(|why| {
             crate::notice!(
                 "what nginx {pid} says of its upstreams is not heard: {why}; what it judges by content is not told"
             );
-            false
+            Some(false)
         })
     }
 
@@ -284,6 +284,12 @@ impl Tracer {
     /// Whether this kernel lets nginx's word be heard, and it is to be.
     pub fn hears_words(&self) -> bool {
         self.words.is_some()
+    }
+
+    /// Whether what nginx says is heard by a program that may not wait for memory: a text that nginx itself had not looked at is then read
+    /// only after it was said.
+    pub fn reads_words_late(&self) -> bool {
+        self.words.as_ref().is_some_and(|words| !words.may_wait)
     }
 
     /// Whether what this process says is to be known from elsewhere. A binary that nobody believes to be nginx's is none of it.

@@ -51,8 +51,10 @@ pub fn binary(pid: u32) -> Option<Binary> {
 }
 
 /// The binaries that are heard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Words {
+    /// Whether the program has what is not mapped yet read for it.
+    pub(super) may_wait: bool,
     /// None for those without the function, and for those that cannot be heard.
     known: HashMap<Binary, Option<Place>>,
 }
@@ -74,14 +76,15 @@ struct Place {
 ///
 /// # Errors
 /// Why nginx's word cannot be heard on this kernel.
-pub(super) fn load(object: &mut Ebpf) -> Result<(), String> {
+pub(super) fn load(object: &mut Ebpf) -> Result<Words, String> {
     if !Path::new(UPROBES).exists() {
         return Err("this kernel has no uprobes".to_owned());
     }
-    if named(object, SLEEPABLE)?.load().is_err() {
+    let may_wait = named(object, SLEEPABLE)?.load().is_ok();
+    if !may_wait {
         named(object, FUNCTION)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
     }
-    Ok(())
+    Ok(Words { may_wait, known: HashMap::new() })
 }
 
 /// The program that is loaded.
@@ -99,27 +102,31 @@ fn named<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String>
 
 impl Words {
     /// Hears the binary that this process runs, if that is an nginx and not heard already: one that only root may write, or whatever
-    /// it is if `believes_all`. Returns whether it is heard from now on, and was not before. That takes the kernel some hundredths of a
-    /// second: it waits until no other processor is about to look at its probes.
+    /// it is if `believes_all`. Returns whether it is heard from now on, and was not before; none if the process has ended. That takes the
+    /// kernel some hundredths of a second: it waits until no other processor is about to look at its probes.
     ///
     /// # Errors
     /// Why it cannot be heard.
-    pub(super) fn hear(&mut self, object: &mut Ebpf, pid: u32, believes_all: bool) -> Result<bool, String> {
-        // A process that has ended meanwhile says nothing more.
-        let Some((program, meta)) = program_of(pid)? else { return Ok(false) };
+    pub(super) fn hear(
+        &mut self,
+        object: &mut Ebpf,
+        pid: u32,
+        believes_all: bool,
+    ) -> Result<Option<bool>, String> {
+        let Some((program, meta)) = program_of(pid)? else { return Ok(None) };
         let binary = (meta.dev(), meta.ino());
         if !(is_roots(&meta) || believes_all) || self.known.contains_key(&binary) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         self.known.insert(binary, None);
         // This very file, whatever the process has become since.
         let path = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
         let file = File::open(&path).map_err(|error| format!("its binary cannot be read: {error}"))?;
-        let Some(offset) = offset(&file, meta.len())? else { return Ok(false) };
+        let Some(offset) = offset(&file, meta.len())? else { return Ok(Some(false)) };
         let mut place = Place { file: program, offset, link: None, since_ns: 0 };
         place.attach(object)?;
         self.known.insert(binary, Some(place));
-        Ok(true)
+        Ok(Some(true))
     }
 
     /// The same, where a binary that is none to be heard is told, too.

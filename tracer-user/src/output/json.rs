@@ -133,6 +133,7 @@ struct Note<'a> {
     r#type: &'static str,
     time: String,
     nginx: Process<'a>,
+    upstream: Option<Upstream>,
     word: Word<'a>,
     explanation: &'a str,
 }
@@ -345,9 +346,16 @@ impl<'a> From<&'a verdict::After> for After<'a> {
 }
 
 impl<'a> From<&'a verdict::Note> for Note<'a> {
-    fn from(verdict::Note { unix_ns, nginx, word, explanation }: &'a verdict::Note) -> Self {
-        let time = time(*unix_ns);
-        Self { v: VERSION, r#type: "note", time, nginx: nginx.into(), word: word.into(), explanation }
+    fn from(verdict::Note { unix_ns, nginx, upstream, word, explanation }: &'a verdict::Note) -> Self {
+        Self {
+            v: VERSION,
+            r#type: "note",
+            time: time(*unix_ns),
+            nginx: nginx.into(),
+            upstream: upstream.as_ref().and_then(Upstream::of),
+            word: word.into(),
+            explanation,
+        }
     }
 }
 

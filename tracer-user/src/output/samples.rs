@@ -170,6 +170,7 @@ pub fn note() -> Note {
     Note {
         unix_ns: SECOND + 4_000_000_000,
         nginx: process(24945, "nginx"),
+        upstream: Some(Upstream::Unix("/run/php.sock".into())),
         word,
         explanation: "A FastCGI application wrote.".to_owned(),
     }

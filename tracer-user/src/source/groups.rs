@@ -52,7 +52,13 @@ fn of(worker: u32, masters: &mut Masters) -> Result<Configured, String> {
     let said = masters.said_to(master.pid.unsigned_abs(), own.starttime)?;
     let groups = said.groups.clone()?;
     let workers = siblings(&own, &master, &said)?;
-    Ok(Configured { workers, groups, counts_statuses: said.counts_statuses, gaps: said.gaps.clone() })
+    Ok(Configured {
+        workers,
+        groups,
+        is_narrowed: false,
+        counts_statuses: said.counts_statuses,
+        gaps: said.gaps.clone(),
+    })
 }
 
 /// The processes that run by the same configuration.

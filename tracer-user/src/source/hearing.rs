@@ -52,6 +52,7 @@ pub(super) struct Hearing {
     changed_ns: u64,
     is_followed: bool,
     told: Following,
+    passed_over: u64,
 }
 
 /// What makes a word one that was heard and read.
@@ -79,6 +80,7 @@ impl Hearing {
             changed_ns: 0,
             is_followed: false,
             told: Following::default(),
+            passed_over: 0,
         };
         hearing.follow(tracer, running);
         hearing
@@ -87,10 +89,7 @@ impl Hearing {
     /// Looks for the processes that are not heard, and for their logs.
     fn look(&mut self, tracer: &Tracer) {
         let began = Instant::now();
-        let running = scope::running(&self.trace).unwrap_or_else(|error| {
-            crate::notice!("whose error log is to be read is not known: /proc cannot be listed: {error}");
-            Vec::new()
-        });
+        let running = self.running();
         self.follow(tracer, &running);
         self.next_look = Instant::now() + (began.elapsed() * SHARE).max(LOOKING);
     }
@@ -107,6 +106,14 @@ impl Hearing {
         self.is_followed = self.logs.as_ref().is_some_and(Logs::has_any);
     }
 
+    /// The processes of nginx that run now.
+    pub(super) fn running(&self) -> Vec<u32> {
+        scope::running(&self.trace).unwrap_or_else(|error| {
+            crate::notice!("which nginx runs is not known, nor whose error log is to be read: /proc cannot be listed: {error}");
+            Vec::new()
+        })
+    }
+
     /// A word was heard: it is not to be read as well.
     pub(super) fn heard(&mut self, word: &WordOf) {
         if word.word.ns >= self.changed_ns && word.word.ns - self.changed_ns < OVERLAP_NS {
@@ -115,6 +122,11 @@ impl Hearing {
                 self.heard.pop_front();
             }
         }
+    }
+
+    /// How many lines of logs that may be about an upstream were passed over.
+    pub(super) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// When the logs are to be read next (ns, monotonic).
@@ -151,6 +163,7 @@ impl Hearing {
     fn lines(&mut self) -> Vec<Logged> {
         let Some(logs) = &mut self.logs else { return Vec::new() };
         let mut lines = logs.read();
+        self.passed_over += logs.take_passed_over();
         if !self.heard.is_empty() {
             lines.retain(|line| match self.heard.iter().position(|heard| *heard == key(&line.word)) {
                 Some(place) => self.heard.remove(place).is_none(),
@@ -229,11 +242,8 @@ impl Hearing {
         self.heard.clear();
         self.alone.insert(binary, Instant::now() + LEFT_ALONE);
         // What is logged from here on is read; what is still heard is known from both, and left out once.
+        let running = self.running();
         let logs = self.logs.get_or_insert_with(|| Logs::new(&self.error_logs));
-        let running = scope::running(&self.trace).unwrap_or_else(|error| {
-            crate::notice!("whose error log is to be read is not known: /proc cannot be listed: {error}");
-            Vec::new()
-        });
         let its: Vec<u32> = running
             .into_iter()
             .filter(|pid| tracer.is_unheard(*pid) || self::binary(*pid) == Some(binary))

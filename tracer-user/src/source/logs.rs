@@ -54,6 +54,8 @@ pub(super) struct Logs {
     told: HashSet<String>,
     /// Lines that were read, of whatever kind.
     lines: u64,
+    /// Lines that may be about an upstream and are not known.
+    passed_over: u64,
 }
 
 /// A master that is believed.
@@ -89,6 +91,7 @@ impl Logs {
             next: Instant::now(),
             told: HashSet::new(),
             lines: 0,
+            passed_over: 0,
         };
         for path in named {
             match Follower::open(path) {
@@ -142,6 +145,12 @@ impl Logs {
     /// How many lines were read since this was asked last.
     pub(super) fn take_lines(&mut self) -> u64 {
         std::mem::take(&mut self.lines)
+    }
+
+    /// How many lines were passed over since this was asked last: longer than any of nginx's, or cut off before they say what they are
+    /// about.
+    pub(super) fn take_passed_over(&mut self) -> u64 {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// Asks the masters which logs they hold open by now.
@@ -221,14 +230,19 @@ impl Logs {
         let mut failed = Vec::new();
         let now = monotonic_ns().cast_signed();
         let (once, lines, masters) = (&mut self.once, &mut self.lines, &self.masters);
+        let mut passed_over = 0;
         let mut take = |number: usize, text: &str| {
             *lines += 1;
-            if text.len() <= budget::LOG_LINE
-                && let Some(spoken) = Spoken::parse(text)
-                && let Some(pid) = pid_of(masters, spoken.pid)
-                && once.is_new(number, text, now)
-            {
-                found.push((spoken, pid));
+            if text.len() > budget::LOG_LINE {
+                passed_over += 1;
+            } else if let Some(spoken) = Spoken::parse(text) {
+                if let Some(pid) = pid_of(masters, spoken.pid)
+                    && once.is_new(number, text, now)
+                {
+                    found.push((spoken, pid));
+                }
+            } else if Spoken::is_cut_off(text) {
+                passed_over += 1;
             }
         };
         for (number, follower) in &mut self.named {
@@ -242,6 +256,9 @@ impl Logs {
             });
             failed.extend(read.err());
         }
+        passed_over += self.named.iter_mut().map(|(_, follower)| follower.take_dropped()).sum::<u64>();
+        passed_over += self.followed.values_mut().map(|log| log.reading.take_dropped()).sum::<u64>();
+        self.passed_over += passed_over;
         let others = &mut self.others;
         self.followed.retain(|identity, log| {
             let is_other = !log.is_error_log && log.lines >= STRANGE;
@@ -250,6 +267,13 @@ impl Logs {
             }
             !is_other
         });
+        if passed_over > 0 {
+            self.tell(
+                "lines of nginx's error log that are longer than any of its own, or cut off before they say what they are about, are passed \
+                 over; how many, the end says"
+                    .to_owned(),
+            );
+        }
         failed.into_iter().for_each(|error| self.tell(cannot_be_read(&error)));
         // What stands in the logs by now was said by now.
         let ns = monotonic_ns();

@@ -35,7 +35,8 @@ pub(crate) fn groups(configuration: &Configuration) -> Vec<Group> {
             let is_known = |group: &Group| group.name == name;
             if !groups[first..].iter().any(is_known) {
                 let place = Place::Named(port);
-                let server = Server { place, limits: DEFAULT, is_down: false, has_max_conns: false };
+                let server =
+                    Server { place, limits: DEFAULT, is_down: false, has_max_conns: false, is_watched: true };
                 groups.push(Group { name, is_shared: false, servers: vec![server] });
             }
         }
@@ -73,6 +74,7 @@ fn server(directive: &Directive) -> Option<Server> {
         limits,
         is_down: options.iter().any(|option| option == "down"),
         has_max_conns: value("max_conns=").is_some_and(|most| most != "0"),
+        is_watched: true,
     })
 }
 
@@ -163,7 +165,8 @@ mod tests {
              location /e { proxy_pass https://other; } } }",
         );
         let limits = Limits { max_fails: 3, fail_timeout_s: 90 };
-        let server = |place, limits| Server { place, limits, is_down: false, has_max_conns: false };
+        let server =
+            |place, limits| Server { place, limits, is_down: false, has_max_conns: false, is_watched: true };
         let a = Group {
             name: "a".to_owned(),
             is_shared: true,

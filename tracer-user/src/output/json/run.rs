@@ -65,6 +65,7 @@ struct Words<'a> {
     unexplained: Vec<Unexplained<'a>>,
     truncated: bool,
     notes: u64,
+    left_out: u64,
 }
 
 /// Those who only have nginx's name.
@@ -156,13 +157,14 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
 }
 
 impl<'a> From<&'a verdict::Words> for Words<'a> {
-    fn from(verdict::Words { said, explained, unexplained, notes }: &'a verdict::Words) -> Self {
+    fn from(verdict::Words { said, explained, unexplained, notes, left_out }: &'a verdict::Words) -> Self {
         Self {
             said: *said,
             explained: *explained,
             truncated: unexplained.is_cut(),
             unexplained: unexplained.shown.iter().map(Unexplained::from).collect(),
             notes: *notes,
+            left_out: *left_out,
         }
     }
 }

@@ -182,7 +182,7 @@ impl<W: Write> Output for Text<W> {
             unix_ns: note.unix_ns,
             status: ("...".to_owned(), Style::new()),
             what: "note: FastCGI wrote to stderr",
-            upstream: &Upstream::Named(format!("connection *{}", note.word.connection)),
+            upstream: note.upstream.as_ref().unwrap_or(&Upstream::Named("an application".to_owned())),
             took: String::new(),
             confidence: "",
         });

@@ -103,7 +103,7 @@ pub(crate) fn said(words: Option<&Words>, look: &Look) -> String {
         true => paragraph("", text, 0, look.width),
         false => format!("{text}\n"),
     };
-    let Some(Words { said, explained, unexplained, notes }) = words else {
+    let Some(Words { said, explained, unexplained, notes, left_out }) = words else {
         return sentence("What nginx itself says of its upstreams was not heard.");
     };
     let failures = format!("nginx said {} about upstreams", counted(*said, "word"));
@@ -125,6 +125,12 @@ pub(crate) fn said(words: Option<&Words>, look: &Look) -> String {
         let upstream = one.upstream.as_ref().map_or_else(String::new, |upstream| format!(" ({upstream})"));
         printable(&format!("{}  nginx {}: {}{upstream}", time(one.unix_ns), one.pid, one.line)).into_owned()
     });
+    if *left_out > 0 {
+        text += &sentence(&format!(
+            "Not told: {} without an upstream, which may be about others than those that were asked for (-u).",
+            counted(*left_out, "word")
+        ));
+    }
     if *notes > 0 {
         text += &sentence(&format!("FastCGI applications wrote to standard error {}.", times(*notes)));
     }
