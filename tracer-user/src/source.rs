@@ -478,8 +478,7 @@ impl Source {
             return self.wanted.iter().any(|wanted| wanted.matches(&peer));
         }
         let is_of_watched = !said.is_of_no_connection();
-        // A note is no word about a failure.
-        self.words_left_out += u64::from(!is_of_watched && !said.is_note());
+        self.words_left_out += u64::from(!is_of_watched);
         is_of_watched
     }
 
