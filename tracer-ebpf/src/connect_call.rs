@@ -248,7 +248,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // A unix queue is looked at just after the refusal.
         // SAFETY: map memory that is already a value of the type.
         unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
-        nginx_end::ends(exchange);
+        nginx_end::ends_unconnected(&mut exchange.nginx);
         tell_unconnected(exchange);
         let _gone = PATHS.remove(sk);
         let _gone = EXCHANGES.remove(sk);

@@ -475,9 +475,27 @@ fn forget(exchange: &OpenExchange, sk: u64) {
 /// Writes down that an end ended. Returns whether it ended plainly well, and when.
 #[inline(always)]
 pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
+    let now = note_end(&mut exchange.nginx);
+    let well = exchange.nginx.word_ns == 0 && ended_well(exchange, now);
+    let is_cut = note_upgraded(exchange, well);
+    count!(exchanges, u64::from(exchange.nginx.exchange));
+    count_upstream(&exchange.nginx);
+    (well && !is_cut, now)
+}
+
+/// The same of one whose connection did not come about: where it is told from there is no room on the stack for more.
+#[inline(always)]
+pub fn ends_unconnected(nginx: &mut NginxEnd) {
+    note_end(nginx);
+    count!(exchanges, u64::from(nginx.exchange));
+    count_upstream(nginx);
+}
+
+/// Notes when an end ended, who closed it, what nginx said of it and what set nginx off. Returns when.
+#[inline(always)]
+fn note_end(nginx: &mut NginxEnd) -> u64 {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let nginx = &mut exchange.nginx;
     nginx.ended_ns = now;
     if nginx.error == 0
         && let Some(exit_code) = kernel::current_exit()
@@ -493,12 +511,7 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
         }
         last_read::ends(nginx);
     }
-    let has_failed = nginx.word_ns != 0;
-    let well = !has_failed && ended_well(exchange, now);
-    let is_cut = note_upgraded(exchange, well);
-    count!(exchanges, u64::from(exchange.nginx.exchange));
-    count_upstream(&exchange.nginx);
-    (well && !is_cut, now)
+    now
 }
 
 /// Writes down that the connection was upgraded, if that matters. What was passed on either way since then was no exchange for itself.
