@@ -48,7 +48,7 @@ fn a_body_that_is_too_large_is_the_clients_fault() -> Result<()> {
 fn an_invalid_chunk_is_the_clients_fault() -> Result<()> {
     let (verdict, status) = goes_wrong("client_max_body_size 1m", b"no length\r\n")?;
     ensure!(status == 400);
-    verdict.says("client_error/invalid_body", "inferred", 400, None)
+    verdict.says("client_error/invalid_body", "proven", 400, None)
 }
 
 #[test]

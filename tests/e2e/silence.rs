@@ -197,7 +197,10 @@ fn what_an_http2_client_cancels_is_not_the_upstreams_fault() -> Result<()> {
     tracer.wait_for(3)?;
     let account = tracer.stop()?;
     account.is_orderly()?;
-    pair_off_words(&nginx.failures(), &account.verdicts)?;
+    // nginx says of a client that cancels at level info only, and names no upstream.
+    let of_upstreams: Vec<_> =
+        account.verdicts.iter().filter(|verdict| verdict.cause != "client_abort").cloned().collect();
+    pair_off_words(&nginx.failures(), &of_upstreams)?;
     ensure!(account.about(&muted).len() == 3, "{:#?}", account.about(&muted));
     for canceled in account.about(&muted) {
         canceled.says("client_abort/stream_cancelled", "proven", 499, None)?;

@@ -1,6 +1,6 @@
 //! `client_error`: the client's own fault, while nginx had an exchange for it.
 //!
-//! Of a body that is too large nginx says so at level error ([`super::nginx_says`]); of the rest at level info, or nothing at all
+//! Of a body that is too large or has an invalid chunk nginx says so at level error ([`super::nginx_says`]); of the rest at info, or nothing
 //! (`ngx_http_upstream_read_request_handler`, src/http/ngx_http_upstream.c). So these are known by nginx's silence, and by what set it off.
 
 use super::{Cause, Finding, client_abort::who};

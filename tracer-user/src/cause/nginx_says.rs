@@ -63,6 +63,21 @@ const RULES: &[Rule] = &[
         advice: "client_max_body_size, or what the client sends: its length was not said beforehand.",
     },
     Rule {
+        // `ngx_http_request_body_chunked_filter`, src/http/ngx_http_request_body.c
+        beginnings: &["client sent invalid chunked body"],
+        when: |_| true,
+        cause: Cause::ClientBodyInvalid,
+        sentence: |exchange, _| {
+            format!(
+                "{} sent an invalid chunk, after {} of its request had been passed on, {} into the exchange.",
+                who(exchange),
+                count(exchange.nginx.sent, "byte"),
+                span(exchange.lasted_ns())
+            )
+        },
+        advice: "the client: how it makes its requests' bodies.",
+    },
+    Rule {
         beginnings: &["upstream SSL certificate"],
         when: |_| true,
         cause: Cause::TlsCertificate,
