@@ -58,11 +58,7 @@ impl Chain {
                location /nobody/ {{ proxy_pass http://127.0.0.1:{NOBODY}; }} }}",
             SHORT.as_millis()
         );
-        // As long as a browser's: one that is not, and that ends at once on a kept connection, is taken for TLS's goodbye.
-        let ask = |prefix: &str, group: &str| {
-            let header = format!("proxy_set_header User-Agent \"{}\"", "rig ".repeat(25));
-            Location::http(prefix, &between).through_group(group).directive(&header)
-        };
+        let ask = |prefix: &str, group: &str| Location::http(prefix, &between).through_group(group);
         // A name of their own, for there may be other nginx on this host.
         let program = namespace.scratch().join(NAME);
         fs::copy(process::find_program(&["nginx"])?, &program)?;

@@ -22,6 +22,7 @@
 //! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |
 //! | `RECEIVES` | threads of nginx's, where only kprobes see them | `returns_missed` | the same |
 //! | `FOREIGN` (LRU) | processes that write to nginx's log | who wrote nothing for longest goes | which binary is not heard for a while |
+//! | `LAST_READ` (a place for each thread's number) | anybody | another thread's is gone, which shows | what set nginx off: inferred, or no verdict |
 //! | `SEEN`, `READ`, `PORTS` | anybody | an event is seen twice, a socket looked up once more | nothing |
 
 use aya_ebpf::{

@@ -347,7 +347,7 @@ const GOODBYE: u64 = 96;
 #[inline(always)]
 fn said_goodbye(nginx: &NginxEnd, now: u64) -> bool {
     nginx.exchange > 1
-        && nginx.flags & nginx_flag::READ_LAST == 0
+        && nginx.flags & (nginx_flag::READ_LAST | nginx_flag::CLIENT_READ) == 0
         && nginx.received == 0
         && nginx.first_sent_ns == nginx.last_sent_ns
         && nginx.sent <= GOODBYE

@@ -49,7 +49,7 @@ impl Joined {
             return Some(Left { by_reset: state == tcp_state::CLOSE, is_seen: true });
         }
         let is_unknown = state == 0 || self.next_is_of_another_client();
-        is_unknown.then(|| self.next_client_had_left()).flatten()
+        if is_unknown { self.next_client_had_left() } else { None }
     }
 
     /// Whether nginx closed it over what the client had just sent: that is what its thread had read last, and the client is still there. A
