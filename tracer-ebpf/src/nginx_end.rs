@@ -343,11 +343,14 @@ pub fn receives(sk: u64, remote_port: u16, ret: i32, is_peek: bool) -> bool {
 const GOODBYE: u64 = 96;
 
 /// Whether what was sent last was no request but a goodbye: nginx sends a TLS upstream a close_notify after it has read the whole
-/// response, and closes at once.
+/// response, and closes at once. Where that was sent for a client, and nginx has not read from the upstream since it last slept, a request was.
 #[inline(always)]
 fn said_goodbye(nginx: &NginxEnd, now: u64) -> bool {
+    const NOT_OF_UPSTREAM: u32 = nginx_flag::CLIENT_READ | nginx_flag::OTHER_READ | nginx_flag::NOTHING_READ;
+    let is_request = nginx.client.sock != 0 && nginx.flags & NOT_OF_UPSTREAM != 0;
     nginx.exchange > 1
-        && nginx.flags & (nginx_flag::READ_LAST | nginx_flag::CLIENT_READ) == 0
+        && !is_request
+        && nginx.flags & nginx_flag::READ_LAST == 0
         && nginx.received == 0
         && nginx.first_sent_ns == nginx.last_sent_ns
         && nginx.sent <= GOODBYE

@@ -21,7 +21,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    kernel::{self, layout},
+    kernel::{self, filter, layout},
     maps::{PATHS, RING, count},
     nginx_end,
     put::put,
@@ -306,6 +306,9 @@ impl Said {
 /// (`ngx_setproctitle`, src/os/unix/ngx_setproctitle.c) stands where its arguments were.
 #[inline(always)]
 pub fn is_shutting_down() -> bool {
+    if filter!(reads_nginx) == 0 {
+        return false;
+    }
     let memory: u64 = kernel::read(kernel::current_task(), layout!(task_mm));
     let title: u64 = kernel::read(memory, layout!(mm_arg_start));
     user_word(title) == word(b"nginx: w") && user_word(title.wrapping_add(25)) == word(b"shutting")

@@ -52,6 +52,7 @@ pub struct Pipeline {
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
     limit: Option<u64>,
+    is_narrowed: bool,
     /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
     ended_ns: Option<u64>,
     /// It is over as soon as all is told that is due.
@@ -72,7 +73,7 @@ impl WallClock for Distance {
 impl Pipeline {
     /// Begins where the stream does.
     pub fn new(start: Start) -> Self {
-        let Start { started_ns: _, begins_ns, counts, distance, sources, limit } = start;
+        let Start { started_ns: _, begins_ns, counts, distance, sources, limit, is_narrowed } = start;
         let mut groups = Groups::default();
         groups.was_blind(begins_ns);
         Self {
@@ -94,6 +95,7 @@ impl Pipeline {
             lost: 0,
             last_loss_ns: 0,
             limit,
+            is_narrowed,
             ended_ns: None,
             is_ending: false,
             due: VecDeque::new(),
@@ -251,11 +253,16 @@ impl Pipeline {
             let outage = said.is_no_live().then(|| self.groups.outage(said));
             Box::new(attribute_word(said, outage, &context))
         });
-        self.count_word(said, verdict.is_some());
         let Some(verdict) = verdict else {
+            if self.is_narrowed {
+                self.words.left_out += u64::from(!self.is_over());
+            } else {
+                self.count_word(said, false);
+            }
             self.groups.was_blind(said.ns);
             return None;
         };
+        self.count_word(said, true);
         self.groups.failed(&verdict, said.ns);
         if self.is_over() {
             return Some(Told::Beyond(verdict));

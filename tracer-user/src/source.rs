@@ -239,6 +239,7 @@ impl Source {
             distance: self.distance,
             sources: self.sources().clone(),
             limit,
+            is_narrowed: !self.wanted.is_empty(),
         }
     }
 

@@ -81,6 +81,8 @@ pub struct Start {
     pub sources: Sources,
     /// After how many failures nothing more is told.
     pub limit: Option<u64>,
+    /// Whether only some upstreams were asked for: what nginx says of connections to others is none of it.
+    pub is_narrowed: bool,
 }
 
 /// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.

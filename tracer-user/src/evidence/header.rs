@@ -178,6 +178,7 @@ impl Header {
             ),
             sources: to_sources(&self.sources)?,
             limit: self.filters.count,
+            is_narrowed: !self.filters.upstreams.is_empty(),
         })
     }
 

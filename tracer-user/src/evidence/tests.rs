@@ -28,6 +28,7 @@ fn header() -> Header {
         distance: Distance(1_795_000_000_000_000_000),
         sources,
         limit: Some(7),
+        is_narrowed: false,
     };
     let args = <crate::args::Args as clap::Parser>::parse_from(["why502", "record", "-o", "x"]);
     let crate::args::Command::Record(args) = args.command else { panic!("not record") };

@@ -45,11 +45,14 @@ impl Joined {
         }
         let state = self.nginx.client.state;
         let is_gone = matches!(state, tcp_state::CLOSE | tcp_state::CLOSE_WAIT);
-        if is_gone && (!self.may_have_been_answered() || self.fate_of_client() == Fate::Closed(0)) {
+        let is_unanswered = !self.may_have_been_answered();
+        if is_gone && (is_unanswered || !self.was_kept_idle() && self.fate_of_client() == Fate::Closed(0)) {
             return Some(Left { by_reset: state == tcp_state::CLOSE, is_seen: true });
         }
         let is_unknown = state == 0 || self.next_is_of_another_client();
-        if is_unknown { self.next_client_had_left() } else { None }
+        // Where nothing was to be heard and all of a response may have come, the connection may have been an idle one.
+        let may_be_idle = !is_unanswered && (self.is_silent() || self.was_kept_idle());
+        if is_unknown && !may_be_idle { self.next_client_had_left() } else { None }
     }
 
     /// Whether nginx closed it over what the client had just sent: that is what its thread had read last, and the client is still there. A
@@ -80,6 +83,12 @@ impl Joined {
     /// Whether nginx had, or may have had, all of the response.
     pub fn may_have_been_answered(&self) -> bool {
         self.has(nginx_flag::READ_LAST) && self.nginx.unread == 0
+    }
+
+    /// Whether it was a connection that nginx keeps for later, all of whose response had come: nginx closes them with those of its clients
+    /// when it is told to quit, and an idle server follows at once.
+    fn was_kept_idle(&self) -> bool {
+        self.has(nginx_flag::SHUTTING_DOWN) || self.nginx.exchange > 1 && self.worker_closed_in_turn()
     }
 
     fn fate_of_client(&self) -> Fate {

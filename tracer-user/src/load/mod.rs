@@ -109,9 +109,12 @@ const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "ALIASES", "HANDSHAKES", "PATHS"];
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
 const PER_BROKEN: &str = "BROKEN";
 
-/// The map that holds one entry for each worker's end that has none of nginx's: those that nginx gave up and that are still open, a quarter as
-/// many; and where connections of nginx on other hosts are asked for, one for each of them. Those beyond are counted (`workers_untracked`).
+/// The map that holds one entry for each worker's end that has none of nginx's: [`MOST_GIVEN_UP`] of those that nginx gave up and that are still
+/// open; and where connections of nginx on other hosts are asked for, one for each of them. Those beyond are counted (`workers_untracked`).
 const PER_LONE_WORKER: &str = "WORKERS";
+
+/// How many worker's ends that nginx gave up are followed to their own end.
+const MOST_GIVEN_UP: u32 = 4_096;
 
 /// The maps that hold one entry for each call that a kprobe saw begin and a kretprobe is to see return.
 const PER_CALL: [&str; 2] = ["CALLS", "RECEIVES"];
@@ -138,7 +141,7 @@ impl Tracer {
         }
         loader.map_max_entries(PER_BROKEN, scope.max_open.div_ceil(2));
         let (visitors, lone) = match scope.listeners.is_empty() {
-            true => (UNUSED, scope.max_open.div_ceil(4)),
+            true => (UNUSED, scope.max_open.min(MOST_GIVEN_UP)),
             false => (scope.max_open, scope.max_open),
         };
         loader.map_max_entries(PER_VISITOR, visitors).map_max_entries(PER_LONE_WORKER, lone);

@@ -24,6 +24,7 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
         distance: Distance::default(),
         sources: Sources::default(),
         limit,
+        is_narrowed: false,
     })
 }
 
