@@ -103,7 +103,7 @@ const MOST_UPSTREAMS: usize = 2_048;
 const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 4] = ["EXCHANGES", "ALIASES", "HANDSHAKES", "PATHS"];
+const PER_EXCHANGE: [&str; 3] = ["EXCHANGES", "HANDSHAKES", "PATHS"];
 
 /// The map that holds one entry for each connection that the network has ended and nginx has not closed yet, which it does in the next turn
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
@@ -115,6 +115,13 @@ const PER_LONE_WORKER: &str = "WORKERS";
 
 /// How many worker's ends that nginx gave up are followed to their own end.
 const MOST_GIVEN_UP: u32 = 4_096;
+
+/// The map that holds one entry for each open exchange from a port that another has, too: few do, unless nginx has more connections than ports.
+/// Those beyond are counted (`workers_untracked`).
+const PER_SHARED_PORT: &str = "ALIASES";
+
+/// How many such there may be.
+const MOST_SHARED_PORTS: u32 = 4_096;
 
 /// The maps that hold one entry for each call that a kprobe saw begin and a kretprobe is to see return.
 const PER_CALL: [&str; 2] = ["CALLS", "RECEIVES"];
@@ -145,6 +152,7 @@ impl Tracer {
             false => (scope.max_open, scope.max_open),
         };
         loader.map_max_entries(PER_VISITOR, visitors).map_max_entries(PER_LONE_WORKER, lone);
+        loader.map_max_entries(PER_SHARED_PORT, scope.max_open.min(MOST_SHARED_PORTS));
         if !hooks::may_use_kprobes(&scope.only) {
             for map in PER_CALL {
                 loader.map_max_entries(map, UNUSED);
