@@ -139,13 +139,8 @@ impl Stop<'_> {
 
     fn advice(&self) -> String {
         let Self { exchange, worker: _, signal, is_to_parent, .. } = self;
-        let parent = &exchange.stops.parent_task;
         if let Some(first) = told_parent(exchange, signal).filter(|_| !is_to_parent) {
-            return format!(
-                "why {} told {} to stop or to reload, and how long that lets requests under way go on (its graceful timeout).",
-                plainly(first),
-                comm(parent)
-            );
+            return advice_of_order(exchange, first);
         }
         if signal.number == SIGABRT as u32 && signal.from_parent != 0 {
             return format!(
@@ -211,6 +206,15 @@ pub(super) fn who_told_the_killer(exchange: &Joined, worker: &WorkerEnd) -> Stri
     )
 }
 
+/// Where to look for why the worker's parent was told to end its workers.
+fn advice_of_order(exchange: &Joined, order: &Sent) -> String {
+    format!(
+        "why {} told {} to stop or to reload, and how long that lets requests under way go on (its graceful timeout).",
+        plainly(order),
+        comm(&exchange.stops.parent_task)
+    )
+}
+
 /// Where to look for who killed a worker.
 pub(super) fn advice_of_kill(exchange: &Joined, worker: &WorkerEnd) -> String {
     let signal = &worker.signal;
@@ -225,11 +229,7 @@ pub(super) fn advice_of_kill(exchange: &Joined, worker: &WorkerEnd) -> String {
         );
     }
     if let Some(first) = first {
-        return format!(
-            "why {} told {} to stop or to reload, and how long that lets requests under way go on (its graceful timeout).",
-            plainly(first),
-            comm(&exchange.stops.parent_task)
-        );
+        return advice_of_order(exchange, first);
     }
     if is_fpm && signal.number == SIGTERM as u32 {
         let setting = format!(

@@ -4,16 +4,10 @@ use std::net::SocketAddr;
 
 use tracer_ebpf::{Action, FAMILY_UNIX, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined, address, next_act::is_same_turn};
-
-/// How a client had left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// It had reset its connection.
-    pub by_reset: bool,
-    /// Its own socket shows it. Else only what nginx did next does.
-    pub is_seen: bool,
-}
+use super::{
+    Aftermaths, Joined, address,
+    next_act::{Left, is_same_turn},
+};
 
 /// What nginx did to the client's socket after it had closed the exchange, in the same turn of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tracer_ebpf::{Action, Aftermath, FAMILY_UNIX, Hop, tcp_state};
+use tracer_ebpf::{Action, Aftermath, FAMILY_UNIX, Hop};
 
-use super::{Aftermaths, Joined, Name, Remembered, address, path_of, process};
+use super::{Aftermaths, Joined, Name, Remembered, address, next_act::has_peer_left, path_of, process};
 use crate::{
     cause::Cause,
     verdict::{Process, Upstream},
@@ -91,7 +91,7 @@ impl Hops {
             && *thread == joined.nginx.nginx.tid
             && outer.local.is_none_or(|local| local == address(&what.peer));
         // Its end has come there, but for a unix socket's, which has no states.
-        let has_left = action == Action::Closed && is_closed_by_peer(what);
+        let has_left = action == Action::Closed && has_peer_left(what);
         (is_the_one && has_left).then(|| outer.clone())
     }
 }
@@ -112,10 +112,6 @@ impl Outer {
     }
 }
 
-fn is_closed_by_peer(what: &Aftermath) -> bool {
-    [tcp_state::CLOSE_WAIT, tcp_state::CLOSE].map(u32::from).contains(&what.old_state)
-}
-
 /// Whether the exchange that was open then is the one that this exchange was made for. What ends in the background (a mirror's, a cache's
 /// update) is followed by no act of its own: then nginx may go on with any other client, in the middle of an answer or idle.
 fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -> bool {
@@ -125,7 +121,7 @@ fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -
     was_asked_before
         && match action {
             Action::Sent => was_unanswered || has_response,
-            Action::Closed => is_closed_by_peer(what) || has_response,
+            Action::Closed => has_peer_left(what) || has_response,
             Action::Connected => false,
         }
 }

@@ -3,7 +3,16 @@
 
 use tracer_ebpf::{Action, Aftermath, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined, address, client::Left};
+use super::{Aftermaths, Joined, address};
+
+/// How a client had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// It had reset its connection.
+    pub by_reset: bool,
+    /// Its own socket shows it. Else only what nginx did next does.
+    pub is_seen: bool,
+}
 
 impl Joined {
     /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
@@ -52,8 +61,7 @@ impl Joined {
     pub(super) fn next_client_had_left(&self) -> Option<Left> {
         let Aftermaths::Seen { action: Action::Closed, what } = self.aftermath else { return None };
         let by_reset = what.old_state == u32::from(tcp_state::CLOSE);
-        let has_left = by_reset || what.old_state == u32::from(tcp_state::CLOSE_WAIT);
-        (has_left && is_same_turn(&what)).then_some(Left { by_reset, is_seen: false })
+        (has_peer_left(&what) && is_same_turn(&what)).then_some(Left { by_reset, is_seen: false })
     }
 
     /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
@@ -71,6 +79,11 @@ impl Joined {
         self.word().is_some()
             || matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
     }
+}
+
+/// Whether the other side of the socket that nginx acted on had closed or reset it before.
+pub(super) fn has_peer_left(aftermath: &Aftermath) -> bool {
+    [tcp_state::CLOSE_WAIT, tcp_state::CLOSE].map(u32::from).contains(&aftermath.old_state)
 }
 
 /// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
