@@ -6,7 +6,9 @@ use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
     hop, kernel,
-    maps::{AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, RING, count},
+    maps::{
+        AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, LESS, RING, change, count, is_any,
+    },
     nginx_end,
     put::put,
     word,
@@ -18,23 +20,10 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Whether any thread's next act is awaited: false nearly always, and cheap to ask, for the count is by itself: what is counted
-/// with each exchange would take its memory from all other CPUs each time.
+/// Whether any thread's next act is awaited: false nearly always.
 #[inline(always)]
 pub fn is_awaited() -> bool {
-    AWAITED.get(0).is_some_and(|count| {
-        // SAFETY: a plain look at a counter that others change.
-        unsafe { core::ptr::read_volatile(count) != 0 }
-    })
-}
-
-/// One more is awaited or, with all bits set, one less.
-#[inline(always)]
-fn count_awaited(by: u64) {
-    if let Some(count) = AWAITED.get_ptr_mut(0) {
-        // SAFETY: the entry lives as long as the map.
-        unsafe { kernel::add(count, by) };
-    }
+    is_any(&AWAITED)
 }
 
 /// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
@@ -47,7 +36,7 @@ pub fn await_next(id: ConnectionId, word_ns: u64, client: u64) -> bool {
     let awaited = Awaited { id, closed_ns: now(), turned_to: 0, word_ns, client, answered: 0 };
     let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
     if is_kept && is_new {
-        count_awaited(1);
+        change(&AWAITED, 1);
     }
     is_kept
 }
@@ -70,7 +59,7 @@ pub fn received(sk: u64) {
 #[inline(always)]
 pub fn thread_ends() {
     if is_awaited() && AWAITING.remove(kernel::thread()).is_ok() {
-        count_awaited(u64::MAX);
+        change(&AWAITED, LESS);
     }
 }
 
@@ -80,7 +69,7 @@ pub fn thread_ends() {
 pub fn await_close(id: ConnectionId) -> bool {
     let is_kept = put!(BROKEN, id.sock, id.connect_ns, acts_unkept);
     if is_kept {
-        count_awaited(1);
+        change(&AWAITED, 1);
     }
     is_kept
 }
@@ -102,7 +91,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         return;
     }
     if AWAITING.remove(thread).is_ok() {
-        count_awaited(u64::MAX);
+        change(&AWAITED, LESS);
     }
     if turned_to == 0 {
         hop::tell(id, sk);
@@ -202,7 +191,7 @@ pub fn destroyed(sk: u64) {
                 // Its record is told already: what is lost here shows as no act at all.
                 let _counted = await_next(id, word::of_close(id.connect_ns, false), 0);
             }
-            count_awaited(u64::MAX);
+            change(&AWAITED, LESS);
         }
         return;
     }

@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     kernel::bounded,
-    maps::{ConnectionId, count},
+    maps::{ConnectionId, change, count, is_any},
 };
 
 /// Places that one handshake may take; a power of two.
@@ -73,12 +73,6 @@ fn holding(row: *mut Place, handshake: u64) -> Option<*mut Place> {
     None
 }
 
-#[inline(always)]
-fn is_crowded() -> bool {
-    // SAFETY: a plain look at a counter that others change.
-    CROWDED.get(0).is_some_and(|crowded| unsafe { core::ptr::read_volatile(crowded) != 0 })
-}
-
 /// The connection's worker's end is to appear under this handshake, which is not zero.
 #[inline(always)]
 pub fn awaits(handshake: u64, id: ConnectionId) {
@@ -91,10 +85,7 @@ pub fn awaits(handshake: u64, id: ConnectionId) {
         }
         return;
     }
-    if let Some(crowded) = CROWDED.get_ptr_mut(0) {
-        // SAFETY: the entry lives as long as the map.
-        unsafe { crate::kernel::add(crowded, 1) };
-    }
+    change(&CROWDED, 1);
     if HANDSHAKES.insert(handshake, id, 0).is_err() {
         count!(workers_untracked, 1);
     }
@@ -118,7 +109,7 @@ pub fn take(handshake: u64) -> Option<ConnectionId> {
             Some(ConnectionId { sock, connect_ns })
         };
     }
-    if !is_crowded() {
+    if !is_any(&CROWDED) {
         return None;
     }
     // SAFETY: copied out at once.

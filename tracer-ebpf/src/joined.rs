@@ -13,7 +13,7 @@ use tracer_ebpf::{FAMILY_UNIX, PORTS_LEN};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{EXCHANGES, OpenExchange},
+    maps::{EXCHANGES, LESS, OpenExchange, change, is_any},
     put::put,
 };
 
@@ -35,21 +35,6 @@ fn place(port: u16) -> Option<*mut u64> {
     BY_PORT.get_ptr_mut(kernel::bounded::<{ PORTS_LEN as u64 - 1 }>(port.into()) as u32)
 }
 
-#[inline(always)]
-fn is_any_aliased() -> bool {
-    // SAFETY: a plain look at a counter that others change.
-    ALIASED.get(0).is_some_and(|count| unsafe { core::ptr::read_volatile(count) != 0 })
-}
-
-/// One more has an alias or, with all bits set, one less.
-#[inline(always)]
-fn count_aliased(by: u64) {
-    if let Some(count) = ALIASED.get_ptr_mut(0) {
-        // SAFETY: the entry lives as long as the map.
-        unsafe { kernel::add(count, by) };
-    }
-}
-
 /// nginx's end of this socket, if `sk` is the worker's end of it.
 #[inline(always)]
 fn whose_worker_is<'a>(nginx_sock: u64, sk: u64) -> Option<&'a mut OpenExchange> {
@@ -67,7 +52,7 @@ pub fn joins(sk: u64, peer_port: u16, exchange: &mut OpenExchange) -> bool {
         if !put!(ALIASES, sk, exchange.nginx.sock, workers_untracked) {
             return false;
         }
-        count_aliased(1);
+        change(&ALIASED, 1);
         exchange.peer_port = 0;
     } else {
         // SAFETY: the same.
@@ -103,7 +88,7 @@ pub fn exchange_of<'a>(sk: u64, peer_port: u16) -> Option<&'a mut OpenExchange> 
     {
         return Some(exchange);
     }
-    if !is_any_aliased() {
+    if !is_any(&ALIASED) {
         return None;
     }
     // SAFETY: copied out at once.
@@ -124,6 +109,6 @@ pub fn forget(exchange: &OpenExchange) {
             }
         }
     } else if exchange.worker.sock != 0 && ALIASES.remove(exchange.nginx.worker_sock).is_ok() {
-        count_aliased(u64::MAX);
+        change(&ALIASED, LESS);
     }
 }

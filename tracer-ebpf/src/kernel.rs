@@ -320,6 +320,13 @@ pub fn inode(sk: u64) -> u64 {
     if socket == 0 { 0 } else { read(socket, layout!(socket_inode) + layout!(inode_number)) }
 }
 
+/// Whether the peer has closed (`RCV_SHUTDOWN`, include/net/sock.h).
+#[inline(always)]
+pub fn has_peer_closed(sk: u64) -> bool {
+    const RCV_SHUTDOWN: u8 = 1;
+    read::<u8>(sk, layout!(sk_shutdown)) & RCV_SHUTDOWN != 0
+}
+
 /// Whether a process is inside a call on the socket; false while the network works on it.
 #[inline(always)]
 pub fn is_owned(sk: u64) -> bool {

@@ -187,11 +187,9 @@ pub fn look_at_client(nginx: &mut NginxEnd) {
 /// The state of a unix socket, as TCP would call it.
 #[inline(always)]
 fn unix_state(sk: u64) -> u8 {
-    /// `RCV_SHUTDOWN`, include/net/sock.h.
-    const PEER_CLOSED: u8 = 1;
     if read::<u32>(sk, layout!(sk_err)) != 0 {
         tcp_state::CLOSE
-    } else if read::<u8>(sk, layout!(sk_shutdown)) & PEER_CLOSED != 0 {
+    } else if kernel::has_peer_closed(sk) {
         tcp_state::CLOSE_WAIT
     } else {
         tcp_state::ESTABLISHED

@@ -8,7 +8,9 @@ use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 use crate::{
     address::{ANY4, is_global, key},
     kernel::{self, Common, filter, layout, read},
-    maps::{LISTENERS, Listener, ListenerKey, PEERS, PEERS_LEFT_OUT, SHOWN, SOUGHT, Sought, count},
+    maps::{
+        LISTENERS, Listener, ListenerKey, PEERS, PEERS_LEFT_OUT, SHOWN, SOUGHT, Sought, change, count, is_any,
+    },
     put::put,
 };
 
@@ -259,11 +261,8 @@ fn is_absent(sk: u64, net: u64, upstream: &Endpoint) -> bool {
 pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
     if there != net || local.port != upstream.port || !kernel::is_same(&local.addr, &upstream.addr) {
         let (from, to) = (key(net, upstream.addr, upstream.port), key(there, local.addr, local.port));
-        if !put!(PEERS, from, &to, translations_unkept)
-            && let Some(left_out) = PEERS_LEFT_OUT.get_ptr_mut(0)
-        {
-            // SAFETY: the entry lives as long as the map.
-            unsafe { kernel::add(left_out, 1) };
+        if !put!(PEERS, from, &to, translations_unkept) {
+            change(&PEERS_LEFT_OUT, 1);
         }
     }
 }
@@ -271,7 +270,7 @@ pub fn learn(net: u64, upstream: &Endpoint, there: u64, local: &Endpoint) {
 /// Whether address translation may lead to a listener that nobody remembers, for want of room.
 #[inline(always)]
 fn may_be_elsewhere(sk: u64, upstream: &Endpoint) -> bool {
-    PEERS_LEFT_OUT.get(0).is_some_and(|left_out| *left_out != 0) && !stays(sk, upstream)
+    is_any(&PEERS_LEFT_OUT) && !stays(sk, upstream)
 }
 
 /// Reads the state of one listener's accept queue.

@@ -225,6 +225,25 @@ macro_rules! count {
 }
 pub(crate) use count;
 
+/// Whether a counter that stands by itself is not zero: cheap to ask, for nobody else's count takes its memory from this CPU.
+#[inline(always)]
+pub fn is_any(counter: &Array<u64>) -> bool {
+    // SAFETY: a plain look at a counter that others change.
+    counter.get(0).is_some_and(|count| unsafe { core::ptr::read_volatile(count) != 0 })
+}
+
+/// Counts so many more there or, with all bits set, one less.
+#[inline(always)]
+pub fn change(counter: &Array<u64>, by: u64) {
+    if let Some(count) = counter.get_ptr_mut(0) {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { crate::kernel::add(count, by) };
+    }
+}
+
+/// One less: all bits set.
+pub const LESS: u64 = u64::MAX;
+
 /// Adds to one entry of a map of counters by upstream.
 #[inline(always)]
 pub fn add<K>(counters: &HashMap<K, u64>, key: &K, by: u64) {

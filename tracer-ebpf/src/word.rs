@@ -22,7 +22,7 @@ use tracer_ebpf::{
 
 use crate::{
     kernel::{self, filter, layout},
-    maps::{PATHS, RING, count},
+    maps::{self, LESS, PATHS, RING, change, count},
     nginx_end,
     put::put,
 };
@@ -197,7 +197,7 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
         // Where there is no room, it is told and joined to nothing: the exchange must not pass for one of which nothing was said.
         let moment = if begins.is_of_module() { ns | OF_MODULE } else { ns };
         if put!(SAID, thread, moment, lost) && is_new {
-            count_spoken(1);
+            change(&SPOKEN, 1);
         }
     }
     let said = Said { ns, level, log, errno, first, second, upstream, path_of };
@@ -314,22 +314,10 @@ pub fn is_shutting_down() -> bool {
     user_word(title) == word(b"nginx: w") && user_word(title.wrapping_add(25)) == word(b"shutting")
 }
 
-/// One more waits for its connection's close or, with all bits set, one less.
-#[inline(always)]
-fn count_spoken(by: u64) {
-    if let Some(count) = SPOKEN.get_ptr_mut(0) {
-        // SAFETY: the entry lives as long as the map.
-        unsafe { kernel::add(count, by) };
-    }
-}
-
-/// Whether any word waits for its connection's close: false nearly always, and cheap to ask.
+/// Whether any word waits for its connection's close: false nearly always.
 #[inline(always)]
 pub fn is_any() -> bool {
-    SPOKEN.get(0).is_some_and(|count| {
-        // SAFETY: a plain look at a counter that others change.
-        unsafe { core::ptr::read_volatile(count) != 0 }
-    })
+    maps::is_any(&SPOKEN)
 }
 
 /// Whether the running thread has said a word, and has yet to close the connection that it is about. A module may go on with its own.
@@ -354,7 +342,7 @@ pub fn of_close(began_ns: u64, is_of_module: bool) -> u64 {
         return 0;
     }
     if SAID.remove(thread).is_ok() {
-        count_spoken(u64::MAX);
+        change(&SPOKEN, LESS);
     }
     ns
 }
@@ -364,6 +352,6 @@ pub fn of_close(began_ns: u64, is_of_module: bool) -> u64 {
 #[inline(always)]
 pub fn forget() {
     if is_any() && SAID.remove(kernel::thread()).is_ok() {
-        count_spoken(u64::MAX);
+        change(&SPOKEN, LESS);
     }
 }

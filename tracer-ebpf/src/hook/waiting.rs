@@ -20,8 +20,6 @@ use crate::{
     transfer,
 };
 
-/// `RCV_SHUTDOWN`, include/net/sock.h: the peer has closed.
-const PEER_CLOSED: u8 = 1;
 const EINPROGRESS: i32 = 115;
 
 /// The receive that each thread of nginx's began last on a connection of ours: its sock and its flags. Nobody else's call pushes one out.
@@ -37,7 +35,7 @@ on_kprobe! {
     /// `void tcp_cleanup_rbuf(struct sock *sk, int copied)`: a receive ends, with what it returns; one that is going to wait comes by
     /// here before, with nothing.
     kprobe_tcp_cleanup_rbuf; [0, 1] => |[sk, copied]| {
-        if transfer::may_be_ours(sk) && (copied as i32 != 0 || has_peer_closed(sk)) {
+        if transfer::may_be_ours(sk) && (copied as i32 != 0 || kernel::has_peer_closed(sk)) {
             // SAFETY: copied out at once.
             let flags = match unsafe { RECEIVES.get(kernel::thread()) } {
                 Some([of, flags]) if *of == sk => *flags,
@@ -55,7 +53,7 @@ on_kprobe! {
             let _none = RECEIVES.remove(kernel::thread());
         } else if read::<u32>(sk, layout!(receive_qlen)) == 0 {
             let error: u32 = read(sk, layout!(sk_err));
-            if error != 0 || has_peer_closed(sk) {
+            if error != 0 || kernel::has_peer_closed(sk) {
                 transfer::receive_ends(sk, -(error as i32), flags);
             }
         }
@@ -126,9 +124,4 @@ fn receive_begins(sk: u64, flags: u64) -> bool {
 #[inline(always)]
 pub fn thread_ends() {
     let _none = RECEIVES.remove(kernel::thread());
-}
-
-#[inline(always)]
-fn has_peer_closed(sk: u64) -> bool {
-    read::<u8>(sk, layout!(sk_shutdown)) & PEER_CLOSED != 0
 }
