@@ -213,6 +213,16 @@ fn tail(path: &Path, begin: u64, lines: usize) -> io::Result<Vec<String>> {
     Ok(kept[kept.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect())
 }
 
+/// Runs a command to its end and returns what it printed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output =
+        command.output().with_context(|| format!("{} cannot be run", command.get_program().display()))?;
+    if !output.status.success() {
+        bail!("{}: {}: {}", shown(command), output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

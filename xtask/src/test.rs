@@ -14,17 +14,25 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     demo::{build, built, cargo},
+    end_to_end,
     interrupt::{End, Group, OnSignal},
-    python,
+    python, rig,
     step::Steps,
     vm,
 };
 
 /// Test cases by what became of them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    passed: usize,
-    failed: usize,
+pub(crate) struct Count {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+impl Count {
+    /// What a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; ...` says; nothing, if it is no such line.
+    pub(crate) fn of_line(line: &str) -> Self {
+        test_result(line).unwrap_or_default()
+    }
 }
 
 impl AddAssign for Count {
@@ -43,7 +51,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
         let (count, passed) = show(what, command)?;
         total += count;
         if !passed {
-            failed.push(what);
+            failed.push(what.to_owned());
             // What ended badly without a failed test case counts as one: the closing line must not look like a success.
             total.failed += usize::from(count.failed == 0);
         }
@@ -59,34 +67,35 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     let mut unit_tests = cargo();
     unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);
     check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
-    // One at a time: each has real timeouts to keep, and the whole machine's overflow counters to compare.
-    let mut end_to_end = cargo();
-    // Those that only this machine has all for, too: what set-up could not fetch is a failure.
-    let whole = ["test", "--package", "rig", "--no-fail-fast", "--", "--test-threads=1", "--include-ignored"];
-    end_to_end.args(whole);
-    match steps.run("building why502", &mut build("tracer-user", "why502")).and_then(|()| built("why502")) {
-        Ok(why502) => check("end-to-end tests", end_to_end.env("WHY502_BIN", why502))?,
-        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            failed.push("end-to-end tests");
-            total.failed += 1;
+    let built = steps
+        .run("building why502", &mut build("tracer-user", "why502"))
+        .and_then(|()| Ok((built("why502")?, rig::build(steps)?)));
+    let ran = built.and_then(|(why502, programs)| {
+        eprintln!("step: end-to-end tests");
+        let started = Instant::now();
+        let outcome = end_to_end::run(workspace, &programs, &why502)?;
+        total += outcome.count;
+        let mut what = Vec::new();
+        if !outcome.failed.is_empty() {
+            what.push(format!("end-to-end tests ({})", outcome.failed.join(", ")));
         }
-    }
+        eprintln!("step: end-to-end tests: {:.1} s", started.elapsed().as_secs_f64());
 
-    eprintln!("step: end-to-end tests on other kernels");
-    match vm::check(steps, workspace, &vm::Options::in_short()) {
-        Ok(outcome) => {
-            outcome.close();
-            total += Count { passed: outcome.passed, failed: outcome.failed.len() };
-            if !outcome.failed.is_empty() {
-                failed.push("end-to-end tests on other kernels");
-            }
+        eprintln!("step: end-to-end tests on other kernels");
+        let outcome = vm::check(steps, workspace, &vm::Options::in_short(), &programs, &why502)?;
+        outcome.close();
+        total += Count { passed: outcome.passed, failed: outcome.failed.len() };
+        if !outcome.failed.is_empty() {
+            what.push("end-to-end tests on other kernels".to_owned());
         }
+        Ok(what)
+    });
+    match ran {
+        Ok(what) => failed.extend(what),
         Err(error) if crate::interrupt::noted().is_some() => return Err(error),
         Err(error) => {
             eprintln!("error: {error:#}");
-            failed.push("end-to-end tests on other kernels");
+            failed.push("end-to-end tests".to_owned());
             total.failed += 1;
         }
     }
@@ -111,7 +120,7 @@ fn show(what: &str, command: &mut Command) -> Result<(Count, bool)> {
             let mut stdout = std::io::stdout().lock();
             // Whoever reads our output may have gone; the checks go on.
             let _ = stdout.write_all(&line).and_then(|()| stdout.write_all(b"\n"));
-            count += test_result(&String::from_utf8_lossy(&line)).unwrap_or_default();
+            count += Count::of_line(&String::from_utf8_lossy(&line));
         }
         send.send(count)
     });

@@ -20,6 +20,7 @@ use self::{
 use crate::{
     demo::{build, built},
     interrupt,
+    rig::{self, Program},
     step::Steps,
 };
 
@@ -113,7 +114,9 @@ impl Outcome {
 
 /// Runs the tests on each kernel, also after one has failed, and says what failed and what was skipped.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<ExitCode> {
-    let outcome = check(steps, workspace, options)?;
+    steps.run("building why502", &mut build("tracer-user", "why502"))?;
+    let programs = rig::build(steps)?;
+    let outcome = check(steps, workspace, options, &programs, &built("why502")?)?;
     outcome.close();
     let Outcome { passed, failed, skipped, .. } = outcome;
     println!("{passed} passed, {} failed, {skipped} kernels skipped", failed.len());
@@ -122,7 +125,13 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
 }
 
 /// Runs the tests on each kernel, also after one has failed.
-pub(crate) fn check(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<Outcome> {
+pub(crate) fn check(
+    steps: &mut Steps,
+    workspace: &Path,
+    options: &Options,
+    programs: &[Program],
+    why502: &Path,
+) -> Result<Outcome> {
     let vm = Vm { folder: workspace.join("target/vm"), golden: workspace.join("tests/golden") };
     fs::create_dir_all(vm.folder.join("logs"))?;
     let kernels = if options.kernels.is_empty() { &KERNELS[..] } else { &options.kernels };
@@ -130,9 +139,8 @@ pub(crate) fn check(steps: &mut Steps, workspace: &Path, options: &Options) -> R
     let (tools, images) = vm.fetch(steps, kernels, &mut closing)?;
     let mut outcome = Outcome { skipped: closing.len(), closing, ..Outcome::default() };
     if let Some(tools) = tools.filter(|_| !images.is_empty()) {
-        steps.run("building why502", &mut build("tracer-user", "why502"))?;
-        let tests = Tests::build(steps, &options.only)?;
-        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, &built("why502")?, &vm.golden)?;
+        let tests = Tests::of(programs, &options.only)?;
+        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, why502, &vm.golden)?;
         let runs: Vec<Run> = images.iter().flat_map(|image| runs(image, options)).collect();
         for (run, (mut tally, took)) in
             runs.iter().zip(vm.test_all(&tools, &runs, &tests, options.at_once)?)
@@ -227,7 +235,7 @@ impl Vm {
         &self,
         tools: &Tools,
         runs: &[Run<'_>],
-        tests: &Tests,
+        tests: &Tests<'_>,
         at_once: Option<NonZero<usize>>,
     ) -> Result<Vec<(Tally, Duration)>> {
         let next = AtomicUsize::new(0);
@@ -258,7 +266,7 @@ impl Vm {
     }
 
     /// Makes one run.
-    fn test(&self, tools: &Tools, run: &Run<'_>, tests: &Tests) -> Result<Tally> {
+    fn test(&self, tools: &Tools, run: &Run<'_>, tests: &Tests<'_>) -> Result<Tally> {
         let (label, Run { image, hooks_only }) = (run.label(), run);
         let log = self.folder.join("logs").join(label.replace([' ', ','], "-"));
         let (said, console) = (log.with_added_extension("tests"), log.with_added_extension("console"));

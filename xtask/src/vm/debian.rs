@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     packages,
-    step::{Outcome, Steps},
+    step::{Outcome, Steps, output},
 };
 
 /// What signs every suite.
@@ -168,21 +168,6 @@ fn package(shown: &str) -> Option<Package> {
         name: field("Package")?.to_owned(),
         depends: depends.filter_map(|one| Some(one.split_whitespace().next()?.to_owned())).collect(),
     })
-}
-
-/// Runs a command to its end and returns what it printed.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output =
-        command.output().with_context(|| format!("{} cannot be run", command.get_program().display()))?;
-    if !output.status.success() {
-        bail!(
-            "{}: {}: {}",
-            crate::step::shown(command),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

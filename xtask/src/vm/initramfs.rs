@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{cpio::Archive, debian::output, files, suite::Tests, tools::Tools};
-use crate::packages;
+use super::{cpio::Archive, files, suite::Tests, tools::Tools};
+use crate::{packages, step::output};
 
 /// What comes with the programs that the rig needs, and that it runs as well.
 const BESIDES: [&str; 4] = ["ss", "tc", "zstd", "zstdcat"];
@@ -47,7 +47,7 @@ const FOLDERS: [&str; 11] = [
 ];
 
 /// Writes the archive.
-pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests, why502: &Path, golden: &Path) -> Result<()> {
+pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests<'_>, why502: &Path, golden: &Path) -> Result<()> {
     let mut archive = Archive::create(to)?;
     for folder in FOLDERS {
         archive.folder(Path::new(folder))?;

@@ -8,13 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    cpio::Archive,
-    debian::{Suite, output},
-    files,
-    tools::Tools,
-};
-use crate::step::Steps;
+use super::{cpio::Archive, debian::Suite, files, tools::Tools};
+use crate::step::{Steps, output};
 
 /// A kernel, by its version, and the suite that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{cpio::Archive, debian::output};
-use crate::{demo::cargo, step::Steps};
+use super::cpio::Archive;
+use crate::{
+    rig::{Kind, Program},
+    step::output,
+};
 
-/// The rig's programs that are no tests.
-const PARTS: [&str; 3] = ["faulty-server", "attacker", "hostile-logger"];
 /// Tests of what is not taken into the guest, and that say nothing of a kernel: of what this machine's browser and database make of a report,
 /// and of the application servers that people run.
 const NOT_OF_KERNELS: [&str; 2] = ["report", "stops_servers"];
@@ -26,34 +27,20 @@ const PATIENCE: u32 = 8;
 const COMPLAINTS: [&str; 4] = ["[ cut here ]", "BUG: ", "Oops", "Kernel panic"];
 const NO_COMPLAINT: &str = "soft lockup";
 
-/// The end-to-end tests as cargo built them, and which of them are to run.
-pub(crate) struct Tests {
-    /// Each test target's name and file, and those of the rig's own programs.
-    programs: Vec<(String, PathBuf)>,
+/// The end-to-end tests, and which of them are to run.
+pub(crate) struct Tests<'a> {
+    programs: &'a [Program],
     /// The target and the name of each test.
     names: Vec<(String, String)>,
 }
 
-impl Tests {
-    /// Builds them, and asks each program for its tests. Those are to run whose name has one of `only` in it, or all.
-    pub(crate) fn build(steps: &mut Steps, only: &[String]) -> Result<Self> {
-        let build = || {
-            let mut command = cargo();
-            // An emulated processor is slow enough: what the tests themselves compute is optimised.
-            command.args(["test", "--release", "--package", "rig", "--no-run"]);
-            command
-        };
-        steps.run("building the end-to-end tests", &mut build())?;
-        let said = output(build().args(["--quiet", "--message-format=json"]))?;
-        let programs: Vec<_> = said.lines().filter_map(built).collect();
-        if let Some(part) = PARTS.iter().find(|part| !programs.iter().any(|(name, _)| name == *part)) {
-            bail!("cargo did not say where {part} is");
-        }
+impl<'a> Tests<'a> {
+    /// Asks each program for its tests. Those are to run whose name has one of `only` in it, or all.
+    pub(crate) fn of(programs: &'a [Program], only: &[String]) -> Result<Self> {
         let mut names = Vec::new();
-        for (name, program) in programs.iter().filter(|(name, _)| !PARTS.contains(&name.as_str())) {
-            let listed = |more: &[&str]| {
-                output(Command::new(program).args(["--list", "--format", "terse"]).args(more))
-            };
+        for Program { name, path, .. } in programs.iter().filter(|program| program.kind == Kind::Tests) {
+            let listed =
+                |more: &[&str]| output(Command::new(path).args(["--list", "--format", "terse"]).args(more));
             // What only this machine has.
             let left_out = listed(&["--ignored"])?;
             for line in listed(&[])?.lines() {
@@ -73,9 +60,10 @@ impl Tests {
         Ok(Self { programs, names })
     }
 
-    /// The programs, by name.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.programs.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    /// The programs that a guest needs, by name.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> {
+        let needed = self.programs.iter().filter(|program| program.kind != Kind::UnitTests);
+        needed.map(|program| (program.name.as_str(), program.path.as_path()))
     }
 
     /// How long a kernel may take for all of them: most take seconds.
@@ -110,16 +98,6 @@ fn full((target, test): &(String, String)) -> String {
     format!("{target}::{test}")
 }
 
-/// The name and the file of a program that cargo says it has built, if it is one of ours.
-fn built(message: &str) -> Option<(String, PathBuf)> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let target = &message["target"];
-    let (kind, name) = (target["kind"][0].as_str()?, target["name"].as_str()?);
-    let ours = kind == "test" || PARTS.contains(&name);
-    ours.then_some(())?;
-    Some((name.to_owned(), message["executable"].as_str()?.into()))
-}
-
 /// What became of the tests on one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -131,7 +109,7 @@ pub(crate) struct Tally {
 
 /// Listens to one run of the guest.
 pub(crate) struct Report<'a> {
-    tests: &'a Tests,
+    tests: &'a Tests<'a>,
     /// Stands before each line.
     label: String,
     log: fs::File,
@@ -148,7 +126,7 @@ pub(crate) struct Report<'a> {
 
 impl<'a> Report<'a> {
     /// Begins, with a log of every line.
-    pub(crate) fn begin(tests: &'a Tests, label: &str, log: &Path, golden: &Path) -> Result<Self> {
+    pub(crate) fn begin(tests: &'a Tests<'a>, label: &str, log: &Path, golden: &Path) -> Result<Self> {
         let log = fs::File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let (running, said, tally) = (None, Vec::new(), Tally::default());
         let (label, folder) = (label.to_owned(), golden.to_owned());
@@ -232,15 +210,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_in_what_cargo_says() {
-        let test = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"reset"},"executable":"/t/reset-1"}"#;
-        assert_eq!(built(test), Some(("reset".to_owned(), "/t/reset-1".into())));
-        let library = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"rig"},"executable":"/t/rig-1"}"#;
-        assert_eq!(built(library), None);
-        assert_eq!(built(r#"{"reason":"build-finished","success":true}"#), None);
-    }
-
-    #[test]
     fn a_warning_of_the_kernel_is_a_complaint_and_a_lockup_is_none() {
         assert_eq!(complaints("[ 1.0] x\n[ 2.0] watchdog: BUG: soft lockup - CPU#0\n"), Vec::<String>::new());
         assert_eq!(complaints("a\n[ 2.0] ------------[ cut here ]------------\nb\n").len(), 2);
@@ -251,7 +220,7 @@ mod tests {
         let folder = std::env::temp_dir();
         let log = folder.join(format!("why502-suite-{}", std::process::id()));
         let name = |test: &str| ("reset".to_owned(), test.to_owned());
-        let tests = Tests { programs: Vec::new(), names: vec![name("one"), name("two"), name("three")] };
+        let tests = Tests { programs: &[], names: vec![name("one"), name("two"), name("three")] };
         let mut report = Report::begin(&tests, "6.12", &log, &folder)?;
         let golden = format!("why502-golden-{}", std::process::id());
         let guest = format!(

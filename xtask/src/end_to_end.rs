@@ -1,0 +1,148 @@
+//! The end-to-end tests on this machine. They wait for timers most of the time: programs whose tests watch only what they made themselves
+//! run side by side, the others one after the other.
+
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{
+    interrupt::{End, Group, OnSignal},
+    rig::{Kind, Program},
+    test::Count,
+};
+
+/// How many programs run at a time. In each, one test at a time does.
+const LANES: usize = 4;
+
+/// Test programs that want the machine for themselves: they keep all processors at work, measure memory or what the whole machine does, or
+/// look at what another tracer would change, such as the text of a function of nginx's.
+const ALONE: [&str; 22] = [
+    "attack_crowd",
+    "attack_listeners",
+    "attack_syscalls",
+    "backlog",
+    "backlog_claims",
+    "cli",
+    "coexistence",
+    "detach",
+    "doctor",
+    "endurance",
+    "losses",
+    "mixed_storm",
+    "record",
+    "report",
+    "silence_storm",
+    "storm",
+    "timers",
+    "words_binaries",
+    "words_hostile",
+    "words_storm",
+    "words_unheard",
+    "words_unix",
+];
+
+/// What became of them.
+pub(crate) struct Outcome {
+    pub(crate) count: Count,
+    /// The programs that failed.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Runs them all with this why502, also after one has failed. Of each, the output is shown once it has ended.
+pub(crate) fn run(workspace: &Path, programs: &[Program], why502: &Path) -> Result<Outcome> {
+    if let Some(name) = ALONE.iter().find(|name| !programs.iter().any(|program| program.name == **name)) {
+        bail!("no test program is called {name}");
+    }
+    let tests: Vec<_> = programs.iter().filter(|program| program.kind != Kind::Part).collect();
+    let (alone, beside): (Vec<_>, Vec<_>) =
+        tests.into_iter().partition(|program| ALONE.contains(&program.name.as_str()));
+    let folder = workspace.join("tests");
+    let outcome = Mutex::new(Outcome { count: Count::default(), failed: Vec::new() });
+    let run_one = |program: &Program| -> Result<()> {
+        let ended = run_program(program, &folder, why502)?;
+        let mut outcome = outcome.lock().map_err(|_| anyhow!("a thread panicked"))?;
+        outcome.count += ended.count;
+        if !ended.passed {
+            outcome.failed.push(program.name.clone());
+            // As in every check: what ended badly without a failed test case counts as one.
+            outcome.count.failed += usize::from(ended.count.failed == 0);
+        }
+        Ok(())
+    };
+    alone.into_iter().try_for_each(run_one)?;
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        std::iter::from_fn(|| beside.get(next.fetch_add(1, Ordering::Relaxed)).copied()).try_for_each(run_one)
+    };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
+    outcome.into_inner().map_err(|_| anyhow!("a thread panicked"))
+}
+
+/// How one program ended.
+struct Ended {
+    count: Count,
+    passed: bool,
+}
+
+fn run_program(program: &Program, folder: &Path, why502: &Path) -> Result<Ended> {
+    let started = Instant::now();
+    let (mut output, write) = std::io::pipe()?;
+    let mut command = Command::new(&program.path);
+    command
+        // Those that only this machine has all for, too: what set-up could not fetch is a failure.
+        .args(["--test-threads=1", "--include-ignored"])
+        .current_dir(folder)
+        .env("WHY502_BIN", why502)
+        .stdin(Stdio::null())
+        .stdout(write.try_clone()?)
+        .stderr(write);
+    let group = Group::spawn(&mut command)?;
+    // Its own copies of the output's other end would keep that open.
+    drop(command);
+    let (send, read) = mpsc::channel();
+    thread::spawn(move || {
+        let mut said = Vec::new();
+        send.send(output.read_to_end(&mut said).map(|_| said))
+    });
+    let end = group.wait(OnSignal::Pass, None, |_| ())?;
+    // A process that a test left behind would keep its output open for ever.
+    let said = read.recv_timeout(Duration::from_secs(5));
+    let mut stdout = std::io::stdout().lock();
+    let mut passed = match end {
+        End::Exited(status) => status.success(),
+        End::TimedOut => false,
+        End::Interrupted(signal) => bail!("{} interrupted by {signal}", program.name),
+    };
+    let said = if let Ok(said) = said {
+        said.with_context(|| format!("the output of {} cannot be read", program.name))?
+    } else {
+        passed = false;
+        b"a process was left behind that still holds the output\n".to_vec()
+    };
+    let (how, seconds) = (if passed { "passed" } else { "failed" }, started.elapsed().as_secs_f64());
+    // Whoever reads our output may have gone; the tests go on.
+    let _ = writeln!(stdout, "     {} {how} in {seconds:.1} s", program.name)
+        .and_then(|()| stdout.write_all(&said));
+    let count = String::from_utf8_lossy(&said).lines().map(Count::of_line).fold(
+        Count::default(),
+        |mut sum, count| {
+            sum += count;
+            sum
+        },
+    );
+    Ok(Ended { count, passed })
+}
