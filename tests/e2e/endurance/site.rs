@@ -231,7 +231,8 @@ impl Site {
                 entry["time"] == verdict.time.as_str()
                     && entry["pid"] == verdict.nginx.pid
                     && self.pools.iter().any(|pool| verdict.address() == Some(&pool.endpoint().to_string()))
-                    && verdict.name() == "premature_close/worker_killed"
+                    && ["premature_close/worker_killed", "premature_close/worker_crashed"]
+                        .contains(&verdict.name().as_str())
                     && verdict.confidence != "proven"
             };
             let place = logged.iter().position(is_it);

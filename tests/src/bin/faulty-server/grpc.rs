@@ -5,6 +5,7 @@ use std::process;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use h2::Ping;
 use http::Response;
 
 /// Answers a request with the beginning of a stream, and exits.
@@ -18,11 +19,11 @@ pub fn exit_midway(connection: OwnedFd) -> Result<()> {
         let response = Response::builder().header("content-type", "application/grpc").body(())?;
         let mut stream = respond.send_response(response, false)?;
         stream.send_data(Bytes::from_static(b"only this much"), false)?;
-        // Drives what is to be sent until there is nothing left to do but to wait for more.
+        // Whoever answers a ping has read what came before it, and has nothing more on the way: exiting with something unread resets.
+        let mut pings = connection.ping_pong().context("nobody else's pings")?;
         tokio::select! {
-            biased;
-            _next = connection.accept() => {}
-            () = tokio::task::yield_now() => {}
+            pong = pings.ping(Ping::opaque()) => drop(pong?),
+            next = connection.accept() => anyhow::bail!("a ping was not answered: {next:?}"),
         }
         process::exit(3)
     })
