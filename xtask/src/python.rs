@@ -63,18 +63,65 @@ impl Package {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn each_package_is_pinned_to_the_version_that_is_looked_for() -> Result<()> {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         for package in ALL {
-            let pins = std::fs::read_to_string(package.pins(workspace))?;
+            let pins = fs::read_to_string(package.pins(workspace))?;
             let pinned: Vec<&str> = pins.lines().filter(|line| line.contains("==")).collect();
             let version = package.version.trim_end_matches(".dist-info").replace('_', "-");
             let (name, number) = version.rsplit_once('-').unwrap();
             assert_eq!(pinned, [format!("{name}=={number} \\")]);
             assert!(pins.contains("--hash=sha256:"), "{pins}");
+        }
+        Ok(())
+    }
+
+    /// Makes a wheel, which is a zip archive with a package's name and version in it, and prints its hash.
+    const FORGE: &str = r#"
+import hashlib, sys, zipfile
+folder, name, version = sys.argv[1:]
+path = f"{folder}/{name}-{version}-py3-none-any.whl"
+with zipfile.ZipFile(path, "w") as wheel:
+    about = f"{name}-{version}.dist-info"
+    wheel.writestr("forged.py", "")
+    wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(f"{about}/RECORD", "")
+print(hashlib.sha256(open(path, "rb").read()).hexdigest())
+"#;
+
+    /// Has pip install the package by these pins, and offers it nothing but what lies in a folder. Says whether it took that.
+    fn takes(package: &Package, folder: &Path, pins: &str) -> Result<bool> {
+        fs::write(package.pins(folder), pins)?;
+        let mut command = package.install_command(folder);
+        let output = command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", folder).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let taken = package.folder(folder).join("forged.py").exists();
+        assert_eq!(output.status.success(), taken, "{said}");
+        assert!(taken || said.contains("DO NOT MATCH THE HASHES"), "{said}");
+        Ok(taken)
+    }
+
+    #[test]
+    fn what_arrives_with_another_hash_is_not_installed() -> Result<()> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let folder = tempfile::tempdir()?;
+        let folder = folder.path();
+        fs::create_dir_all(folder.join("xtask/pinned"))?;
+        for package in ALL {
+            let (name, version) = package.version.trim_end_matches(".dist-info").rsplit_once('-').unwrap();
+            let forged =
+                Command::new("python3").args(["-c", FORGE]).arg(folder).args([name, version]).output()?;
+            assert!(forged.status.success(), "{}", String::from_utf8_lossy(&forged.stderr));
+            assert!(!takes(package, folder, &fs::read_to_string(package.pins(workspace))?)?, "{name}");
+            // It is the hash alone that it was refused for.
+            let its_own = String::from_utf8(forged.stdout)?;
+            assert!(takes(package, folder, &format!("{name}=={version} --hash=sha256:{its_own}"))?, "{name}");
         }
         Ok(())
     }
