@@ -21,6 +21,7 @@ pub mod source;
 pub mod trace;
 pub mod trust;
 
+pub mod cgroup;
 pub mod sample;
 
 pub mod decode;

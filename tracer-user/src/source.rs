@@ -9,7 +9,7 @@ mod masters;
 mod unix;
 mod upstreams;
 
-use std::{future::pending, time::Duration};
+use std::{collections::VecDeque, future::pending, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
@@ -25,7 +25,7 @@ use tracer_ebpf::{Beginning, Endpoint, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
-    budget,
+    budget, cgroup,
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
     decode::{Event, Record, decode},
     facts::Sources,
@@ -108,6 +108,12 @@ pub struct Source {
     max_open: u32,
     /// The upstreams that were asked for; empty for all.
     wanted: Vec<UpstreamFilter>,
+    /// Whose verdicts are told.
+    places: cgroup::Wanted,
+    /// Who the processes are that records name.
+    members: cgroup::Finder,
+    /// What comes before a record: who is named in it.
+    ahead: VecDeque<What>,
     /// None where the user said himself whom to trace.
     trust: Option<Trust>,
     /// Found before anybody could take them.
@@ -152,6 +158,7 @@ impl Source {
             None => None,
         };
         let hearing = Hearing::begin(&tracer, args, beyond.error_logs, running);
+        let members = cgroup::Finder::new(tracer.take_members()?);
         let configurations = Configurations::begin(args).context("configurations cannot be read")?;
         let unix = Unix::new(&tracer, args, is_verbose);
         let mut source = Self {
@@ -178,6 +185,9 @@ impl Source {
             depths: None,
             max_open: args.max_open,
             wanted: args.upstreams.clone(),
+            places: args.wanted.clone(),
+            members,
+            ahead: VecDeque::new(),
             trust,
             strangers: Vec::new(),
             has_strangers: true,
@@ -240,6 +250,7 @@ impl Source {
             sources: self.sources().clone(),
             limit,
             is_narrowed: !self.wanted.is_empty(),
+            wanted: self.places.clone(),
         }
     }
 
@@ -389,6 +400,16 @@ impl Source {
                  an unknown listener may touch is marked incomplete",
             ),
             (
+                self.members.left_out(),
+                "process",
+                "whose unit or container is not told: failures named too many at a time",
+            ),
+            (
+                self.members.unread() + self.stats.members_unkept,
+                "process",
+                "whose unit or container is not told: it could not be read, or kept until it was asked for",
+            ),
+            (
                 self.words_unread,
                 "word",
                 "of nginx's known by level and errno alone, for its process ended before its text was read",
@@ -406,8 +427,20 @@ impl Source {
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
     }
 
-    /// The next record, if there is one.
+    /// The next record, if there is one; who is named in it comes first.
     fn record(&mut self) -> Option<What> {
+        if self.ahead.is_empty() {
+            let what = self.decoded()?;
+            if let What::Record(record) = &what {
+                self.ahead.extend(self.members.look(record).into_iter().map(What::Member));
+            }
+            self.ahead.push_back(what);
+        }
+        self.ahead.pop_front()
+    }
+
+    /// The next record as the kernel side has it.
+    fn decoded(&mut self) -> Option<What> {
         if let Some(held) = self.held.take() {
             return Some(What::Record(held));
         }

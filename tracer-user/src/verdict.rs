@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use crate::{
     audit::{Listed, Unexplained},
     cause::Cause,
+    cgroup::Places,
     stream::Stranger,
 };
 
@@ -119,6 +120,8 @@ pub struct Note {
     pub upstream: Option<Upstream>,
     /// What nginx said, without what the application wrote.
     pub word: Word,
+    /// The control group of nginx, if it is known.
+    pub places: Places,
     /// In one sentence.
     pub explanation: String,
 }
@@ -239,6 +242,8 @@ pub struct Verdict {
     pub worker: Option<Worker>,
     /// Who sent the signal that the worker died of, or that told it to stop.
     pub killer: Option<Process>,
+    /// The control groups of these processes, as far as they are known.
+    pub places: Places,
     /// When what happened.
     pub moments: Moments,
     /// How much went where.
@@ -278,6 +283,8 @@ pub struct Delayed {
     pub syn_retransmits: u32,
     /// The listener's accept queue when the first SYN went out.
     pub queue: Option<Queue>,
+    /// The control group of nginx, if it is known.
+    pub places: Places,
     /// What happened, in one sentence.
     pub explanation: String,
 }
@@ -299,6 +306,8 @@ pub struct After {
     pub went_on_us: u64,
     /// Whether a worker took the request up only after nginx had given up.
     pub accepted_late: bool,
+    /// The control group of the worker, if it is known.
+    pub places: Places,
     /// What happened, in one sentence.
     pub explanation: String,
 }

@@ -16,6 +16,7 @@ use super::{
     header::{number, of_sources, to_sources},
     line::{Action, ERROR_LOG, UPROBE},
     look::Look,
+    member::Member,
 };
 use crate::{
     budget,
@@ -202,6 +203,7 @@ impl Encoder {
                     gaps: groups::gaps(gaps.as_ref(), &self.names),
                 }
             }
+            What::Member(member) => Line::Member { at, member: Member::encode(member, context) },
             What::End => Line::End { at },
         }
     }
@@ -476,6 +478,7 @@ impl Decoder {
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
             }
+            Line::Member { at, member } => (at, What::Member(Member::decode(member, base)?)),
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.

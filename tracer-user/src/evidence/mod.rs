@@ -11,6 +11,7 @@ mod groups;
 mod header;
 mod line;
 mod look;
+mod member;
 mod names;
 mod read;
 #[cfg(test)]

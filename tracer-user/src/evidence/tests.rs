@@ -5,6 +5,7 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
+    cgroup::{Cgroup, Member, Wanted},
     decode::Record,
     facts::{Fact, Sources},
     groups::{Configured, Group, Place, Server},
@@ -29,6 +30,7 @@ fn header() -> Header {
         sources,
         limit: Some(7),
         is_narrowed: false,
+        wanted: Wanted::default(),
     };
     let args = <crate::args::Args as clap::Parser>::parse_from(["why502", "record", "-o", "x"]);
     let crate::args::Command::Record(args) = args.command else { panic!("not record") };
@@ -136,6 +138,14 @@ fn entries() -> Vec<Entry> {
             strangers: 4,
             upstreams_left_out: 5,
             words_left_out: 6,
+        }),
+        What::Member(Member {
+            pid: 7,
+            began_ns: at(1),
+            is_kept: true,
+            cgroup: std::sync::Arc::new(Cgroup::of(
+                "/a/\u{1b}/pod0123456789abcdef0123456789abcdef/x.service",
+            )),
         }),
         What::Stranger(Stranger { pid: 7, uid: Some(1000), exe: None, why: Why::ForeignExecutable }),
         What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),
