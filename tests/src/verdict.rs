@@ -44,6 +44,8 @@ pub struct Verdict {
     pub worker: Option<Worker>,
     /// Who sent the worker its fatal signal.
     pub killer: Option<Task>,
+    /// What was short while nginx waited, where that matters and was measured.
+    pub pressure: Option<Value>,
     /// Microseconds from connect.
     pub us: Moments,
     /// Bytes as nginx's end counts them.
@@ -233,7 +235,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 25] = [
     "/v",
     "/type",
     "/time",
@@ -252,6 +254,7 @@ const FIELDS: [&str; 24] = [
     "/outer",
     "/worker",
     "/killer",
+    "/pressure",
     "/us",
     "/bytes",
     "/queue",
@@ -348,6 +351,7 @@ pub(crate) fn example() -> Result<Value> {
  "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},"servers":[],"outer":null,
  "worker":{"pid":24940,"comm":"php-fpm8.2","unit":"php8.2-fpm.service","container":null,"pod":null,"signal":"SIGTERM","doing":null},
  "killer":{"pid":24938,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null},
+ "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
  "queue":{"depth":0,"limit":4},

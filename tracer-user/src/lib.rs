@@ -22,6 +22,7 @@ pub mod trace;
 pub mod trust;
 
 pub mod cgroup;
+pub mod pressure;
 pub mod sample;
 
 pub mod decode;

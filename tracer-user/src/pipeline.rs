@@ -11,6 +11,7 @@ use crate::{
     facts::{Fact, Sources},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
+    pressure::{self, Readings},
     sample::Activities,
     stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Note, Summary, Verdict, Words},
@@ -56,6 +57,7 @@ pub struct Pipeline {
     is_narrowed: bool,
     /// Who the processes are that records name.
     members: Known,
+    readings: Readings,
     /// Whose verdicts are told.
     wanted: Wanted,
     /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
@@ -102,6 +104,7 @@ impl Pipeline {
             limit,
             is_narrowed,
             members: Known::default(),
+            readings: Readings::default(),
             wanted,
             ended_ns: None,
             is_ending: false,
@@ -172,6 +175,7 @@ impl Pipeline {
                     }
                     self.counts = counts;
                 }
+                What::Pressure(reading) => self.readings.add(reading),
                 What::Member(member) => self.members.learn(member),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
@@ -253,9 +257,11 @@ impl Pipeline {
             Outcome::Failed(verdict) => {
                 let at_ns = exchange.worker.map_or(ended_ns, |worker| worker.ended_ns.max(ended_ns));
                 cgroup::place(verdict, &self.members, at_ns);
+                pressure::add(verdict, exchange, &self.readings);
                 self.wanted.has(&verdict.places)
             }
             Outcome::Delayed(delayed) => {
+                pressure::add_to_delayed(delayed, exchange, &self.readings);
                 delayed.places = self.members.places([delayed.nginx.pid], ended_ns);
                 self.wanted.has(&delayed.places)
             }

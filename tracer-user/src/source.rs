@@ -34,8 +34,9 @@ use crate::{
     host::text_of,
     ledger::Said,
     load::Tracer,
+    pressure::{Meter, Reading},
     record::Depths,
-    sample::{self, Look},
+    sample::{self, Round},
     scope::Beyond,
     stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
     trust::Trust,
@@ -81,9 +82,10 @@ impl Missed {
 pub struct Source {
     tracer: Tracer,
     ring: AsyncFd<RingBuf<MapData>>,
-    looks: Receiver<Vec<Look>>,
-    /// Looks that were received and not taken yet.
-    found: Vec<Look>,
+    looks: Receiver<Round>,
+    /// Rounds of looks that were received and not taken yet.
+    found: Vec<Round>,
+    meter: Meter,
     tick: Interval,
     /// There is more to be read already.
     has_more: bool,
@@ -167,6 +169,7 @@ impl Source {
             ring,
             looks,
             found: Vec::new(),
+            meter: Meter::default(),
             tick: interval(TICK),
             has_more: false,
             seen_ns: now,
@@ -278,7 +281,7 @@ impl Source {
             guard = self.ring.readable_mut() => {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
-            Some(looks) = self.looks.recv() => self.found.extend(looks),
+            Some(round) = self.looks.recv() => self.found.push(round),
             Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
             _ = self.tick.tick() => self.asks_programs = true,
             () = at(logs) => {}
@@ -302,11 +305,13 @@ impl Source {
         if let Some(following) = self.hearing.following() {
             take(self.entry(following))?;
         }
-        while let Ok(looks) = self.looks.try_recv() {
-            self.found.extend(looks);
+        while let Ok(round) = self.looks.try_recv() {
+            self.found.push(round);
         }
-        for look in std::mem::take(&mut self.found) {
-            take(self.entry(What::Look(look)))?;
+        for Round { pressure, looks } in std::mem::take(&mut self.found) {
+            for what in pressure.map(What::Pressure).into_iter().chain(looks.into_iter().map(What::Look)) {
+                take(self.entry(what))?;
+            }
         }
         let give_way_ns = monotonic_ns().saturating_add(nanoseconds(TURN));
         loop {
@@ -433,10 +438,21 @@ impl Source {
             let what = self.decoded()?;
             if let What::Record(record) = &what {
                 self.ahead.extend(self.members.look(record).into_iter().map(What::Member));
+                let pressure = self.pressure(record);
+                self.ahead.extend(pressure.map(What::Pressure));
             }
             self.ahead.push_back(what);
         }
         self.ahead.pop_front()
+    }
+
+    /// What is short now, if this is the end of an exchange that nginx waited in.
+    fn pressure(&mut self, record: &Record) -> Option<Reading> {
+        let Record::Exchange(exchange) = record else { return None };
+        let (nginx, worker) = (&exchange.nginx, &exchange.worker);
+        let began_ns = nginx.first_sent_ns.max(nginx.connect_ns);
+        let is_slow = nginx.ended_ns.saturating_sub(began_ns) >= sample::SLOW_NS;
+        is_slow.then(|| self.meter.read_at_end(worker.worker.tgid)).flatten()
     }
 
     /// The next record as the kernel side has it.

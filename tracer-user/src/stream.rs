@@ -8,6 +8,7 @@ use crate::{
     decode::Record,
     facts::Sources,
     groups::Configured,
+    pressure::Reading,
     sample::Look,
     trust::Why,
     verdict::Upstream,
@@ -50,6 +51,8 @@ pub enum What {
     Stranger(Stranger),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
+    /// What the kernel counts of shortages, while nginx waits for somebody.
+    Pressure(Reading),
     /// Who a process is that a record names, which comes after it.
     Member(Member),
     /// The tracing is over: what still waits for something to follow waits no longer.

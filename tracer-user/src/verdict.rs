@@ -6,6 +6,7 @@ use crate::{
     audit::{Listed, Unexplained},
     cause::Cause,
     cgroup::Places,
+    pressure::Pressure,
     stream::Stranger,
 };
 
@@ -244,6 +245,8 @@ pub struct Verdict {
     pub killer: Option<Process>,
     /// The control groups of these processes, as far as they are known.
     pub places: Places,
+    /// What was short while nginx waited; none where that was not measured, or does not matter.
+    pub pressure: Option<Pressure>,
     /// When what happened.
     pub moments: Moments,
     /// How much went where.
@@ -285,6 +288,8 @@ pub struct Delayed {
     pub queue: Option<Queue>,
     /// The control group of nginx, if it is known.
     pub places: Places,
+    /// What was short while nginx connected; none where that was not measured.
+    pub pressure: Option<Pressure>,
     /// What happened, in one sentence.
     pub explanation: String,
 }

@@ -182,6 +182,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         worker: None,
         killer: None,
         places: Places::default(),
+        pressure: None,
         moments: Moments::default(),
         bytes: Bytes::default(),
         queue: None,
@@ -295,6 +296,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
             None => worker.and_then(signals::killer),
         },
         places: Places::default(),
+        pressure: None,
         moments: Moments {
             connected: exchange.us(nginx.established_ns),
             accepted: worker.and_then(|worker| exchange.us(worker.accepted_ns)),
@@ -327,6 +329,7 @@ fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
         syn_retransmits: nginx.syn_retransmits,
         queue: queue.map(|view| Queue { depth: view.depth, limit: view.limit }),
         places: Places::default(),
+        pressure: None,
         explanation: format!(
             "The exchange succeeded, but connecting took {}: {} went unanswered{why}.",
             span(delay_ns),

@@ -13,6 +13,7 @@ mod line;
 mod look;
 mod member;
 mod names;
+mod pressure;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,11 @@ use serde::Serialize;
 use super::Output;
 use crate::{audit, cgroup::Places, verdict, words::time};
 use home::Home;
+use pressure::Pressure;
 use run::{Audit, Summary};
 
 mod home;
+mod pressure;
 mod run;
 
 /// The version of the contract.
@@ -89,6 +91,7 @@ struct Verdict<'a> {
     outer: Option<Outer<'a>>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
+    pressure: Option<Pressure<'a>>,
     us: Moments,
     bytes: Bytes,
     queue: Option<Queue>,
@@ -113,6 +116,7 @@ struct Delayed<'a> {
     delay_us: u64,
     syn_retransmits: u32,
     queue: Option<Queue>,
+    pressure: Option<Pressure<'a>>,
     explanation: &'a str,
 }
 
@@ -264,6 +268,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             worker,
             killer,
             places,
+            pressure,
             moments,
             bytes,
             queue,
@@ -295,6 +300,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             outer: outer.as_ref().map(|outer| Outer::of(outer, places)),
             worker: worker.as_ref().map(|worker| Worker::of(worker, places)),
             killer: killer.as_ref().map(|killer| Process::of(killer, places)),
+            pressure: pressure.as_ref().map(Pressure::from),
             us: moments.into(),
             bytes: bytes.into(),
             queue: queue.as_ref().map(Queue::from),
@@ -330,6 +336,7 @@ impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
             syn_retransmits,
             queue,
             places,
+            pressure,
             explanation,
         } = delayed;
         Self {
@@ -341,6 +348,7 @@ impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
             delay_us: *delay_us,
             syn_retransmits: *syn_retransmits,
             queue: queue.as_ref().map(Queue::from),
+            pressure: pressure.as_ref().map(Pressure::from),
             explanation,
         }
     }

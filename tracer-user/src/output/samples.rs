@@ -52,6 +52,7 @@ pub fn killed() -> Verdict {
         }),
         killer: Some(process(24938, "php-fpm8.2")),
         places: places(),
+        pressure: None,
         moments: Moments {
             connected: Some(45),
             accepted: Some(60),
@@ -93,6 +94,7 @@ pub fn unknown() -> Verdict {
         worker: None,
         killer: None,
         places: Places::default(),
+        pressure: None,
         moments: Moments::default(),
         bytes: Bytes::default(),
         queue: None,
@@ -150,6 +152,7 @@ pub fn delayed() -> Delayed {
         syn_retransmits: 1,
         queue: Some(Queue { depth: 5, limit: 4 }),
         places: Places::default(),
+        pressure: None,
         explanation: "The accept queue was full.".to_owned(),
     }
 }

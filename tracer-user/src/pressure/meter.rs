@@ -63,9 +63,10 @@ impl Meter {
         let mut groups: Vec<(Place, Group)> = Vec::new();
         for pid in pids.into_iter().take(PIDS) {
             let Some(place) = place(pid) else { continue };
+            let is_full = groups.len() == GROUPS;
             match groups.iter_mut().find(|(known, _)| *known == place) {
                 Some((_, group)) => group.pids.push(pid),
-                None if groups.len() < GROUPS => {
+                None if !is_full => {
                     let group = self.group(pid, &place);
                     groups.push((place, group));
                 }
@@ -102,7 +103,8 @@ impl Meter {
 
     fn group(&self, pid: u32, place: &Place) -> Group {
         let own = folder(self.unified.as_deref(), place.unified.as_deref());
-        let stalls = own.map_or_else(Stalls::default, |own| stalls(|what| text(&own.join(format!("{what}.pressure")))));
+        let stalls = own
+            .map_or_else(Stalls::default, |own| stalls(|what| text(&own.join(format!("{what}.pressure")))));
         let mut quotas = Vec::new();
         for (mount, path) in [(&self.unified, &place.unified), (&self.cpu, &place.cpu)] {
             let (Some(mount), Some(path)) = (mount, path) else { continue };
@@ -115,7 +117,12 @@ impl Meter {
             }
         }
         quotas.truncate(QUOTAS);
-        let path = place.unified.clone().filter(|path| path != "/").or_else(|| place.cpu.clone()).unwrap_or_default();
+        let path = place
+            .unified
+            .clone()
+            .filter(|path| path != "/")
+            .or_else(|| place.cpu.clone())
+            .unwrap_or_default();
         Group { pids: vec![pid], path, stalls, quotas }
     }
 }
@@ -134,7 +141,8 @@ fn place(pid: u32) -> Option<Place> {
     let mut place = Place::default();
     for line in text.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
             continue;
         };
         if path.chars().count() > PATH {
@@ -202,7 +210,10 @@ mod tests {
     fn the_kernels_files_are_read() {
         let text = "some avg10=28.97 avg60=12.43 avg300=20.57 total=17119039075\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
         assert_eq!(stall(text), Stall { some: Some(17_119_039_075), full: Some(7) });
-        assert_eq!(stall("some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"), Stall { some: Some(5), full: None });
+        assert_eq!(
+            stall("some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
+            Stall { some: Some(5), full: None }
+        );
         assert_eq!(stall(""), Stall::default());
         assert_eq!((running("1.28 1.98 2.16 5/412 99\n"), running("")), (Some(5), None));
     }
@@ -224,7 +235,10 @@ mod tests {
         let of = |path| folder(Some(mount), Some(path));
         assert_eq!(of("/a/b"), Some(mount.join("a/b")));
         assert_eq!(of("/"), Some(mount.to_owned()));
-        assert_eq!((of("/../../etc"), of("a"), of("/a (deleted)"), folder(None, Some("/"))), (None, None, None, None));
+        assert_eq!(
+            (of("/../../etc"), of("a"), of("/a (deleted)"), folder(None, Some("/"))),
+            (None, None, None, None)
+        );
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl Readings {
             return None;
         }
         let of = |reading: &'_ Reading| -> Option<(u64, Group)> {
-            let group = reading.groups.iter().find(|group| pid.is_some_and(|pid| group.pids.contains(&pid)))?;
+            let group =
+                reading.groups.iter().find(|group| pid.is_some_and(|pid| group.pids.contains(&pid)))?;
             Some((reading.ns, group.clone()))
         };
         let group = within().find_map(of).zip(within().rev().find_map(of));
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!((pressure.us, pressure.host.cpu.some, pressure.running), (3_000_000, Some(300), Some(3)));
         let group = pressure.group.unwrap();
         let quota = group.quota.unwrap();
-        assert_eq!((group.us, quota.throttled_us, quota.throttled, quota.periods), (3_000_000, 2_700_000, 30, 30));
+        assert_eq!(
+            (group.us, quota.throttled_us, quota.throttled, quota.periods),
+            (3_000_000, 2_700_000, 30, 30)
+        );
         assert_eq!(readings.between(SECOND * 3, SECOND * 8, Some(8)).unwrap().group, None);
         assert_eq!(readings.between(SECOND * 3, SECOND * 8, None).unwrap().group, None);
     }
