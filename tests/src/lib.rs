@@ -15,6 +15,7 @@ pub mod terminal;
 pub mod wait;
 
 // The machine: a network, what crosses it, and what its kernel counts.
+pub mod control_group;
 pub mod endpoint;
 pub mod function;
 pub mod link;

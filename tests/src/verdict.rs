@@ -44,6 +44,8 @@ pub struct Verdict {
     pub worker: Option<Worker>,
     /// Who sent the worker its fatal signal.
     pub killer: Option<Task>,
+    /// What was short while nginx waited, where that matters and was measured.
+    pub pressure: Option<Value>,
     /// Microseconds from connect.
     pub us: Moments,
     /// Bytes as nginx's end counts them.
@@ -58,6 +60,17 @@ pub struct Verdict {
     pub advice: Option<String>,
 }
 
+/// Where a process runs, by its control group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Home {
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The container's id.
+    pub container: Option<String>,
+    /// The pod's uid.
+    pub pod: Option<String>,
+}
+
 /// nginx's end of an exchange.
 #[derive(Debug, Clone, Deserialize)]
 pub struct NginxEnd {
@@ -65,6 +78,9 @@ pub struct NginxEnd {
     pub pid: Pid,
     /// Its name.
     pub comm: String,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub home: Home,
     /// Its address and port.
     pub local: Option<String>,
 }
@@ -129,6 +145,9 @@ pub struct Task {
     pub pid: Option<Pid>,
     /// The name.
     pub comm: Option<String>,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub home: Home,
 }
 
 /// The process that served the exchange.
@@ -138,6 +157,9 @@ pub struct Worker {
     pub pid: Option<Pid>,
     /// The name.
     pub comm: Option<String>,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub home: Home,
     /// The signal it died of: `SIGTERM`.
     pub signal: Option<String>,
     /// What it was found doing, if the exchange was slow.
@@ -213,7 +235,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 25] = [
     "/v",
     "/type",
     "/time",
@@ -232,6 +254,7 @@ const FIELDS: [&str; 24] = [
     "/outer",
     "/worker",
     "/killer",
+    "/pressure",
     "/us",
     "/bytes",
     "/queue",
@@ -247,6 +270,11 @@ impl Verdict {
     pub fn read(line: &Value) -> Result<Verdict> {
         for field in FIELDS {
             ensure!(line.pointer(field).is_some(), "a verdict without {field}: {line}");
+        }
+        for process in ["nginx", "worker", "killer"].into_iter().filter(|process| !line[process].is_null()) {
+            for field in ["unit", "container", "pod"] {
+                ensure!(line[process].get(field).is_some(), "a verdict without {process}.{field}: {line}");
+            }
         }
         for moment in MOMENTS {
             ensure!(line["us"].get(moment).is_some(), "a verdict without us.{moment}: {line}");
@@ -317,12 +345,13 @@ impl Verdict {
 pub(crate) fn example() -> Result<Value> {
     Ok(serde_json::from_str(
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","confidence":"proven",
- "nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},
+ "nginx":{"pid":24945,"comm":"nginx","unit":null,"container":null,"pod":null,"local":"127.0.0.1:52654"},
  "upstream":{"family":"inet","addr":"127.0.0.1:19001"},
  "group":null,"request":null,"status":502,"errno":"ECONNRESET","error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream",
  "word":{"level":"error","errno":104,"message":"recv() failed","while":"reading response header from upstream","connection":17},"servers":[],"outer":null,
- "worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},
- "killer":{"pid":24938,"comm":"php-fpm8.2"},
+ "worker":{"pid":24940,"comm":"php-fpm8.2","unit":"php8.2-fpm.service","container":null,"pod":null,"signal":"SIGTERM","doing":null},
+ "killer":{"pid":24938,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null},
+ "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
  "queue":{"depth":0,"limit":4},

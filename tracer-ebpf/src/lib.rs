@@ -11,6 +11,7 @@ mod exchange;
 mod held;
 mod kernel_function;
 mod layout;
+mod member;
 mod record;
 mod saying;
 mod stats;
@@ -24,6 +25,7 @@ pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, shown};
+pub use member::Member;
 pub use record::{
     ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
     SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
@@ -98,6 +100,8 @@ mod pod {
     unsafe impl aya::Pod for crate::Filters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Layout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Member {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::OpenExchange {}
     // SAFETY: as above.

@@ -32,6 +32,8 @@ mod listener;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod members;
+#[cfg(target_arch = "bpf")]
 mod nginx_end;
 #[cfg(target_arch = "bpf")]
 #[expect(dead_code, reason = "another binary asks for the sockets of some processes only")]

@@ -11,6 +11,7 @@ use tracer_ebpf::COMM_LEN;
 use crate::{
     kernel::{self, layout, read},
     maps::count,
+    members,
     put::put,
     signal, unix_end,
 };
@@ -57,6 +58,7 @@ pub fn takes_up(tgid: u32) {
     let parent_tgid: u32 = read(parent, layout!(task_tgid));
     keep(tgid, task, parent_tgid);
     keep(parent_tgid, parent, 0);
+    members::keep_current(tgid);
 }
 
 /// Keeps the process `tgid`, which `task` is a thread of, from now on: a worker, whose parent is known, or a worker's parent. In a function

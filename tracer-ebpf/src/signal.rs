@@ -16,6 +16,7 @@ use tracer_ebpf::{Origin, Signal, Stops, Task, WorkerEnd};
 use crate::{
     kernel::{self, layout, read},
     maps::count,
+    members,
     process::{self, Process},
     put::put,
     recent::{self, Found, Row},
@@ -148,7 +149,12 @@ pub fn sent(number: u32, info: u64, task: u64, result: u32) {
     let began_ns = kernel::began(task);
     let is_again = is_own && matches!(origin, Origin::Process);
     match process::of(victim, began_ns) {
-        Some(process) => keep(process, victim, &mut signal, is_again),
+        Some(process) => {
+            keep(process, victim, &mut signal, is_again);
+            if !is_own && matches!(origin, Origin::Process) {
+                members::keep_current(sender.tgid);
+            }
+        }
         None => note(victim, began_ns, &mut signal, is_again),
     }
 }

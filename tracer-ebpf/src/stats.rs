@@ -64,4 +64,6 @@ counters! {
     listeners_sought,
     /// Calls of nginx's log that are about no upstream of ours, or below level error: turned away.
     foreign_words,
+    /// Processes whose control group found no room, so that it is not known once they have ended.
+    members_unkept,
 }

@@ -13,7 +13,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, builder::TypedValueParser};
 use jiff::SignedDuration;
 
-use crate::{load::HookKind, scope::MAX_OPEN, verdict::Upstream};
+use crate::{cgroup::Wanted, load::HookKind, scope::MAX_OPEN, verdict::Upstream};
 
 mod backlog;
 mod record;
@@ -134,6 +134,10 @@ pub struct Trace {
         help = "Trace only this upstream (IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path), or these if repeated"
     )]
     pub upstreams: Vec<UpstreamFilter>,
+
+    /// Whose failures to tell.
+    #[command(flatten)]
+    pub wanted: Wanted,
 
     /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]

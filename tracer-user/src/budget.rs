@@ -88,3 +88,6 @@ pub const SERVERS_TOLD: usize = 32;
 /// Network namespaces in which `backlog` holds what it sees against what the kernel counts, and of which it sums what was seen at listeners
 /// that it has forgotten. Further ones are not looked into; how often that was so is counted.
 pub const NAMESPACES: usize = 4_096;
+
+/// Processes whose control groups are remembered: those that failures named last.
+pub const CGROUPED: usize = 1_024;

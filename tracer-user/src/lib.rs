@@ -21,6 +21,8 @@ pub mod source;
 pub mod trace;
 pub mod trust;
 
+pub mod cgroup;
+pub mod pressure;
 pub mod sample;
 
 pub mod decode;

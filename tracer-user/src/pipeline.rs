@@ -7,9 +7,11 @@ use crate::{
     audit::Unexplained,
     budget,
     cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
+    cgroup::{self, Known, Wanted, with_units},
     facts::{Fact, Sources},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
+    pressure::{self, Readings},
     sample::Activities,
     stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Note, Summary, Verdict, Words},
@@ -53,6 +55,11 @@ pub struct Pipeline {
     last_loss_ns: u64,
     limit: Option<u64>,
     is_narrowed: bool,
+    /// Who the processes are that records name.
+    members: Known,
+    readings: Readings,
+    /// Whose verdicts are told.
+    wanted: Wanted,
     /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
     ended_ns: Option<u64>,
     /// It is over as soon as all is told that is due.
@@ -73,7 +80,7 @@ impl WallClock for Distance {
 impl Pipeline {
     /// Begins where the stream does.
     pub fn new(start: Start) -> Self {
-        let Start { started_ns: _, begins_ns, counts, distance, sources, limit, is_narrowed } = start;
+        let Start { started_ns: _, begins_ns, counts, distance, sources, limit, is_narrowed, wanted } = start;
         let mut groups = Groups::default();
         groups.was_blind(begins_ns);
         Self {
@@ -96,6 +103,9 @@ impl Pipeline {
             last_loss_ns: 0,
             limit,
             is_narrowed,
+            members: Known::default(),
+            readings: Readings::default(),
+            wanted,
             ended_ns: None,
             is_ending: false,
             due: VecDeque::new(),
@@ -165,6 +175,8 @@ impl Pipeline {
                     }
                     self.counts = counts;
                 }
+                What::Pressure(reading) => self.readings.add(reading),
+                What::Member(member) => self.members.learn(member),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);
@@ -190,7 +202,13 @@ impl Pipeline {
             }
             Whole::Said(said) => self.tell_word(&said),
             Whole::Afterwards(_) if self.is_over() => None,
-            Whole::Afterwards(end) => Some(Told::After(Box::new(afterwards(&end, &self.distance)))),
+            Whole::Afterwards(end) => {
+                let mut after = afterwards(&end, &self.distance);
+                let worker = after.worker.as_ref();
+                after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
+                after.explanation = with_units(&after.explanation, &after.places, worker);
+                self.wanted.has(&after.places).then(|| Told::After(Box::new(after)))
+            }
         }
     }
 
@@ -201,21 +219,26 @@ impl Pipeline {
             evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
             outer: exchange.outer.as_ref().and_then(|outer| self.ledger.cause_of(outer)),
         };
-        let outcome = attribute(exchange, &context);
+        let mut outcome = attribute(exchange, &context);
+        let is_wanted = self.place(&mut outcome, exchange);
         if let Outcome::Failed(verdict) = &outcome {
             self.groups.failed(verdict, exchange.nginx.ended_ns);
             self.ledger.judged(exchange, verdict.cause);
         }
         for said in &exchange.said {
+            if !is_wanted {
+                self.words.left_out += u64::from(!self.is_over());
+                continue;
+            }
             self.count_word(said, matches!(outcome, Outcome::Failed(_)));
         }
         match outcome {
-            Outcome::Failed(verdict) if self.is_over() => Some(Told::Beyond(verdict)),
+            Outcome::Failed(verdict) if self.is_over() || !is_wanted => Some(Told::Beyond(verdict)),
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
                 Some(Told::Verdict(verdict))
             }
-            Outcome::Delayed(delayed) if !self.is_over() => {
+            Outcome::Delayed(delayed) if !self.is_over() && is_wanted => {
                 self.delayed += 1;
                 Some(Told::Delayed(Box::new(delayed)))
             }
@@ -224,6 +247,25 @@ impl Pipeline {
                 None
             }
             Outcome::Delayed(_) | Outcome::EndedEarly | Outcome::Well => None,
+        }
+    }
+
+    /// Adds who the processes are; returns whether it is to be told.
+    fn place(&self, outcome: &mut Outcome, exchange: &Joined) -> bool {
+        let ended_ns = exchange.nginx.ended_ns;
+        match outcome {
+            Outcome::Failed(verdict) => {
+                let at_ns = exchange.worker.map_or(ended_ns, |worker| worker.ended_ns.max(ended_ns));
+                cgroup::place(verdict, &self.members, at_ns);
+                pressure::add(verdict, exchange, &self.readings);
+                self.wanted.has(&verdict.places)
+            }
+            Outcome::Delayed(delayed) => {
+                pressure::add_to_delayed(delayed, exchange, &self.readings);
+                delayed.places = self.members.places([delayed.nginx.pid], ended_ns);
+                self.wanted.has(&delayed.places)
+            }
+            Outcome::Well | Outcome::EndedEarly => true,
         }
     }
 
@@ -238,8 +280,9 @@ impl Pipeline {
             return None;
         }
         if said.is_note() {
-            let note = note(said, &context);
-            return (!self.is_over()).then(|| {
+            let mut note = note(said, &context);
+            note.places = self.members.places([note.nginx.pid], said.ns);
+            return (!self.is_over() && self.wanted.has(&note.places)).then(|| {
                 self.words.notes += 1;
                 Told::Note(Box::new(note))
             });
@@ -251,7 +294,9 @@ impl Pipeline {
         // The connection of any other is not watched: it is older than the tracing, or there was no room for it.
         let verdict = (said.is_of_no_connection() || said.is_logged()).then(|| {
             let outage = said.is_no_live().then(|| self.groups.outage(said));
-            Box::new(attribute_word(said, outage, &context))
+            let mut verdict = Box::new(attribute_word(said, outage, &context));
+            cgroup::place(&mut verdict, &self.members, said.ns);
+            verdict
         });
         let Some(verdict) = verdict else {
             if self.is_narrowed {
@@ -262,9 +307,14 @@ impl Pipeline {
             self.groups.was_blind(said.ns);
             return None;
         };
-        self.count_word(said, true);
+        let is_wanted = self.wanted.has(&verdict.places);
+        if is_wanted {
+            self.count_word(said, true);
+        } else {
+            self.words.left_out += u64::from(!self.is_over());
+        }
         self.groups.failed(&verdict, said.ns);
-        if self.is_over() {
+        if self.is_over() || !is_wanted {
             return Some(Told::Beyond(verdict));
         }
         *self.failures.entry(verdict.cause).or_default() += 1;

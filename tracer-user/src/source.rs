@@ -9,7 +9,7 @@ mod masters;
 mod unix;
 mod upstreams;
 
-use std::{future::pending, time::Duration};
+use std::{collections::VecDeque, future::pending, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
@@ -25,7 +25,7 @@ use tracer_ebpf::{Beginning, Endpoint, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
-    budget,
+    budget, cgroup,
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
     decode::{Event, Record, decode},
     facts::Sources,
@@ -34,8 +34,9 @@ use crate::{
     host::text_of,
     ledger::Said,
     load::Tracer,
+    pressure::{Meter, Reading},
     record::Depths,
-    sample::{self, Look},
+    sample::{self, Round},
     scope::Beyond,
     stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
     trust::Trust,
@@ -81,9 +82,10 @@ impl Missed {
 pub struct Source {
     tracer: Tracer,
     ring: AsyncFd<RingBuf<MapData>>,
-    looks: Receiver<Vec<Look>>,
-    /// Looks that were received and not taken yet.
-    found: Vec<Look>,
+    looks: Receiver<Round>,
+    /// Rounds of looks that were received and not taken yet.
+    found: Vec<Round>,
+    meter: Meter,
     tick: Interval,
     /// There is more to be read already.
     has_more: bool,
@@ -108,6 +110,12 @@ pub struct Source {
     max_open: u32,
     /// The upstreams that were asked for; empty for all.
     wanted: Vec<UpstreamFilter>,
+    /// Whose verdicts are told.
+    places: cgroup::Wanted,
+    /// Who the processes are that records name.
+    members: cgroup::Finder,
+    /// What comes before a record: who is named in it.
+    ahead: VecDeque<What>,
     /// None where the user said himself whom to trace.
     trust: Option<Trust>,
     /// Found before anybody could take them.
@@ -152,6 +160,7 @@ impl Source {
             None => None,
         };
         let hearing = Hearing::begin(&tracer, args, beyond.error_logs, running);
+        let members = cgroup::Finder::new(tracer.take_members()?);
         let configurations = Configurations::begin(args).context("configurations cannot be read")?;
         let unix = Unix::new(&tracer, args, is_verbose);
         let mut source = Self {
@@ -160,6 +169,7 @@ impl Source {
             ring,
             looks,
             found: Vec::new(),
+            meter: Meter::default(),
             tick: interval(TICK),
             has_more: false,
             seen_ns: now,
@@ -178,6 +188,9 @@ impl Source {
             depths: None,
             max_open: args.max_open,
             wanted: args.upstreams.clone(),
+            places: args.wanted.clone(),
+            members,
+            ahead: VecDeque::new(),
             trust,
             strangers: Vec::new(),
             has_strangers: true,
@@ -240,6 +253,7 @@ impl Source {
             sources: self.sources().clone(),
             limit,
             is_narrowed: !self.wanted.is_empty(),
+            wanted: self.places.clone(),
         }
     }
 
@@ -267,7 +281,7 @@ impl Source {
             guard = self.ring.readable_mut() => {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
             }
-            Some(looks) = self.looks.recv() => self.found.extend(looks),
+            Some(round) = self.looks.recv() => self.found.push(round),
             Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
             _ = self.tick.tick() => self.asks_programs = true,
             () = at(logs) => {}
@@ -291,11 +305,13 @@ impl Source {
         if let Some(following) = self.hearing.following() {
             take(self.entry(following))?;
         }
-        while let Ok(looks) = self.looks.try_recv() {
-            self.found.extend(looks);
+        while let Ok(round) = self.looks.try_recv() {
+            self.found.push(round);
         }
-        for look in std::mem::take(&mut self.found) {
-            take(self.entry(What::Look(look)))?;
+        for Round { pressure, looks } in std::mem::take(&mut self.found) {
+            for what in pressure.map(What::Pressure).into_iter().chain(looks.into_iter().map(What::Look)) {
+                take(self.entry(what))?;
+            }
         }
         let give_way_ns = monotonic_ns().saturating_add(nanoseconds(TURN));
         loop {
@@ -389,6 +405,16 @@ impl Source {
                  an unknown listener may touch is marked incomplete",
             ),
             (
+                self.members.left_out(),
+                "process",
+                "whose unit or container is not told: failures named too many at a time",
+            ),
+            (
+                self.members.unread() + self.stats.members_unkept,
+                "process",
+                "whose unit or container is not told: it could not be read, or kept until it was asked for",
+            ),
+            (
                 self.words_unread,
                 "word",
                 "of nginx's known by level and errno alone, for its process ended before its text was read",
@@ -406,8 +432,31 @@ impl Source {
         Ok(news.into_iter().map(|what| self.entry(what)).collect())
     }
 
-    /// The next record, if there is one.
+    /// The next record, if there is one; who is named in it comes first.
     fn record(&mut self) -> Option<What> {
+        if self.ahead.is_empty() {
+            let what = self.decoded()?;
+            if let What::Record(record) = &what {
+                self.ahead.extend(self.members.look(record).into_iter().map(What::Member));
+                let pressure = self.pressure(record);
+                self.ahead.extend(pressure.map(What::Pressure));
+            }
+            self.ahead.push_back(what);
+        }
+        self.ahead.pop_front()
+    }
+
+    /// What is short now, if this is the end of an exchange that nginx waited in.
+    fn pressure(&mut self, record: &Record) -> Option<Reading> {
+        let Record::Exchange(exchange) = record else { return None };
+        let (nginx, worker) = (&exchange.nginx, &exchange.worker);
+        let began_ns = nginx.first_sent_ns.max(nginx.connect_ns);
+        let is_slow = nginx.ended_ns.saturating_sub(began_ns) >= sample::SLOW_NS;
+        is_slow.then(|| self.meter.read_at_end(worker.worker.tgid)).flatten()
+    }
+
+    /// The next record as the kernel side has it.
+    fn decoded(&mut self) -> Option<What> {
         if let Some(held) = self.held.take() {
             return Some(What::Record(held));
         }

@@ -4,7 +4,14 @@
 use tracer_ebpf::WordOf;
 
 use crate::{
-    decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
+    cgroup::{Member, Wanted},
+    decode::Record,
+    facts::Sources,
+    groups::Configured,
+    pressure::Reading,
+    sample::Look,
+    trust::Why,
+    verdict::Upstream,
 };
 
 /// One thing that was learnt.
@@ -44,6 +51,10 @@ pub enum What {
     Stranger(Stranger),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
+    /// What the kernel counts of shortages, while nginx waits for somebody.
+    Pressure(Reading),
+    /// Who a process is that a record names, which comes after it.
+    Member(Member),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }
@@ -83,6 +94,8 @@ pub struct Start {
     pub limit: Option<u64>,
     /// Whether only some upstreams were asked for: what nginx says of connections to others is none of it.
     pub is_narrowed: bool,
+    /// Whose verdicts are told.
+    pub wanted: Wanted,
 }
 
 /// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.

@@ -5,6 +5,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use crate::{
     audit::{Listed, Unexplained},
     cause::Cause,
+    cgroup::Places,
+    pressure::Pressure,
     stream::Stranger,
 };
 
@@ -119,6 +121,8 @@ pub struct Note {
     pub upstream: Option<Upstream>,
     /// What nginx said, without what the application wrote.
     pub word: Word,
+    /// The control group of nginx, if it is known.
+    pub places: Places,
     /// In one sentence.
     pub explanation: String,
 }
@@ -239,6 +243,10 @@ pub struct Verdict {
     pub worker: Option<Worker>,
     /// Who sent the signal that the worker died of, or that told it to stop.
     pub killer: Option<Process>,
+    /// The control groups of these processes, as far as they are known.
+    pub places: Places,
+    /// What was short while nginx waited; none where that was not measured, or does not matter.
+    pub pressure: Option<Pressure>,
     /// When what happened.
     pub moments: Moments,
     /// How much went where.
@@ -278,6 +286,10 @@ pub struct Delayed {
     pub syn_retransmits: u32,
     /// The listener's accept queue when the first SYN went out.
     pub queue: Option<Queue>,
+    /// The control group of nginx, if it is known.
+    pub places: Places,
+    /// What was short while nginx connected; none where that was not measured.
+    pub pressure: Option<Pressure>,
     /// What happened, in one sentence.
     pub explanation: String,
 }
@@ -299,6 +311,8 @@ pub struct After {
     pub went_on_us: u64,
     /// Whether a worker took the request up only after nginx had given up.
     pub accepted_late: bool,
+    /// The control group of the worker, if it is known.
+    pub places: Places,
     /// What happened, in one sentence.
     pub explanation: String,
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::cgroup::Wanted;
+
 const EXAMPLES: &str = "\
 Examples:
   why502 report incident.zst                       What failed, how often, since when, and why
@@ -33,6 +35,10 @@ pub struct Report {
     /// With -o evidence: replace addresses and paths, each always by the same.
     #[arg(long)]
     pub anonymize: bool,
+
+    /// Whose failures to tell; without it, those that were asked for when it was recorded.
+    #[command(flatten)]
+    pub wanted: Wanted,
 
     /// Print the facts under the first and the worst failure.
     #[arg(short, long)]

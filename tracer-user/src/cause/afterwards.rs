@@ -2,6 +2,7 @@
 
 use super::{WallClock, signals};
 use crate::{
+    cgroup::Places,
     ledger::Afterwards,
     verdict::{After, Process},
     words::span,
@@ -42,6 +43,7 @@ pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
             .filter(|Process { pid, .. }| *pid != 0),
         went_on_us: went_on_ns / 1_000,
         accepted_late,
+        places: Places::default(),
         explanation,
     }
 }

@@ -38,6 +38,7 @@ pub use table::Cause;
 use tracer_ebpf::nginx_flag;
 
 use crate::{
+    cgroup::Places,
     facts::Sources,
     groups::Outage,
     ledger::{Joined, Said},
@@ -180,6 +181,8 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         outer: None,
         worker: None,
         killer: None,
+        places: Places::default(),
+        pressure: None,
         moments: Moments::default(),
         bytes: Bytes::default(),
         queue: None,
@@ -195,6 +198,7 @@ pub fn note(said: &Said, context: &Context<'_>) -> Note {
         nginx: said.nginx.clone(),
         upstream: said.peer(),
         word: nginx_says::word(said),
+        places: Places::default(),
         explanation: "A FastCGI application wrote to its standard error; what, nginx's error log says."
             .to_owned(),
     }
@@ -291,6 +295,8 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
             Some(stop) => stop.sender(),
             None => worker.and_then(signals::killer),
         },
+        places: Places::default(),
+        pressure: None,
         moments: Moments {
             connected: exchange.us(nginx.established_ns),
             accepted: worker.and_then(|worker| exchange.us(worker.accepted_ns)),
@@ -322,6 +328,8 @@ fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
         delay_us: delay_ns / 1_000,
         syn_retransmits: nginx.syn_retransmits,
         queue: queue.map(|view| Queue { depth: view.depth, limit: view.limit }),
+        places: Places::default(),
+        pressure: None,
         explanation: format!(
             "The exchange succeeded, but connecting took {}: {} went unanswered{why}.",
             span(delay_ns),

@@ -16,6 +16,8 @@ use super::{
     header::{number, of_sources, to_sources},
     line::{Action, ERROR_LOG, UPROBE},
     look::Look,
+    member::Member,
+    pressure::Reading,
 };
 use crate::{
     budget,
@@ -202,6 +204,8 @@ impl Encoder {
                     gaps: groups::gaps(gaps.as_ref(), &self.names),
                 }
             }
+            What::Pressure(reading) => Line::Pressure { at, reading: Reading::encode(reading, context) },
+            What::Member(member) => Line::Member { at, member: Member::encode(member, context) },
             What::End => Line::End { at },
         }
     }
@@ -476,6 +480,8 @@ impl Decoder {
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
             }
+            Line::Pressure { at, reading } => (at, What::Pressure(Reading::decode(reading, base)?)),
+            Line::Member { at, member } => (at, What::Member(Member::decode(member, base)?)),
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     args::Trace,
+    cgroup::Wanted,
     doctor::{processes, settings},
     facts::{Fact, Sources},
     load::BTF_PATH,
@@ -100,14 +101,29 @@ pub struct Filters {
     pub listeners: Vec<String>,
     /// After how many failures nothing more is told.
     pub count: Option<u64>,
+    /// The control groups whose failures were to be told; empty for all, and where names are replaced.
+    #[serde(default)]
+    pub cgroups: Vec<String>,
+    /// The same by containers.
+    #[serde(default)]
+    pub containers: Vec<String>,
+    /// The same by units.
+    #[serde(default)]
+    pub units: Vec<String>,
     /// Whether connects that fail at once are seen.
     pub connect_errors: bool,
+}
+
+/// Whose failures were to be told. Names that are replaced elsewhere would give themselves away, and fit nothing any more.
+fn asked_for(wanted: &Wanted, names: &Names) -> Wanted {
+    if names.is_anonymous() { Wanted::default() } else { wanted.clone() }
 }
 
 impl Header {
     /// Of a recording that begins now.
     pub fn now(args: &Trace, listeners: &[String], start: &Start, names: &Names) -> Self {
-        let Start { started_ns, distance, sources, limit, .. } = start;
+        let Start { started_ns, distance, sources, limit, wanted, .. } = start;
+        let Wanted { cgroups, containers, units } = asked_for(wanted, names);
         let wall = distance.0.saturating_add_unsigned(*started_ns);
         let shown = |address: &str| names.named(address);
         let masters = processes::masters().into_iter().map(|master| Process {
@@ -137,6 +153,9 @@ impl Header {
                 upstreams: args.upstreams.iter().map(|upstream| shown(&upstream.to_string())).collect(),
                 listeners: listeners.iter().map(|listener| shown(listener)).collect(),
                 count: *limit,
+                cgroups,
+                containers,
+                units,
                 connect_errors: args.connect_errors,
             },
             sysctls: settings::now()
@@ -179,6 +198,11 @@ impl Header {
             sources: to_sources(&self.sources)?,
             limit: self.filters.count,
             is_narrowed: !self.filters.upstreams.is_empty(),
+            wanted: Wanted {
+                cgroups: self.filters.cgroups.clone(),
+                containers: self.filters.containers.clone(),
+                units: self.filters.units.clone(),
+            },
         })
     }
 
@@ -188,6 +212,10 @@ impl Header {
         let shown = |all: &[String]| all.iter().map(|one| names.named(one)).collect::<Vec<_>>();
         header.v = VERSION;
         header.part = 1;
+        let Filters { cgroups, containers, units, .. } = self.filters.clone();
+        let wanted = asked_for(&Wanted { cgroups, containers, units }, names);
+        (header.filters.cgroups, header.filters.containers, header.filters.units) =
+            (wanted.cgroups, wanted.containers, wanted.units);
         header.filters.upstreams = shown(&self.filters.upstreams);
         header.filters.listeners = shown(&self.filters.listeners);
         for process in &mut header.processes {

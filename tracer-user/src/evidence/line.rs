@@ -8,6 +8,8 @@ use super::{
     Header,
     ends::{NginxEnd, Stops, Task, WorkerEnd},
     look::Look,
+    member::Member,
+    pressure::Reading,
 };
 
 /// What a word's line that names no source comes from.
@@ -262,6 +264,22 @@ pub enum Line {
         counts_statuses: bool,
         /// Why not all of it is known; null if it is.
         gaps: Option<String>,
+    },
+    /// What the kernel counts of shortages, while nginx waits for somebody.
+    Pressure {
+        /// The recording's time.
+        at: i64,
+        /// The figures.
+        #[serde(flatten)]
+        reading: Reading,
+    },
+    /// Who a process is that a later line names: its control group.
+    Member {
+        /// The recording's time.
+        at: i64,
+        /// The process.
+        #[serde(flatten)]
+        member: Member,
     },
     /// The recording is over.
     End {

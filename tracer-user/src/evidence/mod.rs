@@ -11,7 +11,9 @@ mod groups;
 mod header;
 mod line;
 mod look;
+mod member;
 mod names;
+mod pressure;
 mod read;
 #[cfg(test)]
 mod tests;

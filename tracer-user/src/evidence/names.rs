@@ -82,8 +82,13 @@ impl Names {
 
     /// The name of a group of upstreams as it may be told, in the same way as a path.
     pub(super) fn group<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        self.called("group-", name)
+    }
+
+    /// The name of a unit, a container or a pod as it may be told, in the same way; `kind` is what it then begins with.
+    pub(super) fn called<'a>(&self, kind: &str, name: &'a str) -> Cow<'a, str> {
         match &self.anonymous {
-            Some(secret) => Cow::Owned(format!("group-{:024x}", wide(secret, name))),
+            Some(secret) => Cow::Owned(format!("{kind}{:024x}", wide(secret, name))),
             None => Cow::Borrowed(name),
         }
     }

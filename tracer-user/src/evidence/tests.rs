@@ -5,10 +5,12 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
+    cgroup::{Cgroup, Member, Wanted},
     decode::Record,
     facts::{Fact, Sources},
-    groups::{Configured, Group, Place, Server},
+    groups::{self, Configured, Place, Server},
     ledger::samples::*,
+    pressure::{Group, Quota, Reading, Stall, Stalls},
     sample::{Doing, Look, Peer, Target},
     stream::{
         Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger, UpstreamCounts,
@@ -29,6 +31,7 @@ fn header() -> Header {
         sources,
         limit: Some(7),
         is_narrowed: false,
+        wanted: Wanted::default(),
     };
     let args = <crate::args::Args as clap::Parser>::parse_from(["why502", "record", "-o", "x"]);
     let crate::args::Command::Record(args) = args.command else { panic!("not record") };
@@ -43,6 +46,15 @@ fn note(upstream: &Endpoint, path: &[u8]) -> WordOf {
     note.word.message[..22].copy_from_slice(b"FastCGI sent in stderr");
     note.subject[..path.len()].copy_from_slice(path);
     note
+}
+
+/// What is counted of a host and of a control group.
+fn reading() -> Reading {
+    let stall = |some| Stall { some: Some(some), full: None };
+    let stalls = Stalls { cpu: stall(9), io: stall(8), memory: Stall::default() };
+    let quota = Quota { path: "/a".to_owned(), throttled_us: 3, throttled: 2, periods: 5 };
+    let group = Group { pids: vec![7], path: "/a/b".to_owned(), stalls, quotas: vec![quota] };
+    Reading { ns: at(9), host: stalls, running: Some(3), cpus: None, groups: vec![group] }
 }
 
 /// One entry of every kind, with everything in it that can be.
@@ -96,7 +108,7 @@ fn entries() -> Vec<Entry> {
     };
     let configured = Configured {
         workers: vec![7, 8],
-        groups: vec![Group {
+        groups: vec![groups::Group {
             name: "pair".to_owned(),
             is_shared: true,
             servers: vec![
@@ -137,6 +149,15 @@ fn entries() -> Vec<Entry> {
             upstreams_left_out: 5,
             words_left_out: 6,
         }),
+        What::Member(Member {
+            pid: 7,
+            began_ns: at(1),
+            is_kept: true,
+            cgroup: std::sync::Arc::new(Cgroup::of(
+                "/a/\u{1b}/pod0123456789abcdef0123456789abcdef/x.service",
+            )),
+        }),
+        What::Pressure(reading()),
         What::Stranger(Stranger { pid: 7, uid: Some(1000), exe: None, why: Why::ForeignExecutable }),
         What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),
         What::Depth(Depth { ns: at(5), listener: upstream, depth: 5, limit: 4 }),

@@ -23,7 +23,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, Stats};
+use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, Member, PATH_LEN, Stats};
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
@@ -92,6 +92,7 @@ pub struct Tracer {
     showing: listeners::Showing,
     listeners: usize,
     masters: Option<HashMap<MapData, u32, u64>>,
+    members: Option<HashMap<MapData, u32, Member>>,
     given_up: GivenUp,
 }
 
@@ -206,6 +207,7 @@ impl Tracer {
         });
         let given_up = open.as_ref().map(|open| open.shares.given_up()).unwrap_or_default();
         let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
+        let members = Some(HashMap::try_from(take(&mut object, "MEMBERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
             object,
             traces_system_calls: false,
@@ -224,6 +226,7 @@ impl Tracer {
             showing,
             listeners,
             masters,
+            members,
             given_up,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
@@ -379,6 +382,16 @@ impl Tracer {
         self.masters
             .take()
             .ok_or_else(|| Failure::Run(anyhow::anyhow!("somebody tells whom to believe already")))
+    }
+
+    /// The control groups of processes that may be gone; they can be taken once.
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_members(&mut self) -> Result<HashMap<MapData, u32, Member>, Failure> {
+        self.members
+            .take()
+            .ok_or_else(|| Failure::Run(anyhow::anyhow!("the control groups have a reader already")))
     }
 
     /// How many events the kernel did not show to a program because they interrupted the same program; by program.

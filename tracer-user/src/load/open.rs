@@ -19,10 +19,12 @@ pub struct Open {
 }
 
 impl Open {
-    /// The exchanges that began before a moment (ns, monotonic) and that a worker on this host has taken up.
+    /// The exchanges that began before a moment (ns, monotonic) and that a worker on this host has taken up; and whether nginx waits for an
+    /// answer in any that did, taken up or not.
     ///
     /// What begins or ends while the map is walked may be missed: it is the slow ones that this is for.
-    pub fn served_since(&mut self, moment_ns: u64) -> Vec<Served> {
+    pub fn served_since(&mut self, moment_ns: u64) -> (Vec<Served>, bool) {
+        let mut is_any_waiting = false;
         // When an entry goes while the walk stands on it, the kernel begins anew: the walk must end nonetheless.
         let most = usize::try_from(self.max_open).unwrap_or(usize::MAX).saturating_mul(2);
         let mut places = Vec::new();
@@ -36,6 +38,7 @@ impl Open {
                 // In a session of `stream {}` nobody waits for an answer.
                 let may_be_slow = since_ns != 0 && nginx.flags & nginx_flag::STREAM == 0;
                 let is_old = may_be_slow && since_ns < moment_ns;
+                is_any_waiting |= is_old && nginx.flags & nginx_flag::READ_LAST == 0;
                 (is_old && worker.accepted_ns != 0 && worker.ended_ns == 0).then_some(Served {
                     name: (nginx.sock, nginx.connect_ns),
                     exchange: nginx.exchange,
@@ -59,7 +62,7 @@ impl Open {
         self.shares.count(given_up);
         served.sort_unstable_by_key(|served| served.name);
         served.dedup_by_key(|served| served.name);
-        served
+        (served, is_any_waiting)
     }
 }
 

@@ -8,9 +8,13 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::Output;
-use crate::{audit, verdict, words::time};
+use crate::{audit, cgroup::Places, verdict, words::time};
+use home::Home;
+use pressure::Pressure;
 use run::{Audit, Summary};
 
+mod home;
+mod pressure;
 mod run;
 
 /// The version of the contract.
@@ -87,6 +91,7 @@ struct Verdict<'a> {
     outer: Option<Outer<'a>>,
     worker: Option<Worker<'a>>,
     killer: Option<Process<'a>>,
+    pressure: Option<Pressure<'a>>,
     us: Moments,
     bytes: Bytes,
     queue: Option<Queue>,
@@ -111,6 +116,7 @@ struct Delayed<'a> {
     delay_us: u64,
     syn_retransmits: u32,
     queue: Option<Queue>,
+    pressure: Option<Pressure<'a>>,
     explanation: &'a str,
 }
 
@@ -148,6 +154,8 @@ struct AfterNginx {
 struct Nginx<'a> {
     pid: u32,
     comm: &'a str,
+    #[serde(flatten)]
+    home: Home<'a>,
     local: Option<String>,
 }
 
@@ -155,12 +163,16 @@ struct Nginx<'a> {
 struct Process<'a> {
     pid: u32,
     comm: &'a str,
+    #[serde(flatten)]
+    home: Home<'a>,
 }
 
 #[derive(Serialize)]
 struct Worker<'a> {
     pid: u32,
     comm: &'a str,
+    #[serde(flatten)]
+    home: Home<'a>,
     signal: Option<&'a str>,
     doing: Option<Doing<'a>>,
 }
@@ -255,6 +267,8 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             outer,
             worker,
             killer,
+            places,
+            pressure,
             moments,
             bytes,
             queue,
@@ -269,7 +283,12 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             cause: cause.cause(),
             detail: cause.detail(),
             confidence: confidence.name(),
-            nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
+            nginx: Nginx {
+                pid: *pid,
+                comm,
+                home: Home::of(*pid, places),
+                local: local.map(|local| local.to_string()),
+            },
             upstream: Upstream::of(upstream),
             group: group(upstream),
             request: *request,
@@ -278,9 +297,10 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             error_log: error_log.as_deref(),
             word: word.as_ref().map(Word::from),
             servers: servers.iter().map(OutOfUse::from).collect(),
-            outer: outer.as_ref().map(Outer::from),
-            worker: worker.as_ref().map(Worker::from),
-            killer: killer.as_ref().map(Process::from),
+            outer: outer.as_ref().map(|outer| Outer::of(outer, places)),
+            worker: worker.as_ref().map(|worker| Worker::of(worker, places)),
+            killer: killer.as_ref().map(|killer| Process::of(killer, places)),
+            pressure: pressure.as_ref().map(Pressure::from),
             us: moments.into(),
             bytes: bytes.into(),
             queue: queue.as_ref().map(Queue::from),
@@ -291,11 +311,16 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
     }
 }
 
-impl<'a> From<&'a verdict::Outer> for Outer<'a> {
-    fn from(outer: &'a verdict::Outer) -> Self {
+impl<'a> Outer<'a> {
+    fn of(outer: &'a verdict::Outer, places: &'a Places) -> Self {
         let verdict::Outer { nginx: verdict::Process { pid, comm }, local, upstream } = outer;
         Self {
-            nginx: Nginx { pid: *pid, comm, local: local.map(|local| local.to_string()) },
+            nginx: Nginx {
+                pid: *pid,
+                comm,
+                home: Home::of(*pid, places),
+                local: local.map(|local| local.to_string()),
+            },
             upstream: upstream.into(),
         }
     }
@@ -303,17 +328,27 @@ impl<'a> From<&'a verdict::Outer> for Outer<'a> {
 
 impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
     fn from(delayed: &'a verdict::Delayed) -> Self {
-        let verdict::Delayed { unix_ns, nginx, upstream, delay_us, syn_retransmits, queue, explanation } =
-            delayed;
+        let verdict::Delayed {
+            unix_ns,
+            nginx,
+            upstream,
+            delay_us,
+            syn_retransmits,
+            queue,
+            places,
+            pressure,
+            explanation,
+        } = delayed;
         Self {
             v: VERSION,
             r#type: "delayed",
             time: time(*unix_ns),
-            nginx: nginx.into(),
+            nginx: Process::of(nginx, places),
             upstream: upstream.into(),
             delay_us: *delay_us,
             syn_retransmits: *syn_retransmits,
             queue: queue.as_ref().map(Queue::from),
+            pressure: pressure.as_ref().map(Pressure::from),
             explanation,
         }
     }
@@ -329,6 +364,7 @@ impl<'a> From<&'a verdict::After> for After<'a> {
             worker,
             went_on_us,
             accepted_late,
+            places,
             explanation,
         } = after;
         Self {
@@ -337,7 +373,7 @@ impl<'a> From<&'a verdict::After> for After<'a> {
             time: time(*unix_ns),
             nginx: AfterNginx { pid: *nginx, local: local.map(|local| local.to_string()) },
             upstream: upstream.into(),
-            worker: worker.as_ref().map(Process::from),
+            worker: worker.as_ref().map(|worker| Process::of(worker, places)),
             went_on_us: *went_on_us,
             accepted_late: *accepted_late,
             explanation,
@@ -346,12 +382,13 @@ impl<'a> From<&'a verdict::After> for After<'a> {
 }
 
 impl<'a> From<&'a verdict::Note> for Note<'a> {
-    fn from(verdict::Note { unix_ns, nginx, upstream, word, explanation }: &'a verdict::Note) -> Self {
+    fn from(note: &'a verdict::Note) -> Self {
+        let verdict::Note { unix_ns, nginx, upstream, word, places, explanation } = note;
         Self {
             v: VERSION,
             r#type: "note",
             time: time(*unix_ns),
-            nginx: nginx.into(),
+            nginx: Process::of(nginx, places),
             upstream: upstream.as_ref().and_then(Upstream::of),
             word: word.into(),
             explanation,
@@ -373,16 +410,22 @@ impl From<&verdict::OutOfUse> for OutOfUse {
     }
 }
 
-impl<'a> From<&'a verdict::Process> for Process<'a> {
-    fn from(verdict::Process { pid, comm }: &'a verdict::Process) -> Self {
-        Self { pid: *pid, comm }
+impl<'a> Process<'a> {
+    fn of(verdict::Process { pid, comm }: &'a verdict::Process, places: &'a Places) -> Self {
+        Self { pid: *pid, comm, home: Home::of(*pid, places) }
     }
 }
 
-impl<'a> From<&'a verdict::Worker> for Worker<'a> {
-    fn from(worker: &'a verdict::Worker) -> Self {
+impl<'a> Worker<'a> {
+    fn of(worker: &'a verdict::Worker, places: &'a Places) -> Self {
         let verdict::Worker { process: verdict::Process { pid, comm }, signal, doing } = worker;
-        Self { pid: *pid, comm, signal: signal.as_deref(), doing: doing.as_ref().map(Doing::from) }
+        Self {
+            pid: *pid,
+            comm,
+            home: Home::of(*pid, places),
+            signal: signal.as_deref(),
+            doing: doing.as_ref().map(Doing::from),
+        }
     }
 }
 

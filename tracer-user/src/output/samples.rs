@@ -3,6 +3,7 @@
 use crate::{
     audit::{Report, Unexplained, Unlogged},
     cause::Cause,
+    cgroup::{Cgroup, Place, Places},
     verdict::{
         Bytes, Confidence, Delayed, Doing, Evidence, Failed, Limits, Moments, Note, OutOfUse, Process, Queue,
         Summary, Upstream, Verdict, Word, Words, Worker,
@@ -14,6 +15,12 @@ const SECOND: i64 = 1_795_174_766_000_000_000;
 
 fn process(pid: u32, comm: &str) -> Process {
     Process { pid, comm: comm.to_owned() }
+}
+
+/// Where the worker runs.
+fn places() -> Places {
+    let cgroup = Cgroup::of("/system.slice/php8.2-fpm.service").into();
+    Places(vec![Place { pid: 24940, is_kept: false, cgroup }])
 }
 
 fn evidence(us: i64, source: &str, fact: &str) -> Evidence {
@@ -44,6 +51,8 @@ pub fn killed() -> Verdict {
             doing: None,
         }),
         killer: Some(process(24938, "php-fpm8.2")),
+        places: places(),
+        pressure: None,
         moments: Moments {
             connected: Some(45),
             accepted: Some(60),
@@ -84,6 +93,8 @@ pub fn unknown() -> Verdict {
         outer: None,
         worker: None,
         killer: None,
+        places: Places::default(),
+        pressure: None,
         moments: Moments::default(),
         bytes: Bytes::default(),
         queue: None,
@@ -140,6 +151,8 @@ pub fn delayed() -> Delayed {
         delay_us: 1_019_000,
         syn_retransmits: 1,
         queue: Some(Queue { depth: 5, limit: 4 }),
+        places: Places::default(),
+        pressure: None,
         explanation: "The accept queue was full.".to_owned(),
     }
 }
@@ -172,6 +185,7 @@ pub fn note() -> Note {
         nginx: process(24945, "nginx"),
         upstream: Some(Upstream::Unix("/run/php.sock".into())),
         word,
+        places: Places::default(),
         explanation: "A FastCGI application wrote.".to_owned(),
     }
 }

@@ -25,6 +25,7 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
         sources: Sources::default(),
         limit,
         is_narrowed: false,
+        wanted: Wanted::default(),
     })
 }
 

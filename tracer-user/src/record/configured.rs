@@ -1,4 +1,4 @@
-//! What nginx's configurations say, for files that begin after it was learnt.
+//! What was learnt once and later lines rest on, for files that begin after it was: what nginx's configurations say, and who processes are.
 
 use std::collections::VecDeque;
 
@@ -8,24 +8,29 @@ use crate::{
     stream::{Entry, What},
 };
 
-/// The lines of the configurations that a pipeline remembers.
+/// The lines of what a pipeline remembers.
 #[derive(Debug, Default)]
-pub(super) struct Configurations(VecDeque<Line>);
+pub(super) struct Configurations {
+    groups: VecDeque<Line>,
+    members: VecDeque<Line>,
+}
 
 impl Configurations {
     /// Takes in an entry, if it is one.
     pub(super) fn add(&mut self, entry: &Entry, encoder: &Encoder) {
-        if !matches!(entry.what, What::Groups(_)) {
-            return;
+        let (lines, most) = match &entry.what {
+            What::Groups(_) => (&mut self.groups, budget::GROUPED_CONFIGURATIONS),
+            What::Member(_) => (&mut self.members, budget::CGROUPED),
+            _ => return,
+        };
+        if lines.len() >= most {
+            lines.pop_front();
         }
-        if self.0.len() >= budget::GROUPED_CONFIGURATIONS {
-            self.0.pop_front();
-        }
-        self.0.push_back(encoder.line(entry));
+        lines.push_back(encoder.line(entry));
     }
 
     /// Those so far.
     pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.0.iter()
+        self.groups.iter().chain(&self.members)
     }
 }

@@ -27,7 +27,7 @@ use replay::Replay;
 /// # Errors
 /// If a file cannot be read, or the result not be written.
 pub fn run(args: &Report) -> Result<(), Failure> {
-    let mut replay = Replay::open(&args.files)?;
+    let mut replay = Replay::open(&args.files, &args.wanted)?;
     let written = match args.output {
         ReportFormat::Evidence => evidence(replay, terminal::bytes().context(OUT)?, args.anonymize),
         ReportFormat::Json => {

@@ -13,6 +13,7 @@ use tracer_ebpf::WorkerGone;
 
 use super::join::{Ends, Join};
 use crate::{
+    cgroup::Wanted,
     decode::Record,
     evidence::{Header, LATEST_NS, Reader},
     failure::Failure,
@@ -89,7 +90,7 @@ impl Replay {
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
+    pub fn open(paths: &[PathBuf], wanted: &Wanted) -> Result<Self, Failure> {
         // Of each recording its first file's header.
         let mut all = BTreeMap::<String, (Header, Vec<Part>)>::new();
         for path in paths {
@@ -110,7 +111,7 @@ impl Replay {
                 None => drop(all.insert(header.recording.clone(), (header, vec![part]))),
             }
         }
-        let open = |(header, parts)| Recording::open(header, parts);
+        let open = |(header, parts)| Recording::open(header, parts, wanted);
         let mut recordings = all.into_values().map(open).collect::<Result<Vec<_>, _>>()?;
         if recordings.len() > 1 && recordings.iter().any(Recording::is_of_listeners) {
             join(&mut recordings)?;
@@ -126,7 +127,7 @@ impl Replay {
     pub(super) fn of(evidence: Vec<u8>) -> Result<Self, Failure> {
         let file: Box<dyn Read> = Box::new(io::Cursor::new(evidence));
         let (header, part) = Part::once("-".into(), file)?;
-        let mut recording = Recording::open(header, vec![part])?;
+        let mut recording = Recording::open(header, vec![part], &Wanted::default())?;
         recording.next = recording.read()?;
         Ok(Self { recordings: vec![recording], most_bytes: MOST_BYTES })
     }
@@ -281,10 +282,13 @@ impl Replay {
 
 impl Recording {
     /// Of at least one file.
-    fn open(header: Header, mut parts: Vec<Part>) -> Result<Self, Failure> {
+    fn open(header: Header, mut parts: Vec<Part>, wanted: &Wanted) -> Result<Self, Failure> {
         parts.sort_by_key(|part| part.number);
         let name = parts.first().map(|first| shown(&first.path)).unwrap_or_default();
-        let start = header.start().context("the first line cannot be understood")?;
+        let mut start = header.start().context("the first line cannot be understood")?;
+        if wanted.is_narrowed() {
+            start.wanted = wanted.clone();
+        }
         let (last_part, last_ns, distance) = (header.part, start.begins_ns, start.distance);
         Ok(Self {
             pipeline: Pipeline::new(start),

@@ -10,7 +10,12 @@ mod syscall;
 mod wait;
 mod words;
 
-use std::{collections::HashMap, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    thread,
+    time::Duration,
+};
 
 pub use activities::Activities;
 pub use activity::{Activity, Found};
@@ -19,10 +24,17 @@ use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;
 use tokio::sync::mpsc::{self, Receiver};
 
-use crate::clock::monotonic_ns;
+use crate::{
+    clock::monotonic_ns,
+    pressure::{Meter, Reading},
+};
 
 /// How old an exchange is when its worker is first looked at, in ns.
-const SLOW_NS: u64 = 1_000_000_000;
+pub const SLOW_NS: u64 = 1_000_000_000;
+
+/// How old an exchange is when shortages are first measured for it, in ns: of one that is to be slow, most is still to come. Those that
+/// are over sooner cost nothing.
+const MEASURED_NS: u64 = 250_000_000;
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -73,6 +85,15 @@ pub struct Look {
     pub exchanges: Vec<(Name, u32)>,
 }
 
+/// What one round found.
+#[derive(Debug)]
+pub struct Round {
+    /// What the kernel counts of shortages, if nginx waits for anybody.
+    pub pressure: Option<Reading>,
+    /// What slow workers were doing.
+    pub looks: Vec<Look>,
+}
+
 /// Rounds of looks that may wait to be taken in; the sampler then waits, too.
 const MOST_ROUNDS: usize = 4;
 
@@ -83,18 +104,26 @@ const MOST_ROUNDS: usize = 4;
 /// # Errors
 /// If no thread can be started.
 pub fn start(
-    mut open: impl FnMut(u64) -> Vec<Served> + Send + 'static,
-) -> std::io::Result<Receiver<Vec<Look>>> {
+    mut open: impl FnMut(u64) -> (Vec<Served>, bool) + Send + 'static,
+) -> std::io::Result<Receiver<Round>> {
     let (send, found) = mpsc::channel(MOST_ROUNDS);
     let mut rounds = Rounds::default();
+    let meter = Meter::default();
     thread::Builder::new().name("sampler".to_owned()).spawn(move || {
         loop {
             thread::sleep(PERIOD);
             if send.is_closed() {
                 break;
             }
-            let looks = rounds.round(&open(monotonic_ns().saturating_sub(SLOW_NS)));
-            if !looks.is_empty() && send.blocking_send(looks).is_err() {
+            let now = monotonic_ns();
+            let (mut served, is_any_waiting) = open(now.saturating_sub(MEASURED_NS));
+            let waiting = served.iter().filter(|served| !served.is_answered);
+            let pids: BTreeSet<_> = waiting.map(|served| served.pid.cast_unsigned()).collect();
+            let pressure = is_any_waiting.then(|| meter.read(pids));
+            served.retain(|served| served.since_ns < now.saturating_sub(SLOW_NS));
+            let looks = rounds.round(&served);
+            let is_empty = looks.is_empty() && pressure.is_none();
+            if !is_empty && send.blocking_send(Round { pressure, looks }).is_err() {
                 break;
             }
         }
