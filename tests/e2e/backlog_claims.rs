@@ -87,8 +87,9 @@ fn without_a_configuration_what_was_asked_for_shows_below_somaxconn() -> Result<
     let namespace = Namespace::new()?;
     namespace.sysctl("net.core.somaxconn", "100")?;
     for (port, backlog, holds) in [(9491, 64, Value::Bool(true)), (9492, 300, Value::Null)] {
-        let fpm = Fpm::on(&namespace).listen(Endpoint::v4(port)).backlog(backlog).start()?;
-        let account = Backlog::start(&[&fpm.endpoint().to_string(), "--verify", "-d", "1s"])?.finish()?;
+        let listener = Endpoint::v4(port);
+        let _socket = namespace.listen(&listener, backlog)?;
+        let account = Backlog::start(&[&listener.to_string(), "--verify", "-d", "1s"])?.finish()?;
         let asked = account.check(&["has the backlog that it asked for"])?;
         ensure!(asked["holds"] == holds, "{asked}");
     }

@@ -9,7 +9,7 @@ use crate::load::HookKind;
 
 const EXAMPLES: &str = "\
 Examples:
-  why502 backlog                         The listeners that nginx connects to, in a table that is kept up to date
+  why502 backlog                         nginx's upstreams and php-fpm's pools, in a table that is kept up to date
   why502 backlog :9000 -d 1m             Whoever listens on port 9000, for a minute
   why502 backlog --all -o json           Every listener of this host, as JSON Lines
   why502 backlog --verify --fpm-pool /etc/php/8.2/fpm/pool.d/www.conf
@@ -26,7 +26,7 @@ pub struct Backlog {
     #[arg(value_name = "LISTENER", conflicts_with_all = ["all", "experiment"])]
     pub listeners: Vec<UpstreamFilter>,
 
-    /// Watch every listener of this host, not only those that nginx connects to.
+    /// Watch every listener of this host, not only those that nginx passes requests on to and php-fpm's pools.
     #[arg(long, conflicts_with = "experiment")]
     pub all: bool,
 

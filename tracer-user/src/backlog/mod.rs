@@ -1,13 +1,15 @@
 //! `why502 backlog`: accept queues and what is claimed about them, from the kernel's side.
 //!
-//! The modules stand in the order in which data flows: records are decoded, listeners become queues with names and owners, some of
-//! them are chosen, those who met a full one become victims, the sums are held against the kernel's own, and all of it goes out.
+//! The modules stand in the order in which data flows: records are decoded, listeners become queues with names and owners, what their
+//! masters are configured with is read, some of them are chosen, those who met a full one become victims, the sums are held against the kernel's own, and all of it goes out.
 
 mod decode;
 
 mod netns;
 mod owners;
 mod queue;
+
+mod masters;
 
 mod choice;
 

@@ -187,7 +187,11 @@ impl<'a> Run<'a> {
                 names.join(", ")
             }
             Choice::Nginx(_) => {
-                format!("the listeners that {} connects to (--all for every one)", self.args.comm())
+                format!(
+                    "the listeners that {} passes requests on to, by its configuration or by its connections, and php-fpm's pools (--all for \
+                     every listener)",
+                    self.args.comm()
+                )
             }
         };
         crate::notice!("watching {which}; {} known on this host; Ctrl-C ends", self.queues.len());
@@ -243,6 +247,7 @@ impl<'a> Run<'a> {
         for queue in &queues {
             self.known.insert(queue.name(), queue.clone());
         }
+        self.choice.learn(&queues, self.args.comm());
         self.queues = queues;
         self.owners.forget_others(&listeners.iter().map(|listener| listener.inode).collect());
         self.forget();

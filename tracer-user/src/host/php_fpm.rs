@@ -1,4 +1,6 @@
-//! php-fpm: which files configure a master.
+//! php-fpm: which files configure a master, and what they say of its pools.
+
+mod pools;
 
 use std::{
     ffi::OsStr,
@@ -9,6 +11,7 @@ use std::{
 use ini::{Ini, ParseOption};
 
 use super::{Budget, Identity, Master, Refusal, Root};
+pub(crate) use pools::{Pool, Pools, pools, read};
 
 /// How a master begins its title (`fpm_env_setproctitle`, sapi/fpm/fpm/fpm_env.c), the path in brackets.
 const TITLE: &[u8] = b"php-fpm: master process (";
@@ -54,7 +57,7 @@ fn is_part_of(root: &Root, main: PathBuf, file: Identity) -> Result<bool, Refusa
 }
 
 /// php-fpm takes a backslash as it is.
-pub(crate) fn option() -> ParseOption {
+fn option() -> ParseOption {
     ParseOption { enabled_escape: false, ..ParseOption::default() }
 }
 

@@ -2,6 +2,7 @@
 
 mod fpm;
 mod nginx;
+mod pools;
 mod settings;
 mod status;
 
@@ -11,12 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Asked, Queue, reconcile::Books};
+use super::{Asked, Queue, masters, reconcile::Books};
 use crate::{
-    host::{Master, read_given},
+    host::{
+        Master,
+        php_fpm::{self, Pool},
+        read_given,
+    },
     verdict::Upstream,
 };
-use fpm::Pool;
 
 /// A claim, and whether it holds on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +88,8 @@ pub(super) struct Scene<'a> {
 /// Checks everything. `depth_of` reads a listener's depth as it is at that moment.
 pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Option<u32>) -> Vec<Check> {
     let mut checks: Vec<Check> = scene.told.iter().map(overflowed).collect();
-    let (mut known, unread) = nginx::configured(scene);
+    let nginx = masters::nginx(scene.queues, scene.comm);
+    let (mut known, unread) = nginx::configured(&nginx, scene.comm);
     checks.extend(known.iter().flat_map(|configured| enforced(configured, scene)));
     checks.extend(unread);
     for path in scene.fpm_pools {
@@ -103,6 +108,7 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
             }
         }
     }
+    checks.extend(pools::checks(scene, &masters::php_fpm(scene.queues), &nginx, &mut known));
     let is_known = |queue: &&Queue| known.iter().any(|configured| configured.is_of(queue));
     checks.extend(scene.told.iter().filter(|queue| !is_known(queue)).map(asked));
     checks.extend(settings::checks(scene));
@@ -129,7 +135,7 @@ fn pools(path: &Path, scene: &Scene<'_>) -> Result<Vec<Running>, String> {
         let configured = Configured { by, whose, addr: pool.listen.clone(), backlog: pool.backlog };
         Running { pool, configured, master }
     };
-    Ok(fpm::read(&text)?.into_iter().map(running).collect())
+    Ok(php_fpm::read(&text)?.into_iter().map(running).collect())
 }
 
 /// The number of this process's own network namespace.
@@ -205,7 +211,8 @@ fn listeners<'a>(addr: &'a Upstream, queues: &'a [Queue]) -> impl Iterator<Item 
     queues.iter().filter(move |queue| is_same(addr, &queue.addr))
 }
 
-fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
+/// Whether this is where a listener is; a port alone stands for all addresses.
+pub(super) fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
     match (configured, listener) {
         (Upstream::Inet(a), Upstream::Inet(b)) => {
             // Whether a port alone means all IPv4 or all IPv6 addresses is the program's to say.

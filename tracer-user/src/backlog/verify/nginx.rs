@@ -5,55 +5,42 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use super::{Check, Configured, Scene, Whose};
+use super::{Check, Configured, Whose};
 use crate::{
-    host::{
-        Master,
-        nginx::{Configuration, Directive, Gaps, configuration},
-    },
+    backlog::masters::Known,
+    host::nginx::{Configuration, Directive, Gaps},
     verdict::Upstream,
 };
 
 /// `NGX_LISTEN_BACKLOG` on Linux (src/os/unix/ngx_linux_config.h).
 const DEFAULT: i64 = 511;
 
-/// How many masters' configurations are read. More are not on a host that serves anybody.
-const MASTERS: usize = 64;
-
 /// How many of those that are not believed have a check of their own.
 const REFUSALS: usize = 8;
 
 /// What the configuration of each running nginx asks for, and the checks that cannot be made because it cannot be read.
-pub(super) fn configured(scene: &Scene<'_>) -> (Vec<Configured>, Vec<Check>) {
-    let owners = scene.queues.iter().filter_map(|queue| queue.owner.as_ref());
-    let masters: BTreeSet<u32> =
-        owners.filter(|owner| owner.comm == scene.comm).map(|owner| owner.pid).collect();
-    let (mut all, mut unread, mut read) = (Vec::new(), Vec::new(), 0);
-    for pid in masters {
-        let by = format!("{} {pid}", scene.comm);
-        let asked = Master::believe(pid).and_then(|master| {
-            read += 1;
-            if read <= MASTERS { configuration(&master).map(Some) } else { Ok(None) }
-        });
-        let reason = match asked {
-            Ok(Some(configuration)) => {
-                let Listens { found, gaps } = Listens::of(&configuration);
+pub(super) fn configured(masters: &[Known<Configuration>], comm: &str) -> (Vec<Configured>, Vec<Check>) {
+    let (mut all, mut unread) = (Vec::new(), Vec::new());
+    for Known { pid, comm, said } in masters {
+        let by = format!("{comm} {pid}");
+        let reason = match said {
+            Ok(configuration) => {
+                let Listens { found, gaps } = Listens::of(configuration);
                 all.extend(found.into_iter().map(|(addr, backlog)| Configured {
                     by: by.clone(),
-                    whose: Whose::Process(pid),
+                    whose: Whose::Process(*pid),
                     addr,
                     backlog,
                 }));
                 gaps.told().map(|gaps| format!("not all of its configuration was read: {gaps}"))
             }
-            Ok(None) => Some(format!("it was not asked: the configurations of {MASTERS} others were read")),
-            Err(refusal) => Some(format!("it was not asked: {refusal}")),
+            Err(reason) => Some(reason.clone()),
         };
         unread.extend(reason.map(|figures| Check { claim: claim(&by), holds: None, figures }));
     }
     let more = unread.split_off(unread.len().min(REFUSALS));
     unread.extend(more.first().map(|first| Check {
-        claim: claim(&format!("each of {} more called {}", more.len(), scene.comm)),
+        claim: claim(&format!("each of {} more called {comm}", more.len())),
         holds: None,
         figures: format!("the first of them: {}", first.figures),
     }));

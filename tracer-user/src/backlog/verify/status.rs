@@ -11,8 +11,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Check, Scene, Whose, fpm::Pool, listeners};
-use crate::{backlog::Queue, host::Master, verdict::Upstream};
+use super::{Check, Scene, Whose, listeners};
+use crate::{
+    backlog::Queue,
+    host::{Master, php_fpm::Pool},
+    verdict::Upstream,
+};
 
 /// A status page answers at once, unless every worker is busy.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -12,7 +12,7 @@ use crate::{
 const DEFAULT: Limits = Limits { max_fails: 1, fail_timeout_s: DEFAULT_FAIL_TIMEOUT_S };
 
 /// Directives that pass a request on, and the port of an address that has none.
-const PASSES: [(&str, u16); 6] = [
+pub(super) const PASSES: [(&str, u16); 6] = [
     ("proxy_pass", 80),
     ("fastcgi_pass", 80),
     ("grpc_pass", 80),
@@ -90,23 +90,30 @@ fn names(directive: &Directive, found: &mut Vec<(String, u16)>) {
 }
 
 fn name(target: &str, port: u16) -> Option<(String, u16)> {
+    match destination(target, port)? {
+        (host, Place::Named(port)) => Some((host, port)),
+        (_, Place::At(_)) => None,
+    }
+}
+
+/// Whom a target names, without its scheme and its path, and where that is; none with a variable in it.
+pub(super) fn destination(target: &str, port: u16) -> Option<(String, Place)> {
     if target.contains('$') {
         return None;
     }
     let (scheme, rest) = target.split_once("://").unwrap_or(("", target));
     let port = if matches!(scheme, "https" | "grpcs") { 443 } else { port };
-    if rest.starts_with("unix:") {
-        return None;
+    if let Some(path) = rest.strip_prefix("unix:") {
+        // Behind a colon a URI follows.
+        let path = path.split(':').next().unwrap_or(path);
+        return Some((path.to_owned(), Place::At(Upstream::Unix(path.into()))));
     }
     let host = rest.split('/').next().unwrap_or(rest);
-    match place(host, port) {
-        Place::Named(port) => Some((host.to_owned(), port)),
-        Place::At(_) => None,
-    }
+    Some((host.to_owned(), place(host, port)))
 }
 
 /// As `ngx_parse_url` takes it (src/core/ngx_inet.c).
-fn place(address: &str, port: u16) -> Place {
+pub(super) fn place(address: &str, port: u16) -> Place {
     if let Some(path) = address.strip_prefix("unix:") {
         return Place::At(Upstream::Unix(path.into()));
     }
@@ -121,7 +128,7 @@ fn place(address: &str, port: u16) -> Place {
 }
 
 /// A time in seconds, as in `1m 30s` (`ngx_parse_time`, src/core/ngx_parse.c).
-fn seconds(text: &str) -> Option<u32> {
+pub(super) fn seconds(text: &str) -> Option<u32> {
     let (mut sum, mut number) = (0_u32, None::<u32>);
     for letter in text.chars() {
         if let Some(digit) = letter.to_digit(10) {

@@ -8,12 +8,14 @@ mod levels;
 mod lua;
 mod statement;
 mod unix;
+mod upstreams;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use configuration::{Configuration, Directive, Gaps};
 pub(crate) use groups::{counts_statuses, groups};
 pub(crate) use statement::Fault;
+pub(crate) use upstreams::passes;
 
 use procfs::process::Process;
 
