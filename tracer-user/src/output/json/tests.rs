@@ -1,5 +1,10 @@
 use super::*;
-use crate::{audit::Report, output::samples};
+use crate::{
+    audit::Report,
+    output::samples,
+    pressure::{GroupPressure, Pressure, Quota, Stall, Stalls},
+    verdict::Verdict,
+};
 
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -11,11 +16,11 @@ fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> Strin
 fn a_verdict_is_what_the_contract_says() {
     let golden = concat!(
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:26.123456Z","cause":"reset","detail":"worker_killed","#,
-        r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","local":"127.0.0.1:52654"},"#,
+        r#""confidence":"proven","nginx":{"pid":24945,"comm":"nginx","unit":null,"container":null,"pod":null,"local":"127.0.0.1:52654"},"#,
         r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"group":null,"request":null,"status":502,"errno":"ECONNRESET","#,
         r#""error_log":"recv() failed (104: Connection reset by peer) while reading response header from upstream","word":null,"servers":[],"outer":null,"#,
-        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":"SIGTERM","doing":null},"#,
-        r#""killer":{"pid":24938,"comm":"php-fpm8.2"},"#,
+        r#""worker":{"pid":24940,"comm":"php-fpm8.2","unit":"php8.2-fpm.service","container":null,"pod":null,"signal":"SIGTERM","doing":null},"#,
+        r#""killer":{"pid":24938,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null},"pressure":null,"#,
         r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
         r#""bytes":{"sent":552,"received":0,"unread":8},"queue":{"depth":0,"limit":4},"#,
         r#""evidence":[{"us":-400,"source":"raw_tp/inet_sock_set_state","fact":"nginx 24945 called connect"},"#,
@@ -33,9 +38,9 @@ fn a_verdict_is_what_the_contract_says() {
 fn what_is_unknown_is_null_and_present() {
     let golden = concat!(
         r#"{"v":1,"type":"verdict","time":"2026-11-20T11:39:27.000000Z","cause":"unknown","detail":"evidence_lost","#,
-        r#""confidence":"incomplete","nginx":{"pid":24945,"comm":"nginx","local":null},"#,
+        r#""confidence":"incomplete","nginx":{"pid":24945,"comm":"nginx","unit":null,"container":null,"pod":null,"local":null},"#,
         r#""upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"group":null,"request":null,"status":null,"errno":null,"#,
-        r#""error_log":null,"word":null,"servers":[],"outer":null,"worker":null,"killer":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
+        r#""error_log":null,"word":null,"servers":[],"outer":null,"worker":null,"killer":null,"pressure":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
         r#""first_received":null,"ended":null,"worker_ended":null},"bytes":{"sent":0,"received":0,"unread":null},"#,
         r#""queue":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
         "\n"
@@ -47,7 +52,7 @@ fn what_is_unknown_is_null_and_present() {
 fn what_a_slow_worker_was_doing_is_told_in_samples() {
     let line = lines(|json| json.verdict(&samples::slow_worker()));
     let golden = concat!(
-        r#""worker":{"pid":24940,"comm":"php-fpm8.2","signal":null,"#,
+        r#""worker":{"pid":24940,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null,"signal":null,"#,
         r#""doing":{"samples":60,"waits":[{"on":"10.0.0.5:3306","samples":58}],"running":2}}"#
     );
     assert!(line.contains(golden), "{line}");
@@ -71,9 +76,9 @@ fn a_line_stays_one_line_whatever_a_name_holds() {
 #[test]
 fn a_delayed_exchange_is_what_the_contract_says() {
     let golden = concat!(
-        r#"{"v":1,"type":"delayed","time":"2026-11-20T11:39:28.500000Z","nginx":{"pid":24945,"comm":"nginx"},"#,
+        r#"{"v":1,"type":"delayed","time":"2026-11-20T11:39:28.500000Z","nginx":{"pid":24945,"comm":"nginx","unit":null,"container":null,"pod":null},"#,
         r#""upstream":{"family":"inet","addr":"127.0.0.1:19001"},"delay_us":1019000,"syn_retransmits":1,"#,
-        r#""queue":{"depth":5,"limit":4},"explanation":"The accept queue was full."}"#,
+        r#""queue":{"depth":5,"limit":4},"pressure":null,"explanation":"The accept queue was full."}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.delayed(&samples::delayed())), golden);
@@ -129,11 +134,27 @@ fn a_group_is_named_with_each_server_and_what_took_it_out() {
 #[test]
 fn a_note_is_a_line_of_its_own_type() {
     let golden = concat!(
-        r#"{"v":1,"type":"note","time":"2026-11-20T11:39:30.000000Z","nginx":{"pid":24945,"comm":"nginx"},"#,
+        r#"{"v":1,"type":"note","time":"2026-11-20T11:39:30.000000Z","nginx":{"pid":24945,"comm":"nginx","unit":null,"container":null,"pod":null},"#,
         r#""upstream":{"family":"unix","addr":"/run/php.sock"},"#,
         r#""word":{"level":"error","errno":null,"message":"FastCGI sent in stderr: \"…\"","#,
         r#""while":"reading response header from upstream","connection":17},"explanation":"A FastCGI application wrote."}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.note(&samples::note())), golden);
+}
+
+#[test]
+fn what_was_short_is_told_in_microseconds() {
+    let stall = |some| Stall { some: Some(some), full: None };
+    let stalls = Stalls { cpu: stall(7), ..Stalls::default() };
+    let path = "/system.slice/php8.2-fpm.service".to_owned();
+    let quota = Some(Quota { path: path.clone(), throttled_us: 4_100_000, throttled: 41, periods: 50 });
+    let group = Some(GroupPressure { us: 4_900_000, path, stalls, quota });
+    let pressure = Pressure { us: 5_000_000, host: stalls, running: Some(3), cpus: None, group };
+    let line = lines(|output| output.verdict(&Verdict { pressure: Some(pressure), ..samples::killed() }));
+    let some = r#""cpu":{"some_us":7,"full_us":null},"io":{"some_us":null,"full_us":null},"memory":{"some_us":null,"full_us":null}"#;
+    let expected = format!(
+        r#""pressure":{{"us":5000000,"host":{{{some}}},"running":3,"cpus":null,"cgroup":{{"us":4900000,"path":"/system.slice/php8.2-fpm.service",{some},"quota":{{"path":"/system.slice/php8.2-fpm.service","throttled_us":4100000,"throttled_periods":41,"periods":50}}}}}}"#
+    );
+    assert!(line.contains(&expected), "{line}");
 }
