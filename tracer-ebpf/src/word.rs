@@ -99,12 +99,29 @@ fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
 /// Eight characters or a number of nginx's; zeroes where they cannot be read.
 #[inline(always)]
 pub fn user_word(from: u64) -> u64 {
-    let mut value = MaybeUninit::<u64>::zeroed();
-    // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
+    user_words(from).map_or(0, |[word]| word)
+}
+
+/// The same of several in a row; none where they cannot be read.
+#[inline(always)]
+fn user_words<const COUNT: usize>(from: u64) -> Option<[u64; COUNT]> {
+    let mut words = MaybeUninit::<[u64; COUNT]>::zeroed();
+    // SAFETY: the helper checks where it reads and writes all of it, whatever comes of it.
     unsafe {
-        let _refused = bpf_probe_read_user(value.as_mut_ptr().cast(), 8, from as *const _);
-        value.assume_init()
+        let refused = bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * COUNT as u32, from as *const _);
+        (refused == 0).then(|| words.assume_init())
     }
+}
+
+/// Whether a call is surely about no upstream: the beginnings of both its texts can be read, and none is of one. Nothing else is done with
+/// most lines of a flood.
+#[inline(always)]
+pub fn is_surely_foreign(log: u64, format: u64) -> bool {
+    let Some([first, second]) = user_words(format) else { return false };
+    let Some([action]) = user_words(log.wrapping_add(LOG_ACTION)) else { return false };
+    let doing = if action == 0 { Some([0; 2]) } else { user_words(action) };
+    let is_with_upstream = doing.is_none_or(|[first, second]| Beginning(first, second).is_with_upstream());
+    !is_with_upstream && !Beginning(first, second).is_of_upstream()
 }
 
 /// Where the name or the reason among a message's arguments is. Of the arguments, only these are read, and numbers: nothing of requests or
