@@ -13,6 +13,7 @@ use rig::{Client, Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tra
 /// Shorter than anything else that waits.
 const SHORT: Duration = Duration::from_millis(700);
 const NOBODY: u16 = 9109;
+const NOBODY_EITHER: u16 = 9108;
 /// What both nginx are called.
 const NAME: &str = "nginx-hop";
 
@@ -55,7 +56,9 @@ impl Chain {
                location /fine/ {{ return 200 \"fine\\n\"; }}
                location /mute/ {{ proxy_pass http://{at}; }}
                location /slow/ {{ proxy_pass http://{at}; proxy_read_timeout {}ms; }}
-               location /nobody/ {{ proxy_pass http://127.0.0.1:{NOBODY}; }} }}",
+               location /nobody/ {{ proxy_pass http://127.0.0.1:{NOBODY}; }}
+               location /retried/ {{ proxy_pass http://dead; }} }}
+             upstream dead {{ server 127.0.0.1:{NOBODY} max_fails=0; server 127.0.0.1:{NOBODY_EITHER} max_fails=0; }}",
             SHORT.as_millis()
         );
         let ask = |prefix: &str, group: &str| Location::http(prefix, &between).through_group(group);
@@ -167,6 +170,52 @@ fn a_client_that_leaves_is_told_at_each_hop_of_one_instance() -> Result<()> {
 #[test]
 fn a_client_that_leaves_is_told_at_each_hop_of_two_instances() -> Result<()> {
     the_client_leaves(By::Tcp)
+}
+
+#[test]
+fn a_client_that_leaves_is_told_at_each_hop_over_a_unix_socket() -> Result<()> {
+    let chain = Chain::start(By::Unix)?;
+    for (round, path) in (1..).zip(["/kept/mute/", "/closed/mute/", "/kept/mute/"]) {
+        ensure!(chain.client().get("/kept/fine/")?.status == 200);
+        let asked = chain.client().ask(path)?;
+        chain.mute.wait_read(round)?;
+        asked.abort()?;
+    }
+    let told = chain.account(6)?;
+    let inner = told.account.about(told.mute.endpoint());
+    ensure!(inner.len() == 3, "{:#?}", told.account.verdicts);
+    for verdict in &told.account.verdicts {
+        verdict.says("client_abort/before_response", "proven", 499, None)?;
+    }
+    for inner in inner {
+        told.is_for_outer(inner)?;
+        ensure!(inner.explanation.contains("whose own client had gone"), "{inner:#?}");
+    }
+    Ok(())
+}
+
+/// Each attempt of the inner one is for the same exchange of the outer one.
+fn the_inner_one_tries_again(by: By) -> Result<()> {
+    let chain = Chain::start(by)?;
+    for path in ["/kept/retried/", "/closed/retried/", "/kept/retried/"] {
+        ensure!(chain.client().get(path)?.status == 502);
+    }
+    let told = chain.account(6)?;
+    for verdict in &told.account.verdicts {
+        verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+        told.is_for_outer(verdict)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn each_attempt_of_the_inner_hop_of_one_instance_is_for_the_outer_one() -> Result<()> {
+    the_inner_one_tries_again(By::Itself)
+}
+
+#[test]
+fn each_attempt_of_the_inner_hop_behind_a_unix_socket_is_for_the_outer_one() -> Result<()> {
+    the_inner_one_tries_again(By::Unix)
 }
 
 fn the_outer_one_stops_waiting(by: By) -> Result<()> {

@@ -17,6 +17,8 @@ use crate::http2::Visitor;
 
 #[path = "silence_storm/http2.rs"]
 mod http2;
+#[path = "silence_storm/uploads.rs"]
+mod uploads;
 #[path = "silence_storm/websocket.rs"]
 mod websocket;
 
@@ -56,6 +58,8 @@ struct Scale {
     /// Clients of each kind that leave, or cancel.
     leaving: usize,
     uploads: usize,
+    /// Uploads that go wrong, of each kind.
+    wrong_uploads: usize,
     sockets: usize,
     /// Of each kind of failure.
     failures: usize,
@@ -103,6 +107,8 @@ struct Site {
     servers: Vec<FaultyServer>,
     /// For clients of HTTP/1, of HTTP/2, and behind another nginx.
     mute: [FaultyServer; 3],
+    /// For clients whose uploads go wrong.
+    unfed: FaultyServer,
     sockets: TcpListener,
     certificate: Certificate,
 }
@@ -114,6 +120,7 @@ impl Site {
         let servers: Vec<_> =
             (9101..).zip(FAULTS).map(|(port, (fault, ..))| start(fault, port)).collect::<Result<_>>()?;
         let mute = [start(Fault::Mute, 9121)?, start(Fault::Mute, 9122)?, start(Fault::Mute, 9123)?];
+        let unfed = start(Fault::Mute, 9124)?;
         let sockets = namespace.run(|| Ok(TcpListener::bind(loopback(0))?))?;
         let certificate = Certificate::of_server(&namespace, "rig")?;
         let origin = origin(&namespace)?;
@@ -125,10 +132,17 @@ impl Site {
                 format!("location {path} {{ proxy_pass http://{to}; proxy_read_timeout 1s; }}\n")
             })
             .collect();
+        let wrong_uploads: String = uploads::FAULTS
+            .iter()
+            .map(|uploads::Fault { path, directive, .. }| {
+                let to = unfed.endpoint().for_nginx();
+                format!("location {path} {{ proxy_pass http://{to}; proxy_http_version 1.1; proxy_request_buffering off; {directive}; }}\n")
+            })
+            .collect();
         let [http1, http2, behind] = mute.each_ref().map(|server| server.endpoint().for_nginx());
         let socket = sockets.local_addr()?.port();
         let locations = format!(
-            "{failing}
+            "{failing} {wrong_uploads}
              location /fine/ {{ return 200 \"fine\\n\"; }}
              location /plain/ {{ proxy_pass http://127.0.0.1:{PLAIN}; }}
              location /kept/ {{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ''; }}
@@ -175,7 +189,7 @@ impl Site {
                    location /behind/mute/ {{ proxy_pass http://{behind}; }} }}"
             ))
             .start()?;
-        Ok(Site { namespace, nginx, _origin: origin, servers, mute, sockets, certificate })
+        Ok(Site { namespace, nginx, _origin: origin, servers, mute, unfed, sockets, certificate })
     }
 
     fn client(&self) -> Client {
@@ -230,6 +244,9 @@ impl Site {
                 threads.push(scope.spawn(move || leave(&client, path, server, scale.leaving)));
             }
             threads.push(scope.spawn(|| self.cancel(scale.leaving)));
+            threads.push(scope.spawn(|| {
+                uploads::go_wrong(&self.namespace, loopback(FRONT), &self.unfed, scale.wrong_uploads)
+            }));
             let ended: Vec<_> = threads.into_iter().map(join).collect();
             ended.into_iter().collect()
         })
@@ -322,15 +339,22 @@ fn number(account: &Account, name: &str) -> Result<usize> {
 
 #[test]
 fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Result<()> {
-    let scale =
-        Scale { fine: wait::load(150), leaving: 80, uploads: 40, sockets: 80, failures: wait::load(80) };
+    let scale = Scale {
+        fine: wait::load(150),
+        leaving: 80,
+        uploads: 40,
+        wrong_uploads: 40,
+        sockets: 80,
+        failures: wait::load(80),
+    };
     let site = Site::start()?;
     let tracer = Tracer::of(site.nginx.master())?;
     site.storm(&scale)?;
     let failures = settled(&site.nginx)?;
     let failed: Vec<_> = failures.into_iter().filter(|failure| failure.kind != Kind::ClientAbort).collect();
     ensure!(failed.len() >= 5 * scale.failures, "only {} failures", failed.len());
-    let came = tracer.wait_for(failed.len() + 3 * scale.leaving);
+    // Of the uploads that go wrong, nginx logs two kinds as errors.
+    let came = tracer.wait_for(failed.len() + 3 * scale.leaving + scale.wrong_uploads);
     let account = tracer.stop()?;
     account.is_orderly()?;
     let (clients, others): (Vec<_>, Vec<_>) = account.verdicts.iter().partition(|one| is_clients(one));
@@ -339,9 +363,21 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
     let is_wrong = |verdict: &&&Verdict| !is_right(&site, verdict) || !is_sure(verdict);
     let wrong: Vec<_> = others.iter().filter(is_wrong).copied().collect();
     ensure!(wrong.is_empty(), "{:#?}, of {:#?}: {:#?}", told(&wrong), told(&others), wrong.first());
-    let others: Vec<_> = others.into_iter().cloned().collect();
-    pair_off_words(&failed, &others)?;
+    // Of some clients' faults nginx says a word.
+    let said = clients.iter().filter(|one| one.word.is_some()).chain(&others);
+    pair_off_words(&failed, &said.copied().cloned().collect::<Vec<_>>())?;
     came?;
+    let wrong_uploads = account.about(site.unfed.endpoint());
+    for fault in &uploads::FAULTS {
+        let of_kind =
+            wrong_uploads.iter().filter(|one| one.name() == fault.name && one.confidence == "proven");
+        ensure!(of_kind.count() == scale.wrong_uploads, "{}: {:#?}", fault.name, told(&wrong_uploads));
+    }
+    ensure!(
+        wrong_uploads.len() == uploads::FAULTS.len() * scale.wrong_uploads,
+        "{:#?}",
+        told(&wrong_uploads)
+    );
     // Each that left by HTTP/1, at each hop.
     let [http1, http2, behind] = site.mute.each_ref().map(|server| account.about(server.endpoint()));
     let by_hop = account.about(&Endpoint::v4(BEHIND));
@@ -358,7 +394,8 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
     }
     // What a stream's cancelling ends is a client's, and no upstream's.
     ensure!(http2.iter().all(|one| one.cause == "client_abort"), "{of_clients:#?}");
-    ensure!(clients.len() == http1.len() + http2.len() + behind.len() + by_hop.len(), "{of_clients:#?}");
+    let left = http1.len() + http2.len() + behind.len() + by_hop.len();
+    ensure!(clients.len() == left + wrong_uploads.len(), "{of_clients:#?}");
     // What is not told of them is counted, and so is what nginx ended early, unless nothing more had come by then.
     let early = ENDED_EARLY * scale.fine + scale.leaving;
     let (ended_early, canceled) = (number(&account, "ended_early")?, 2 * scale.leaving - http2.len());
@@ -368,7 +405,7 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
 
 #[test]
 fn where_nginx_is_not_heard_nothing_wrong_is_proven() -> Result<()> {
-    let scale = Scale { fine: 30, leaving: 20, uploads: 10, sockets: 20, failures: 12 };
+    let scale = Scale { fine: 30, leaving: 20, uploads: 10, wrong_uploads: 10, sockets: 20, failures: 12 };
     let site = Site::start()?;
     let tracer = Tracer::start(&["-p", &site.nginx.master().to_string(), "--no-uprobe"])?;
     site.storm(&scale)?;

@@ -1,4 +1,4 @@
-//! Name servers that are of no help.
+//! Name servers, most of them of no help.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub enum Help {
     NoSuchName,
     /// It says that it has failed (SERVFAIL).
     Failure,
+    /// It says that every name is 127.0.0.1.
+    Loopback,
 }
 
 /// A name server, which goes on for as long as the process lives.
@@ -34,6 +36,7 @@ impl Resolver {
             Help::Silent => None,
             Help::NoSuchName => Some(3),
             Help::Failure => Some(2),
+            Help::Loopback => Some(0),
         };
         if let Some(code) = code {
             let socket = Arc::clone(&socket);
@@ -43,7 +46,10 @@ impl Resolver {
     }
 }
 
-/// Sends each question back as an answer with a code (RFC 1035, 4.1.1).
+/// For the name in the question: an address (A, IN), which holds for a second.
+const ADDRESS: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1];
+
+/// Sends each question back as an answer with a code (RFC 1035, 4.1.1), and with an address if that is zero.
 fn answer(socket: &UdpSocket, code: u8) {
     const IS_ANSWER: u8 = 0x80;
     let mut message = [0; 512];
@@ -53,7 +59,13 @@ fn answer(socket: &UdpSocket, code: u8) {
         }
         message[2] |= IS_ANSWER;
         message[3] = code;
+        let mut end = length;
+        if let Some(room) = message.get_mut(length..length + ADDRESS.len()).filter(|_| code == 0) {
+            room.copy_from_slice(&ADDRESS);
+            end += ADDRESS.len();
+            message[7] = 1;
+        }
         // Who asked may be gone.
-        let _ = socket.send_to(&message[..length], from);
+        let _ = socket.send_to(&message[..end], from);
     }
 }

@@ -27,13 +27,22 @@ pub fn is_awaited() -> bool {
 }
 
 /// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
-/// answers this client before, the act after that. Returns whether there is room for that.
+/// answers `answered_client` before, the act after that. Whose request it serves is told already if its client is known. Returns whether
+/// there is room for that.
 #[inline(always)]
-pub fn await_next(id: ConnectionId, word_ns: u64, client: u64) -> bool {
+pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: u64) -> bool {
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    let awaited = Awaited { id, closed_ns: now(), turned_to: 0, word_ns, client, answered: 0 };
+    let awaited = Awaited {
+        id,
+        closed_ns: now(),
+        turned_to: 0,
+        word_ns,
+        client: answered_client,
+        answered: 0,
+        is_client_known: u64::from(client != 0),
+    };
     let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
     if is_kept && is_new {
         change(&AWAITED, 1);
@@ -84,7 +93,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         awaited.answered += u64::from(bytes);
         return;
     }
-    let Awaited { id, closed_ns, turned_to, word_ns, client, answered } = *awaited;
+    let Awaited { id, closed_ns, turned_to, word_ns, client, answered, is_client_known } = *awaited;
     let bytes = if matches!(action, Action::Closed) && client == sk { answered as u32 } else { bytes };
     // Closing it may show twice. Anything else on this address is done on a new socket, and often it is the next one made.
     if matches!(action, Action::Closed) && id.sock == sk {
@@ -93,7 +102,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     if AWAITING.remove(thread).is_ok() {
         change(&AWAITED, LESS);
     }
-    if turned_to == 0 {
+    if turned_to == 0 && is_client_known == 0 {
         hop::tell(id, sk);
     }
     let Some(mut entry) = RING.reserve::<Aftermath>(0) else {
@@ -189,7 +198,7 @@ pub fn destroyed(sk: u64) {
                 nginx_end::closes_broken(id);
             } else if kernel::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.
-                let _counted = await_next(id, word::of_close(id.connect_ns, false), 0);
+                let _counted = await_next(id, word::of_close(id.connect_ns, false), 0, 0);
             }
             change(&AWAITED, LESS);
         }

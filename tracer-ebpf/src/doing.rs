@@ -10,16 +10,23 @@ use core::mem::MaybeUninit;
 use tracer_ebpf::{MISSING, characters as word, nginx_flag};
 
 use crate::{
-    kernel::{filter, layout, read},
+    kernel::{self, filter, layout, read},
     word::{read_text, user_word, user_words},
 };
 
-/// `ngx_connection_t.log` (src/core/ngx_connection.h).
+/// `ngx_connection_t.fd` and `log` (src/core/ngx_connection.h).
+const CONNECTION_FD: u64 = 24;
 const CONNECTION_LOG: u64 = 80;
 /// `ngx_log_t.data` and `action` (src/core/ngx_log.h), with two words between them.
 const LOG_DATA: u64 = 40;
 const LOG_ACTION: u64 = 64;
-/// What a request, which is the second word of its log's data (`ngx_http_log_ctx_t.request`, src/http/ngx_http_request.h), and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
+/// The request is the second word of its log's data (`ngx_http_log_ctx_t.request`, src/http/ngx_http_request.h).
+const CONTEXT_REQUEST: u64 = 8;
+/// `ngx_http_request_t.connection`: the client's, or one that stands for a stream of it and has its descriptor (the same file,
+/// `ngx_http_v2_create_stream` in src/http/v2/ngx_http_v2.c).
+const REQUEST_CONNECTION: u64 = 8;
+
+/// What a request and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
 const HTTP: u32 = u32::from_le_bytes(*b"HTTP");
 const STREAM: u32 = u32::from_le_bytes(*b"STRM");
 
@@ -51,8 +58,8 @@ pub fn purpose(connection: u64) -> u32 {
         return 0;
     }
     let log = user_word(connection.wrapping_add(CONNECTION_LOG));
-    let [data, _, _, action] = user_words(log.wrapping_add(LOG_DATA));
-    let [mark, request] = user_words(data);
+    let [data, _, _, action] = user_words(log.wrapping_add(LOG_DATA)).unwrap_or_default();
+    let [mark, request] = user_words(data).unwrap_or_default();
     if mark as u32 == STREAM {
         return nginx_flag::STREAM;
     }
@@ -62,6 +69,21 @@ pub fn purpose(connection: u64) -> u32 {
     let (begins, _) = text(action);
     let is_of_module = action == 0 || begins != 0 && begins != word(b"connecti");
     if is_of_module { nginx_flag::OF_MODULE } else { 0 }
+}
+
+/// nginx's socket to the client for whose request it made this connection; zero where that is not known, or was closed before. To be asked
+/// in nginx's own time.
+#[inline(always)]
+pub fn client_of(connection: u64) -> u64 {
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    let context = user_word(log.wrapping_add(LOG_DATA));
+    let request = user_word(context.wrapping_add(CONTEXT_REQUEST));
+    if connection == 0 || user_word(request) as u32 != HTTP {
+        return 0;
+    }
+    let client = user_word(request.wrapping_add(REQUEST_CONNECTION));
+    let descriptor = user_word(client.wrapping_add(CONNECTION_FD)) as i32;
+    if descriptor < 0 { 0 } else { kernel::sock_of(descriptor as u64) }
 }
 
 /// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded.

@@ -7,8 +7,9 @@ use crate::{
     maps::{ConnectionId, OpenExchange, PATHS, RING, count},
 };
 
-/// After the exchange `id` was closed, nginx acts on `sk`: tells whose worker's end that is, if an open exchange's.
-#[inline(always)]
+/// The exchange `id` was closed that served the client at `sk` or, where its client is not known, after which nginx acts on `sk`: tells whose
+/// worker's end that is, if an open exchange's.
+#[inline(never)]
 pub fn tell(id: ConnectionId, sk: u64) {
     let Some(OpenExchange { nginx: outer, .. }) = joined::exchange_of(sk, kernel::ports(sk).0) else {
         return;

@@ -7,6 +7,7 @@ use aya_ebpf::{macros::map, maps::Array};
 use tracer_ebpf::{Client, FAMILY_UNIX, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
+    doing,
     kernel::{self, layout, read},
     listener, nginx_end,
 };
@@ -161,6 +162,28 @@ pub fn ends(nginx: &mut NginxEnd) {
         (&raw mut (*place).owner).write_volatile(joined(thread, nginx.client.peer.port));
         (&raw mut (*place).serves).write_volatile(nginx.client.sock);
         (&raw mut (*place).closed).write_volatile(now);
+    }
+}
+
+/// nginx itself knows for whose request it made the exchange that it closes, also where it has read from others since it read that: from a
+/// resolver, or while the request had to wait.
+#[inline(never)]
+pub fn ask_nginx(nginx: &mut NginxEnd, connection: u64) {
+    if nginx.nginx.tid != kernel::thread() {
+        return;
+    }
+    let client = doing::client_of(connection);
+    if client == 0 || client == nginx.client.sock || client == nginx.sock {
+        return;
+    }
+    nginx.client.sock = client;
+    nginx.client.peer.port = kernel::ports(client).0;
+    if nginx.client.peer.port == 0 {
+        keep_peer(&mut nginx.client);
+    }
+    if nginx.flags & (nginx_flag::CLIENT_READ | nginx_flag::OTHER_READ) != 0 {
+        nginx.flags &= !(nginx_flag::CLIENT_READ | nginx_flag::OTHER_READ);
+        nginx.flags |= if sock() == client { nginx_flag::CLIENT_READ } else { nginx_flag::OTHER_READ };
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Awaited {
     pub client: u64,
     /// Bytes of that answer.
     pub answered: u64,
+    /// Whether whose request the exchange served needs no act to tell: zero or one.
+    pub is_client_known: u64,
 }
 
 /// The newest listener on an address, and another one that shares it, or zero.

@@ -3,7 +3,7 @@
 use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, kernel, last_read,
+    aftermath, hop, kernel, last_read,
     maps::{ConnectionId, OpenExchange, PATHS, RING, count},
     signal, word,
 };
@@ -22,11 +22,12 @@ pub fn tell(exchange: &mut OpenExchange, well: bool) {
 
 #[inline(always)]
 fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
-    let nginx = &mut exchange.nginx;
+    let OpenExchange { nginx, connection, .. } = exchange;
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
     }
     if may_have_worker {
+        last_read::ask_nginx(nginx, *connection);
         last_read::look_at_client(nginx);
         if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
             nginx.flags |= nginx_flag::SHUTTING_DOWN;
@@ -41,7 +42,7 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         let is_awaited = if by_network {
             aftermath::await_close(id)
         } else {
-            aftermath::await_next(id, 0, client_to_answer(nginx))
+            aftermath::await_next(id, 0, client_to_answer(nginx), nginx.client.sock)
         };
         nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
@@ -49,6 +50,12 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         send_alone(&exchange.nginx);
     } else {
         send(exchange, may_have_worker);
+    }
+    if may_have_worker
+        && exchange.nginx.client.sock != 0
+        && exchange.nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0
+    {
+        hop::tell(id, exchange.nginx.client.sock);
     }
 }
 

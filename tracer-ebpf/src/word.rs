@@ -99,23 +99,29 @@ fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
 /// Eight characters or a number of nginx's; zeroes where they cannot be read.
 #[inline(always)]
 pub fn user_word(from: u64) -> u64 {
-    let [word] = user_words(from);
-    word
+    user_words(from).map_or(0, |[word]| word)
 }
 
-/// Several of them: each call costs more than the bytes do.
+/// Several of them in a row, for each call costs more than the bytes do; none where they cannot be read.
 #[inline(always)]
-pub fn user_words<const WORDS: usize>(from: u64) -> [u64; WORDS] {
-    let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
-    // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
+pub fn user_words<const COUNT: usize>(from: u64) -> Option<[u64; COUNT]> {
+    let mut words = MaybeUninit::<[u64; COUNT]>::zeroed();
+    // SAFETY: the helper checks where it reads and writes all of it, whatever comes of it.
     unsafe {
-        let _refused = bpf_probe_read_user(
-            words.as_mut_ptr().cast(),
-            size_of::<[u64; WORDS]>() as u32,
-            from as *const _,
-        );
-        words.assume_init()
+        let refused = bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * COUNT as u32, from as *const _);
+        (refused == 0).then(|| words.assume_init())
     }
+}
+
+/// Whether a call is surely about no upstream: the beginnings of both its texts can be read, and none is of one. Nothing else is done with
+/// most lines of a flood.
+#[inline(always)]
+pub fn is_surely_foreign(log: u64, format: u64) -> bool {
+    let Some([first, second]) = user_words(format) else { return false };
+    let Some([action]) = user_words(log.wrapping_add(LOG_ACTION)) else { return false };
+    let doing = if action == 0 { Some([0; 2]) } else { user_words(action) };
+    let is_with_upstream = doing.is_none_or(|[first, second]| Beginning(first, second).is_with_upstream());
+    !is_with_upstream && !Beginning(first, second).is_of_upstream()
 }
 
 /// Where the name or the reason among a message's arguments is. Of the arguments, only these are read, and numbers: nothing of requests or

@@ -21,10 +21,15 @@ enum Fate {
 }
 
 impl Joined {
+    /// Whether the client's socket is known, and was there as nginx closed the exchange.
+    pub(super) fn knows_client(&self) -> bool {
+        self.nginx.client.state != 0
+    }
+
     /// The client's address, where it is known and not a unix socket's.
     pub fn client(&self) -> Option<SocketAddr> {
         let peer = &self.nginx.client.peer;
-        (self.nginx.client.state != 0 && peer.family != FAMILY_UNIX).then(|| address(peer))
+        (self.knows_client() && peer.family != FAMILY_UNIX).then(|| address(peer))
     }
 
     /// Whether the client was still connected when nginx closed the exchange.

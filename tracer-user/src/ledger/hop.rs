@@ -27,6 +27,7 @@ pub struct Outer {
 #[derive(Debug)]
 struct Ended {
     outer: Outer,
+    began_ns: u64,
     ended_ns: u64,
     /// The thread that served it.
     thread: u32,
@@ -54,8 +55,9 @@ impl Hops {
                 local: joined.local(),
                 upstream: joined.upstream(),
             };
-            let (ended_ns, thread) = (joined.nginx.ended_ns, worker.worker.tid);
-            self.by_worker.put(worker.sock, Ended { outer, ended_ns, thread });
+            let (began_ns, ended_ns) = (joined.began_ns(), joined.nginx.ended_ns);
+            let thread = worker.worker.tid;
+            self.by_worker.put(worker.sock, Ended { outer, began_ns, ended_ns, thread });
         }
     }
 
@@ -70,9 +72,15 @@ impl Hops {
         self.causes.get(&outer.name).copied()
     }
 
-    /// Whose request an exchange served: what nginx did next, it did for that client, on the other end of its exchange. Nobody's where
-    /// that is not sure.
+    /// Whose request an exchange served: its client is the other end of an exchange or, where its client is not known, what nginx did next it
+    /// did for it. Nobody's where that is not sure.
     pub(super) fn outer(&self, joined: &Joined, hop: Option<&Hop>) -> Option<Outer> {
+        if joined.knows_client() {
+            return match hop {
+                Some(hop) => was_asked_before(joined, hop).then(|| Outer::of(hop)),
+                None => self.of_client(joined),
+            };
+        }
         let Aftermaths::Seen { action, what } = &joined.aftermath else { return None };
         // A new turn of nginx's loop may be somebody else's.
         if what.turned_to != 0 || *action == Action::Connected {
@@ -84,9 +92,18 @@ impl Hops {
         }
     }
 
+    /// The exchange that was over before, and whose worker's end the client was as this exchange began.
+    fn of_client(&self, joined: &Joined) -> Option<Outer> {
+        let Ended { outer, began_ns, ended_ns, thread } = self.by_worker.get(&joined.nginx.client.sock)?;
+        let was_open =
+            (*began_ns..=*ended_ns).contains(&joined.began_ns()) && *ended_ns <= joined.nginx.ended_ns;
+        let is_its = *thread == joined.nginx.nginx.tid && outer.local == joined.client();
+        (was_open && is_its).then(|| outer.clone())
+    }
+
     /// The same of one that was over before.
     fn left(&self, joined: &Joined, action: Action, what: &Aftermath) -> Option<Outer> {
-        let Ended { outer, ended_ns, thread } = self.by_worker.get(&what.other_sock)?;
+        let Ended { outer, began_ns: _, ended_ns, thread } = self.by_worker.get(&what.other_sock)?;
         let is_the_one = *ended_ns <= what.ns
             && *thread == joined.nginx.nginx.tid
             && outer.local.is_none_or(|local| local == address(&what.peer));
@@ -112,13 +129,17 @@ impl Outer {
     }
 }
 
+/// Whether an exchange that was open as this one ended had begun before it: a later one on the same connection is for another request.
+fn was_asked_before(joined: &Joined, hop: &Hop) -> bool {
+    hop.asked_ns != 0 && hop.asked_ns <= joined.began_ns()
+}
+
 /// Whether the exchange that was open then is the one that this exchange was made for. What ends in the background (a mirror's, a cache's
 /// update) is followed by no act of its own: then nginx may go on with any other client, in the middle of an answer or idle.
 fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -> bool {
-    let was_asked_before = hop.asked_ns != 0 && hop.asked_ns <= joined.began_ns();
     let was_unanswered = hop.answered_ns == 0 || hop.answered_ns >= what.closed_ns;
     let has_response = joined.arrived() > 0;
-    was_asked_before
+    was_asked_before(joined, hop)
         && match action {
             Action::Sent => was_unanswered || has_response,
             Action::Closed => has_peer_left(what) || has_response,

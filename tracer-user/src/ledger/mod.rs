@@ -283,9 +283,13 @@ impl Ledger {
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let Waiting { place, joined, awaits_line, hop: _, awaits_outer: _, inner } =
+        let Waiting { place, mut joined, awaits_line, hop, awaits_outer: _, inner } =
             self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
+        // Of the close of a unix socket nothing may be seen, and then no act of nginx's follows.
+        if joined.outer.is_none() {
+            joined.outer = self.hops.outer(&joined, hop.as_deref());
+        }
         if awaits_line {
             self.lines.stop(&joined);
         }
