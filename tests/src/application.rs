@@ -10,7 +10,9 @@ use nix::sys::signal::Signal;
 use crate::process::{self, Pid, Process};
 use crate::{Endpoint, Namespace, wait};
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
+    ("config.ru", include_str!("applications/config.ru")),
+    ("puma.rb", include_str!("applications/puma.rb")),
     ("wsgi.py", include_str!("applications/wsgi.py")),
     ("http.py", include_str!("applications/http.py")),
     ("http.js", include_str!("applications/http.js")),
@@ -25,6 +27,8 @@ pub enum Server {
     Gunicorn(&'static [&'static str]),
     /// Node's own server, which exits at SIGTERM.
     Node,
+    /// Puma, which answers at once and closes connections that have been idle for two seconds.
+    Puma,
     /// One process of Python's, which takes one request and exits at SIGTERM; what it does with the request, the path says.
     Python,
 }
@@ -35,6 +39,7 @@ impl Server {
             Server::Uwsgi => &["uwsgi_python3"],
             Server::Gunicorn(_) => &["gunicorn"],
             Server::Node => &["node"],
+            Server::Puma => &["puma"],
             Server::Python => &["/usr/bin/python3", "python3"],
         };
         let mut command = namespace.command(process::find_program(names)?);
@@ -49,6 +54,9 @@ impl Server {
             }
             Server::Node => {
                 command.args(["http.js", &port]);
+            }
+            Server::Puma => {
+                command.args(["--config", "puma.rb", "--bind", &format!("tcp://{address}"), "config.ru"]);
             }
             Server::Python => {
                 command.args(["http.py", &port]);

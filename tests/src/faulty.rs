@@ -45,6 +45,8 @@ pub enum Fault {
     NeverAccept,
     /// Answers, and closes what has been idle for a while.
     CloseIdle,
+    /// Answers, and closes the kept connection when the next request has come, which it leaves unread.
+    CloseKept,
     /// None: it answers, and keeps the connection open for more. What is no HTTP is answered by a 400.
     Answer,
     /// Answers when [`FaultyServer::answer`] says so.
@@ -119,7 +121,7 @@ pub enum Fault {
     Http2ExitMidway,
 }
 
-const NAMES: [(Fault, &str); 51] = [
+const NAMES: [(Fault, &str); 52] = [
     (Fault::NeverRead, "never-read"),
     (Fault::Reset, "reset"),
     (Fault::CloseUnanswered, "close-unanswered"),
@@ -135,6 +137,7 @@ const NAMES: [(Fault, &str); 51] = [
     (Fault::ResetMidway, "reset-midway"),
     (Fault::NeverAccept, "never-accept"),
     (Fault::CloseIdle, "close-idle"),
+    (Fault::CloseKept, "close-kept"),
     (Fault::Answer, "answer"),
     (Fault::AnswerWhenTold, "answer-when-told"),
     (Fault::CutLength, "cut-length"),

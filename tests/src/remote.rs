@@ -1,6 +1,7 @@
 //! An upstream on "another host": its TCP is smoltcp's, in a thread of this process, behind a TUN device of
 //! the namespace, so that the kernel has only nginx's end.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::libc;
-use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, Medium, TunTapInterface};
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const SOCKETS: usize = 64;
 /// How often to look up from the packets, to resend and to end.
 const PAUSE: Duration = Duration::from_millis(10);
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nremote\n";
+
+const KEPT_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 
 /// How the remote host behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub enum Temper {
     CloseUnanswered,
     /// A proper HTTP answer.
     Answer,
+    /// The same, after which the connection is kept, and forgotten as soon as nginx has the answer.
+    Forget,
 }
 
 /// A running remote host; it and its network are gone when dropped.
@@ -110,12 +115,12 @@ fn host(
         let _ = addresses.push(IpCidr::new(THERE.into(), 24));
     });
     let mut sockets = SocketSet::new(Vec::new());
+    let mut answered = HashSet::new();
     if !matches!(temper, Temper::Refuse | Temper::Silent) {
         for _ in 0..SOCKETS {
-            let buffer = || tcp::SocketBuffer::new(vec![0; 16 * 1024]);
-            sockets.add(tcp::Socket::new(buffer(), buffer()));
+            sockets.add(closed());
         }
-        behave(&mut sockets, temper)?;
+        behave(&mut sockets, temper, &mut answered)?;
     }
     ready.send(Ok(())).context("the one who waited is gone")?;
 
@@ -124,13 +129,18 @@ fn host(
             while device.receive(Instant::now()).is_some() {}
         } else {
             interface.poll(Instant::now(), &mut device, &mut sockets);
-            behave(&mut sockets, temper)?;
+            behave(&mut sockets, temper, &mut answered)?;
             // What behaving has queued goes out at once.
             interface.poll(Instant::now(), &mut device, &mut sockets);
         }
         phy::wait(device.as_raw_fd(), Some(PAUSE)).context("waiting for packets")?;
     }
     Ok(())
+}
+
+fn closed() -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; 16 * 1024]);
+    tcp::Socket::new(buffer(), buffer())
 }
 
 fn has_connected(sockets: &SocketSet<'_>) -> bool {
@@ -141,8 +151,8 @@ fn has_connected(sockets: &SocketSet<'_>) -> bool {
 }
 
 /// Lets every socket do its next step.
-fn behave(sockets: &mut SocketSet<'_>, temper: Temper) -> Result<()> {
-    for (_, socket) in sockets.iter_mut() {
+fn behave(sockets: &mut SocketSet<'_>, temper: Temper, answered: &mut HashSet<SocketHandle>) -> Result<()> {
+    for (handle, socket) in sockets.iter_mut() {
         let smoltcp::socket::Socket::Tcp(socket) = socket;
         if !socket.is_open() {
             socket.listen(PORT).map_err(|error| anyhow!("listening remotely: {error}"))?;
@@ -159,6 +169,13 @@ fn behave(sockets: &mut SocketSet<'_>, temper: Temper) -> Result<()> {
                 socket.send_slice(ANSWER).map_err(|error| anyhow!("answering remotely: {error}"))?;
                 socket.close();
             }
+            Temper::Forget if asked => {
+                take_request(socket)?;
+                socket.send_slice(KEPT_ANSWER).map_err(|error| anyhow!("answering remotely: {error}"))?;
+                answered.insert(handle);
+            }
+            // All of it is acknowledged.
+            Temper::Forget if socket.send_queue() == 0 && answered.remove(&handle) => *socket = closed(),
             // nginx has gone: go too.
             _ if socket.state() == tcp::State::CloseWait => socket.close(),
             _ => {}

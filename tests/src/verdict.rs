@@ -52,6 +52,8 @@ pub struct Verdict {
     pub bytes: Option<Bytes>,
     /// The accept queue that the exchange met.
     pub queue: Option<Queue>,
+    /// What its connection had served before, if it was kept.
+    pub kept: Option<Kept>,
     /// What the verdict rests on.
     pub evidence: Vec<Evidence>,
     /// The sentence for people.
@@ -223,6 +225,21 @@ pub struct Queue {
     pub limit: Option<u32>,
 }
 
+/// A connection that was kept from an earlier exchange.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kept {
+    /// Which of its exchanges this is.
+    pub exchange: u32,
+    /// How long it had been idle when the request was sent.
+    pub idle_us: Option<u64>,
+    /// How long it had been idle when the upstream closed it under the request.
+    pub closed_after_us: Option<u64>,
+    /// How many were closed so of late, this one included.
+    pub closes: Option<u32>,
+    /// And how many of them after about the same time.
+    pub alike: Option<u32>,
+}
+
 /// One fact under a verdict.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Evidence {
@@ -258,6 +275,7 @@ const FIELDS: [&str; 25] = [
     "/us",
     "/bytes",
     "/queue",
+    "/kept",
     "/evidence",
     "/explanation",
     "/advice",
@@ -354,7 +372,7 @@ pub(crate) fn example() -> Result<Value> {
  "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
- "queue":{"depth":0,"limit":4},
+ "queue":{"depth":0,"limit":4},"kept":null,
  "evidence":[{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],
  "explanation":"...","advice":"..."}"#,
     )?)

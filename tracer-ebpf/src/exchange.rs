@@ -318,6 +318,8 @@ pub struct NginxEnd {
     pub icmp: Icmp,
     /// When nginx said the word that is about this exchange ([`crate::Word::ns`]); zero where it said none before this record.
     pub word_ns: u64,
+    /// When the last bytes were read of the exchange before on the same connection, which was idle from then on; zero of its first.
+    pub idle_since_ns: u64,
     /// Whose request it serves.
     pub client: Client,
 }

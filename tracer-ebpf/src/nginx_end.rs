@@ -282,6 +282,7 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
     if nginx.flags & nginx_flag::READ_LAST != 0 {
         nginx.flags &= !(nginx_flag::READ_LAST | nginx_flag::PEEKED);
         nginx.exchange += 1;
+        nginx.idle_since_ns = nginx.last_received_ns;
         nginx.first_sent_ns = 0;
         nginx.first_received_ns = 0;
         nginx.last_received_ns = 0;

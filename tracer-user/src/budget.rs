@@ -37,6 +37,12 @@ pub const WAITING_LINES: usize = 16_384;
 /// Error logs that are followed, of all masters together, where nginx's word is not heard. Further ones are left out, which is told.
 pub const HELD_LOGS: usize = 256;
 
+/// Upstreams of which it is remembered after how long they closed idle connections under a request; the one known for longest is forgotten.
+pub const IDLE_CLOSERS: usize = 1_024;
+
+/// Such closes of each, the last ones.
+pub const IDLE_CLOSES: usize = 64;
+
 /// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
 /// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
 pub const REMEMBERED_EXCHANGES: usize = 16_384;

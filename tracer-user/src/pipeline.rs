@@ -198,6 +198,7 @@ impl Pipeline {
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.activities.take(&exchange.nginx);
+                exchange.alike = self.ledger.alike(&exchange);
                 self.tell_exchange(&exchange)
             }
             Whole::Said(said) => self.tell_word(&said),

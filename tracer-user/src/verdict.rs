@@ -253,12 +253,38 @@ pub struct Verdict {
     pub bytes: Bytes,
     /// The listener's accept queue at the moment that matters.
     pub queue: Option<Queue>,
+    /// What its connection had served before, if it was kept.
+    pub kept: Option<Kept>,
     /// The facts, in the order of time.
     pub evidence: Vec<Evidence>,
     /// What happened, in one sentence that can be read aloud.
     pub explanation: String,
     /// Which setting to look at.
     pub advice: String,
+}
+
+/// How many of the connections that an upstream closed under a request had been idle for about the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alike {
+    /// The last such closes, this one included; at most [`crate::budget::IDLE_CLOSES`] and one.
+    pub closes: u32,
+    /// Those whose idle time is about this one's.
+    pub alike: u32,
+    /// Whether those came at different moments: what closes all connections at once is no timer of each.
+    pub are_spread: bool,
+}
+
+/// A connection that was kept from an earlier exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Which of its exchanges this is, from 2.
+    pub exchange: u32,
+    /// How long it had been idle when the request was sent, in microseconds; none where that was not told yet.
+    pub idle_us: Option<u64>,
+    /// How long it had been idle when the upstream closed it under the request (`stale_keepalive`), in microseconds.
+    pub closed_after_us: Option<u64>,
+    /// How the upstream's last such closes compare with this one.
+    pub alike: Option<Alike>,
 }
 
 impl Verdict {

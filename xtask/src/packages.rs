@@ -38,6 +38,7 @@ const READERS: &[(&str, &str)] =
 const SERVERS: &[(&str, &str)] = &[
     ("uwsgi_python3", "uwsgi-plugin-python3"),
     ("gunicorn", "gunicorn"),
+    ("puma", "puma"),
     ("node", "nodejs"),
     ("python3", "python3"),
 ];

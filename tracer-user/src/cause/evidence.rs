@@ -9,7 +9,7 @@ use crate::{
     facts::{Fact, Sources},
     ledger::{Aftermaths, Joined, address, comm},
     verdict::Evidence,
-    words::{count, times},
+    words::{count, span, times},
 };
 
 /// Every fact that the records of this exchange hold.
@@ -89,7 +89,11 @@ impl Facts<'_> {
             );
         }
         self.add(nginx.established_ns, self.changes(), "the handshake is over on nginx's side".to_owned());
-        self.add(nginx.first_sent_ns, Fact::Sends, "nginx begins to send the request".to_owned());
+        let idle = match self.exchange.idle_ns() {
+            Some(ns) => format!(", after its connection was idle for {}", span(ns)),
+            None => String::new(),
+        };
+        self.add(nginx.first_sent_ns, Fact::Sends, format!("nginx begins to send the request{idle}"));
         self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
         if nginx.reset.ns != 0 {
             // The packet that ends the handshake and the request's first one begin with the same number.
@@ -242,7 +246,13 @@ impl Facts<'_> {
             }
             error => format!("the worker's end ends with {}", errors::name(error)),
         };
-        self.add(worker.ended_ns, self.changes(), fact);
+        let began_ns = self.exchange.began_ns();
+        if worker.ended_ns != 0 && worker.ended_ns < began_ns {
+            let before = span(began_ns - worker.ended_ns);
+            self.add(began_ns, self.changes(), format!("{before} before, {fact}"));
+        } else {
+            self.add(worker.ended_ns, self.changes(), fact);
+        }
     }
 
     /// Who told the worker, and before that its parent, to stop.

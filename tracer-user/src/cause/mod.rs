@@ -23,6 +23,7 @@ mod reset;
 mod send_timeout;
 mod signals;
 mod silence;
+mod stale_keepalive;
 mod stopped;
 mod table;
 #[cfg(test)]
@@ -58,6 +59,7 @@ const LIST: &[fn(&Joined) -> Option<Finding>] = &[
     local_error::judge,
     connect_timeout::judge,
     kernel_timeout::judge,
+    stale_keepalive::judge,
     reset::judge,
     rejected_response::judge,
     premature_close::judge,
@@ -186,6 +188,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         moments: Moments::default(),
         bytes: Bytes::default(),
         queue: None,
+        kept: None,
         explanation,
         advice,
     }
@@ -307,6 +310,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         },
         bytes: Bytes { sent: nginx.sent, received: nginx.received, unread: exchange.unread_by_worker() },
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
+        kept: stale_keepalive::kept(exchange, cause),
         evidence: evidence::of(exchange, context.sources),
         explanation: hop::with(explanation, exchange, context.outer),
         advice,

@@ -1,8 +1,8 @@
 //! `reset`: the connection was reset after it was established.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
+use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, errors, signals, stopped, unknown};
+use super::{Cause, Finding, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -10,13 +10,8 @@ use crate::{
 
 const ECONNRESET: u32 = 104;
 const EPIPE: u32 = 32;
-const KEEPALIVE: &str =
-    "keepalive_timeout in nginx's upstream block, which must be shorter than the upstream's own.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if let Some(stale) = stale(exchange) {
-        return Some(stale);
-    }
     if exchange.was_connecting() || !matches!(exchange.nginx.error, ECONNRESET | EPIPE) {
         return None;
     }
@@ -38,50 +33,6 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         ECONNRESET => finding
             .logged("ECONNRESET", "readv() failed (104: Connection reset by peer) while reading upstream"),
         _ => finding.met("EPIPE"),
-    })
-}
-
-/// nginx began to send on a kept connection that the upstream had closed already, or whose host answered nothing of the
-/// request but a reset. It meets that as an error or as an end of the stream, whichever comes first.
-fn stale(exchange: &Joined) -> Option<Finding> {
-    let nginx = &exchange.nginx;
-    let met = matches!(nginx.error, ECONNRESET | EPIPE)
-        || nginx.error == 0 && nginx.old_state == tcp_state::CLOSE_WAIT;
-    if !exchange.is_on_kept_connection() || nginx.received > 0 || nginx.sent == 0 || !met {
-        return None;
-    }
-    let upstream = exchange.upstream();
-    let finding = match &exchange.worker {
-        Some(worker) if worker.ended_ns != 0 && worker.ended_ns <= nginx.first_sent_ns => Finding::proven(
-            Cause::ResetStaleKeepalive,
-            format!(
-                "nginx sent this request on a connection that it had kept for {}, and that {} had closed {} before.",
-                span(nginx.first_sent_ns.saturating_sub(nginx.connect_ns)),
-                signals::worker_in_words(worker),
-                span(nginx.first_sent_ns.saturating_sub(worker.ended_ns)),
-            ),
-            KEEPALIVE,
-        ),
-        None if nginx.error != 0 && u64::from(nginx.unacked) >= nginx.sent => Finding::inferred(
-            Cause::ResetStaleKeepalive,
-            format!(
-                "nginx sent this request on a connection that it had kept for {}, and {upstream} acknowledged none of it but \
-                 reset the connection: it had closed it already.",
-                span(nginx.first_sent_ns.saturating_sub(nginx.connect_ns)),
-            ),
-            KEEPALIVE,
-        ),
-        _ => return None,
-    };
-    Some(match nginx.error {
-        0 => Finding {
-            error_log: Some(
-                "upstream prematurely closed connection while reading response header from upstream"
-                    .to_owned(),
-            ),
-            ..finding
-        },
-        error => finding.met(errors::name(error)),
     })
 }
 

@@ -85,7 +85,7 @@ causes! {
     ResetPeerAborted: "reset" / "peer_aborted", Some(502),
         "The worker lives and closed the connection without reading all of the request, or on purpose with a reset.";
     ResetStaleKeepalive: "reset" / "stale_keepalive", Some(502),
-        "nginx sent on a kept-alive connection that the upstream had closed just before.";
+        "The upstream closed a kept-alive connection without reading any of the request on it, and nginx met a reset.";
     ResetByRemote: "reset" / "by_remote", Some(502),
         "The upstream's host, which is not this one, reset the connection.";
     ResetHttp2Stream: "reset" / "http2_stream", Some(502),
@@ -102,6 +102,8 @@ causes! {
         "The worker, or its master, was told to stop by a signal, and ended before it answered.";
     PrematureWorkerExited: "premature_close" / "worker_exited", Some(502),
         "The worker exited before it answered.";
+    PrematureStaleKeepalive: "premature_close" / "stale_keepalive", Some(502),
+        "The upstream closed a kept-alive connection without reading any of the request on it, and nginx read its end.";
     PrematurePeerClosed: "premature_close" / "peer_closed", Some(502),
         "The upstream closed the connection properly before it answered.";
     ResponseCutShort: "premature_close" / "response_cut_short", None,

@@ -166,6 +166,7 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::ResetListenerClosed
         | Cause::ResetPeerAborted
         | Cause::ResetStaleKeepalive
+        | Cause::PrematureStaleKeepalive
         | Cause::PrematurePeerClosed => (&[], Proven),
         Cause::ResetByRemote | Cause::TimeoutNoAnswer => (&[], ELSEWHERE),
         // Where accept is not hooked, the worker's first read stands for it, and the socket's own state.

@@ -222,6 +222,9 @@ mirror! {
         icmp: Icmp = Icmp,
         /// nginx's word on this exchange was said: then it names a line of type `word`.
         word_ns: Option<i64> = Moment,
+        /// The response before on the same connection was last read from; null of its first, and in recordings from before this was told.
+        #[serde(default)]
+        idle_since_ns: Option<i64> = Moment,
         /// The client whose request it served; unknown in recordings from before this was told.
         #[serde(default)]
         client: Client = Client,

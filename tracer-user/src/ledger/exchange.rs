@@ -16,7 +16,7 @@ use tracer_ebpf::{
 use super::{Outer, Said};
 use crate::{
     sample::Activity,
-    verdict::{Process, Upstream},
+    verdict::{Alike, Process, Upstream},
 };
 
 /// What nginx did right after it closed the exchange.
@@ -54,6 +54,8 @@ pub struct Joined {
     pub(super) retried_for: Option<u64>,
     /// What the worker was found doing, if the exchange was slow enough to be looked at.
     pub activity: Option<Activity>,
+    /// How the idle time of its connection compares with that of others that the upstream closed under a request.
+    pub alike: Option<Alike>,
     /// What nginx said of it, in order: the last word is the one before it closed.
     pub said: Vec<Said>,
     /// The exchange of another nginx, or of the same, whose request it served, if that is sure.
@@ -73,6 +75,7 @@ impl Joined {
             retried_for: None,
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
+            alike: None,
             said: Vec::new(),
             outer: None,
         }
@@ -230,6 +233,22 @@ impl Joined {
     /// Whether its connection was kept from an earlier exchange.
     pub fn is_on_kept_connection(&self) -> bool {
         self.nginx.exchange > 1
+    }
+
+    /// How long its connection had been idle when its request was sent, in ns; none of a connection's first exchange.
+    pub fn idle_ns(&self) -> Option<u64> {
+        let Self { nginx, .. } = self;
+        (nginx.idle_since_ns != 0 && nginx.first_sent_ns != 0)
+            .then(|| nginx.first_sent_ns.saturating_sub(nginx.idle_since_ns))
+    }
+
+    /// The same when the upstream closed it, as far as that is seen: how long its own timer ran.
+    pub fn idle_at_close_ns(&self) -> Option<u64> {
+        let idle_ns = self.idle_ns()?;
+        Some(match &self.worker {
+            Some(worker) if worker.ended_ns != 0 => worker.ended_ns.saturating_sub(self.nginx.idle_since_ns),
+            _ => idle_ns,
+        })
     }
 
     /// When it began: with connect, or on a kept connection with the first byte sent.

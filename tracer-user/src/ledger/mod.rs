@@ -4,6 +4,7 @@
 mod client;
 mod exchange;
 mod hop;
+mod idle;
 mod lines;
 mod next_act;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod words;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use hop::Hops;
+use idle::IdleCloses;
 use lines::{Found, Lines};
 use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
@@ -26,7 +28,13 @@ pub use words::Said;
 #[cfg(test)]
 pub(crate) use words::Source;
 
-use crate::{budget, cause::Cause, decode::Record, stream::Logged, verdict::Upstream};
+use crate::{
+    budget,
+    cause::Cause,
+    decode::Record,
+    stream::Logged,
+    verdict::{Alike, Upstream},
+};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
@@ -73,6 +81,7 @@ pub struct Ledger {
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
     hops: Hops,
+    idle_closes: IdleCloses,
     /// What became whole together with something else.
     freed: Vec<Whole>,
     hurried: u64,
@@ -308,6 +317,14 @@ impl Ledger {
     /// What an exchange came to, which may explain another one.
     pub fn judged(&mut self, exchange: &Joined, cause: Cause) {
         self.hops.judged(exchange, cause);
+        if cause.detail() == "stale_keepalive" {
+            self.idle_closes.put(exchange);
+        }
+    }
+
+    /// How the idle time after which the upstream closed this exchange's connection compares with those before it.
+    pub fn alike(&self, exchange: &Joined) -> Option<Alike> {
+        self.idle_closes.alike(exchange)
     }
 
     /// What the exchange before another one came to, if it is over and was told.

@@ -95,6 +95,7 @@ struct Verdict<'a> {
     us: Moments,
     bytes: Bytes,
     queue: Option<Queue>,
+    kept: Option<Kept>,
     evidence: Vec<Evidence<'a>>,
     explanation: &'a str,
     advice: &'a str,
@@ -240,6 +241,16 @@ struct Queue {
     limit: u32,
 }
 
+/// A connection that was kept from an earlier exchange.
+#[derive(Serialize)]
+struct Kept {
+    exchange: u32,
+    idle_us: Option<u64>,
+    closed_after_us: Option<u64>,
+    closes: Option<u32>,
+    alike: Option<u32>,
+}
+
 #[derive(Serialize)]
 struct Evidence<'a> {
     us: i64,
@@ -272,6 +283,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             moments,
             bytes,
             queue,
+            kept,
             evidence,
             explanation,
             advice,
@@ -304,9 +316,23 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             us: moments.into(),
             bytes: bytes.into(),
             queue: queue.as_ref().map(Queue::from),
+            kept: kept.as_ref().map(Kept::from),
             evidence: evidence.iter().map(Evidence::from).collect(),
             explanation,
             advice,
+        }
+    }
+}
+
+impl From<&verdict::Kept> for Kept {
+    fn from(kept: &verdict::Kept) -> Self {
+        let verdict::Kept { exchange, idle_us, closed_after_us, alike } = *kept;
+        Self {
+            exchange,
+            idle_us,
+            closed_after_us,
+            closes: alike.map(|alike| alike.closes),
+            alike: alike.map(|alike| alike.alike),
         }
     }
 }

@@ -63,10 +63,7 @@ pub fn misbehave(connection: OwnedFd, fault: Fault, signal: &Signal) -> Result<(
     match fault {
         Fault::NeverRead => hold(&socket),
         Fault::CloseUnread | Fault::ExitUnread => {
-            // Not before there is something to leave unread; a look at it would be a receive.
-            let mut request = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one entry, which outlives the call.
-            Errno::result(unsafe { libc::poll(&raw mut request, 1, -1) })?;
+            wait_unread(&socket)?;
             if fault == Fault::ExitUnread {
                 process::exit(3);
             }
@@ -129,6 +126,10 @@ pub fn misbehave(connection: OwnedFd, fault: Fault, signal: &Signal) -> Result<(
                 let idle = TimeVal::milliseconds(300);
                 setsockopt(&socket, sockopt::ReceiveTimeout, &idle)?;
             }
+            Fault::CloseKept => {
+                stream.write_all(ANSWER)?;
+                return wait_unread(&socket);
+            }
             Fault::AnswerWhenTold => {
                 signal.wait();
                 // Nobody may be left to take it.
@@ -145,6 +146,14 @@ pub fn misbehave(connection: OwnedFd, fault: Fault, signal: &Signal) -> Result<(
             }
         }
     }
+}
+
+/// Waits until there is something to leave unread; a look at it would be a receive.
+fn wait_unread(socket: &OwnedFd) -> Result<()> {
+    let mut request = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    Errno::result(unsafe { libc::poll(&raw mut request, 1, -1) })?;
+    Ok(())
 }
 
 /// What a server sends that closes then.

@@ -1,0 +1,2 @@
+# Answers at once.
+run ->(_) { [200, { "Content-Length" => "3" }, ["ok\n"]] }

@@ -1,0 +1,2 @@
+threads 1, 4
+persistent_timeout 2
