@@ -38,6 +38,7 @@ pub mod groups;
 
 pub mod verdict;
 
+pub mod answers;
 pub mod audit;
 
 pub mod output;

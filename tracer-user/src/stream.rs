@@ -4,7 +4,13 @@
 use tracer_ebpf::WordOf;
 
 use crate::{
-    decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
+    answers::{Answer, Followed},
+    decode::Record,
+    facts::Sources,
+    groups::Configured,
+    sample::Look,
+    trust::Why,
+    verdict::Upstream,
 };
 
 /// One thing that was learnt.
@@ -44,6 +50,10 @@ pub enum What {
     Stranger(Stranger),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
+    /// A status that a client got, and that is accounted for.
+    Answer(Box<Answer>),
+    /// Whether the access logs are followed that tell of these.
+    AccessLogs(Followed),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    Header, Line, Names,
+    Header, Line, Names, answers,
     codec::{
         Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
     },
@@ -18,6 +18,7 @@ use super::{
     look::Look,
 };
 use crate::{
+    answers::Followed,
     budget,
     decode::Record,
     groups::Configured,
@@ -201,6 +202,10 @@ impl Encoder {
                     counts_statuses: *counts_statuses,
                     gaps: groups::gaps(gaps.as_ref(), &self.names),
                 }
+            }
+            What::Answer(answer) => answers::encode(answer, at, context),
+            What::AccessLogs(Followed { logs, left_out }) => {
+                Line::AccessLogs { at, logs: *logs, left_out: *left_out }
             }
             What::End => Line::End { at },
         }
@@ -476,6 +481,11 @@ impl Decoder {
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
             }
+            Line::Answer { at, ns, within_ns, status, tries } => {
+                let ns = Moment::decode(ns, base)?;
+                (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries)?)))
+            }
+            Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.
@@ -493,7 +503,7 @@ fn header<T>(kind: Kind) -> RecordHeader {
 }
 
 /// The same, or the name of a group.
-fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
+pub(super) fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
     let upstream = upstream(name)?;
     let is_name = matches!(upstream, Upstream::Unix(_)) && !name.starts_with(['/', '@']);
     Ok(if is_name { Upstream::Named(name.to_owned()) } else { upstream })

@@ -11,6 +11,7 @@ use super::Output;
 use crate::{audit, verdict, words::time};
 use run::{Audit, Summary};
 
+mod answers;
 mod run;
 
 /// The version of the contract.
