@@ -41,13 +41,13 @@ fn upstreams_and_pools_are_told_and_verified_without_any_traffic() -> Result<()>
     ensure!(account.last(&Endpoint::v4(9474)).is_err(), "nobody has to do with it");
 
     let of = |fpm: &Fpm| format!("the pool www of php-fpm8.2 {}", fpm.master());
-    let backlog = |fpm: &Fpm, backlog: i32| {
-        let claim = format!("{} has a backlog of {backlog} on {}", of(fpm), fpm.endpoint());
-        is(account.check(&[&claim])?, json!(true), &format!("enforces {backlog}"))
+    let has = |fpm: &Fpm, backlog: &str, figures: &str| {
+        let claim = format!("{} has {backlog} on {}", of(fpm), fpm.endpoint());
+        is(account.check(&[&claim])?, json!(true), figures)
     };
-    backlog(&early, 64)?;
-    backlog(&never, 511)?;
-    backlog(&alone, 32)?;
+    has(&early, "a backlog of 64", "enforces 64")?;
+    has(&never, "php-fpm's own backlog (listen.backlog is not set)", "the kernel enforces")?;
+    has(&alone, "a backlog of 32", "enforces 32")?;
     is(account.check(&[&of(&early), "pm.max_children"])?, json!(true), "3 of 3 run")?;
     is(account.check(&[&of(&never), "pm.max_children"])?, json!(true), "2 of 2 run")?;
 

@@ -172,6 +172,10 @@ pub struct Trace {
     #[arg(long, value_name = "COUNT", default_value_t = WORD_RATE, value_parser = clap::value_parser!(u32).range(1..))]
     pub word_rate: u32,
 
+    /// Leave nginx's access logs alone: what clients were answered (499, 502, 503, 504) is not accounted for.
+    #[arg(long)]
+    pub no_access_log: bool,
+
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,

@@ -43,6 +43,19 @@ pub const IDLE_CLOSERS: usize = 1_024;
 /// Such closes of each, the last ones.
 pub const IDLE_CLOSES: usize = 64;
 
+/// Answers to clients that wait for their verdict, and verdicts that are remembered for them. The oldest answer then waits no longer, and the
+/// oldest verdict is tied to none any more.
+pub const ANSWERED: usize = 16_384;
+
+/// Servers that one answer to a client may have been tried at. A line with more is none of nginx's.
+pub const TRIES: usize = 64;
+
+/// Lines of access logs with a status that is accounted for, within a second. Further ones are left out, and counted.
+pub const ANSWERS: u64 = 20_000;
+
+/// Bytes of an access log that are read within a second. Where it grows faster, the rest is passed over, which is counted and told.
+pub const ACCESS_LOG_BYTES: u64 = 32 << 20;
+
 /// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
 /// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
 pub const REMEMBERED_EXCHANGES: usize = 16_384;

@@ -40,6 +40,7 @@ pub mod groups;
 
 pub mod verdict;
 
+pub mod answers;
 pub mod audit;
 
 pub mod output;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    answers::{Matching, Sight},
     audit::Unexplained,
     budget,
     cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
@@ -47,9 +48,12 @@ pub struct Pipeline {
     failures: BTreeMap<Cause, u64>,
     groups: Groups,
     words: Words,
+    answers: Matching,
     delayed: u64,
     ended_early: u64,
     stepped_back: u64,
+    /// nginx's error log has been read.
+    is_read: bool,
     lost: u64,
     /// Exchanges that began before this moment (ns, monotonic) may lack facts.
     last_loss_ns: u64,
@@ -96,9 +100,11 @@ impl Pipeline {
             failures: BTreeMap::new(),
             groups,
             words: Words::default(),
+            answers: Matching::default(),
             delayed: 0,
             ended_early: 0,
             stepped_back: 0,
+            is_read: false,
             lost: 0,
             last_loss_ns: 0,
             limit,
@@ -125,6 +131,7 @@ impl Pipeline {
         self.now_ns = self.now_ns.max(at_ns);
         self.due.extend(self.ledger.overdue(at_ns));
         self.groups.settle(at_ns.saturating_sub(SETTLING_NS));
+        self.answers.settle(at_ns, self.sight());
     }
 
     /// The next thing to be told; none once all is. What was overdue before the last entry comes first.
@@ -142,6 +149,7 @@ impl Pipeline {
             }
             let Some(entry) = self.entry.take() else {
                 if std::mem::take(&mut self.is_ending) {
+                    self.answers.settle(u64::MAX, self.sight());
                     self.ended_ns = Some(self.now_ns);
                 }
                 return None;
@@ -160,11 +168,13 @@ impl Pipeline {
                 What::Logged(logged) => self.due.extend(self.ledger.logged(&logged)),
                 What::Following(Following { is_followed, stepped_back }) => {
                     self.ledger.follow(is_followed);
+                    self.is_read |= is_followed;
                     self.stepped_back = stepped_back;
                 }
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
                     self.groups.was_blind(ns);
+                    self.answers.was_blind(self.distance.unix_ns(ns));
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
                     }
@@ -178,6 +188,9 @@ impl Pipeline {
                 What::Pressure(reading) => self.readings.add(reading),
                 What::Member(member) => self.members.learn(member),
                 What::Groups(configured) => self.groups.learn(configured),
+                What::Answer(answer) if !self.is_over() => self.answers.take(*answer, self.now_ns),
+                What::Answer(_) => {}
+                What::AccessLogs(followed) => self.answers.follow(followed),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);
                 }
@@ -225,6 +238,7 @@ impl Pipeline {
         if let Outcome::Failed(verdict) = &outcome {
             self.groups.failed(verdict, exchange.nginx.ended_ns);
             self.ledger.judged(exchange, verdict.cause);
+            self.answers.failed(verdict);
         }
         for said in &exchange.said {
             if !is_wanted {
@@ -315,6 +329,7 @@ impl Pipeline {
             self.words.left_out += u64::from(!self.is_over());
         }
         self.groups.failed(&verdict, said.ns);
+        self.answers.failed(&verdict);
         if self.is_over() || !is_wanted {
             return Some(Told::Beyond(verdict));
         }
@@ -332,12 +347,19 @@ impl Pipeline {
             self.words.explained += 1;
             return;
         }
+        self.answers.was_blind(self.distance.unix_ns(said.ns));
         self.words.unexplained.push(Unexplained {
             unix_ns: self.distance.unix_ns(said.ns),
             pid: said.nginx.pid,
             upstream: said.peer().map(|peer| peer.to_string()),
             line: line(said),
         });
+    }
+
+    /// By what answers to clients are judged.
+    fn sight(&self) -> Sight {
+        let hears = self.sources.has(Fact::Words) || self.is_read;
+        Sight { distance: self.distance.0, hears, is_narrowed: self.is_narrowed }
     }
 
     /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.
@@ -388,6 +410,7 @@ impl Pipeline {
                 let left_out = self.counts.words_left_out.saturating_sub(self.counts_before.words_left_out);
                 Words { left_out: self.words.left_out + left_out, ..self.words.clone() }
             }),
+            answers: self.answers.summary(),
         }
     }
 }

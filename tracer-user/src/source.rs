@@ -1,5 +1,6 @@
 //! The stream as it comes from the running kernel: its records, the looks at slow workers, losses, the clocks.
 
+mod access_logs;
 mod audible;
 mod configurations;
 mod groups;
@@ -42,6 +43,7 @@ use crate::{
     trust::Trust,
     verdict, words,
 };
+use access_logs::AccessLogs;
 use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
@@ -131,6 +133,7 @@ pub struct Source {
     /// Comes after what it made us learn.
     held: Option<Record>,
     hearing: Hearing,
+    access_logs: AccessLogs,
 }
 
 impl Source {
@@ -199,7 +202,9 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: None,
+            access_logs: AccessLogs::new(!args.no_access_log, &args.upstreams),
         };
+        source.access_logs.follow(running, &mut source.configurations);
         for pid in running {
             source.audible.look(*pid, &mut source.configurations);
         }
@@ -276,7 +281,7 @@ impl Source {
             yield_now().await;
             return Ok(());
         }
-        let logs = self.hearing.wake_ns();
+        let logs = [self.hearing.wake_ns(), self.access_logs.wake_ns()].into_iter().flatten().min();
         tokio::select! {
             guard = self.ring.readable_mut() => {
                 guard.context("the ring buffer cannot be read")?.clear_ready();
@@ -329,6 +334,9 @@ impl Source {
             let now = monotonic_ns();
             let Some(what) = self.record() else {
                 self.seen_ns = now;
+                for what in self.access_logs.read() {
+                    take(self.entry(what))?;
+                }
                 for what in self.hearing.read(&self.tracer) {
                     if let What::Logged(line) = &what {
                         let said = Said::logged(line);
@@ -352,6 +360,7 @@ impl Source {
     /// What stands in nginx's logs by now is to be read the next time, for it is the last one.
     pub fn read_logs_now(&mut self) {
         self.hearing.hurry();
+        self.access_logs.hurry();
     }
 
     /// Whether the last reading gave way to others before everything was read.
@@ -507,6 +516,7 @@ impl Source {
             }
         }
         self.unix.begins(pid, &mut self.configurations);
+        self.access_logs.begins(pid, &mut self.configurations);
     }
 
     /// Hears what this process says from now on, if it is to be heard. Returns whether it was there still.

@@ -4,6 +4,7 @@
 use tracer_ebpf::WordOf;
 
 use crate::{
+    answers::{Answer, Followed},
     cgroup::{Member, Wanted},
     decode::Record,
     facts::Sources,
@@ -55,6 +56,10 @@ pub enum What {
     Pressure(Reading),
     /// Who a process is that a record names, which comes after it.
     Member(Member),
+    /// A status that a client got, and that is accounted for.
+    Answer(Box<Answer>),
+    /// Whether the access logs are followed that tell of these.
+    AccessLogs(Followed),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use crate::{
+    answers::Answers,
     audit::{Listed, Unexplained},
     cause::Cause,
     cgroup::Places,
@@ -373,6 +374,8 @@ pub struct Summary {
     pub system_calls: bool,
     /// What nginx said of upstreams; none where that was not heard.
     pub words: Option<Words>,
+    /// Each 499, 502, 503 and 504 that a client got; none where no access log was followed.
+    pub answers: Option<Answers>,
 }
 
 /// What nginx said of upstreams, and what became of each word.

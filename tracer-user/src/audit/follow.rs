@@ -163,6 +163,14 @@ impl Reading {
         self.mark_position()
     }
 
+    /// How many bytes were added since, as far as they are still there.
+    ///
+    /// # Errors
+    /// If the file cannot be asked.
+    pub fn behind(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len().saturating_sub(self.position))
+    }
+
     /// How many pieces of lines were passed over since this was asked last, for they were longer than any line.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    Header, Line, Names,
+    Header, Line, Names, answers,
     codec::{
         Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
     },
@@ -20,6 +20,7 @@ use super::{
     pressure::Reading,
 };
 use crate::{
+    answers::Followed,
     budget,
     decode::Record,
     groups::Configured,
@@ -206,6 +207,10 @@ impl Encoder {
             }
             What::Pressure(reading) => Line::Pressure { at, reading: Reading::encode(reading, context) },
             What::Member(member) => Line::Member { at, member: Member::encode(member, context) },
+            What::Answer(answer) => answers::encode(answer, at, context),
+            What::AccessLogs(Followed { logs, left_out }) => {
+                Line::AccessLogs { at, logs: *logs, left_out: *left_out }
+            }
             What::End => Line::End { at },
         }
     }
@@ -482,6 +487,11 @@ impl Decoder {
             }
             Line::Pressure { at, reading } => (at, What::Pressure(Reading::decode(reading, base)?)),
             Line::Member { at, member } => (at, What::Member(Member::decode(member, base)?)),
+            Line::Answer { at, ns, within_ns, status, tries } => {
+                let ns = Moment::decode(ns, base)?;
+                (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries)?)))
+            }
+            Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.
@@ -499,7 +509,7 @@ fn header<T>(kind: Kind) -> RecordHeader {
 }
 
 /// The same, or the name of a group.
-fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
+pub(super) fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
     let upstream = upstream(name)?;
     let is_name = matches!(upstream, Upstream::Unix(_)) && !name.starts_with(['/', '@']);
     Ok(if is_name { Upstream::Named(name.to_owned()) } else { upstream })

@@ -281,6 +281,28 @@ pub enum Line {
         #[serde(flatten)]
         member: Member,
     },
+    /// A status that a client got, as an access log of nginx's has it.
+    Answer {
+        /// The recording's time.
+        at: i64,
+        /// When it was logged, at the earliest.
+        ns: Option<i64>,
+        /// How much later that may have been (ns).
+        within_ns: u64,
+        /// 499, 502, 503 or 504.
+        status: u16,
+        /// Each server that was tried; null where the log does not say.
+        tries: Option<Vec<Try>>,
+    },
+    /// Whether access logs are followed, from now on.
+    AccessLogs {
+        /// The recording's time.
+        at: i64,
+        /// How many.
+        logs: u64,
+        /// Lines with such a status that were left out since the recording began, or whole stretches of a log.
+        left_out: u64,
+    },
     /// The recording is over.
     End {
         /// The recording's time.
@@ -334,6 +356,17 @@ pub struct Server {
     /// Whether exchanges with it are watched.
     #[serde(default = "yes")]
     pub watched: bool,
+}
+
+/// A server that was tried for a client's request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Try {
+    /// Its address and port, its path, or the name of a group; null where the log does not say.
+    pub upstream: Option<String>,
+    /// What it answered, or what nginx made of its failure; null where there was nothing, or the log does not say.
+    pub status: Option<u16>,
 }
 
 /// A process at the recording's start.

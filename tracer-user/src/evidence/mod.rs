@@ -3,6 +3,7 @@
 //! The types here stand apart from the program's own, so that a rename inside never makes a file unreadable. `schema.json`
 //! describes every line; [`VERSION`] rises when a reader of the version before would misread a line.
 
+mod answers;
 mod codec;
 mod ends;
 mod entry;

@@ -13,6 +13,7 @@ use home::Home;
 use pressure::Pressure;
 use run::{Audit, Summary};
 
+mod answers;
 mod home;
 mod pressure;
 mod run;

@@ -15,7 +15,7 @@ mod text;
 pub use json::Json;
 pub(crate) use terminal::printable;
 pub use text::{Look, Text};
-pub(crate) use text::{paragraph, said};
+pub(crate) use text::{answered, paragraph, said};
 
 /// Where verdicts go.
 ///

@@ -236,5 +236,6 @@ pub fn summary() -> Summary {
         stepped_back: 0,
         system_calls: false,
         words: Some(Words { said: 15, explained: 15, ..Words::default() }),
+        answers: None,
     }
 }

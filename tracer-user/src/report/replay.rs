@@ -256,6 +256,7 @@ impl Replay {
                 stepped_back,
                 system_calls,
                 words,
+                answers,
             } = recording.pipeline.summary();
             sum.elapsed_ns = sum.elapsed_ns.max(elapsed_ns);
             sum.exchanges += exchanges;
@@ -270,6 +271,9 @@ impl Replay {
             sum.system_calls |= system_calls;
             if let Some(words) = words {
                 sum.words.get_or_insert_default().add(words);
+            }
+            if let Some(answers) = answers {
+                sum.answers.get_or_insert_default().add(answers);
             }
             for (cause, count) in counts {
                 *failures.entry(cause).or_insert(0) += count;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cause::Cause,
-    output::{Look, Output as _, Text, paragraph, printable, said},
+    output::{Look, Output as _, Text, answered, paragraph, printable, said},
     verdict::{Upstream, Verdict},
     words::{count, span},
 };
@@ -42,6 +42,7 @@ pub fn write(digest: &Digest, look: Look, mut out: impl Write) -> io::Result<()>
         ))?;
     }
     out.write_all(said(summary.words.as_ref(), &look).as_bytes())?;
+    out.write_all(answered(summary.answers.as_ref(), &look).as_bytes())?;
     if digest.total() == 0 {
         return Ok(());
     }

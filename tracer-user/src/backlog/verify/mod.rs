@@ -22,6 +22,10 @@ use crate::{
     verdict::Upstream,
 };
 
+/// `FPM_BACKLOG_DEFAULT` on Linux (sapi/fpm/fpm/fpm_sockets.h): 511, but for the releases that ask for as many as the kernel allows, as 8.2.36
+/// does.
+const FPM_BACKLOG: u32 = 511;
+
 /// A claim, and whether it holds on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -42,8 +46,8 @@ struct Configured {
     whose: Whose,
     /// Where it listens; a port alone has the unspecified address.
     addr: Upstream,
-    /// The backlog; negative for as many as the kernel allows.
-    backlog: i64,
+    /// The backlog; negative for as many as the kernel allows, none for php-fpm's own.
+    backlog: Option<i64>,
 }
 
 /// Whose listener a configuration means.
@@ -174,8 +178,12 @@ fn asked(queue: &Queue) -> Check {
 /// Whether the kernel enforces what a configuration asks for, for each listener there is.
 fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
     let Configured { by, addr, backlog, .. } = configured;
-    let asked = if *backlog < 0 { "as long as possible".to_owned() } else { format!("of {backlog}") };
-    let claim = format!("{by} has a backlog {asked} on {addr}, as configured");
+    let asked = match backlog {
+        None => "php-fpm's own backlog (listen.backlog is not set)".to_owned(),
+        Some(..0) => "a backlog as long as possible".to_owned(),
+        Some(backlog) => format!("a backlog of {backlog}"),
+    };
+    let claim = format!("{by} has {asked} on {addr}, as configured");
     let found: Vec<_> = scene.queues.iter().filter(|queue| configured.is_of(queue)).collect();
     if found.is_empty() {
         return vec![Check { claim, holds: None, figures: "nobody listens there".to_owned() }];
@@ -183,10 +191,12 @@ fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
     let judge = |queue: &Queue| {
         let somaxconn = scene.books.somaxconn(queue.netns);
         let cap = somaxconn.map_or_else(String::new, |cap| format!("; net.core.somaxconn is {cap}"));
-        let holds = match u32::try_from(*backlog) {
-            Ok(backlog) => queue.limit == backlog,
+        let is_all = somaxconn.is_none_or(|cap| queue.limit == cap);
+        let holds = match backlog.map(u32::try_from) {
+            None => is_all || queue.limit == FPM_BACKLOG,
+            Some(Ok(backlog)) => queue.limit == backlog,
             // A negative one is the largest there is to the kernel.
-            Err(_) => somaxconn.is_none_or(|cap| queue.limit == cap),
+            Some(Err(_)) => is_all,
         };
         let why = match somaxconn {
             _ if holds => "",
@@ -245,7 +255,7 @@ mod tests {
             whose: Whose::Namespace(0),
             by: "the pool www".to_owned(),
             addr: Upstream::Unix("/run/a.sock".into()),
-            backlog,
+            backlog: Some(backlog),
         };
         assert_eq!(enforced(&configured(128), &scene)[0].holds, Some(true));
         assert_eq!(enforced(&configured(511), &scene)[0].holds, Some(false));

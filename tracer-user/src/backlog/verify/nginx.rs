@@ -30,7 +30,7 @@ pub(super) fn configured(masters: &[Known<Configuration>], comm: &str) -> (Vec<C
                     by: by.clone(),
                     whose: Whose::Process(*pid),
                     addr,
-                    backlog,
+                    backlog: Some(backlog),
                 }));
                 gaps.told().map(|gaps| format!("not all of its configuration was read: {gaps}"))
             }

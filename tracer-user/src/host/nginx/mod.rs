@@ -1,5 +1,6 @@
 //! nginx: how a master was started, and its configuration as text.
 
+mod access_logs;
 mod compiled;
 mod configuration;
 mod groups;
@@ -12,6 +13,7 @@ mod upstreams;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use access_logs::{AccessLog, access_logs};
 pub(crate) use configuration::{Configuration, Directive, Gaps};
 pub(crate) use groups::{counts_statuses, groups};
 pub(crate) use statement::Fault;

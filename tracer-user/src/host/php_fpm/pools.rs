@@ -13,9 +13,6 @@ use crate::{
     verdict::Upstream,
 };
 
-/// `FPM_BACKLOG_DEFAULT` on Linux (sapi/fpm/fpm/fpm_sockets.h).
-const DEFAULT_BACKLOG: i64 = 511;
-
 /// A pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pool {
@@ -23,8 +20,8 @@ pub(crate) struct Pool {
     pub name: String,
     /// Where it listens.
     pub listen: Upstream,
-    /// The backlog that it asks listen for.
-    pub backlog: i64,
+    /// The backlog that it asks listen for; none for php-fpm's own, which differs by release.
+    pub backlog: Option<i64>,
     /// Its status page, if it has one: the path, and where it is to be reached.
     pub status: Option<(String, Upstream)>,
     /// Whether it always has all its workers (`pm = static`).
@@ -134,8 +131,10 @@ fn pool(name: &str, section: &Properties) -> Result<Option<Pool>, String> {
     let value = |key: &str| section.get(key).map(|value| value.replace("$pool", name));
     let Some(addr) = value("listen").as_deref().and_then(address) else { return Ok(None) };
     let backlog = match value("listen.backlog") {
-        None => DEFAULT_BACKLOG,
-        Some(word) => word.parse().map_err(|_| format!("listen.backlog of [{name}] is no number: {word}"))?,
+        None => None,
+        Some(word) => {
+            Some(word.parse().map_err(|_| format!("listen.backlog of [{name}] is no number: {word}"))?)
+        }
     };
     let reached = value("pm.status_listen").as_deref().and_then(address).unwrap_or_else(|| addr.clone());
     Ok(Some(Pool {
@@ -182,9 +181,9 @@ mod tests {
         let pools = read(text).unwrap();
         assert_eq!(pools.len(), 2, "{pools:?}");
         let www = Upstream::Unix("/run/php/www.sock".into());
-        assert_eq!((&pools[0].listen, pools[0].backlog), (&www, 64));
+        assert_eq!((&pools[0].listen, pools[0].backlog), (&www, Some(64)));
         assert_eq!(pools[0].status, Some(("/status".to_owned(), www)));
-        assert_eq!((pools[1].listen.to_string(), pools[1].backlog), ("0.0.0.0:9001".into(), 511));
+        assert_eq!((pools[1].listen.to_string(), pools[1].backlog), ("0.0.0.0:9001".into(), None));
         let reached = Upstream::Inet("127.0.0.1:9002".parse().unwrap());
         assert_eq!(pools[1].status, Some(("/s".to_owned(), reached)));
     }

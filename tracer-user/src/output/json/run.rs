@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::VERSION;
+use super::{VERSION, answers::Answers};
 use crate::{audit, cause, stream, verdict, words::time};
 
 #[derive(Serialize)]
@@ -55,6 +55,7 @@ pub(super) struct Summary<'a> {
     stepped_back: u64,
     system_calls: bool,
     words: Option<Words<'a>>,
+    answers: Option<Answers>,
 }
 
 /// What nginx said of upstreams.
@@ -132,6 +133,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             stepped_back,
             system_calls,
             words,
+            answers,
         } = summary;
         Self {
             v: VERSION,
@@ -152,6 +154,7 @@ impl<'a> From<&'a verdict::Summary> for Summary<'a> {
             stepped_back: *stepped_back,
             system_calls: *system_calls,
             words: words.as_ref().map(Words::from),
+            answers: answers.as_ref().map(Answers::from),
         }
     }
 }

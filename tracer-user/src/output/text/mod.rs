@@ -13,12 +13,14 @@ use crate::{
     words::span,
 };
 
+mod answers;
 mod audit;
 mod look;
 mod paragraph;
 mod summary;
 mod units;
 
+pub(crate) use answers::answered;
 pub use look::Look;
 pub(crate) use paragraph::paragraph;
 use paragraph::{pad, width};

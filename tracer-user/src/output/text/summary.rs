@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Look, audit::list, paragraph::paragraph, units};
+use super::{Look, answers::answered, audit::list, paragraph::paragraph, units};
 use crate::{
     output::printable,
     verdict::{Summary, Words},
@@ -26,6 +26,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         stepped_back: _,
         system_calls: _,
         words,
+        answers,
     } = summary;
     let failed = failures.iter().map(|(_, count)| count).sum::<u64>();
     let sentence = |text: &str| match look.details {
@@ -57,6 +58,7 @@ pub fn render(summary: &Summary, look: &Look) -> String {
         ));
     }
     text += &said(words.as_ref(), look);
+    text += &answered(answers.as_ref(), look);
     if *lost == 0 && *untracked == 0 {
         text += &sentence("Nothing was lost.");
     }

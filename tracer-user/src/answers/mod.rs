@@ -1,0 +1,274 @@
+//! Every 499, 502, 503 and 504 that a client got, by nginx's access logs: tied to its verdict, or told as what it was. Pure.
+
+pub mod format;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    budget,
+    ledger::PATIENCE_NS,
+    verdict::{Upstream, Verdict},
+};
+
+/// The statuses that are accounted for.
+pub const STATUSES: [u16; 4] = [499, 502, 503, 504];
+
+/// An answer waits for its verdict for as long (ns): a verdict that lacks something waits as long for it, and logs are read once a second.
+const WAIT_NS: u64 = PATIENCE_NS + 2_000_000_000;
+
+/// nginx logs a request when it has done with its client, and by a clock that it reads once in each turn of its loop: so far from the end
+/// of its exchange (ns).
+const APART_NS: i64 = 1_000_000_000;
+
+/// One answer that a client got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When it was logged, at the earliest (ns, monotonic).
+    pub ns: u64,
+    /// How much later that may have been (ns).
+    pub within_ns: u64,
+    /// Its status.
+    pub status: u16,
+    /// Each server that was tried for it; none where the log does not say.
+    pub tries: Option<Vec<Try>>,
+}
+
+/// A server that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// Which one (`$upstream_addr`); none where the log does not say.
+    pub upstream: Option<Upstream>,
+    /// What it answered, or what nginx made of its failure (`$upstream_status`); none where there was none, or the log does not say.
+    pub status: Option<u16>,
+}
+
+/// Whether access logs are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// How many.
+    pub logs: u64,
+    /// Lines with such a status that were left out since the tracing began, or whole stretches of a log.
+    pub left_out: u64,
+}
+
+/// What such an answer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A failed exchange, which has its verdict.
+    Explained,
+    /// The upstream's own answer, passed on.
+    Upstream,
+    /// nginx's own, by a rule of its configuration: no upstream was asked.
+    Rule,
+    /// Made of another answer of the upstream's, which had not failed: an `error_page`, say.
+    Rewritten,
+    /// None of these is known: the log does not say what the upstream answered, or the exchange was not watched.
+    Unknown,
+}
+
+impl Kind {
+    /// Every kind with its name in JSON, and in words.
+    pub const ALL: [(Self, &'static str, &'static str); 5] = [
+        (Self::Explained, "explained", "as its verdict says"),
+        (Self::Upstream, "upstream", "by the upstream itself, whose answer nginx passed on"),
+        (
+            Self::Rule,
+            "rule",
+            "by a rule of nginx's own, with no upstream asked (limit_req, limit_conn, return)",
+        ),
+        (Self::Rewritten, "rewritten", "in place of another answer of the upstream's (error_page)"),
+        (
+            Self::Unknown,
+            "unknown",
+            "without a verdict, and it is not known why (a log_format with $upstream_addr and $upstream_status tells)",
+        ),
+    ];
+}
+
+/// How many answers of each status and kind there were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// By status and kind.
+    pub counts: BTreeMap<(u16, Kind), u64>,
+    /// Lines that were left out, or whole stretches of a log.
+    pub left_out: u64,
+}
+
+impl Answers {
+    /// Adds those of another recording.
+    pub fn add(&mut self, other: Self) {
+        let Self { counts, left_out } = other;
+        for (what, count) in counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+        self.left_out += left_out;
+    }
+
+    /// How many there were of a kind.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.counts.iter().filter(|((_, of), _)| *of == kind).map(|(_, count)| count).sum()
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+}
+
+/// A verdict, as far as an answer may be tied to it.
+#[derive(Debug)]
+struct Failed {
+    unix_ns: i64,
+    status: Option<u16>,
+    upstream: Upstream,
+    is_used: bool,
+}
+
+/// Answers and verdicts, until they have found each other.
+#[derive(Debug, Default)]
+pub struct Matching {
+    followed: Followed,
+    waiting: VecDeque<(u64, Answer)>,
+    failed: VecDeque<Failed>,
+    /// When something was lost, or said of what is not watched (ns since 1970).
+    blind: VecDeque<i64>,
+    answers: Answers,
+    has_any: bool,
+}
+
+/// What is known besides.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// From the stream's clock to that of verdicts (ns).
+    pub distance: i64,
+    /// Whether a failure would have been known: nginx's word is heard, or its error log is read.
+    pub hears: bool,
+    /// Whether only some upstreams are watched.
+    pub is_narrowed: bool,
+}
+
+impl Matching {
+    /// Logs are followed from now on, or are no more.
+    pub fn follow(&mut self, followed: Followed) {
+        self.has_any |= followed.logs > 0;
+        self.followed = followed;
+    }
+
+    /// Takes in an answer.
+    pub fn take(&mut self, answer: Answer, now_ns: u64) {
+        self.has_any = true;
+        self.waiting.push_back((now_ns, answer));
+    }
+
+    /// Takes in a verdict.
+    pub fn failed(&mut self, verdict: &Verdict) {
+        if self.failed.len() >= budget::ANSWERED {
+            self.failed.pop_front();
+        }
+        self.failed.push_back(Failed {
+            unix_ns: verdict.unix_ns,
+            status: verdict.status,
+            upstream: verdict.upstream.clone(),
+            is_used: false,
+        });
+    }
+
+    /// About this moment (ns since 1970) a failure may have had no verdict.
+    pub fn was_blind(&mut self, unix_ns: i64) {
+        if self.blind.len() >= budget::ANSWERED {
+            self.blind.pop_front();
+        }
+        if self.blind.back() != Some(&unix_ns) {
+            self.blind.push_back(unix_ns);
+        }
+    }
+
+    /// Says what those were that have waited for long enough.
+    pub fn settle(&mut self, now_ns: u64, sight: Sight) {
+        while let Some((since_ns, _)) = self.waiting.front() {
+            let is_early = since_ns.saturating_add(WAIT_NS) > now_ns;
+            if is_early && self.waiting.len() <= budget::ANSWERED {
+                return;
+            }
+            let Some((_, answer)) = self.waiting.pop_front() else { return };
+            if let Some(kind) = self.judge(&answer, sight) {
+                *self.answers.counts.entry((answer.status, kind)).or_default() += 1;
+            }
+        }
+    }
+
+    /// What it was; none where it is none of those that were asked for.
+    fn judge(&mut self, answer: &Answer, sight: Sight) -> Option<Kind> {
+        let from = sight.distance.saturating_add_unsigned(answer.ns).saturating_sub(APART_NS);
+        let to = from.saturating_add_unsigned(answer.within_ns).saturating_add(2 * APART_NS);
+        let Answer { status, tries, .. } = answer;
+        let fits_answer = |failed: &Failed| failed.status == Some(*status);
+        let kind = match tries.as_deref() {
+            None if self.tie(from, to, fits_answer) => Kind::Explained,
+            None => Kind::Unknown,
+            Some([]) if self.tie(from, to, |failed| is_named(failed) && fits_answer(failed)) => {
+                Kind::Explained
+            }
+            // A client that left before anything was asked of an upstream.
+            Some([]) if *status == 499 => Kind::Unknown,
+            Some([]) => Kind::Rule,
+            Some([earlier @ .., last]) => {
+                for one in earlier {
+                    // Each has a verdict of its own, which explains no other answer.
+                    self.tie(from, to, |failed| is_of(failed, one) && failed.status == one.status);
+                }
+                let is_its = |failed: &Failed| {
+                    is_of(failed, last) && (failed.status == last.status || fits_answer(failed))
+                };
+                let is_blind = !sight.hears || self.blind.iter().any(|blind| (from..=to).contains(blind));
+                if self.tie(from, to, is_its) {
+                    Kind::Explained
+                } else if *status == 499 || last.status.is_none() || is_blind {
+                    Kind::Unknown
+                } else if last.status == Some(*status) {
+                    Kind::Upstream
+                } else {
+                    Kind::Rewritten
+                }
+            }
+        };
+        let is_any = matches!(tries.as_deref(), Some([_, ..])) || kind == Kind::Explained;
+        (is_any || !sight.is_narrowed).then_some(kind)
+    }
+
+    /// Ties an answer to the nearest verdict of that time that fits and is tied to none yet.
+    fn tie(&mut self, from: i64, to: i64, fits: impl Fn(&Failed) -> bool) -> bool {
+        let middle = from.midpoint(to);
+        let all = self.failed.iter_mut();
+        let there =
+            all.filter(|failed| !failed.is_used && (from..=to).contains(&failed.unix_ns) && fits(failed));
+        match there.min_by_key(|failed| failed.unix_ns.abs_diff(middle)) {
+            Some(failed) => {
+                failed.is_used = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What it all amounts to; none where no access log was followed.
+    pub fn summary(&self) -> Option<Answers> {
+        let Answers { counts, left_out: _ } = &self.answers;
+        self.has_any.then(|| Answers { counts: counts.clone(), left_out: self.followed.left_out })
+    }
+}
+
+fn is_named(failed: &Failed) -> bool {
+    matches!(failed.upstream, Upstream::Named(_))
+}
+
+/// Whether a verdict is about this server. Of a group none of whose servers is alive nginx logs the name.
+fn is_of(failed: &Failed, one: &Try) -> bool {
+    match (&one.upstream, &failed.upstream) {
+        (None, _) | (Some(Upstream::Named(_)), Upstream::Named(_)) => true,
+        (Some(upstream), of) => upstream == of,
+    }
+}
+
+#[cfg(test)]
+mod tests;
