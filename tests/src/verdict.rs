@@ -252,7 +252,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "/v",
     "/type",
     "/time",

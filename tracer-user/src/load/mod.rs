@@ -23,7 +23,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, Member, PATH_LEN, Stats};
+use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, Member, PATH_LEN, Stats, gate};
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
@@ -133,6 +133,9 @@ const UNUSED: u32 = 64;
 /// The map that holds one entry for each connection to the listeners asked for.
 const PER_VISITOR: &str = "VISITORS";
 
+/// The maps that count exchanges by upstream, which not everybody asks for.
+const PER_UPSTREAM: [&str; 2] = ["UPSTREAMS", "UNIX_UPSTREAMS"];
+
 impl Tracer {
     /// Loads and attaches everything, and shows the kernel side the listeners that exist already.
     ///
@@ -154,16 +157,24 @@ impl Tracer {
         };
         loader.map_max_entries(PER_VISITOR, visitors).map_max_entries(PER_LONE_WORKER, lone);
         loader.map_max_entries(PER_SHARED_PORT, scope.max_open.min(MOST_SHARED_PORTS));
+        for (map, entries) in [
+            ("WANTED", scope.upstreams.len()),
+            ("NAMED_PATHS", scope.paths.len().max(NO_UPSTREAMS.len())),
+            ("SERVED", scope.listeners.len()),
+        ] {
+            loader.map_max_entries(map, u32::try_from(entries).unwrap_or(u32::MAX).max(UNUSED));
+        }
+        if scope.filters.counts_upstreams == 0 {
+            for map in PER_UPSTREAM {
+                loader.map_max_entries(map, UNUSED);
+            }
+        }
         if !hooks::may_use_kprobes(&scope.only) {
             for map in PER_CALL {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        let mut object = load(
-            &mut loader,
-            &std::env::var_os("A_BPF").map_or(OBJECT.to_vec(), |p| std::fs::read(p).unwrap_or_default()),
-            &kernel,
-        )?;
+        let mut object = load(&mut loader, OBJECT, &kernel)?;
         // Before they are read another time.
         drop(kernel);
         want(&mut object, scope)?;
@@ -188,8 +199,8 @@ impl Tracer {
             }
         };
         let mut attached: Array<_, Attached> =
-            Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
-        attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
+            Array::try_from(take(&mut object, "GATES")?).map_err(anyhow::Error::from)?;
+        attached.set(gate::ATTACHED, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
         drop(types);
@@ -257,8 +268,10 @@ impl Tracer {
             return Ok(false);
         }
         // First: TCP's own connects are to be taken out of those under way.
-        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
-        self.attached.set(0, Attached { system_calls: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
+        let attached = self.attached.get(&gate::ATTACHED, 0).map_err(anyhow::Error::from)?;
+        self.attached
+            .set(gate::ATTACHED, Attached { system_calls: 1, ..attached }, 0)
+            .map_err(anyhow::Error::from)?;
         let source = hooks::attach_system_calls(&mut self.object)?;
         for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
             self.plan.sources.set(fact, source.clone());
@@ -421,8 +434,10 @@ impl Tracer {
             return Ok(false);
         }
         // First: a copy that finds no note takes the event for missed.
-        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
-        self.attached.set(0, Attached { copies: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
+        let attached = self.attached.get(&gate::ATTACHED, 0).map_err(anyhow::Error::from)?;
+        self.attached
+            .set(gate::ATTACHED, Attached { copies: 1, ..attached }, 0)
+            .map_err(anyhow::Error::from)?;
         hooks::attach_copies(&mut self.object)?;
         Ok(true)
     }
