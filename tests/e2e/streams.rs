@@ -9,7 +9,9 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use rig::tracer::Account;
-use rig::{Client, Endpoint, Fault, FaultyServer, Namespace, Nginx, Tracer, Verdict, process, wait};
+use rig::{
+    Client, Endpoint, Fault, FaultyServer, Help, Namespace, Nginx, Resolver, Tracer, Verdict, process, wait,
+};
 
 const SERVER: u16 = 9100;
 const MUTE: u16 = 9101;
@@ -23,6 +25,9 @@ const MISSING: u16 = 8083;
 const UNREACHED: u16 = 8084;
 const CUT: u16 = 8085;
 const LUA: u16 = 8086;
+const NAMELESS: u16 = 8087;
+const DEAD: u16 = 8088;
+const NAMES: u16 = 5301;
 
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -142,6 +147,48 @@ fn a_session_whose_upstream_cannot_be_reached_has_a_verdict_and_no_status() -> R
     says(account.only(&refused)?, "refused/no_listener", Some("ECONNREFUSED"))?;
     says(account.only(&missing)?, "refused/socket_missing", Some("ENOENT"))?;
     says(account.only(full.endpoint())?, "accept_queue_overflow/syn_dropped", Some("ETIMEDOUT"))
+}
+
+/// What the log alone tells of them is the same.
+fn no_status_without_a_connection(arguments: &[&str], confidence: &str) -> Result<()> {
+    let namespace = Namespace::new()?;
+    let _names = Resolver::start(&namespace, NAMES, Help::NoSuchName)?;
+    let nginx = Nginx::on(&namespace)
+        .module("ngx_stream_module")
+        .beside_http(&format!(
+            "stream {{ resolver 127.0.0.1:{NAMES} ipv6=off;
+               upstream dead {{ server 127.0.0.1:{} fail_timeout=60s; server 127.0.0.1:{} fail_timeout=60s; }}
+               server {{ listen 127.0.0.1:{DEAD}; proxy_pass dead; }}
+               server {{ listen 127.0.0.1:{NAMELESS}; proxy_pass $server_port.test:{SERVER}; }} }}",
+            NOBODY - 1,
+            NOBODY - 2,
+        ))
+        .location(rig::Location::http("/nobody/", &Endpoint::v4(NOBODY)))
+        .start()?;
+    let master = nginx.master().to_string();
+    let tracer = Tracer::start(&[&["-p", &master], arguments].concat())?;
+    // The first takes both servers out of use.
+    for port in [DEAD, DEAD, NAMELESS] {
+        connect(&namespace, port)?.read_to_end(&mut Vec::new())?;
+    }
+    let account = account(&nginx, tracer, 4)?;
+    for name in ["not_attempted/no_live_upstreams", "not_attempted/unresolved"] {
+        let named: Vec<_> = account.verdicts.iter().filter(|verdict| verdict.name() == name).collect();
+        ensure!(named.len() == 1, "{name}: {:#?}", account.verdicts);
+        let said = (named[0].status, named[0].confidence.as_str());
+        ensure!(said == (None, confidence), "{:#?}", named[0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_for_which_nobody_could_be_asked_has_a_verdict_and_no_status() -> Result<()> {
+    no_status_without_a_connection(&[], "proven")
+}
+
+#[test]
+fn a_session_for_which_nobody_could_be_asked_has_no_status_where_the_log_tells_of_it() -> Result<()> {
+    no_status_without_a_connection(&["--no-uprobe"], "inferred")
 }
 
 #[test]

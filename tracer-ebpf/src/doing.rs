@@ -71,6 +71,12 @@ pub fn purpose(connection: u64) -> u32 {
     if is_of_module { nginx_flag::OF_MODULE } else { 0 }
 }
 
+/// Whether what nginx logs is about a session of `stream {}`.
+#[inline(always)]
+pub fn is_of_session(log: u64) -> bool {
+    user_word(user_word(log.wrapping_add(LOG_DATA))) as u32 == STREAM
+}
+
 /// nginx's socket to the client for whose request it made this connection; zero where that is not known, or was closed before. To be asked
 /// in nginx's own time.
 #[inline(always)]

@@ -15,7 +15,8 @@ use crate::{
 /// A power of two.
 const PLACES: u64 = 512;
 
-/// One thread's. Threads share places, so each says whose it is; of nginx's, two rarely have the same.
+/// One thread's. Threads share places, so each says whose it is; of nginx's, two rarely have the same. In the place of one of those, no
+/// other's reads are noted: between nginx's own and what it does for that, any thread may have its turn.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Place {
@@ -61,9 +62,13 @@ pub fn note(sk: u64, remote_port: u16) {
     let Some(place) = place(thread) else { return };
     // SAFETY: map memory, aligned; who shares the place may write it meanwhile, which its reader finds out.
     unsafe {
+        let owner = (&raw const (*place).owner).read_volatile() as u32;
+        if owner != 0 && owner != thread {
+            return;
+        }
         (&raw mut (*place).reader).write_volatile(joined(thread, remote_port));
         (&raw mut (*place).sk).write_volatile(sk);
-        if (&raw const (*place).owner).read_volatile() as u32 == thread {
+        if owner == thread {
             (&raw mut (*place).slept).write_volatile(slept());
             (&raw mut (*place).serves).write_volatile(0);
         }

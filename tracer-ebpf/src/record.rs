@@ -298,8 +298,8 @@ pub struct WordOf {
     /// The upstream that a note is of (`FastCGI sent in stderr`), or that a message which could not be read is of if it is one; of family
     /// zero where that is not known, and for what is no note.
     pub upstream: Endpoint,
-    /// Always zero.
-    pub reserved: u32,
+    /// Whether what became no connection was to be one of `stream {}`: zero or one.
+    pub is_of_session: u32,
 }
 
 /// A process whose exchanges are watched runs a new binary, whose word is to be heard, too; or it is told to read its configuration

@@ -21,6 +21,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
+    doing,
     kernel::{self, filter, layout},
     maps::{self, EXCHANGES, LESS, RING, SPOKEN, change, count},
     nginx_end,
@@ -283,6 +284,7 @@ impl Said {
         record.unread_message = texts.unread_message;
         record.unread_action = texts.unread_action;
         record.upstream = self.upstream;
+        record.is_of_session = u32::from(doing::is_of_session(self.log));
         let to = &raw mut record.subject;
         match subject {
             Subject::None => record.word.number = self.first as i64,

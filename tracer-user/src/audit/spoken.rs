@@ -69,6 +69,7 @@ impl Spoken {
         put(&mut word.word.message, &format);
         put(&mut word.word.action, doing);
         put(&mut word.subject, &subject);
+        word.is_of_session = is_of_session(context).into();
         Some(Self { pid: pid.parse().ok()?, word, upstream: upstream(context, is_cut) })
     }
 
@@ -116,6 +117,14 @@ fn is_with_upstream(doing: &str) -> bool {
             | "proxying and reading from upstream"
             | "proxying and sending to upstream"
     )
+}
+
+/// Whether a line's fields, from the client's address on, are those of a session of `stream {}` (`ngx_stream_log_error`,
+/// src/stream/ngx_stream_handler.c), which has no request.
+fn is_of_session(context: &str) -> bool {
+    let fields = context.split_once(", server: ").and_then(|(_, server)| server.split_once(", "));
+    fields
+        .is_some_and(|(_, next)| next.starts_with("upstream: ") || next.starts_with("bytes from/to client:"))
 }
 
 /// Whether a message begins with nginx's own words, and names no file.
@@ -336,6 +345,12 @@ mod tests {
         let (no_live, upstream) = said("no live upstreams while connecting to upstream", group).unwrap();
         assert!(no_live.is_of_no_connection());
         assert_eq!(upstream, Some(Upstream::Named("pair".to_owned())));
+        let session = r#", server: 127.0.0.1:8081, upstream: "pair", bytes from/to client:0/0, bytes from/to upstream:0/0"#;
+        let nameless = ", server: 127.0.0.1:8081, bytes from/to client:0/0, bytes from/to upstream:0/0";
+        for (context, is_of_session) in [(session, true), (nameless, true), (group, false)] {
+            let (said, _) = said("no live upstreams while connecting to upstream", context).unwrap();
+            assert_eq!(said.is_of_session, is_of_session, "{context}");
+        }
         for text in [
             "open() \"/srv/a while connecting to upstream\" failed (2: No such file or directory)",
             "open() \"/srv/a could not be resolved (3: b)\" failed (2: No such file or directory)",

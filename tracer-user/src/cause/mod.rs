@@ -174,7 +174,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
             _ => Upstream::Named(said.subject.clone()),
         },
         request: None,
-        status: cause.status(),
+        status: cause.status().filter(|_| !said.is_of_session),
         errno: (said.errno != 0).then(|| errors::name(said.errno)),
         evidence: not_attempted::facts(said, &line, &servers),
         error_log: Some(line),

@@ -217,7 +217,7 @@ impl Encoder {
 
     fn word(&self, at: i64, word: &WordOf, source: &str, upstream: Option<&Upstream>) -> Line {
         let context = Context { base: self.base, names: &self.names };
-        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream: of, reserved: _ } =
+        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream: of, is_of_session } =
             word;
         let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
         let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
@@ -237,6 +237,7 @@ impl Encoder {
             message: Text::encode(message, context).unwrap_or_default(),
             r#while: Text::encode(action, context),
             source: source.to_owned(),
+            is_of_session: *is_of_session != 0,
             upstream: upstream.map(|upstream| self.upstream(upstream)),
         }
     }
@@ -388,6 +389,7 @@ impl Decoder {
                 message,
                 r#while,
                 source,
+                is_of_session,
                 upstream: name,
             } => {
                 let nginx = Task::decode(nginx, base)?;
@@ -421,6 +423,7 @@ impl Decoder {
                     comm: nginx.comm,
                     subject: Text::decode(subject, base)?,
                     upstream: of,
+                    is_of_session: is_of_session.into(),
                     ..WordOf::new_zeroed()
                 };
                 match source.as_str() {

@@ -146,6 +146,9 @@ pub enum Line {
         /// How it came to be known: `uprobe`, or `error_log` where it was read there; then its moment is when that was read.
         #[serde(default = "uprobe")]
         source: String,
+        /// Whether what became no connection was to be one of `stream {}`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_of_session: bool,
         /// The upstream that the log's line names, if it names one, or that a note is of.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upstream: Option<String>,

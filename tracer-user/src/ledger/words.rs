@@ -36,6 +36,8 @@ pub struct Said {
     pub number: i64,
     /// What nginx was doing.
     pub doing: String,
+    /// Whether it is of a session of `stream {}`, as far as that is looked at: where there is no connection that would tell.
+    pub is_of_session: bool,
     /// The upstream that a note is of, if that was seen.
     pub of: Option<Upstream>,
     /// How it came to be known.
@@ -63,7 +65,7 @@ fn text(bytes: &[u8]) -> String {
 impl Said {
     /// What a record says.
     pub fn new(record: &WordOf) -> Self {
-        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream, reserved: _ } =
+        let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream, is_of_session } =
             record;
         let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
         Self {
@@ -83,6 +85,7 @@ impl Said {
             subject: if subject[SUBJECT_LEN - 2] == 0 { text(subject) } else { text(subject) + "…" },
             number: *number,
             doing: text(action),
+            is_of_session: *is_of_session != 0,
             source: Source::Heard,
         }
     }
@@ -284,6 +287,7 @@ mod tests {
             subject: subject.to_owned(),
             number,
             doing: "reading upstream".to_owned(),
+            is_of_session: false,
             of: None,
             source: Source::Heard,
         }
