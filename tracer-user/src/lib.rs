@@ -35,6 +35,7 @@ pub mod ledger;
 
 pub mod cause;
 pub mod groups;
+pub mod near;
 
 pub mod verdict;
 

@@ -10,6 +10,7 @@ use crate::{
     facts::{Fact, Sources},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
+    near::Nears,
     sample::Activities,
     stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
     verdict::{After, Delayed, Note, Summary, Verdict, Words},
@@ -44,6 +45,7 @@ pub struct Pipeline {
     strangers: Vec<Stranger>,
     failures: BTreeMap<Cause, u64>,
     groups: Groups,
+    nears: Nears,
     words: Words,
     delayed: u64,
     ended_early: u64,
@@ -88,6 +90,7 @@ impl Pipeline {
             strangers: Vec::new(),
             failures: BTreeMap::new(),
             groups,
+            nears: Nears::default(),
             words: Words::default(),
             delayed: 0,
             ended_early: 0,
@@ -165,6 +168,7 @@ impl Pipeline {
                     }
                     self.counts = counts;
                 }
+                What::Near(near) => self.nears.learn(near),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);
@@ -186,6 +190,7 @@ impl Pipeline {
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.activities.take(&exchange.nginx);
+                exchange.near = self.nears.of(&exchange);
                 exchange.alike = self.ledger.alike(&exchange);
                 self.tell_exchange(&exchange)
             }

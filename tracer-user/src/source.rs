@@ -6,6 +6,7 @@ mod groups;
 mod hearing;
 mod logs;
 mod masters;
+mod near;
 mod unix;
 mod upstreams;
 
@@ -45,6 +46,7 @@ use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
 use masters::UnixUpstreams;
+use near::Neighbourhood;
 use unix::Unix;
 use upstreams::Upstreams;
 
@@ -123,6 +125,7 @@ pub struct Source {
     /// Comes after what it made us learn.
     held: Option<Record>,
     hearing: Hearing,
+    neighbourhood: Neighbourhood,
 }
 
 impl Source {
@@ -186,6 +189,7 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: None,
+            neighbourhood: Neighbourhood::default(),
         };
         for pid in running {
             source.audible.look(*pid, &mut source.configurations);
@@ -394,6 +398,11 @@ impl Source {
                 "of nginx's known by level and errno alone, for its process ended before its text was read",
             ),
             (
+                self.neighbourhood.left_out(),
+                "failure",
+                "of which it was not looked who listens near: this host has too many open files for a look every second",
+            ),
+            (
                 self.hearing.passed_over(),
                 "line",
                 "of nginx's error log passed over: too long, or cut off before it says what it is about",
@@ -435,6 +444,10 @@ impl Source {
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                    }
+                    if let Some(near) = self.neighbourhood.ask(&mut self.tracer, &exchange) {
+                        self.held = Some(Record::Exchange(exchange));
+                        return Some(What::Near(near));
                     }
                     return Some(What::Record(Record::Exchange(exchange)));
                 }

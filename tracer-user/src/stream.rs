@@ -4,7 +4,8 @@
 use tracer_ebpf::WordOf;
 
 use crate::{
-    decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
+    decode::Record, facts::Sources, groups::Configured, near::Near, sample::Look, trust::Why,
+    verdict::Upstream,
 };
 
 /// One thing that was learnt.
@@ -44,6 +45,8 @@ pub enum What {
     Stranger(Stranger),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
+    /// Who listens near an upstream at which nobody does.
+    Near(Near),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }

@@ -16,6 +16,7 @@ use super::{
     header::{number, of_sources, to_sources},
     line::{Action, ERROR_LOG, UPROBE},
     look::Look,
+    near,
 };
 use crate::{
     budget,
@@ -202,6 +203,7 @@ impl Encoder {
                     gaps: groups::gaps(gaps.as_ref(), &self.names),
                 }
             }
+            What::Near(near) => near::encode(near, at, context),
             What::End => Line::End { at },
         }
     }
@@ -475,6 +477,11 @@ impl Decoder {
             }
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
+            }
+            Line::Near { at, ns, upstream, from, neighbours, others } => {
+                let asked = (self::upstream(&upstream)?, from);
+                let ns = Moment::decode(ns, base)?;
+                (at, What::Near(near::decode(ns, asked, neighbours, others)?))
             }
             Line::End { at } => (at, What::End),
         };

@@ -12,6 +12,7 @@ mod header;
 mod line;
 mod look;
 mod names;
+mod near;
 mod read;
 #[cfg(test)]
 mod tests;
