@@ -54,6 +54,8 @@ pub struct Verdict {
     pub queue: Option<Queue>,
     /// What its connection had served before, if it was kept.
     pub kept: Option<Kept>,
+    /// Who listens near an upstream at which nobody does; null where that was not looked for.
+    pub near: Option<Vec<Neighbour>>,
     /// What the verdict rests on.
     pub evidence: Vec<Evidence>,
     /// The sentence for people.
@@ -225,6 +227,19 @@ pub struct Queue {
     pub limit: Option<u32>,
 }
 
+/// A listener near an upstream at which nobody listens.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Neighbour {
+    /// The oldest process that holds it.
+    pub pid: Pid,
+    /// Its name.
+    pub comm: String,
+    /// Where it listens.
+    pub addr: String,
+    /// Whether that is in another namespace than nginx's.
+    pub elsewhere: bool,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kept {
@@ -276,6 +291,7 @@ const FIELDS: [&str; 26] = [
     "/bytes",
     "/queue",
     "/kept",
+    "/near",
     "/evidence",
     "/explanation",
     "/advice",
@@ -372,7 +388,7 @@ pub(crate) fn example() -> Result<Value> {
  "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
- "queue":{"depth":0,"limit":4},"kept":null,
+ "queue":{"depth":0,"limit":4},"kept":null,"near":null,
  "evidence":[{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],
  "explanation":"...","advice":"..."}"#,
     )?)

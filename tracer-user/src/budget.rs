@@ -37,6 +37,16 @@ pub const WAITING_LINES: usize = 16_384;
 /// Error logs that are followed, of all masters together, where nginx's word is not heard. Further ones are left out, which is told.
 pub const HELD_LOGS: usize = 256;
 
+/// Listeners of which it is kept who holds them, when somebody is looked for who listens near an upstream. With more, that there is none is
+/// not said.
+pub const LISTENERS_SEEN: usize = 16_384;
+
+/// Of those that listen near an upstream so many are named.
+pub const NEIGHBOURS: usize = 3;
+
+/// Upstreams at which nobody listens and of which the neighbours are remembered; those seen longest ago are forgotten.
+pub const NEARS: usize = 256;
+
 /// Upstreams of which it is remembered after how long they closed idle connections under a request; the one known for longest is forgotten.
 pub const IDLE_CLOSERS: usize = 1_024;
 

@@ -37,6 +37,7 @@ pub mod ledger;
 
 pub mod cause;
 pub mod groups;
+pub mod near;
 
 pub mod verdict;
 

@@ -12,6 +12,7 @@ use crate::{
     facts::{Fact, Sources},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
+    near::Nears,
     pressure::{self, Readings},
     sample::Activities,
     stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
@@ -47,6 +48,7 @@ pub struct Pipeline {
     strangers: Vec<Stranger>,
     failures: BTreeMap<Cause, u64>,
     groups: Groups,
+    nears: Nears,
     words: Words,
     answers: Matching,
     delayed: u64,
@@ -99,6 +101,7 @@ impl Pipeline {
             strangers: Vec::new(),
             failures: BTreeMap::new(),
             groups,
+            nears: Nears::default(),
             words: Words::default(),
             answers: Matching::default(),
             delayed: 0,
@@ -187,6 +190,7 @@ impl Pipeline {
                 }
                 What::Pressure(reading) => self.readings.add(reading),
                 What::Member(member) => self.members.learn(member),
+                What::Near(near) => self.nears.learn(near),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Answer(answer) if !self.is_over() => self.answers.take(*answer, self.now_ns),
                 What::Answer(_) => {}
@@ -211,6 +215,7 @@ impl Pipeline {
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.activities.take(&exchange.nginx);
+                exchange.near = self.nears.of(&exchange);
                 exchange.alike = self.ledger.alike(&exchange);
                 self.tell_exchange(&exchange)
             }

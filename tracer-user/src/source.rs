@@ -7,6 +7,7 @@ mod groups;
 mod hearing;
 mod logs;
 mod masters;
+mod near;
 mod unix;
 mod upstreams;
 
@@ -48,6 +49,7 @@ use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
 use masters::UnixUpstreams;
+use near::Neighbourhood;
 use unix::Unix;
 use upstreams::Upstreams;
 
@@ -134,6 +136,7 @@ pub struct Source {
     held: Option<Record>,
     hearing: Hearing,
     access_logs: AccessLogs,
+    neighbourhood: Neighbourhood,
 }
 
 impl Source {
@@ -203,6 +206,7 @@ impl Source {
             words_unread: 0,
             held: None,
             access_logs: AccessLogs::new(!args.no_access_log, &args.upstreams),
+            neighbourhood: Neighbourhood::default(),
         };
         source.access_logs.follow(running, &mut source.configurations);
         for pid in running {
@@ -429,6 +433,11 @@ impl Source {
                 "of nginx's known by level and errno alone, for its process ended before its text was read",
             ),
             (
+                self.neighbourhood.left_out(),
+                "failure",
+                "of which it was not looked who listens near: this host has too many open files for a look every second",
+            ),
+            (
                 self.hearing.passed_over(),
                 "line",
                 "of nginx's error log passed over: too long, or cut off before it says what it is about",
@@ -493,6 +502,10 @@ impl Source {
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                    }
+                    if let Some(near) = self.neighbourhood.ask(&mut self.tracer, &exchange) {
+                        self.held = Some(Record::Exchange(exchange));
+                        return Some(What::Near(near));
                     }
                     return Some(What::Record(Record::Exchange(exchange)));
                 }

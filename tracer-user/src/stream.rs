@@ -9,6 +9,7 @@ use crate::{
     decode::Record,
     facts::Sources,
     groups::Configured,
+    near::Near,
     pressure::Reading,
     sample::Look,
     trust::Why,
@@ -60,6 +61,8 @@ pub enum What {
     Answer(Box<Answer>),
     /// Whether the access logs are followed that tell of these.
     AccessLogs(Followed),
+    /// Who listens near an upstream at which nobody does.
+    Near(Near),
     /// The tracing is over: what still waits for something to follow waits no longer.
     End,
 }

@@ -256,12 +256,26 @@ pub struct Verdict {
     pub queue: Option<Queue>,
     /// What its connection had served before, if it was kept.
     pub kept: Option<Kept>,
+    /// Who listens near an upstream at which nobody does: on its port or under its name; at most [`crate::budget::NEIGHBOURS`]. None where
+    /// that was not looked for.
+    pub near: Option<Vec<Neighbour>>,
     /// The facts, in the order of time.
     pub evidence: Vec<Evidence>,
     /// What happened, in one sentence that can be read aloud.
     pub explanation: String,
     /// Which setting to look at.
     pub advice: String,
+}
+
+/// A listener that is near an upstream at which nobody listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The oldest process that holds it.
+    pub process: Process,
+    /// Where it listens.
+    pub listens: Upstream,
+    /// Whether that is in another network namespace than nginx's, or for a unix socket another mount namespace.
+    pub is_elsewhere: bool,
 }
 
 /// How many of the connections that an upstream closed under a request had been idle for about the same time.

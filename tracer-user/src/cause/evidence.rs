@@ -28,6 +28,15 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
         let ns = if said.is_logged() { exchange.nginx.ended_ns } else { said.ns };
         facts.add_from(ns, super::source(said), format!("nginx says: {}", super::nginx_says::line(said)));
     }
+    if let Some(near) = &exchange.near {
+        let found = match near.neighbours.len() as u64 + u64::from(near.others) {
+            0 => "nobody listens".to_owned(),
+            1 => "one process listens".to_owned(),
+            more => format!("{more} sockets listen"),
+        };
+        let what = if exchange.path.is_some() { "under this name" } else { "on this port" };
+        facts.add_from(near.ns, "iter/task_file", format!("{found} {what} on this host"));
+    }
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts

@@ -12,6 +12,7 @@ mod finding;
 mod hop;
 mod kernel_timeout;
 mod local_error;
+mod near;
 mod nginx_exit;
 mod nginx_says;
 mod not_attempted;
@@ -189,6 +190,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         bytes: Bytes::default(),
         queue: None,
         kept: None,
+        near: None,
         explanation,
         advice,
     }
@@ -311,6 +313,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         bytes: Bytes { sent: nginx.sent, received: nginx.received, unread: exchange.unread_by_worker() },
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
         kept: stale_keepalive::kept(exchange, cause),
+        near: exchange.near.as_ref().map(|near| near.neighbours.clone()),
         evidence: evidence::of(exchange, context.sources),
         explanation: hop::with(explanation, exchange, context.outer),
         advice,

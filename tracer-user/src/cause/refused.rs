@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, errors};
+use super::{Cause, Finding, errors, near};
 use crate::{ledger::Joined, verdict::Upstream, words::count};
 
 const ENOENT: u32 = 2;
@@ -23,6 +23,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
         Upstream::Named(_) => None,
     }?;
+    let finding = near::with(finding, exchange);
     let errno = errors::name(exchange.nginx.error);
     // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
     // and meet the error in its first receive.

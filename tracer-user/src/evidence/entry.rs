@@ -18,6 +18,7 @@ use super::{
     look::Look,
     member::Member,
     pressure::Reading,
+    near,
 };
 use crate::{
     answers::Followed,
@@ -211,6 +212,7 @@ impl Encoder {
             What::AccessLogs(Followed { logs, left_out }) => {
                 Line::AccessLogs { at, logs: *logs, left_out: *left_out }
             }
+            What::Near(near) => near::encode(near, at, context),
             What::End => Line::End { at },
         }
     }
@@ -495,6 +497,11 @@ impl Decoder {
                 (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries)?)))
             }
             Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
+            Line::Near { at, ns, upstream, from, neighbours, others } => {
+                let asked = (self::upstream(&upstream)?, from);
+                let ns = Moment::decode(ns, base)?;
+                (at, What::Near(near::decode(ns, asked, neighbours, others)?))
+            }
             Line::End { at } => (at, What::End),
         };
         // Null stands for what did not happen, and the recording's own time always is.

@@ -306,6 +306,21 @@ pub enum Line {
         /// Lines with such a status that were left out since the recording began, or whole stretches of a log.
         left_out: u64,
     },
+    /// Who listens near an upstream at which nobody does.
+    Near {
+        /// The recording's time.
+        at: i64,
+        /// When it was looked.
+        ns: Option<i64>,
+        /// The upstream.
+        upstream: String,
+        /// From where nginx asked: its network namespace's inode number, or on a unix socket its pid.
+        from: u32,
+        /// On the same port, or under the same name.
+        neighbours: Vec<Neighbour>,
+        /// How many more there were.
+        others: u32,
+    },
     /// The recording is over.
     End {
         /// The recording's time.
@@ -370,6 +385,21 @@ pub struct Try {
     pub upstream: Option<String>,
     /// What it answered, or what nginx made of its failure; null where there was nothing, or the log does not say.
     pub status: Option<u16>,
+}
+
+/// A listener near an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Neighbour {
+    /// The oldest process that holds it.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Where it listens: an address and port, or a path.
+    pub listens: String,
+    /// Whether that is in another namespace than nginx's.
+    pub elsewhere: bool,
 }
 
 /// A process at the recording's start.

@@ -14,6 +14,7 @@ mod line;
 mod look;
 mod member;
 mod names;
+mod near;
 mod pressure;
 mod read;
 #[cfg(test)]

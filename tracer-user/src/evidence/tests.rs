@@ -10,6 +10,7 @@ use crate::{
     facts::{Fact, Sources},
     groups::{self, Configured, Place, Server},
     ledger::samples::*,
+    near::Near,
     pressure::{Group, Quota, Reading, Stall, Stalls},
     sample::{Doing, Look, Peer, Target},
     stream::{
@@ -17,7 +18,7 @@ use crate::{
         What,
     },
     trust::Why,
-    verdict::{Limits, Upstream},
+    verdict::{Limits, Neighbour, Process, Upstream},
 };
 
 fn header() -> Header {
@@ -164,6 +165,16 @@ fn entries() -> Vec<Entry> {
         What::Sources(sources),
         What::Clock(Distance(-5)),
         What::Groups(configured),
+        What::Near(Near {
+            ns: at(5),
+            asked: (Upstream::Unix("/run/a.sock".into()), 7),
+            neighbours: vec![Neighbour {
+                process: Process { pid: 8, comm: "php-fpm8.2".to_owned() },
+                listens: Upstream::Unix("/run/a.sock".into()),
+                is_elsewhere: true,
+            }],
+            others: 1,
+        }),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

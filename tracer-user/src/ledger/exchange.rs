@@ -15,6 +15,7 @@ use tracer_ebpf::{
 
 use super::{Outer, Said};
 use crate::{
+    near::Near,
     sample::Activity,
     verdict::{Alike, Process, Upstream},
 };
@@ -56,6 +57,8 @@ pub struct Joined {
     pub activity: Option<Activity>,
     /// How the idle time of its connection compares with that of others that the upstream closed under a request.
     pub alike: Option<Alike>,
+    /// Who listens near its upstream, where nobody does.
+    pub near: Option<Near>,
     /// What nginx said of it, in order: the last word is the one before it closed.
     pub said: Vec<Said>,
     /// The exchange of another nginx, or of the same, whose request it served, if that is sure.
@@ -63,7 +66,7 @@ pub struct Joined {
 }
 
 impl Joined {
-    pub(super) fn new(record: &Exchange) -> Self {
+    pub(crate) fn new(record: &Exchange) -> Self {
         let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = *record;
         let awaited = nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0;
         Self {
@@ -76,6 +79,7 @@ impl Joined {
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
             alike: None,
+            near: None,
             said: Vec::new(),
             outer: None,
         }

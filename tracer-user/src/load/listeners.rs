@@ -68,11 +68,16 @@ impl Showing {
             showing.give_up(&reason)?;
             return Ok((showing, 0));
         }
-        let count = showing.show(object)?;
+        let count = showing.show(object, |_| {})?.0;
         Ok((showing, count))
     }
 
-    fn show(&mut self, object: &mut Ebpf) -> anyhow::Result<usize> {
+    /// Shows them, and hands each on. Returns how many there are, and whether these are all.
+    fn show(
+        &mut self,
+        object: &mut Ebpf,
+        mut each: impl FnMut(&HeldSocket),
+    ) -> anyhow::Result<(usize, bool)> {
         let started = Instant::now();
         self.begun += 1;
         let mut listeners = HashSet::new();
@@ -81,16 +86,18 @@ impl Showing {
         let result = show(object, |held| {
             if held.state == tcp_state::LISTEN {
                 listeners.insert(held.sock);
+                each(held);
             } else if held.name().is_some_and(may_be_upstream) {
                 self.unix_clients.insert(held.tgid);
             }
         });
+        let is_all = result.is_ok();
         match result {
             Ok(()) => self.shown.set(DONE, self.begun, 0)?,
             Err(error) => self.give_up(&error.to_string())?,
         }
         self.due = Some(Instant::now() + (started.elapsed() * SHARE).max(Duration::from_millis(100)));
-        Ok(listeners.len())
+        Ok((listeners.len(), is_all))
     }
 
     /// The processes that were connected to a path which may be a unix upstream's when listeners were shown last, where such are not
@@ -118,8 +125,16 @@ impl Showing {
         if self.is_possible && is_due && sought != self.sought {
             // Before: what is sought from now on is for the next time.
             self.sought = sought;
-            self.show(object)?;
+            self.show(object, |_| {})?;
         }
         Ok(())
+    }
+
+    /// Hands on each listener of this host with who holds it, each descriptor by itself. Returns whether these are all.
+    pub(super) fn visit(&mut self, object: &mut Ebpf, each: impl FnMut(&HeldSocket)) -> anyhow::Result<bool> {
+        if !self.is_possible {
+            anyhow::bail!("this kernel does not let open files be visited");
+        }
+        Ok(self.show(object, each)?.1)
     }
 }

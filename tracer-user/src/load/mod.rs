@@ -23,7 +23,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, Member, PATH_LEN, Stats, gate};
+use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, HeldSocket, Layout, Member, PATH_LEN, Stats, gate};
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
@@ -367,6 +367,14 @@ impl Tracer {
     /// If the kernel refuses to write the map.
     pub fn show_listeners(&mut self, sought: u64) -> Result<(), Failure> {
         Ok(self.showing.again(&mut self.object, sought)?)
+    }
+
+    /// Hands on each listener of this host with who holds it. Returns whether these are all.
+    ///
+    /// # Errors
+    /// Where they cannot be visited.
+    pub fn visit_listeners(&mut self, each: impl FnMut(&HeldSocket)) -> Result<bool, Failure> {
+        Ok(self.showing.visit(&mut self.object, each)?)
     }
 
     /// The ring buffer; it can be taken once.

@@ -97,6 +97,7 @@ struct Verdict<'a> {
     bytes: Bytes,
     queue: Option<Queue>,
     kept: Option<Kept>,
+    near: Option<Vec<Neighbour<'a>>>,
     evidence: Vec<Evidence<'a>>,
     explanation: &'a str,
     advice: &'a str,
@@ -242,6 +243,15 @@ struct Queue {
     limit: u32,
 }
 
+/// A listener near an upstream at which nobody listens.
+#[derive(Serialize)]
+struct Neighbour<'a> {
+    pid: u32,
+    comm: &'a str,
+    addr: String,
+    elsewhere: bool,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Serialize)]
 struct Kept {
@@ -285,6 +295,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             bytes,
             queue,
             kept,
+            near,
             evidence,
             explanation,
             advice,
@@ -318,10 +329,18 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             bytes: bytes.into(),
             queue: queue.as_ref().map(Queue::from),
             kept: kept.as_ref().map(Kept::from),
+            near: near.as_ref().map(|near| near.iter().map(Neighbour::from).collect()),
             evidence: evidence.iter().map(Evidence::from).collect(),
             explanation,
             advice,
         }
+    }
+}
+
+impl<'a> From<&'a verdict::Neighbour> for Neighbour<'a> {
+    fn from(neighbour: &'a verdict::Neighbour) -> Self {
+        let verdict::Neighbour { process: verdict::Process { pid, comm }, listens, is_elsewhere } = neighbour;
+        Self { pid: *pid, comm, addr: listens.to_string(), elsewhere: *is_elsewhere }
     }
 }
 

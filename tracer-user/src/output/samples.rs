@@ -64,6 +64,7 @@ pub fn killed() -> Verdict {
         bytes: Bytes { sent: 552, received: 0, unread: Some(8) },
         queue: Some(Queue { depth: 0, limit: 4 }),
         kept: None,
+        near: None,
         evidence: vec![
             evidence(-400, "raw_tp/inet_sock_set_state", "nginx 24945 called connect"),
             evidence(3_256_900, "raw_tp/signal_generate", "php-fpm8.2 24938 sent SIGTERM to 24940"),
@@ -100,6 +101,7 @@ pub fn unknown() -> Verdict {
         bytes: Bytes::default(),
         queue: None,
         kept: None,
+        near: None,
         evidence: Vec::new(),
         explanation: "Facts were lost.".to_owned(),
         advice: "the summary.".to_owned(),

@@ -1,0 +1,116 @@
+//! Nobody listens where nginx asks: who listens near.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use rig::reconcile::pair_off;
+use rig::tracer::Account;
+use rig::verdict::Neighbour;
+use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict, process, wait};
+
+/// Listens on a unix socket, and does no more.
+const LISTENER: &str = "import signal, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+signal.pause()";
+
+/// Asks each of these upstreams once.
+fn refused_at(namespace: &Namespace, upstreams: &[&Endpoint]) -> Result<Account> {
+    let mut nginx = Nginx::on(namespace);
+    for (number, upstream) in upstreams.iter().enumerate() {
+        nginx = nginx.location(Location::http(&format!("/{number}/"), upstream));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    for number in 0..upstreams.len() {
+        ensure!(nginx.client().get(&format!("/{number}/"))?.status == 502);
+    }
+    tracer.wait_for(upstreams.len())?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    Ok(account)
+}
+
+fn neighbours(verdict: &Verdict) -> Result<&[Neighbour]> {
+    verdict.near.as_deref().with_context(|| format!("nobody looked: {verdict:#?}"))
+}
+
+fn explains(verdict: &Verdict, what: &str) -> Result<()> {
+    ensure!(verdict.explanation.contains(what), "{what:?} is not in {verdict:#?}");
+    Ok(())
+}
+
+#[test]
+fn who_listens_on_the_same_port_at_another_address_is_named() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let here: Endpoint = "127.0.0.2:9371".parse()?;
+    let other = FaultyServer::start(&namespace, Fault::Answer, here, 8)?;
+    let six = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v6(9372), 8)?;
+    let asked = [Endpoint::v4(9371), Endpoint::v4(9372), Endpoint::v4(9373)];
+    let account = refused_at(&namespace, &[&asked[0], &asked[1], &asked[2]])?;
+    for (asked, server) in asked.iter().zip([&other, &six]) {
+        let verdict = account.only(asked)?;
+        verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+        let [near] = neighbours(verdict)? else { anyhow::bail!("{verdict:#?}") };
+        ensure!(near.pid == server.pid() && near.addr == server.endpoint().to_string(), "{verdict:#?}");
+        ensure!(!near.elsewhere, "{verdict:#?}");
+        explains(verdict, &format!("{} listens on {}", server.pid(), server.endpoint()))?;
+        let advice = verdict.advice.as_deref().unwrap_or_default();
+        ensure!(advice.contains("proxy_pass") && advice.contains(&near.addr), "{advice}");
+    }
+    let verdict = account.only(&asked[2])?;
+    verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+    ensure!(neighbours(verdict)?.is_empty(), "{verdict:#?}");
+    explains(verdict, "Nothing on this host listens on port 9373")
+}
+
+#[test]
+fn who_listens_in_another_network_namespace_is_told_apart() -> Result<()> {
+    let (namespace, container) = (Namespace::new()?, Namespace::new()?);
+    let server = FaultyServer::start(&container, Fault::Answer, Endpoint::v4(9374), 8)?;
+    let account = refused_at(&namespace, &[server.endpoint()])?;
+    let verdict = account.only(server.endpoint())?;
+    verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+    let [near] = neighbours(verdict)? else { anyhow::bail!("{verdict:#?}") };
+    ensure!(near.pid == server.pid() && near.elsewhere, "{verdict:#?}");
+    explains(verdict, &format!("{} listens on 127.0.0.1:9374 in another network namespace", server.pid()))
+}
+
+#[test]
+fn a_socket_that_another_mount_namespace_has_is_not_taken_for_one_whose_file_is_gone() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let folder = namespace.folder("private")?;
+    let private = Endpoint::Unix(folder.join("private.sock"));
+    let removed = Endpoint::Unix(namespace.scratch().join("removed.sock"));
+    // As systemd's PrivateTmp.
+    let mut command = namespace.command(process::find_program(&["unshare"])?);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t tmpfs none \"$1\" && exec python3 -c \"$2\" \"$3\"",
+        "sh",
+    ]);
+    command.arg(&folder).args([LISTENER, &private.to_string()]);
+    let hidden = namespace.start(command)?;
+    let visible = FaultyServer::start(&namespace, Fault::Answer, removed.clone(), 8)?;
+    wait::until_true("the hidden server to listen", || {
+        let mut ss = namespace.command(process::find_program(&["ss"])?);
+        ss.args(["-Hlx"]);
+        Ok(process::output(ss)?.contains(&private.to_string()))
+    })?;
+    fs::remove_file(removed.to_string())?;
+    let account = refused_at(&namespace, &[&private, &removed])?;
+    for (endpoint, pid, elsewhere) in [(&private, hidden.pid(), true), (&removed, visible.pid(), false)] {
+        let verdict = account.only(endpoint)?;
+        verdict.says("refused/socket_missing", "proven", 502, Some("ENOENT"))?;
+        let [near] = neighbours(verdict)? else { anyhow::bail!("{verdict:#?}") };
+        ensure!(near.pid == pid && near.elsewhere == elsewhere, "{verdict:#?}");
+        explains(verdict, if elsewhere { "in another mount namespace" } else { "its file was removed" })?;
+    }
+    let advice = account.only(&private)?.advice.as_deref().unwrap_or_default();
+    ensure!(advice.contains("PrivateTmp"), "{advice}");
+    Ok(())
+}

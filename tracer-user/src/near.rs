@@ -1,0 +1,100 @@
+//! Who listens near an upstream at which nobody does: on its port at another address, or under its name in another place.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    budget,
+    ledger::Joined,
+    verdict::{Neighbour, Upstream},
+};
+
+/// A look is of use for what failed so long after it at most (ns).
+pub const FRESH_NS: u64 = 1_000_000_000;
+
+/// Where nginx asked, and from where: its network namespace's inode number, or on a unix socket its pid.
+pub type Asked = (Upstream, u32);
+
+/// What one look found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// When it was (ns, monotonic).
+    pub ns: u64,
+    /// Whose neighbours these are.
+    pub asked: Asked,
+    /// The first of them, those nearby before those elsewhere; at most [`budget::NEIGHBOURS`].
+    pub neighbours: Vec<Neighbour>,
+    /// How many more there were.
+    pub others: u32,
+}
+
+/// What was asked, by the exchange that asked it.
+pub fn asked(exchange: &Joined) -> Asked {
+    let from = if exchange.path.is_some() { exchange.nginx.nginx.tgid } else { exchange.nginx.netns };
+    (exchange.upstream(), from)
+}
+
+/// Whether nobody listened where nginx asked: ENOENT or ECONNREFUSED while it connected.
+pub fn is_wanted(exchange: &Joined) -> bool {
+    const ENOENT: u32 = 2;
+    const ECONNREFUSED: u32 = 111;
+    exchange.was_connecting() && matches!(exchange.nginx.error, ENOENT | ECONNREFUSED)
+}
+
+/// The last look at each upstream's neighbours.
+#[derive(Debug, Default)]
+pub struct Nears(BTreeMap<Asked, Near>);
+
+impl Nears {
+    /// Takes in a look.
+    pub fn learn(&mut self, near: Near) {
+        let is_full = self.0.len() >= budget::NEARS && !self.0.contains_key(&near.asked);
+        let oldest = self.0.values().min_by_key(|near| near.ns).filter(|_| is_full);
+        if let Some(oldest) = oldest.map(|near| near.asked.clone()) {
+            self.0.remove(&oldest);
+        }
+        self.0.insert(near.asked.clone(), near);
+    }
+
+    /// The one that is of use for this exchange; none where nobody looked in time.
+    pub fn of(&self, exchange: &Joined) -> Option<Near> {
+        if !is_wanted(exchange) {
+            return None;
+        }
+        let near = self.0.get(&asked(exchange))?;
+        (near.ns.saturating_add(FRESH_NS) >= exchange.nginx.ended_ns).then(|| near.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::samples::{at, connecting};
+
+    fn near(asked: Asked, ms: u64) -> Near {
+        Near { ns: at(ms), asked, neighbours: Vec::new(), others: 0 }
+    }
+
+    #[test]
+    fn a_look_serves_what_failed_within_a_second_after_it_and_no_other() {
+        let exchange = Joined::new(&connecting(2_000, 111));
+        let mut nears = Nears::default();
+        nears.learn(near(asked(&exchange), 999));
+        assert_eq!(nears.of(&exchange), None);
+        nears.learn(near(asked(&exchange), 1_000));
+        assert!(nears.of(&exchange).is_some());
+        assert_eq!(nears.of(&Joined::new(&connecting(2_000, 110))), None);
+        let mut elsewhere = connecting(2_000, 111);
+        elsewhere.nginx.netns = 7;
+        assert_eq!(nears.of(&Joined::new(&elsewhere)), None);
+    }
+
+    #[test]
+    fn the_oldest_look_goes_first() {
+        let mut nears = Nears::default();
+        for (number, ms) in (0..).zip(0..budget::NEARS as u64 + 5) {
+            nears.learn(near((Upstream::Unix("/a".into()), number), ms));
+        }
+        assert_eq!(nears.0.len(), budget::NEARS);
+        assert!(nears.0.keys().all(|(_, from)| *from >= 5));
+    }
+}
