@@ -84,7 +84,7 @@ fn a_summary_counts_by_cause_in_the_order_given() {
     let golden = concat!(
         r#"{"v":1,"type":"summary","elapsed_us":90500000,"exchanges":12345,"failures":15,"#,
         r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"ended_early":0,"lost":0,"untracked":0,"forgotten":0,"ignored":{"connections":0,"processes":[]},"stepped_back":0,"system_calls":false,"#,
-        r#""words":{"said":15,"explained":15,"unexplained":[],"truncated":false,"notes":0,"left_out":0}}"#,
+        r#""words":{"said":15,"explained":15,"unexplained":[],"truncated":false,"notes":0,"left_out":0},"answers":null}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
