@@ -119,7 +119,11 @@ impl Format {
 
 /// The tries of both lists, which are of the same length; none for what nginx does not write. A dash for a status is a try that ended
 /// without one, which only a client that left does; a dash for an address is none.
-fn tries(answered: u16, addresses: Option<Vec<&str>>, statuses: Option<Vec<&str>>) -> Option<Option<Vec<Try>>> {
+fn tries(
+    answered: u16,
+    addresses: Option<Vec<&str>>,
+    statuses: Option<Vec<&str>>,
+) -> Option<Option<Vec<Try>>> {
     let upstream = |word: &str| -> Option<Upstream> {
         Some(match word.strip_prefix("unix:") {
             Some(path) => Upstream::Unix(path.trim_end_matches(':').into()),

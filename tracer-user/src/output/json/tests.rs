@@ -1,5 +1,10 @@
 use super::*;
-use crate::{audit::Report, output::samples};
+use crate::{
+    answers::{Answers, Kind},
+    audit::Report,
+    output::samples,
+    verdict::Summary,
+};
 
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -88,6 +93,20 @@ fn a_summary_counts_by_cause_in_the_order_given() {
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
+}
+
+#[test]
+fn what_clients_were_answered_is_counted_by_status_and_kind() {
+    let counts = [((502, Kind::Explained), 3), ((503, Kind::Rule), 2)].into_iter().collect();
+    let answers = Some(Answers { counts, left_out: 1 });
+    let line = lines(|json| json.summary(&Summary { answers: answers.clone(), ..samples::summary() }));
+    let golden = concat!(
+        r#""answers":{"statuses":{"499":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""502":{"explained":3,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""503":{"explained":0,"rewritten":0,"rule":2,"unknown":0,"upstream":0},"#,
+        r#""504":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0}},"left_out":1}}"#,
+    );
+    assert!(line.contains(golden), "{line}");
 }
 
 #[test]
