@@ -395,7 +395,11 @@ impl Nginx {
         self.daemon.unwrap_or_else(|| self.master.pid())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends the master a signal.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         self.daemon.map_or_else(|| self.master.signal(signal), |daemon| process::send(daemon, signal))
     }
 

@@ -84,8 +84,8 @@ struct Telling {
 
 impl Session for Telling {
     fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
-        let only_audited =
-            self.is_over && matches!(entry.what, What::Record(_) | What::Look(_) | What::Logged(_));
+        let only_audited = self.is_over
+            && matches!(entry.what, What::Record(_) | What::Look(_) | What::Logged(_) | What::Answer(_));
         if let Some(recording) = self.recording.as_mut().filter(|_| !only_audited) {
             recording.add(&entry);
         }

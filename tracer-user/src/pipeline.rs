@@ -134,7 +134,6 @@ impl Pipeline {
         self.now_ns = self.now_ns.max(at_ns);
         self.due.extend(self.ledger.overdue(at_ns));
         self.groups.settle(at_ns.saturating_sub(SETTLING_NS));
-        self.answers.settle(at_ns, self.sight());
     }
 
     /// The next thing to be told; none once all is. What was overdue before the last entry comes first.
@@ -150,6 +149,8 @@ impl Pipeline {
                     return told;
                 }
             }
+            // By now each verdict is known that was due.
+            self.answers.settle(self.now_ns, self.sight());
             let Some(entry) = self.entry.take() else {
                 if std::mem::take(&mut self.is_ending) {
                     self.answers.settle(u64::MAX, self.sight());

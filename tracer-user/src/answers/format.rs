@@ -113,23 +113,35 @@ impl Format {
             }
         }
         let status = status.filter(|status| STATUSES.contains(status) && rest.is_empty())?;
-        Some(Said { status, logged, tries: tries(addresses, statuses)? })
+        Some(Said { status, logged, tries: tries(status, addresses, statuses)? })
     }
 }
 
-/// The tries of both lists, which are of the same length; none for what nginx does not write.
-fn tries(addresses: Option<Vec<&str>>, statuses: Option<Vec<&str>>) -> Option<Option<Vec<Try>>> {
-    let upstream = |word: &str| -> Upstream {
-        match word.strip_prefix("unix:") {
+/// The tries of both lists, which are of the same length; none for what nginx does not write. A dash for a status is a try that ended
+/// without one, which only a client that left does; a dash for an address is none.
+fn tries(
+    answered: u16,
+    addresses: Option<Vec<&str>>,
+    statuses: Option<Vec<&str>>,
+) -> Option<Option<Vec<Try>>> {
+    let upstream = |word: &str| -> Option<Upstream> {
+        Some(match word.strip_prefix("unix:") {
             Some(path) => Upstream::Unix(path.trim_end_matches(':').into()),
-            None => word.parse().map_or_else(|_| Upstream::Named(word.to_owned()), Upstream::Inet),
-        }
+            None => match word.parse() {
+                Ok(address) => Upstream::Inet(address),
+                Err(_) => Upstream::Named(name(word)?.to_owned()),
+            },
+        })
     };
     let status = |word: &str| if word == "-" { Some(None) } else { number(word).map(Some) };
+    let is_none = |words: &[&str]| matches!(words, [] | ["-"]);
     let tries: Vec<Try> = match (addresses, statuses) {
         (None, None) => return Some(None),
+        (Some(addresses), _) if is_none(&addresses) => Vec::new(),
+        (None, Some(statuses)) if answered != 499 && is_none(&statuses) => Vec::new(),
         (Some(addresses), None) => {
-            addresses.into_iter().map(|word| Try { upstream: Some(upstream(word)), status: None }).collect()
+            let one = |word| Some(Try { upstream: Some(upstream(word)?), status: None });
+            addresses.into_iter().map(one).collect::<Option<_>>()?
         }
         (None, Some(statuses)) => statuses
             .into_iter()
@@ -140,20 +152,27 @@ fn tries(addresses: Option<Vec<&str>>, statuses: Option<Vec<&str>>) -> Option<Op
                 return None;
             }
             let both = addresses.into_iter().zip(statuses);
-            both.map(|(address, word)| Some(Try { upstream: Some(upstream(address)), status: status(word)? }))
-                .collect::<Option<_>>()?
+            both.map(|(address, word)| {
+                Some(Try { upstream: Some(upstream(address)?), status: status(word)? })
+            })
+            .collect::<Option<_>>()?
         }
     };
     (tries.len() <= budget::TRIES).then_some(Some(tries))
 }
 
+/// The name of a group, as hosts are named; nothing else that may stand in a line is taken for one.
+fn name(word: &str) -> Option<&str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "._-:[]".contains(letter);
+    (word.len() <= budget::GROUP_NAME && word.chars().all(is_part)).then_some(word)
+}
+
 /// Servers are separated by commas, and by colons after an internal redirect (`ngx_http_upstream_addr_variable`,
 /// src/http/ngx_http_upstream.c). Where none was tried, there is a dash or nothing.
 fn list(value: &str) -> Vec<&str> {
-    let words = value.split(", ").flat_map(|part| part.split(" : "));
     match value {
-        "" | "-" => Vec::new(),
-        _ => words.collect(),
+        "" => Vec::new(),
+        _ => value.split(", ").flat_map(|part| part.split(" : ")).collect(),
     }
 }
 
@@ -228,6 +247,7 @@ mod tests {
         assert_eq!(said, Some(Some(tries)));
         assert_eq!(read("-", "-"), Some(Some(vec![])));
         assert_eq!(read("", ""), Some(Some(vec![])));
+        assert_eq!(read("10.0.0.1:80", "-"), Some(Some(vec![one("10.0.0.1:80", None)])));
         assert_eq!(read("10.0.0.1:80", "502, 502"), None);
         assert_eq!(milliseconds("1764370860.123"), Some((1_764_370_860_123_000_000, 1_000_000)));
         assert_eq!(iso8601("2026-11-28T23:01:00+00:00"), Some((1_795_906_860 * 1_000_000_000, SECOND)));

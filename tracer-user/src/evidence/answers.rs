@@ -9,12 +9,16 @@ use super::{
 use crate::{
     answers::{self, Answer, STATUSES},
     budget,
+    verdict::Upstream,
 };
 
 pub(super) fn encode(answer: &Answer, at: i64, context: Context<'_>) -> Line {
     let Answer { ns, within_ns, status, tries } = answer;
     let one = |answers::Try { upstream, status }: &answers::Try| Try {
-        upstream: upstream.as_ref().map(|upstream| named(context.names, upstream)),
+        upstream: upstream.as_ref().map(|upstream| match upstream {
+            Upstream::Named(name) => context.names.group(name).into_owned(),
+            place => named(context.names, place),
+        }),
         status: *status,
     };
     Line::Answer {

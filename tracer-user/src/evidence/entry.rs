@@ -17,8 +17,8 @@ use super::{
     line::{Action, ERROR_LOG, UPROBE},
     look::Look,
     member::Member,
-    pressure::Reading,
     near,
+    pressure::Reading,
 };
 use crate::{
     answers::Followed,

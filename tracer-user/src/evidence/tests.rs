@@ -5,6 +5,7 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
+    answers::{Answer, Followed, Try},
     cgroup::{Cgroup, Member, Wanted},
     decode::Record,
     facts::{Fact, Sources},
@@ -175,6 +176,18 @@ fn entries() -> Vec<Entry> {
             }],
             others: 1,
         }),
+        What::Answer(Box::new(Answer { ns: at(7), within_ns: 1_000, status: 499, tries: None })),
+        What::Answer(Box::new(Answer {
+            ns: at(8),
+            within_ns: 1_000,
+            status: 502,
+            tries: Some(vec![
+                Try { upstream: Some(Upstream::Named("pair".to_owned())), status: Some(502) },
+                Try { upstream: Some(Upstream::Unix("/run/a.sock".into())), status: None },
+                Try { upstream: None, status: Some(503) },
+            ]),
+        })),
+        What::AccessLogs(Followed { logs: 2, left_out: 1 }),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

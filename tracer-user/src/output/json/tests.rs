@@ -1,9 +1,10 @@
 use super::*;
 use crate::{
+    answers::{Answers, Kind},
     audit::Report,
     output::samples,
     pressure::{GroupPressure, Pressure, Quota, Stall, Stalls},
-    verdict::Verdict,
+    verdict::{Summary, Verdict},
 };
 
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
@@ -89,10 +90,24 @@ fn a_summary_counts_by_cause_in_the_order_given() {
     let golden = concat!(
         r#"{"v":1,"type":"summary","elapsed_us":90500000,"exchanges":12345,"failures":15,"#,
         r#""causes":{"refused/no_listener":12,"reset/worker_killed":3},"delayed":2,"ended_early":0,"lost":0,"untracked":0,"forgotten":0,"ignored":{"connections":0,"processes":[]},"stepped_back":0,"system_calls":false,"#,
-        r#""words":{"said":15,"explained":15,"unexplained":[],"truncated":false,"notes":0,"left_out":0}}"#,
+        r#""words":{"said":15,"explained":15,"unexplained":[],"truncated":false,"notes":0,"left_out":0},"answers":null}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.summary(&samples::summary())), golden);
+}
+
+#[test]
+fn what_clients_were_answered_is_counted_by_status_and_kind() {
+    let counts = [((502, Kind::Explained), 3), ((503, Kind::Rule), 2)].into_iter().collect();
+    let answers = Some(Answers { counts, left_out: 1 });
+    let line = lines(|json| json.summary(&Summary { answers: answers.clone(), ..samples::summary() }));
+    let golden = concat!(
+        r#""answers":{"statuses":{"499":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""502":{"explained":3,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""503":{"explained":0,"rewritten":0,"rule":2,"unknown":0,"upstream":0},"#,
+        r#""504":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0}},"left_out":1}}"#,
+    );
+    assert!(line.contains(golden), "{line}");
 }
 
 #[test]
