@@ -19,6 +19,7 @@ fn said(after_s: u64, connection: u64) -> Said {
         subject: String::new(),
         number: 0,
         doing: "connecting to upstream".to_owned(),
+        is_of_session: false,
         of: None,
         source: crate::ledger::Source::Heard,
     }
