@@ -189,7 +189,7 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: None,
-            access_logs: AccessLogs::new(!args.no_access_log, &args.upstreams),
+            access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
         };
         source.access_logs.follow(running, &mut source.configurations);
         for pid in running {
