@@ -1,6 +1,8 @@
 //! What clients were answered is accounted for by nginx's access log: tied to a verdict, or told as what it was.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -142,6 +144,51 @@ fn a_log_of_the_common_format_ties_by_time_and_the_rest_is_unknown() -> Result<(
             ("504", none()),
         ],
     )
+}
+
+#[test]
+fn requests_are_shown_if_asked_for_and_never_recorded() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    fs::write(fpm.docroot().join("busy.php"), "<?php http_response_code(503);")?;
+    let nobody = Endpoint::v4(9109);
+    let nginx = Nginx::on(&namespace)
+        .location(Location::fpm("/php/", &fpm))
+        .location(Location::http("/nobody/", &nobody))
+        .start()?;
+    for shows in [true, false] {
+        let pid = nginx.master().to_string();
+        let tracer = Tracer::start(&[&["-p", &pid], &["--show-requests"][..usize::from(shows)]].concat())?;
+        ensure!(nginx.client().get("/php/busy.php?secret")?.status == 503);
+        ensure!(nginx.client().get("/nobody/?secret")?.status == 502);
+        tracer.wait_for(1)?;
+        nginx.wait_for_accesses(if shows { 2 } else { 4 })?;
+        // Its folder goes with the tracer.
+        let evidence = fs::File::open(tracer.evidence())?;
+        let account = tracer.stop()?;
+        account.is_orderly()?;
+        let lines = rig::recorder::lines(&PathBuf::from(format!("/proc/self/fd/{}", evidence.as_raw_fd())))?;
+        ensure!(lines.iter().any(|line| line["type"] == "answer"), "{lines:#?}");
+        ensure!(!lines.iter().any(|line| line.to_string().contains("secret")), "a request was recorded");
+        let answers: Vec<&Value> = account.others.iter().filter(|line| line["type"] == "answer").collect();
+        if !shows {
+            ensure!(answers.is_empty(), "{answers:#?}");
+            continue;
+        }
+        ensure!(answers.len() == 2, "{answers:#?}");
+        for (answer, status, kind, upstream, request) in [
+            (answers[0], 503, "upstream", fpm.endpoint(), "/php/busy.php?secret"),
+            (answers[1], 502, "explained", &nobody, "/nobody/?secret"),
+        ] {
+            let is_it = answer["status"] == status
+                && answer["upstream_status"] == status
+                && answer["kind"] == kind
+                && answer["upstream"]["addr"] == upstream.to_string()
+                && answer["request"] == request;
+            ensure!(is_it, "{status} {kind} {request}: {answer}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

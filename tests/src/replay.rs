@@ -12,10 +12,11 @@ use crate::process;
 use crate::tracer::binary;
 
 /// Checks that a replay of this evidence, and a replay of that replay, tell these lines of live tracing, line by line. Audits
-/// are live tracing's own.
+/// and the requests of clients are live tracing's own.
 pub fn tells_the_same(evidence: &Path, live: &[String]) -> Result<()> {
-    let live: Vec<&str> =
-        live.iter().map(String::as_str).filter(|line| !line.contains(r#""type":"audit""#)).collect();
+    let is_lives_own =
+        |line: &&str| [r#""type":"audit""#, r#""type":"answer""#].iter().any(|own| line.contains(own));
+    let live: Vec<&str> = live.iter().map(String::as_str).filter(|line| !is_lives_own(line)).collect();
     same(&live, &report(evidence, "json")?).context("a replay tells something else")?;
     let mut again = NamedTempFile::with_prefix("why502-evidence-")?;
     again.write_all(&report(evidence, "evidence")?)?;

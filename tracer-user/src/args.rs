@@ -106,6 +106,10 @@ pub struct Live {
     #[arg(long = "error-log", value_name = "PATH")]
     pub error_logs: Vec<PathBuf>,
 
+    /// Print each 499, 502, 503 and 504 that an access log has, what it was, and its request line, which is never recorded.
+    #[arg(long, conflicts_with = "no_access_log")]
+    pub show_requests: bool,
+
     /// Print the facts under each verdict.
     #[arg(short, long)]
     pub verbose: bool,

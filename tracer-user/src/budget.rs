@@ -57,6 +57,9 @@ pub const IDLE_CLOSES: usize = 64;
 /// oldest verdict is tied to none any more.
 pub const ANSWERED: usize = 16_384;
 
+/// Letters of a request line that are shown.
+pub const REQUEST_SHOWN: usize = 512;
+
 /// Servers that one answer to a client may have been tried at. A line with more is none of nginx's.
 pub const TRIES: usize = 64;
 

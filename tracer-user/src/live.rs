@@ -30,7 +30,8 @@ pub fn run(args: &Live) -> Result<(), Failure> {
 async fn live(args: &Live) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let mut audit = Audit::open(args)?;
-    let beyond = Beyond { error_logs: &args.error_logs, ..Beyond::default() };
+    let beyond =
+        Beyond { error_logs: &args.error_logs, shows_requests: args.show_requests, ..Beyond::default() };
     let mut source = trace::start(&args.trace, beyond, args.verbose)?;
     if let Some(audit) = &mut audit {
         audit.begin();
@@ -129,6 +130,7 @@ impl Telling {
                 Told::Delayed(delayed) => self.write(|output| output.delayed(&delayed))?,
                 Told::After(after) => self.write(|output| output.after(&after))?,
                 Told::Note(note) => self.write(|output| output.note(&note))?,
+                Told::Answer(answered) => self.write(|output| output.answer(&answered))?,
                 Told::Beyond(verdict) => {
                     if let Some(audit) = &mut self.audit {
                         audit.untold(&verdict);

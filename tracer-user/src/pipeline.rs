@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    answers::{Matching, Sight},
+    answers::{Answered, Matching, Sight},
     audit::Unexplained,
     budget,
     cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
@@ -30,6 +30,8 @@ pub enum Told {
     After(Box<After>),
     /// Something that nginx logs of an upstream and that is no failure.
     Note(Box<Note>),
+    /// What a client was answered whose request the user wants to see.
+    Answer(Box<Answered>),
     /// A failed exchange that is not told any more: the limit was reached before, or the stream had ended.
     Beyond(Box<Verdict>),
 }
@@ -51,6 +53,8 @@ pub struct Pipeline {
     nears: Nears,
     words: Words,
     answers: Matching,
+    /// Those that are to be shown.
+    answered: VecDeque<Answered>,
     delayed: u64,
     ended_early: u64,
     stepped_back: u64,
@@ -104,6 +108,7 @@ impl Pipeline {
             nears: Nears::default(),
             words: Words::default(),
             answers: Matching::default(),
+            answered: VecDeque::new(),
             delayed: 0,
             ended_early: 0,
             stepped_back: 0,
@@ -150,11 +155,17 @@ impl Pipeline {
                 }
             }
             // By now each verdict is known that was due.
-            self.answers.settle(self.now_ns, self.sight());
+            let shown = self.answers.settle(self.now_ns, self.sight());
+            self.answered.extend(shown);
+            if let Some(answered) = self.answered.pop_front() {
+                return Some(Told::Answer(Box::new(answered)));
+            }
             let Some(entry) = self.entry.take() else {
                 if std::mem::take(&mut self.is_ending) {
-                    self.answers.settle(u64::MAX, self.sight());
+                    let shown = self.answers.settle(u64::MAX, self.sight());
+                    self.answered.extend(shown);
                     self.ended_ns = Some(self.now_ns);
+                    continue;
                 }
                 return None;
             };

@@ -34,6 +34,8 @@ pub struct Beyond<'a> {
     pub counts_upstreams: bool,
     /// The error logs that the user names.
     pub error_logs: &'a [PathBuf],
+    /// Whether the requests of clients are shown whose answers are accounted for.
+    pub shows_requests: bool,
 }
 
 /// What the user asked for, as the kernel side takes it.

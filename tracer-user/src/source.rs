@@ -205,7 +205,7 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: None,
-            access_logs: AccessLogs::new(!args.no_access_log, &args.upstreams),
+            access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
             neighbourhood: Neighbourhood::default(),
         };
         source.access_logs.follow(running, &mut source.configurations);

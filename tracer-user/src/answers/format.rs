@@ -32,6 +32,7 @@ enum Variable {
     Milliseconds,
     Iso8601,
     Local,
+    Request,
     Other,
 }
 
@@ -44,6 +45,8 @@ pub struct Said {
     pub logged: Option<(i64, u64)>,
     /// The servers that were tried; none where the format has no word on them.
     pub tries: Option<Vec<Try>>,
+    /// The request line, or what of it the format has.
+    pub request: Option<String>,
 }
 
 impl Format {
@@ -69,6 +72,7 @@ impl Format {
                 "msec" => Variable::Milliseconds,
                 "time_iso8601" => Variable::Iso8601,
                 "time_local" => Variable::Local,
+                "request" | "request_uri" | "uri" => Variable::Request,
                 _ => Variable::Other,
             }));
             rest = next;
@@ -82,6 +86,7 @@ impl Format {
     /// What a line of this format says; none if it is no such line, or has another status.
     pub fn read(&self, line: &str) -> Option<Said> {
         let (mut status, mut logged, mut addresses, mut statuses) = (None, None, None, None);
+        let mut request = None;
         let mut rest = line;
         let mut pieces = self.0.iter().peekable();
         while let Some(piece) = pieces.next() {
@@ -109,12 +114,23 @@ impl Format {
                 Variable::Milliseconds => logged = milliseconds(value).or(logged),
                 Variable::Iso8601 => logged = logged.or_else(|| iso8601(value)),
                 Variable::Local => logged = logged.or_else(|| local(value)),
+                Variable::Request => request = request.or(Some(value)),
                 Variable::Other => {}
             }
         }
         let status = status.filter(|status| STATUSES.contains(status) && rest.is_empty())?;
-        Some(Said { status, logged, tries: tries(status, addresses, statuses)? })
+        Some(Said {
+            status,
+            logged,
+            tries: tries(status, addresses, statuses)?,
+            request: request.map(shortened),
+        })
     }
+}
+
+/// As much of a request line as is shown.
+fn shortened(request: &str) -> String {
+    request.chars().take(budget::REQUEST_SHOWN).collect()
 }
 
 /// The tries of both lists, which are of the same length; none for what nginx does not write. A dash for a status is a try that ended
@@ -225,7 +241,12 @@ mod tests {
         let said = format.read(&line(504)).unwrap();
         assert_eq!(
             said,
-            Said { status: 504, logged: Some((1_795_906_860 * 1_000_000_000, SECOND)), tries: None }
+            Said {
+                status: 504,
+                logged: Some((1_795_906_860 * 1_000_000_000, SECOND)),
+                tries: None,
+                request: Some("GET / 502 HTTP/1.1".to_owned())
+            }
         );
         assert_eq!(format.read(&line(200)), None);
         assert_eq!(format.read("502"), None);

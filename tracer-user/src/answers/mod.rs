@@ -31,6 +31,23 @@ pub struct Answer {
     pub status: u16,
     /// Each server that was tried for it; none where the log does not say.
     pub tries: Option<Vec<Try>>,
+    /// The request line; none unless the user wants to see these. It is never recorded.
+    pub request: Option<String>,
+}
+
+/// An answer to a request that the user wants to see, and what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// When it was logged, at the earliest (ns since 1970).
+    pub unix_ns: i64,
+    /// Its status.
+    pub status: u16,
+    /// What it was.
+    pub kind: Kind,
+    /// The server that was tried last; none where there was none, or it is not known.
+    pub last: Option<Try>,
+    /// The request line, as nginx logs it.
+    pub request: String,
 }
 
 /// A server that was tried.
@@ -83,6 +100,13 @@ impl Kind {
             "without a verdict, and it is not known why (a log_format with $upstream_addr and $upstream_status tells)",
         ),
     ];
+}
+
+impl Kind {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("unknown", |(_, name, _)| name)
+    }
 }
 
 /// How many answers of each status and kind there were.
@@ -183,18 +207,27 @@ impl Matching {
         }
     }
 
-    /// Says what those were that have waited for long enough.
-    pub fn settle(&mut self, now_ns: u64, sight: Sight) {
+    /// Says what those were that have waited for long enough. Returns those whose requests are to be shown.
+    pub fn settle(&mut self, now_ns: u64, sight: Sight) -> Vec<Answered> {
+        let mut shown = Vec::new();
         while let Some((since_ns, _)) = self.waiting.front() {
             let is_early = since_ns.saturating_add(WAIT_NS) > now_ns;
             if is_early && self.waiting.len() <= budget::ANSWERED {
-                return;
+                break;
             }
-            let Some((_, answer)) = self.waiting.pop_front() else { return };
-            if let Some(kind) = self.judge(&answer, sight) {
-                *self.answers.counts.entry((answer.status, kind)).or_default() += 1;
-            }
+            let Some((_, answer)) = self.waiting.pop_front() else { break };
+            let Some(kind) = self.judge(&answer, sight) else { continue };
+            *self.answers.counts.entry((answer.status, kind)).or_default() += 1;
+            let Answer { ns, within_ns: _, status, tries, request } = answer;
+            shown.extend(request.map(|request| Answered {
+                unix_ns: sight.distance.saturating_add_unsigned(ns),
+                status,
+                kind,
+                last: tries.and_then(|mut tries| tries.pop()),
+                request,
+            }));
         }
+        shown
     }
 
     /// What it was; none where it is none of those that were asked for.

@@ -27,7 +27,7 @@ fn answer(ns: u64, status: u16, tries: Option<&[(&str, u16)]>) -> Answer {
             .map(|(upstream, status)| Try { upstream: Some(at(upstream)), status: Some(*status) })
             .collect()
     });
-    Answer { ns, within_ns: SECOND, status, tries }
+    Answer { ns, within_ns: SECOND, status, tries, request: None }
 }
 
 fn kinds(matching: &mut Matching, sight: Sight) -> Vec<(u16, Kind, u64)> {

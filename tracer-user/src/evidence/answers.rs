@@ -13,7 +13,8 @@ use crate::{
 };
 
 pub(super) fn encode(answer: &Answer, at: i64, context: Context<'_>) -> Line {
-    let Answer { ns, within_ns, status, tries } = answer;
+    // What a client wrote is never recorded.
+    let Answer { ns, within_ns, status, tries, request: _ } = answer;
     let one = |answers::Try { upstream, status }: &answers::Try| Try {
         upstream: upstream.as_ref().map(|upstream| match upstream {
             Upstream::Named(name) => context.names.group(name).into_owned(),
@@ -38,5 +39,5 @@ pub(super) fn decode(ns: u64, within_ns: u64, status: u16, tries: Option<Vec<Try
         Ok(answers::Try { upstream: upstream.as_deref().map(upstream_or_group).transpose()?, status })
     };
     let tries = tries.map(|tries| tries.into_iter().map(one).collect::<Result<_, _>>()).transpose()?;
-    Ok(Answer { ns, within_ns, status, tries })
+    Ok(Answer { ns, within_ns, status, tries, request: None })
 }

@@ -176,7 +176,13 @@ fn entries() -> Vec<Entry> {
             }],
             others: 1,
         }),
-        What::Answer(Box::new(Answer { ns: at(7), within_ns: 1_000, status: 499, tries: None })),
+        What::Answer(Box::new(Answer {
+            ns: at(7),
+            within_ns: 1_000,
+            status: 499,
+            tries: None,
+            request: None,
+        })),
         What::Answer(Box::new(Answer {
             ns: at(8),
             within_ns: 1_000,
@@ -186,6 +192,7 @@ fn entries() -> Vec<Entry> {
                 Try { upstream: Some(Upstream::Unix("/run/a.sock".into())), status: None },
                 Try { upstream: None, status: Some(503) },
             ]),
+            request: None,
         })),
         What::AccessLogs(Followed { logs: 2, left_out: 1 }),
         What::End,

@@ -59,6 +59,10 @@ impl<W: Write> Output for Json<W> {
         self.line(&Note::from(note))
     }
 
+    fn answer(&mut self, answered: &crate::answers::Answered) -> io::Result<()> {
+        self.line(&answers::Answer::from(answered))
+    }
+
     fn audit(&mut self, report: &audit::Report) -> io::Result<()> {
         self.line(&Audit::from(report))
     }

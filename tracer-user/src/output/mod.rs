@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::{
+    answers::Answered,
     audit::Report,
     verdict::{After, Delayed, Note, Summary, Verdict},
 };
@@ -33,6 +34,9 @@ pub trait Output {
 
     /// Writes what nginx logs of an upstream and what is no failure.
     fn note(&mut self, note: &Note) -> io::Result<()>;
+
+    /// Writes what a client was answered.
+    fn answer(&mut self, answered: &Answered) -> io::Result<()>;
 
     /// Writes what nginx's error log says of the verdicts.
     fn audit(&mut self, report: &Report) -> io::Result<()>;

@@ -269,7 +269,7 @@ impl Digest {
         match told {
             Told::Verdict(verdict) => self.verdict(verdict),
             Told::After(_) => self.for_nobody += 1,
-            Told::Delayed(_) | Told::Note(_) | Told::Beyond(_) => {}
+            Told::Delayed(_) | Told::Note(_) | Told::Answer(_) | Told::Beyond(_) => {}
         }
     }
 

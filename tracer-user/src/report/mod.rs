@@ -99,6 +99,7 @@ fn tell(output: &mut impl Output, told: &Told) -> io::Result<()> {
         Told::Delayed(delayed) => output.delayed(delayed),
         Told::After(after) => output.after(after),
         Told::Note(note) => output.note(note),
+        Told::Answer(answered) => output.answer(answered),
         Told::Beyond(_) => Ok(()),
     }
 }

@@ -45,6 +45,7 @@ const LEFT: Duration = Duration::from_secs(5);
 pub(super) struct AccessLogs {
     /// Whether they are to be at all.
     is_wanted: bool,
+    shows_requests: bool,
     upstreams: Vec<UpstreamFilter>,
     masters: HashMap<u32, Held>,
     followed: HashMap<Identity, Log>,
@@ -82,9 +83,10 @@ struct Log {
 
 impl AccessLogs {
     /// Nothing is followed yet.
-    pub(super) fn new(is_wanted: bool, upstreams: &[UpstreamFilter]) -> Self {
+    pub(super) fn new(is_wanted: bool, shows_requests: bool, upstreams: &[UpstreamFilter]) -> Self {
         Self {
             is_wanted,
+            shows_requests,
             upstreams: upstreams.to_vec(),
             masters: HashMap::new(),
             followed: HashMap::new(),
@@ -254,6 +256,7 @@ impl AccessLogs {
         }
         let distance = now(ClockId::CLOCK_REALTIME).saturating_sub(at.cast_signed());
         let (taken, left_out, upstreams) = (&mut self.taken.1, &mut self.left_out, &self.upstreams);
+        let shows_requests = self.shows_requests;
         for log in self.followed.values_mut() {
             match log.reading.behind() {
                 Ok(bytes) if bytes > budget::ACCESS_LOG_BYTES => {
@@ -278,7 +281,8 @@ impl AccessLogs {
                 }
                 if let Some(said) = formats.iter().find_map(|format| format.read(line)) {
                     *taken += 1;
-                    let answer = answer(said, at, distance);
+                    let mut answer = answer(said, at, distance);
+                    answer.request = answer.request.filter(|_| shows_requests);
                     found.extend(is_asked_for(&answer, upstreams).then_some(answer));
                 }
             });
@@ -329,7 +333,7 @@ fn may_tell(line: &[u8]) -> bool {
 
 /// What a line says, on the stream's clock, by which it was read at `at`.
 fn answer(said: Said, at: u64, distance: i64) -> Answer {
-    let Said { status, logged, tries } = said;
+    let Said { status, logged, tries, request } = said;
     // Without a time of its own it is of the time since the log was read before, if nginx writes each line at once.
     let since = || (at.saturating_sub(2 * nanoseconds(PERIOD)), 2 * nanoseconds(PERIOD));
     let (ns, within_ns) = match logged {
@@ -338,7 +342,7 @@ fn answer(said: Said, at: u64, distance: i64) -> Answer {
         }
         None => since(),
     };
-    Answer { ns, within_ns, status, tries }
+    Answer { ns, within_ns, status, tries, request }
 }
 
 /// Whether an answer may be about an upstream that was asked for.

@@ -4,7 +4,42 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::answers::{self, Kind, STATUSES};
+use super::{Upstream, VERSION, group};
+use crate::{
+    answers::{self, Answered, Kind, STATUSES, Try},
+    words::time,
+};
+
+/// What a client was answered whose request is shown.
+#[derive(Serialize)]
+pub(super) struct Answer<'a> {
+    v: u32,
+    r#type: &'static str,
+    time: String,
+    status: u16,
+    kind: &'static str,
+    upstream: Option<Upstream>,
+    group: Option<&'a str>,
+    upstream_status: Option<u16>,
+    request: &'a str,
+}
+
+impl<'a> From<&'a Answered> for Answer<'a> {
+    fn from(Answered { unix_ns, status, kind, last, request }: &'a Answered) -> Self {
+        let upstream = last.as_ref().and_then(|Try { upstream, status: _ }| upstream.as_ref());
+        Self {
+            v: VERSION,
+            r#type: "answer",
+            time: time(*unix_ns),
+            status: *status,
+            kind: kind.name(),
+            upstream: upstream.and_then(Upstream::of),
+            group: upstream.and_then(group),
+            upstream_status: last.as_ref().and_then(|last| last.status),
+            request,
+        }
+    }
+}
 
 /// How many answers there were, by status and kind.
 #[derive(Serialize)]

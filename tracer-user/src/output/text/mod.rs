@@ -7,6 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Output, printable};
 use crate::{
+    answers::Answered,
     audit::Report,
     cause::Cause,
     verdict::{After, Delayed, Note, Summary, Upstream, Verdict},
@@ -189,6 +190,21 @@ impl<W: Write> Output for Text<W> {
             confidence: "",
         });
         self.out.write_all(line.as_bytes())
+    }
+
+    fn answer(&mut self, answered: &Answered) -> io::Result<()> {
+        let Answered { unix_ns, status, kind, last, request } = answered;
+        let upstream = last.as_ref().and_then(|last| last.upstream.clone());
+        let line = self.line(&Line {
+            unix_ns: *unix_ns,
+            status: (status.to_string(), Style::new()),
+            what: &format!("answer: {}", kind.name()),
+            upstream: &upstream.unwrap_or_else(|| Upstream::Named("-".to_owned())),
+            took: String::new(),
+            confidence: "",
+        });
+        let request = format!("{:INDENT$}{}\n", "", printable(request));
+        self.out.write_all((line + &request).as_bytes())
     }
 
     fn audit(&mut self, report: &Report) -> io::Result<()> {
