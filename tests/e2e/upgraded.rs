@@ -20,7 +20,6 @@ struct Site {
     namespace: Namespace,
     server: FaultyServer,
     nginx: Nginx,
-    port: u16,
 }
 
 impl Site {
@@ -37,12 +36,12 @@ impl Site {
             .location(web_socket(Location::http("/kept/", server.endpoint()).through_group("kept")))
             .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
             .start()?;
-        Ok(Site { namespace, server, nginx, port: 8080 })
+        Ok(Site { namespace, server, nginx })
     }
 
     /// A client that has been greeted, and has exchanged so many messages.
     fn client(&self, path: &str, messages: usize) -> Result<WebSocket<TcpStream>> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let stream = self.namespace.run(|| Ok(TcpStream::connect(address)?))?;
         stream.set_read_timeout(Some(wait::bound()))?;
         let greeted = tungstenite::client(format!("ws://rig{path}"), stream);
@@ -244,42 +243,6 @@ fn a_reset_by_a_worker_that_lives_is_one_and_has_no_status() -> Result<()> {
     let said = (verdict.name(), verdict.confidence.as_str(), verdict.status, verdict.errno.as_deref());
     ensure!(said == ("reset/peer_aborted".to_owned(), "proven", None, Some("ECONNRESET")), "{verdict:#?}");
     verdict.blames(Some(site.server.pid()), None, None)
-}
-
-/// nginx gives up what the mirror has answered, and what it has not once the connection ends. What it does for the mirror stands last in its
-/// log: that the connection was upgraded is not known then.
-#[test]
-fn a_mirror_of_its_request_is_no_failure_and_hides_none() -> Result<()> {
-    const MIRROR: u16 = 9101;
-    let mut site = Site::new(By::Tcp)?;
-    let mirror = FaultyServer::start(&site.namespace, Fault::Answer, Endpoint::v4(MIRROR), 64)?;
-    let mirrored = web_socket(Location::http("/mirrored/", site.server.endpoint()));
-    site.nginx = Nginx::on(&site.namespace)
-        .port(8081)
-        .location(mirrored.directive("mirror /copy/"))
-        .location(Location::http("/copy/", mirror.endpoint()))
-        .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
-        .start()?;
-    site.port = 8081;
-    let tracer = Tracer::of(site.nginx.master())?;
-    for messages in [0, 3] {
-        drop(site.client("/mirrored/", messages)?);
-        let mut client = site.client("/mirrored/", messages)?;
-        client.send(Message::text("leave"))?;
-        read_to_end(client);
-    }
-    let client = site.client("/mirrored/", 1)?;
-    mirror.wait_read(5)?;
-    process::send(site.server.pid(), Signal::SIGKILL)?;
-    read_to_end(client);
-    site.nginx.wait_for_accesses(5)?;
-    let account = site.account(tracer, 1)?;
-    let verdict = account.only(site.server.endpoint())?;
-    let said = (verdict.detail.as_str(), verdict.status, verdict.worker_pid(), verdict.signal());
-    ensure!(said == ("worker_killed", None, Some(site.server.pid()), Some("SIGKILL")), "{verdict:#?}");
-    let is_known = verdict.cause == "upgraded";
-    ensure!(is_known || verdict.confidence != "proven", "{verdict:#?}");
-    Ok(())
 }
 
 /// Without nginx's memory, an upgraded connection looks like a kept one: then nothing about it is proven.
