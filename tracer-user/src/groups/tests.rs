@@ -20,6 +20,7 @@ fn said(after_s: u64, connection: u64) -> Said {
         number: 0,
         doing: "connecting to upstream".to_owned(),
         of: None,
+        is_of_session: false,
         source: crate::ledger::Source::Heard,
     }
 }
