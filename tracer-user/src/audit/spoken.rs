@@ -52,6 +52,10 @@ impl Spoken {
             None => (text, ""),
         };
         let context = context.unwrap_or_default();
+        // Of a flood of lines about no upstream, most go no further than this.
+        if !is_cut && !is_with_upstream(doing) && !is_of_upstream(said) && !said.contains(NOT_RESOLVED) {
+            return None;
+        }
         let (said, errno) = without_errno(said);
         let Form { format, subject, number } = Form::of(said);
         let is_note = is_cut && Beginning::of(format.as_bytes()).is_note();
@@ -84,6 +88,9 @@ impl Spoken {
 
 /// How long the time is that a line begins with.
 const TIME: usize = 19;
+
+/// In a message that begins with a name.
+const NOT_RESOLVED: &str = " could not be resolved (";
 
 /// Writes a text that a zero closes, cut where there is no more room.
 fn put<const LEN: usize>(to: &mut [u8; LEN], text: &str) {
@@ -182,7 +189,7 @@ impl Form {
             return form("bind(%V) failed", local, 0);
         }
         if let Some((name, (number, _))) = said
-            .split_once(" could not be resolved (")
+            .split_once(NOT_RESOLVED)
             .and_then(|(name, why)| Some((name, why.split_once(": ")?)))
             .filter(|(name, _)| !name.contains([' ', '"']))
         {

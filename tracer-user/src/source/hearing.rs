@@ -19,8 +19,12 @@ use crate::{
     stream::{Following, Logged, What},
 };
 
-/// For how long a binary is left alone; then again, if its log is still flooded.
+/// For how long a binary is left alone; then again, if its log is still flooded. Where that shows only once it is heard again, for twice as
+/// long each time.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
+
+/// And for how long at most.
+const LONGEST_ALONE: Duration = Duration::from_secs(320);
 
 /// The share of the time that looking for processes may take: one in so many.
 const SHARE: u32 = 50;
@@ -44,8 +48,10 @@ pub(super) struct Hearing {
     foreign: HashMap<u32, u64>,
     foreign_words: u64,
     foreign_since: Instant,
-    /// The binaries that are left alone, and until when.
-    alone: HashMap<Binary, Instant>,
+    /// The binaries that are left alone, until when, and for how long in all.
+    alone: HashMap<Binary, (Instant, Duration)>,
+    /// Those that were, since when they are heard again, and for how long they were not.
+    heard_again: HashMap<Binary, (Instant, Duration)>,
     stepped_back: u64,
     /// What was heard since a binary was heard or left alone, for it may be read as well.
     heard: VecDeque<Key>,
@@ -75,6 +81,7 @@ impl Hearing {
             foreign_words: 0,
             foreign_since: Instant::now(),
             alone: HashMap::new(),
+            heard_again: HashMap::new(),
             stepped_back: 0,
             heard: VecDeque::new(),
             changed_ns: 0,
@@ -210,17 +217,17 @@ impl Hearing {
             }
             self.leave_alone(tracer, binary, (count as f64 / elapsed.as_secs_f64()) as u64);
         }
-        let over: Vec<Binary> = self
+        let over: Vec<(Binary, Duration)> = self
             .alone
             .iter()
-            .filter(|(_, until)| Instant::now() >= **until)
-            .map(|(binary, _)| *binary)
+            .filter(|(_, (until, _))| Instant::now() >= *until)
+            .map(|(binary, (_, span))| (*binary, *span))
             .collect();
-        for binary in over {
+        for (binary, span) in over {
             if is_flooded {
-                self.alone.insert(binary, Instant::now() + LEFT_ALONE);
+                self.alone.insert(binary, (Instant::now() + LEFT_ALONE, LEFT_ALONE));
             } else {
-                self.hear_again(tracer, binary);
+                self.hear_again(tracer, binary, span);
             }
         }
     }
@@ -240,7 +247,12 @@ impl Hearing {
         self.stepped_back += 1;
         self.changed_ns = monotonic_ns();
         self.heard.clear();
-        self.alone.insert(binary, Instant::now() + LEFT_ALONE);
+        // What is flooded again as soon as it is heard again was flooded all the time.
+        let span = match self.heard_again.remove(&binary) {
+            Some((since, span)) if since.elapsed() < LEFT_ALONE => (span * 2).min(LONGEST_ALONE),
+            _ => LEFT_ALONE,
+        };
+        self.alone.insert(binary, (Instant::now() + span, span));
         // What is logged from here on is read; what is still heard is known from both, and left out once.
         let running = self.running();
         let logs = self.logs.get_or_insert_with(|| Logs::new(&self.error_logs));
@@ -263,8 +275,9 @@ impl Hearing {
         }
     }
 
-    fn hear_again(&mut self, tracer: &mut Tracer, binary: Binary) {
+    fn hear_again(&mut self, tracer: &mut Tracer, binary: Binary, after: Duration) {
         self.alone.remove(&binary);
+        self.heard_again.insert(binary, (Instant::now(), after));
         self.changed_ns = monotonic_ns();
         self.heard.clear();
         if let Err(error) = tracer.listen(binary, true) {

@@ -29,7 +29,7 @@ use crate::{
 pub(super) const PERIOD: Duration = Duration::from_millis(200);
 
 /// The share of the time that asking may take: one in so many.
-const SHARE: u32 = 50;
+const SHARE: u32 = 200;
 
 /// How long a log that nobody holds open any more is read on without a new line.
 const LEFT: Duration = Duration::from_secs(5);
