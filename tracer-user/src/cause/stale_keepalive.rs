@@ -142,7 +142,9 @@ fn timer(exchange: &Joined) -> String {
 fn advice(worker: Option<&WorkerEnd>) -> String {
     let name = worker.map(|worker| comm(&worker.closer).into_owned()).unwrap_or_default();
     let own = match () {
-        () if name.starts_with("node") => "node's server.keepAliveTimeout, 5 s unless it is set",
+        () if name.starts_with("node") => {
+            "node's server.keepAliveTimeout, 5 s unless it is set, to which its later versions add 1 s"
+        }
         () if name.starts_with("gunicorn") => "gunicorn's --keep-alive, 2 s unless it is set",
         () if name.starts_with("puma") => "puma's persistent_timeout",
         () => "its idle or keep-alive timeout",
