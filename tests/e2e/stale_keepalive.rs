@@ -107,9 +107,11 @@ fn the_idle_timeouts_of_node_gunicorn_and_puma_show_in_three_races() -> Result<(
             let closed = kept.closed_after_us.context("when it was closed is not known")?;
             // The timer may have begun a little before nginx had read the answer.
             ensure!(closed + 100_000 >= least[index] && kept.idle_us >= Some(closed), "{name}: {kept:?}");
-            ensure!(kept.closes == Some(round) && kept.alike == Some(round), "{name}: {kept:?}");
+            ensure!(kept.closes == Some(round), "{name}: {kept:?}");
+            // gunicorn looks at its timers about once a second, so that they go off after two seconds or after three.
+            ensure!(kept.alike == Some(round) || name == "gunicorn", "{name}: {kept:?}");
             let is_shown = verdict.explanation.contains("an idle timeout of about");
-            ensure!(is_shown == (round == ROUNDS), "{name}: {verdict:#?}");
+            ensure!(is_shown == (kept.alike == Some(ROUNDS)), "{name}: {verdict:#?}");
             let advice = verdict.advice.as_deref().unwrap_or_default();
             ensure!(advice.contains("keepalive_timeout") && advice.contains(settings[index]), "{advice}");
         }
