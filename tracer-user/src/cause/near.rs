@@ -1,5 +1,7 @@
 //! What is near an upstream at which nobody listens.
 
+use std::net::SocketAddr;
+
 use super::{Cause, Finding};
 use crate::{
     ledger::Joined,
@@ -14,12 +16,12 @@ pub(super) fn with(finding: Finding, exchange: &Joined) -> Finding {
     let Some(near) = exchange.near.as_ref().filter(|_| is_bare && is_of_use(exchange)) else {
         return finding;
     };
-    let (sentence, advice) = match exchange.upstream() {
-        Upstream::Inet(upstream) => inet(near, upstream),
+    let said = match exchange.upstream() {
+        Upstream::Inet(upstream) => Some(inet(near, upstream)),
         Upstream::Unix(_) => unix(near),
         Upstream::Named(_) => None,
-    }
-    .unwrap_or_default();
+    };
+    let Some((sentence, advice)) = said else { return finding };
     Finding {
         explanation: format!("{}{sentence}", finding.explanation),
         advice: if advice.is_empty() { finding.advice } else { advice },
@@ -32,13 +34,10 @@ fn is_of_use(exchange: &Joined) -> bool {
     exchange.path.is_some() || exchange.is_to_own_address() || exchange.nginx.reset.without_socket != 0
 }
 
-fn inet(near: &Near, upstream: std::net::SocketAddr) -> Option<(String, String)> {
+fn inet(near: &Near, upstream: SocketAddr) -> (String, String) {
     let port = upstream.port();
     let Some(first) = near.neighbours.first() else {
-        return Some((
-            format!(" Nothing on this host listens on port {port}, at no address."),
-            String::new(),
-        ));
+        return (format!(" Nothing on this host listens on port {port}, at any address."), String::new());
     };
     let is_there = |neighbour: &Neighbour| {
         !neighbour.is_elsewhere
@@ -47,7 +46,7 @@ fn inet(near: &Near, upstream: std::net::SocketAddr) -> Option<(String, String)>
     };
     if is_there(first) {
         let Process { pid, comm } = &first.process;
-        return Some((
+        return (
             format!(
                 " {comm} {pid} listens on {} by now: it began a moment later, or takes connections from another interface only.",
                 first.listens
@@ -55,7 +54,7 @@ fn inet(near: &Near, upstream: std::net::SocketAddr) -> Option<(String, String)>
             format!(
                 "whether {comm} was just being restarted; if not, to which interface it is bound (SO_BINDTODEVICE)."
             ),
-        ));
+        );
     }
     let named: Vec<String> = near.neighbours.iter().map(in_words).collect();
     let others = match near.others {
@@ -63,13 +62,13 @@ fn inet(near: &Near, upstream: std::net::SocketAddr) -> Option<(String, String)>
         others => format!(", and so do {}", count(u64::from(others), "other")),
     };
     let comm = &first.process.comm;
-    Some((
+    (
         format!(" On the same port, {}{others}.", named.join(", ")),
         format!(
             "the address in fastcgi_pass or proxy_pass against the one that {comm} listens on, {}: they must be the same.",
             first.listens
         ),
-    ))
+    )
 }
 
 fn in_words(neighbour: &Neighbour) -> String {
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn who_listens_on_the_same_port_is_named() {
-        assert_eq!(told(&[], 0), " Nothing on this host listens on port 19001, at no address.");
+        assert_eq!(told(&[], 0), " Nothing on this host listens on port 19001, at any address.");
         assert_eq!(
             told(&[("127.0.0.2:19001", false), ("0.0.0.0:19001", true)], 2),
             " On the same port, node 7 listens on 127.0.0.2:19001, node 7 listens on 0.0.0.0:19001 in another network namespace, and \

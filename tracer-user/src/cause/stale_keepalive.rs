@@ -1,5 +1,7 @@
 //! `stale_keepalive`: the upstream closed a kept connection while a request was on its way, and read nothing of that.
 
+use std::borrow::Cow;
+
 use tracer_ebpf::{WorkerEnd, tcp_state};
 
 use super::{Cause, Finding, errors, signals};
@@ -140,9 +142,11 @@ fn timer(exchange: &Joined) -> String {
 
 /// Which setting it is, by the name of who closed.
 fn advice(worker: Option<&WorkerEnd>) -> String {
-    let name = worker.map(|worker| comm(&worker.closer).into_owned()).unwrap_or_default();
+    let name = worker.map_or(Cow::Borrowed(""), |worker| comm(&worker.closer));
     let own = match () {
-        () if name.starts_with("node") => "node's server.keepAliveTimeout, 5 s unless it is set",
+        () if name.starts_with("node") => {
+            "node's server.keepAliveTimeout, 5 s unless it is set, to which its later versions add 1 s"
+        }
         () if name.starts_with("gunicorn") => "gunicorn's --keep-alive, 2 s unless it is set",
         () if name.starts_with("puma") => "puma's persistent_timeout",
         () => "its idle or keep-alive timeout",

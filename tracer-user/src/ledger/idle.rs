@@ -68,13 +68,10 @@ impl IdleCloses {
     pub(super) fn alike(&self, exchange: &Joined) -> Option<Alike> {
         let this = Close::of(exchange)?;
         let before = self.by_upstream.get(&exchange.upstream());
-        let alike: Vec<Close> = before
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|close| this.is_like(*close))
-            .chain([this])
-            .collect();
+        let mut alike = vec![this];
+        if let Some(before) = before {
+            alike.extend(before.iter().filter(|close| this.is_like(**close)));
+        }
         let moments = || alike.iter().map(|close| close.at_ns);
         let spread_ns = moments().max().unwrap_or(0).saturating_sub(moments().min().unwrap_or(0));
         Some(Alike {

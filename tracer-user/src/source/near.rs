@@ -130,8 +130,11 @@ fn neighbour(listener: &Listener, upstream: &Upstream, from: u32) -> Option<Neig
             listener.netns != from
         }
         (Upstream::Unix(place), Upstream::Unix(asked)) if place == asked => {
-            // Whoever has gone meanwhile is no neighbour.
-            mount_namespace(listener.process.pid).ok()? != mount_namespace(from).ok()?
+            match (mount_namespace(listener.process.pid), mount_namespace(from)) {
+                (Ok(theirs), Ok(own)) => theirs != own,
+                // Whoever has gone meanwhile is no neighbour.
+                _ => return None,
+            }
         }
         _ => return None,
     };
