@@ -176,7 +176,7 @@ impl Pipeline {
                     self.counts = counts;
                 }
                 What::Pressure(reading) => self.readings.add(reading),
-                What::Member(member) => self.members.learn(member),
+                What::Member(member) => self.members.learn(self.now_ns, member),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);
