@@ -9,7 +9,7 @@ use rig::process::{self, Pid, Process};
 use rig::reconcile::pair_off;
 use rig::recorder::{self, Recorder};
 use rig::verdict::Home;
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, Verdict, tracer};
+use rig::{Backlog, Endpoint, Fpm, Location, Namespace, Nginx, Tracer, Verdict, tracer};
 
 const ID: &str = "3f1c2b7a9d10e4b85c6f70a1928374655647382910afbecd1122334455667788";
 const POD: &str = "2f5c0f1e-8a47-4b6e-9d0c-1b2a3c4d5e6f";
@@ -87,6 +87,20 @@ fn nginx_the_worker_and_the_killer_are_named_though_the_killer_is_gone() -> Resu
     // Only the kernel's side still knew the shell.
     ensure!(source_of(verdict, killer)? == "bpf_get_current_cgroup_id", "{verdict:#?}");
     ensure!(source_of(verdict, nginx.workers()?[0])? == "/proc/PID/cgroup", "{verdict:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_listeners_owner_is_named() -> Result<()> {
+    let group = ControlGroup::new("system.slice/php8.2-fpm.service")?;
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    group.hold(all_of(&fpm)?)?;
+    let account = Backlog::of(fpm.endpoint())?.stop()?;
+    let last = account.last(fpm.endpoint())?;
+    ensure!(last["pid"] == fpm.master(), "{last}");
+    ensure!(last["unit"] == "php8.2-fpm.service", "{last}");
+    ensure!(last.get("container").is_some_and(|container| container.is_null()), "{last}");
     Ok(())
 }
 

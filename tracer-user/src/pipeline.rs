@@ -201,8 +201,8 @@ impl Pipeline {
                     self.counts = counts;
                 }
                 What::Pressure(reading) => self.readings.add(reading),
-                What::Member(member) => self.members.learn(member),
                 What::Near(near) => self.nears.learn(near),
+                What::Member(member) => self.members.learn(self.now_ns, member),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Answer(answer) if !self.is_over() => self.answers.take(*answer, self.now_ns),
                 What::Answer(_) => {}

@@ -120,7 +120,7 @@ impl Netns {
     /// # Errors
     /// Why its listener leads there no more, where its holder does not live there either.
     pub fn of(number: u32, holder: &Holder, inode: u64) -> io::Result<Self> {
-        let Holder { process: Process { pid, .. }, fd } = *holder;
+        let Holder { process: Process { pid, .. }, cgroup: _, fd } = *holder;
         Self::by(number, Way::Member(pid))
             .or_else(|_elsewhere| Self::by(number, Way::Listener { pid, fd, inode }))
     }

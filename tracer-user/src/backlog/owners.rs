@@ -3,16 +3,25 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    sync::Arc,
 };
 
 use tracer_ebpf::HeldSocket;
 
-use crate::{budget, ledger::comm_of, load::Backlog, verdict::Process};
+use crate::{
+    budget,
+    cgroup::{self, Cgroup},
+    ledger::comm_of,
+    load::Backlog,
+    verdict::Process,
+};
 
 /// A descriptor of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
     pub process: Process,
+    /// Its control group, if that is known.
+    pub cgroup: Option<Arc<Cgroup>>,
     /// The descriptor's number in that process.
     pub fd: u32,
 }
@@ -69,7 +78,7 @@ impl Owners {
 
     /// Whether the holder of a socket is known to hold it no more.
     fn was_left(&self, inode: u64) -> bool {
-        let Some(Some(Holder { process, fd })) = self.found.get(&inode) else { return false };
+        let Some(Some(Holder { process, cgroup: _, fd })) = self.found.get(&inode) else { return false };
         let link = fs::read_link(format!("/proc/{}/fd/{fd}", process.pid));
         // A process that has gone shows none.
         !link.is_ok_and(|link| link.as_os_str() == format!("socket:[{inode}]").as_str())
@@ -112,5 +121,9 @@ fn is_of(holder: Option<&Holder>, pid: u32) -> bool {
 }
 
 fn holder(held: &HeldSocket) -> Holder {
-    Holder { process: Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }, fd: held.fd }
+    Holder {
+        process: Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() },
+        cgroup: cgroup::of_process(held.tgid).map(Arc::new),
+        fd: held.fd,
+    }
 }

@@ -1,6 +1,6 @@
 //! A listener's accept queue, as it is told. Pure.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, sync::Arc};
 
 use tracer_ebpf::{
     FAMILY_UNIX,
@@ -8,6 +8,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
+    cgroup::Cgroup,
     ledger::address,
     verdict::{Process, Upstream},
 };
@@ -82,6 +83,8 @@ pub struct Queue {
     pub netns: u32,
     /// Who owns it, if that could be found out.
     pub owner: Option<Process>,
+    /// The owner's control group, if that is known.
+    pub cgroup: Option<Arc<Cgroup>>,
     /// The backlog it asked for.
     pub asked: Asked,
     /// The effective backlog; one connection more than this fits.
@@ -126,6 +129,7 @@ impl Queue {
             addr: addr(listener),
             netns: listener.netns,
             owner,
+            cgroup: None,
             asked: Asked::from(listener.limit, somaxconn),
             limit: listener.limit,
             depth: listener.depth,

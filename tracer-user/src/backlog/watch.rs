@@ -263,8 +263,10 @@ impl<'a> Run<'a> {
     }
 
     fn queue(&self, listener: &Listener, now_ns: u64) -> Queue {
-        let owner = self.owners.of(listener.inode).map(|holder| holder.process.clone());
-        Queue::of(listener, now_ns, owner, self.books.somaxconn(listener.netns))
+        let holder = self.owners.of(listener.inode);
+        let owner = holder.map(|holder| holder.process.clone());
+        let cgroup = holder.and_then(|holder| holder.cgroup.clone());
+        Queue { cgroup, ..Queue::of(listener, now_ns, owner, self.books.somaxconn(listener.netns)) }
     }
 
     /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.

@@ -21,6 +21,9 @@ use crate::{
 /// How long what was found of a process is taken to hold, in ns.
 const FRESH_NS: u64 = 1_000_000_000;
 
+/// After so long what is known of a process is told again, if it still lives, in ns: long before [`super::known`] takes it for another's.
+const AGAIN_NS: u64 = 20_000_000_000;
+
 /// Processes that are looked at within such a time: a storm names the same few again and again.
 const MOST_LOOKS: usize = 256;
 
@@ -47,6 +50,8 @@ pub struct Finder {
 #[derive(Debug)]
 struct Found {
     at_ns: u64,
+    /// When it was told last.
+    told_ns: u64,
     /// None where it is not known.
     member: Option<Member>,
 }
@@ -94,13 +99,26 @@ impl Finder {
             return None;
         }
         self.looks += 1;
-        let member = self.alive(pid, at_ns).or_else(|| self.gone(pid, at_ns));
-        let is_news = member.is_some() && before_of(self.found.get(&pid)) != member.as_ref();
+        let member = self.alive(pid, at_ns).or_else(|| {
+            // What /proc said while it lived says more: it has every hierarchy.
+            let kept = self.gone(pid, at_ns)?;
+            let known = self.found.get(&pid).and_then(|found| found.member.as_ref());
+            let is_known = known.is_some_and(|known| known.began_ns.abs_diff(kept.began_ns) <= 2 * SLACK_NS);
+            (!is_known).then_some(kept)
+        });
         if self.found.len() >= budget::CGROUPED {
             self.found.retain(|_, found| now < found.at_ns.saturating_add(FRESH_NS));
         }
-        if member.is_some() || !self.found.get(&pid).is_some_and(|found| is_it(found)) {
-            self.found.insert(pid, Found { at_ns: now, member: member.clone() });
+        let found = self.found.entry(pid).or_insert(Found { at_ns: now, told_ns: 0, member: None });
+        found.at_ns = now;
+        let is_news = found.member != member || now >= found.told_ns.saturating_add(AGAIN_NS);
+        if member.is_none() {
+            // What was known of it may still be true: nobody knows better.
+            return None;
+        }
+        found.member.clone_from(&member);
+        if is_news {
+            found.told_ns = now;
         }
         member.filter(|_| is_news)
     }
@@ -129,10 +147,6 @@ impl Finder {
         let cgroup = Arc::new(Cgroup::of(self.ids.path(cgroup)?));
         Some(Member { pid, began_ns, is_kept: true, cgroup })
     }
-}
-
-fn before_of(found: Option<&Found>) -> Option<&Member> {
-    found.and_then(|found| found.member.as_ref())
 }
 
 /// The processes that a record names, each with the moment at which it acted.
@@ -170,6 +184,11 @@ fn asked(pid: u32) -> ProcResult<(u64, String)> {
     Ok((began_ns(process.stat()?.starttime), text))
 }
 
+/// The control group of a process that runs now; none if it has gone, or that cannot be read.
+pub fn of_process(pid: u32) -> Option<Cgroup> {
+    processes::still(asked(pid)).ok().flatten().and_then(|(_, text)| best(&text).map(Cgroup::of))
+}
+
 /// /proc/PID/cgroup.
 ///
 /// # Errors
@@ -187,9 +206,11 @@ fn gone(error: io::Error) -> procfs::ProcError {
 
 /// From hundredths of a second since the host booted to monotonic nanoseconds: that clock stands still while the host sleeps.
 fn began_ns(ticks: u64) -> u64 {
+    // Two readings are never of the same moment: whole milliseconds, so that a process begins at the same one whenever it is asked.
+    const MS: u64 = 1_000_000;
     let asleep = (now(ClockId::CLOCK_BOOTTIME) - now(ClockId::CLOCK_MONOTONIC)).max(0).unsigned_abs();
     let hertz = procfs::ticks_per_second().max(1);
-    ticks.saturating_mul(1_000_000_000 / hertz).saturating_sub(asleep)
+    ticks.saturating_mul(1_000_000_000 / hertz).saturating_sub(asleep / MS * MS)
 }
 
 /// The path that says most: of a container, then of a unit, in the default hierarchy first, then in systemd's, then in any other; else

@@ -8,18 +8,22 @@ use std::{
 use super::{Cgroup, Member};
 use crate::budget;
 
+/// How long what was told of a process holds, in ns: later, its pid may be another's, of whom nothing is known.
+const HOLDS_NS: u64 = 60_000_000_000;
+
 /// The control groups of processes. Pure: it holds what the stream told.
 #[derive(Debug, Default)]
 pub struct Known {
-    members: HashMap<u32, Member>,
+    /// With the moment at which it was told.
+    members: HashMap<u32, (u64, Member)>,
     order: VecDeque<u32>,
 }
 
 impl Known {
-    /// Takes in what was found of a process.
-    pub fn learn(&mut self, member: Member) {
+    /// Takes in what was found of a process by `told_ns` (monotonic).
+    pub fn learn(&mut self, told_ns: u64, member: Member) {
         let pid = member.pid;
-        if self.members.insert(pid, member).is_none() {
+        if self.members.insert(pid, (told_ns, member)).is_none() {
             if self.order.len() >= budget::CGROUPED
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -31,7 +35,8 @@ impl Known {
 
     /// The control group of a process that acted at a moment (ns, monotonic).
     pub fn of(&self, pid: u32, at_ns: u64) -> Option<&Member> {
-        self.members.get(&pid).filter(|member| member.began_ns <= at_ns)
+        let (told_ns, member) = self.members.get(&pid)?;
+        (member.began_ns <= at_ns && at_ns <= told_ns.saturating_add(HOLDS_NS)).then_some(member)
     }
 
     /// Those of some processes, each once.
@@ -81,10 +86,11 @@ mod tests {
     #[test]
     fn who_began_later_is_somebody_else() {
         let mut known = Known::default();
-        known.learn(member(7, 100, "/a.service"));
+        known.learn(150, member(7, 100, "/a.service"));
         assert_eq!(known.of(7, 99), None);
+        assert_eq!(known.of(7, 151 + HOLDS_NS), None);
         assert_eq!(known.places([7, 7, 8], 100).0.len(), 1);
-        known.learn(member(7, 200, "/b.service"));
+        known.learn(210, member(7, 200, "/b.service"));
         assert_eq!(known.places([7], 250).of(7).unwrap().unit.as_deref(), Some("b.service"));
     }
 
@@ -92,7 +98,7 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut known = Known::default();
         for pid in 0..2 * u32::try_from(budget::CGROUPED).unwrap() {
-            known.learn(member(pid, 1, "/a.service"));
+            known.learn(1, member(pid, 1, "/a.service"));
         }
         assert_eq!((known.members.len(), known.order.len()), (budget::CGROUPED, budget::CGROUPED));
         assert_eq!(known.of(0, 5), None);

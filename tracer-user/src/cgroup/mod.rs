@@ -12,7 +12,7 @@ mod wanted;
 
 use std::sync::Arc;
 
-pub use finder::{Finder, text as cgroups_of};
+pub use finder::{Finder, of_process, text as cgroups_of};
 pub use ids::mount_of;
 pub use known::{Known, Place, Places};
 pub use placed::{place, with_units};

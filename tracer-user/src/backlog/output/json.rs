@@ -34,6 +34,9 @@ struct Listener<'a> {
     netns: u32,
     pid: Option<u32>,
     comm: Option<&'a str>,
+    unit: Option<&'a str>,
+    container: Option<&'a str>,
+    pod: Option<&'a str>,
     asked: Option<u32>,
     asked_at_least: Option<u32>,
     limit: u32,
@@ -176,6 +179,7 @@ impl<W: Write> Output for Json<W> {
                 Some(owner) => owner.clone(),
                 None => verdict::Process { pid: 0, comm: String::new() },
             };
+            let cgroup = queue.cgroup.as_deref();
             let is_known = queue.owner.is_some();
             let (asked, asked_at_least) = match queue.asked {
                 Asked::Exactly(asked) => (Some(asked), Some(asked)),
@@ -191,6 +195,9 @@ impl<W: Write> Output for Json<W> {
                 netns: queue.netns,
                 pid: is_known.then_some(pid),
                 comm: is_known.then_some(&comm),
+                unit: cgroup.and_then(|cgroup| cgroup.unit.as_deref()),
+                container: cgroup.and_then(|cgroup| cgroup.container.as_deref()),
+                pod: cgroup.and_then(|cgroup| cgroup.pod.as_deref()),
                 asked,
                 asked_at_least,
                 limit: queue.limit,
