@@ -165,6 +165,7 @@ impl Pipeline {
                     }
                     self.counts = counts;
                 }
+                What::Inquiry(inquiry) => self.ledger.learn(inquiry),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Stranger(stranger) if self.strangers.len() < budget::STRANGERS => {
                     self.strangers.push(stranger);

@@ -4,6 +4,7 @@ mod audible;
 mod configurations;
 mod groups;
 mod hearing;
+mod inquiries;
 mod logs;
 mod masters;
 mod unix;
@@ -44,6 +45,7 @@ use crate::{
 use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
+use inquiries::Inquiries;
 use masters::UnixUpstreams;
 use unix::Unix;
 use upstreams::Upstreams;
@@ -116,6 +118,7 @@ pub struct Source {
     has_strangers: bool,
     audible: Audible,
     groups: groups::Known,
+    inquiries: Inquiries,
     /// Words that name no upstream and were left out, for only some were asked for.
     words_left_out: u64,
     /// Words whose texts could not be read.
@@ -183,6 +186,7 @@ impl Source {
             has_strangers: true,
             audible: Audible::default(),
             groups: groups::Known::default(),
+            inquiries: Inquiries::default(),
             words_left_out: 0,
             words_unread: 0,
             held: None,
@@ -196,6 +200,7 @@ impl Source {
                  is read from it just after it was said"
             );
         }
+        source.inquiries.begin(running);
         source.strangers = source.look_at_strangers();
         source.unix.foresee(&mut source.tracer, &mut source.configurations, args, running, name);
         Ok(source)
@@ -319,8 +324,8 @@ impl Source {
                         if !self.is_asked_for(&said) {
                             continue;
                         }
-                        if let Some(configured) = self.ask_groups(&said) {
-                            take(self.entry(What::Groups(configured)))?;
+                        if let Some(learnt) = self.ask(&said) {
+                            take(self.entry(learnt))?;
                         }
                     }
                     take(self.entry(what))?;
@@ -426,9 +431,9 @@ impl Source {
                         self.unix.is_seen();
                     }
                     let record = Record::Word(word);
-                    if let Some(configured) = self.ask_groups(&said) {
+                    if let Some(learnt) = self.ask(&said) {
                         self.held = Some(record);
-                        return Some(What::Groups(configured));
+                        return Some(learnt);
                     }
                     return Some(What::Record(record));
                 }
@@ -436,7 +441,13 @@ impl Source {
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
                     }
-                    return Some(What::Record(Record::Exchange(exchange)));
+                    let inquiry = self.inquiries.of_exchange(&exchange, &mut self.configurations);
+                    let record = Record::Exchange(exchange);
+                    if let Some(inquiry) = inquiry {
+                        self.held = Some(record);
+                        return Some(What::Inquiry(inquiry));
+                    }
+                    return Some(What::Record(record));
                 }
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
@@ -481,6 +492,12 @@ impl Source {
         let is_of_watched = !said.is_of_no_connection();
         self.words_left_out += u64::from(!is_of_watched);
         is_of_watched
+    }
+
+    /// What there is to be learnt, before a word is taken in.
+    fn ask(&mut self, said: &Said) -> Option<What> {
+        let inquiry = self.inquiries.of_word(said, &mut self.configurations).map(What::Inquiry);
+        inquiry.or_else(|| self.ask_groups(said).map(What::Groups))
     }
 
     /// What the configuration says of the groups of a worker that found no server alive, unless it was asked before.

@@ -4,7 +4,8 @@
 use tracer_ebpf::WordOf;
 
 use crate::{
-    decode::Record, facts::Sources, groups::Configured, sample::Look, trust::Why, verdict::Upstream,
+    decode::Record, facts::Sources, groups::Configured, inquiry::Inquiry, sample::Look, trust::Why,
+    verdict::Upstream,
 };
 
 /// One thing that was learnt.
@@ -42,6 +43,8 @@ pub enum What {
     Clock(Distance),
     /// A process that has nginx's name and is not believed to be nginx.
     Stranger(Stranger),
+    /// What was looked up about the failure that comes next.
+    Inquiry(Inquiry),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
     /// The tracing is over: what still waits for something to follow waits no longer.

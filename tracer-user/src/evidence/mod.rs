@@ -9,6 +9,7 @@ mod entry;
 mod frames;
 mod groups;
 mod header;
+mod inquiry;
 mod line;
 mod look;
 mod names;

@@ -21,6 +21,7 @@ fn said(after_s: u64, connection: u64) -> Said {
         doing: "connecting to upstream".to_owned(),
         of: None,
         source: crate::ledger::Source::Heard,
+        found: None,
     }
 }
 

@@ -26,7 +26,14 @@ pub use words::Said;
 #[cfg(test)]
 pub(crate) use words::Source;
 
-use crate::{budget, cause::Cause, decode::Record, stream::Logged, verdict::Upstream};
+use crate::{
+    budget,
+    cause::Cause,
+    decode::Record,
+    inquiry::{About, Found as Answer, Inquiry},
+    stream::Logged,
+    verdict::Upstream,
+};
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
 /// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
@@ -72,6 +79,7 @@ pub struct Ledger {
     refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+    answers: Remembered<About, Answer>,
     hops: Hops,
     /// What became whole together with something else.
     freed: Vec<Whole>,
@@ -139,8 +147,14 @@ impl Ledger {
         }
     }
 
+    /// Takes in what was looked up about the failure that comes next.
+    pub fn learn(&mut self, Inquiry { about, found }: Inquiry) {
+        self.answers.put(about, found);
+    }
+
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
+        joined.found = self.answers.take(&About::Exchange(joined.name()));
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
             (joined.request, joined.retried_for) = (Some(request), client);
         }
@@ -231,7 +245,8 @@ impl Ledger {
 
     /// Takes in a line of nginx's log; gives back what that makes whole.
     pub fn logged(&mut self, logged: &Logged) -> Option<Whole> {
-        self.lines.put(Said::logged(logged)).map(|said| Whole::Said(Box::new(said)))
+        let said = self.with_answer(Said::logged(logged));
+        self.lines.put(said).map(|said| Whole::Said(Box::new(said)))
     }
 
     fn complete_if_whole(&mut self, name: Name) -> Option<Whole> {
@@ -264,8 +279,14 @@ impl Ledger {
         whole
     }
 
+    /// A word with what was looked up about it.
+    fn with_answer(&mut self, said: Said) -> Said {
+        let found = self.answers.take(&About::Word { thread: said.thread, ns: said.ns });
+        Said { found, ..said }
+    }
+
     fn word(&mut self, word: &WordOf) -> Option<Whole> {
-        let said = Said::new(word);
+        let said = self.with_answer(Said::new(word));
         if said.is_note() {
             // It waits for nothing: the exchange that it is about goes on.
             return Some(Whole::Said(Box::new(said)));

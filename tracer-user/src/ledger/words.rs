@@ -6,6 +6,7 @@ use tracer_ebpf::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
 use super::{PATIENCE_NS, address};
 use crate::{
+    inquiry::{Denial, Found, Place},
     stream::Logged,
     verdict::{Process, Upstream},
 };
@@ -40,6 +41,8 @@ pub struct Said {
     pub of: Option<Upstream>,
     /// How it came to be known.
     pub source: Source,
+    /// What was looked up about it.
+    pub found: Option<Found>,
 }
 
 /// How a word came to be known.
@@ -84,6 +87,7 @@ impl Said {
             number: *number,
             doing: text(action),
             source: Source::Heard,
+            found: None,
         }
     }
 
@@ -189,6 +193,22 @@ impl Said {
         self.format.starts_with("connect() to %V ")
     }
 
+    /// What was found to stand between nginx and the upstream.
+    pub fn denial(&self) -> Option<&Denial> {
+        match self.found.as_ref()? {
+            Found::Denial(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
+    /// What was found at a unix upstream's path.
+    pub fn place(&self) -> Option<&Place> {
+        match self.found.as_ref()? {
+            Found::Place(place) => Some(place),
+            _ => None,
+        }
+    }
+
     /// Where connect went, as nginx names it, if it was that which failed; and the upstream that a note is of.
     pub fn peer(&self) -> Option<Upstream> {
         if self.of.is_some() {
@@ -286,6 +306,7 @@ mod tests {
             doing: "reading upstream".to_owned(),
             of: None,
             source: Source::Heard,
+            found: None,
         }
     }
 

@@ -4,6 +4,7 @@
 mod activities;
 mod activity;
 mod doing;
+mod frozen;
 mod glimpse;
 mod sockets;
 mod syscall;
@@ -15,6 +16,7 @@ use std::{collections::HashMap, net::SocketAddr, thread, time::Duration};
 pub use activities::Activities;
 pub use activity::{Activity, Found};
 pub use doing::{Doing, Peer, Target};
+pub(crate) use frozen::stands_still;
 use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;
 use tokio::sync::mpsc::{self, Receiver};
