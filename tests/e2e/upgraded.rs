@@ -24,6 +24,10 @@ struct Site {
 
 impl Site {
     fn new(by: By) -> Result<Site> {
+        Site::with_timeout(by, Duration::from_secs(30))
+    }
+
+    fn with_timeout(by: By, timeout: Duration) -> Result<Site> {
         let namespace = Namespace::new()?;
         let endpoint = match by {
             By::Tcp => Endpoint::v4(SERVER),
@@ -32,8 +36,11 @@ impl Site {
         let server = FaultyServer::start(&namespace, Fault::WebSocket, endpoint, 64)?;
         let nginx = Nginx::on(&namespace)
             .group("kept", &[server.endpoint()], &["keepalive 4"])
-            .location(web_socket(server.location()))
-            .location(web_socket(Location::http("/kept/", server.endpoint()).through_group("kept")))
+            .location(web_socket(server.location()).read_timeout(timeout))
+            .location(
+                web_socket(Location::http("/kept/", server.endpoint()).through_group("kept"))
+                    .read_timeout(timeout),
+            )
             .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
             .start()?;
         Ok(Site { namespace, server, nginx })
@@ -92,7 +99,6 @@ fn web_socket(location: Location) -> Location {
     location
         .directive("proxy_set_header Upgrade $http_upgrade")
         .directive("proxy_set_header Connection upgrade")
-        .read_timeout(Duration::from_secs(30))
 }
 
 /// Reads until the other side has ended it.
@@ -263,6 +269,29 @@ fn where_nginx_is_not_listened_to_nothing_about_it_is_proven() -> Result<()> {
     account.is_orderly()?;
     for verdict in account.about(site.server.endpoint()) {
         ensure!(verdict.confidence != "proven", "{verdict:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_without_a_byte_for_the_read_timeout_is_idle_and_nobodys_fault() -> Result<()> {
+    for by in [By::Tcp, By::Unix] {
+        let site = Site::with_timeout(by, Duration::from_secs(2))?;
+        let tracer = Tracer::of(site.nginx.master())?;
+        for messages in [0, 3] {
+            let client = site.client("/web-socket/", messages)?;
+            read_to_end(client);
+        }
+        let account = site.account(tracer, 2)?;
+        for verdict in account.about(site.server.endpoint()) {
+            let said =
+                (verdict.name(), verdict.confidence.as_str(), verdict.status, verdict.errno.as_deref());
+            ensure!(
+                said == ("read_timeout/idle_upgraded".to_owned(), "inferred", None, Some("ETIMEDOUT")),
+                "{verdict:#?}"
+            );
+            ensure!(verdict.explanation.contains("It was idle"), "{verdict:#?}");
+        }
     }
     Ok(())
 }

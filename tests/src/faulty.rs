@@ -209,7 +209,30 @@ impl FaultyServer {
         endpoint: Endpoint,
         backlog: i32,
     ) -> Result<FaultyServer> {
+        FaultyServer::start_with(namespace, fault, endpoint, backlog, false)
+    }
+
+    /// The same beside others at the same address (`SO_REUSEPORT`).
+    pub fn start_beside(
+        namespace: &Namespace,
+        fault: Fault,
+        endpoint: Endpoint,
+        backlog: i32,
+    ) -> Result<FaultyServer> {
+        FaultyServer::start_with(namespace, fault, endpoint, backlog, true)
+    }
+
+    fn start_with(
+        namespace: &Namespace,
+        fault: Fault,
+        endpoint: Endpoint,
+        backlog: i32,
+        is_beside: bool,
+    ) -> Result<FaultyServer> {
         let mut command = namespace.command(process::of_the_rig("faulty-server")?);
+        if is_beside {
+            command.env("RIG_REUSEPORT", "1");
+        }
         command.args([fault.to_string(), endpoint.to_string(), backlog.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = namespace.start(command)?;

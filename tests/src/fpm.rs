@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::process::{self, Pid, Process};
 use crate::{Endpoint, Namespace, wait};
 
-const SCRIPTS: [(&str, &str); 11] = [
+const SCRIPTS: [(&str, &str); 12] = [
     ("prepend.php", include_str!("php/prepend.php")),
     ("ok.php", include_str!("php/ok.php")),
     ("sleep.php", include_str!("php/sleep.php")),
@@ -22,6 +22,7 @@ const SCRIPTS: [(&str, &str); 11] = [
     ("slow_body.php", include_str!("php/slow_body.php")),
     ("echo.php", include_str!("php/echo.php")),
     ("hoard.php", include_str!("php/hoard.php")),
+    ("exec.php", include_str!("php/exec.php")),
     ("stderr.php", include_str!("php/stderr.php")),
 ];
 

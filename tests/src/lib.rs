@@ -16,7 +16,9 @@ pub mod wait;
 
 // The machine: a network, what crosses it, and what its kernel counts.
 pub mod control_group;
+pub mod drops;
 pub mod endpoint;
+pub mod freezer;
 pub mod function;
 pub mod link;
 pub mod listener;
@@ -27,6 +29,7 @@ mod watchdog;
 
 // The two ends of an exchange, and who asks for one.
 pub mod client;
+pub mod confinement;
 pub mod crowd;
 pub mod fpm;
 pub mod nginx;
@@ -70,6 +73,7 @@ pub use application::{Application, Server};
 pub use attacker::{Attacker, Walls};
 pub use backlog::Backlog;
 pub use client::Client;
+pub use confinement::Confinement;
 pub use crowd::Crowd;
 pub use database::Database;
 pub use endpoint::Endpoint;

@@ -16,7 +16,7 @@ use crate::client::Begun;
 use crate::error_log::{self, Failure};
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process, Stopped};
-use crate::{Client, Endpoint, Fpm, Namespace, wait};
+use crate::{Client, Confinement, Endpoint, Fpm, Namespace, wait};
 
 const PORT: u16 = 8080;
 
@@ -215,6 +215,7 @@ pub struct Builder {
     open_files: usize,
     connections: usize,
     main: String,
+    confinement: Option<Confinement>,
     groups: Vec<String>,
     locations: Vec<Location>,
 }
@@ -235,6 +236,12 @@ impl Builder {
     /// Lets it go on without whoever started it, as it must to be upgraded on the fly.
     pub fn daemon(mut self) -> Builder {
         self.is_daemon = true;
+        self
+    }
+
+    /// What keeps it from connecting.
+    pub fn confined(mut self, by: Confinement) -> Builder {
+        self.confinement = Some(by);
         self
     }
 
@@ -314,6 +321,9 @@ impl Builder {
 
         let mut command = self.program.command(&self.namespace, &folder)?;
         command.arg("-p").arg(&folder).arg("-c").arg(&conf);
+        if let Some(confinement) = self.confinement {
+            confinement.put_on(&mut command);
+        }
         let output = fs::File::create(folder.join("output"))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?);
         let is_piped = self.error_log.as_deref().is_some_and(|log| log.starts_with("stderr"));
@@ -385,6 +395,7 @@ impl Nginx {
             open_files: 10_000,
             connections: 4_000,
             main: String::new(),
+            confinement: None,
             groups,
             locations,
         }

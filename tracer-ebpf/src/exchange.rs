@@ -69,35 +69,102 @@ pub struct ListenerView {
     pub elsewhere: u32,
 }
 
-/// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
-/// change with every release.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// A netfilter rule: `SKB_DROP_REASON_NETFILTER_DROP`.
-    Netfilter = 1,
-    /// Reverse path filtering: `SKB_DROP_REASON_IP_RPFILTER`.
-    ReversePath = 2,
-    /// A full accept queue at the end of the handshake: `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`.
-    ListenOverflow = 3,
-    /// A full accept queue when the SYN came (`tcp_conn_request` tests `sk_acceptq_is_full`); no reason names it.
-    AcceptQueueFull = 4,
-    /// A neighbour that did not answer: `SKB_DROP_REASON_NEIGH_FAILED`.
-    NeighbourFailed = 5,
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $kernel:literal;)*) => {
+        /// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
+        /// change with every release.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl DropReason {
+            /// The reason with this number, if there is one.
+            pub const fn from_u32(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The kernel's own name, without `SKB_DROP_REASON_`; empty where no reason names it.
+            pub const fn kernel_name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $kernel,)*
+                }
+            }
+        }
+    };
 }
 
-impl DropReason {
-    /// The reason with this number, if there is one.
-    pub const fn from_u32(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Netfilter),
-            2 => Some(Self::ReversePath),
-            3 => Some(Self::ListenOverflow),
-            4 => Some(Self::AcceptQueueFull),
-            5 => Some(Self::NeighbourFailed),
-            _ => None,
-        }
-    }
+drop_reasons! {
+    /// A netfilter rule.
+    Netfilter = 1, "NETFILTER_DROP";
+    /// Reverse path filtering.
+    ReversePath = 2, "IP_RPFILTER";
+    /// A full accept queue at the end of the handshake.
+    ListenOverflow = 3, "TCP_LISTEN_OVERFLOW";
+    /// A full accept queue when the SYN came (`tcp_conn_request` tests `sk_acceptq_is_full`); no reason names it.
+    AcceptQueueFull = 4, "";
+    /// A neighbour that did not answer.
+    NeighbourFailed = 5, "NEIGH_FAILED";
+    /// A tc filter, or a BPF program in its place, on an interface's way in.
+    TcIngress = 6, "TC_INGRESS";
+    /// A tc filter, or a BPF program in its place, on an interface's way out.
+    TcEgress = 7, "TC_EGRESS";
+    /// An XDP program of an interface.
+    Xdp = 8, "XDP";
+    /// The queueing discipline of an interface.
+    QdiscDrop = 9, "QDISC_DROP";
+    /// The queueing discipline of an interface, whose queue was full.
+    QdiscOverlimit = 10, "QDISC_OVERLIMIT";
+    /// The queueing discipline of an interface, against congestion.
+    QdiscCongested = 11, "QDISC_CONGESTED";
+    /// A BPF program of a cgroup, on the way out.
+    CgroupEgress = 12, "BPF_CGROUP_EGRESS";
+    /// A socket's filter, or a BPF program of a cgroup on the way in.
+    SocketFilter = 13, "SOCKET_FILTER";
+    /// A security module.
+    SecurityHook = 14, "SECURITY_HOOK";
+    /// A CPU's full backlog of packets.
+    CpuBacklog = 15, "CPU_BACKLOG";
+    /// An IPsec policy.
+    IpsecPolicy = 16, "XFRM_POLICY";
+    /// The lack of a route for it when it came in.
+    NoRouteIn = 17, "IP_INNOROUTES";
+    /// The lack of a route for it on the way out.
+    NoRouteOut = 18, "IP_OUTNOROUTES";
+    /// The full queue of a neighbour whose link address is not known yet.
+    NeighbourQueueFull = 19, "NEIGH_QUEUEFULL";
+    /// A neighbour's entry that was being removed.
+    NeighbourDead = 20, "NEIGH_DEAD";
+    /// TCP, for it lacks an MD5 signature that this host expects.
+    Md5NotFound = 21, "TCP_MD5NOTFOUND";
+    /// TCP, for it has an MD5 signature that this host does not expect.
+    Md5Unexpected = 22, "TCP_MD5UNEXPECTED";
+    /// TCP, for its checksum was wrong.
+    TcpChecksum = 23, "TCP_CSUM";
+    /// IP, for its checksum was wrong.
+    IpChecksum = 24, "IP_CSUM";
+    /// The lack of memory.
+    NoMemory = 25, "NOMEM";
+    /// TCP's limit of memory.
+    ProtocolMemory = 26, "PROTO_MEM";
+    /// A virtual interface's full ring.
+    FullRing = 27, "FULL_RING";
+    /// IP, for it was larger than the MTU.
+    TooBig = 28, "PKT_TOO_BIG";
+    /// IPv6, which is disabled on the interface.
+    Ipv6Disabled = 29, "IPV6DISABLED";
+    /// IP, for it came from outside with an address of this host's own.
+    LocalSource = 30, "IP_LOCAL_SOURCE";
+    /// IP, for its source address is none.
+    InvalidSource = 31, "IP_INVALID_SOURCE";
+    /// IP, for a loopback address came from outside.
+    Localnet = 32, "IP_LOCALNET";
+    /// An interface that was not up.
+    DeviceNotReady = 33, "DEV_READY";
 }
 
 /// Packets of an exchange's handshake that this host's kernel dropped (`kfree_skb`).
@@ -403,6 +470,27 @@ pub struct Stops {
     pub parent: Signal,
     /// The parent when the process became a worker; all zero where it is not known.
     pub parent_task: Task,
+    /// The end of the process that had read the request, where the connection outlived it.
+    pub gone: Gone,
+}
+
+/// The end of a worker that did not end its connection: another process, which had inherited it, held it on. Then [`Stops::parent`] is about
+/// this one's parent.
+#[repr(C)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gone {
+    /// When it ended; zero for not.
+    pub ns: u64,
+    /// `task_struct.exit_code`: the signal in the low seven bits.
+    pub exit_code: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// The signal that it died of.
+    pub signal: Signal,
 }
 
 /// The worker's end of an exchange: the socket the listener's kernel made.
@@ -421,7 +509,7 @@ pub struct WorkerEnd {
     pub connect_ns: u64,
     /// When the kernel made this socket.
     pub created_ns: u64,
-    /// When a process first read from it, or zero.
+    /// When the worker accepted it or, where that is not seen or another process did, first read from it; zero for not.
     pub accepted_ns: u64,
     /// When nginx's end ended while this one was open, or zero.
     pub abandoned_ns: u64,

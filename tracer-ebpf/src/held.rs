@@ -34,12 +34,14 @@ pub struct HeldSocket {
     pub comm: [u8; COMM_LEN],
     /// How many bytes of `name` there are; none where there is no such name.
     pub name_len: u32,
-    /// Of a unix socket the name of its peer or, if it listens, its own. One in the abstract namespace begins with a zero. Any bytes.
+    /// Of a unix socket the name of its peer or, if it has none, its own. One in the abstract namespace begins with a zero. Any bytes.
     pub name: [u8; PATH_LEN],
     /// One for a unix socket that has a peer.
     pub has_peer: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Connections that wait in a listener's accept queue; else zero.
+    pub waiting: u32,
+    /// The inode's number of the file that a unix socket was bound to; zero for none, and where this kernel's types do not tell.
+    pub place: u64,
 }
 
 impl HeldSocket {

@@ -323,6 +323,13 @@ pub fn is_inet(sk: u64) -> bool {
     family == FAMILY_INET || family == FAMILY_INET6
 }
 
+/// Whether this is a socket of MPTCP's: not the one that the kernel listens on or sends by, but what a process has in its place.
+#[inline(always)]
+pub fn is_mptcp(sk: u64) -> bool {
+    const IPPROTO_MPTCP: u16 = 262;
+    is_inet(sk) && read::<u16>(sk, layout!(sk_protocol)) == IPPROTO_MPTCP
+}
+
 /// `struct net` of the socket.
 #[inline(always)]
 pub fn net(sk: u64) -> u64 {

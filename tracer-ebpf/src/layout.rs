@@ -165,6 +165,12 @@ layout! {
     unix_addr: "unix_sock.addr",
     /// The listener whose queue a unix socket waits in (since 6.10).
     unix_listener: "?unix_sock.listener",
+    /// The TCP socket under one of MPTCP's, of a listener the one that the kernel listens on (net/mptcp/protocol.h).
+    mptcp_first: "?mptcp_sock.first",
+    /// The file that a unix socket was bound to.
+    unix_dentry: "?unix_sock.path.dentry",
+    /// A file's inode.
+    dentry_inode: "?dentry.d_inode",
     /// The path in a unix socket's address; the family comes before it.
     unix_address_name: "unix_address.name",
     /// Packets, and on a unix listener connections, that wait.
@@ -213,6 +219,62 @@ layout! {
     drop_neighbour: "enum:skb_drop_reason.SKB_DROP_REASON_NEIGH_FAILED",
     /// A full accept queue at the end of the handshake (absent in 6.12, present in 6.18).
     drop_listen_overflow: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_LISTEN_OVERFLOW",
+    /// A tc filter, or a BPF program in its place, on an interface's way in.
+    drop_tc_ingress: "enum:skb_drop_reason.SKB_DROP_REASON_TC_INGRESS",
+    /// A tc filter, or a BPF program in its place, on an interface's way out.
+    drop_tc_egress: "enum:skb_drop_reason.SKB_DROP_REASON_TC_EGRESS",
+    /// An XDP program of an interface.
+    drop_xdp: "enum:skb_drop_reason.SKB_DROP_REASON_XDP",
+    /// The queueing discipline of an interface.
+    drop_qdisc: "enum:skb_drop_reason.SKB_DROP_REASON_QDISC_DROP",
+    /// The queueing discipline of an interface, whose queue was full.
+    drop_qdisc_overlimit: "enum:skb_drop_reason.SKB_DROP_REASON_QDISC_OVERLIMIT",
+    /// The queueing discipline of an interface, against congestion.
+    drop_qdisc_congested: "enum:skb_drop_reason.SKB_DROP_REASON_QDISC_CONGESTED",
+    /// A BPF program of a cgroup, on the way out.
+    drop_cgroup_egress: "enum:skb_drop_reason.SKB_DROP_REASON_BPF_CGROUP_EGRESS",
+    /// A socket's filter, or a BPF program of a cgroup on the way in.
+    drop_socket_filter: "enum:skb_drop_reason.SKB_DROP_REASON_SOCKET_FILTER",
+    /// A security module.
+    drop_security_hook: "enum:skb_drop_reason.SKB_DROP_REASON_SECURITY_HOOK",
+    /// A CPU's full backlog of packets.
+    drop_cpu_backlog: "enum:skb_drop_reason.SKB_DROP_REASON_CPU_BACKLOG",
+    /// An IPsec policy.
+    drop_xfrm_policy: "enum:skb_drop_reason.SKB_DROP_REASON_XFRM_POLICY",
+    /// The lack of a route for it when it came in.
+    drop_in_no_routes: "enum:skb_drop_reason.SKB_DROP_REASON_IP_INNOROUTES",
+    /// The lack of a route for it on the way out.
+    drop_out_no_routes: "enum:skb_drop_reason.SKB_DROP_REASON_IP_OUTNOROUTES",
+    /// The full queue of a neighbour whose link address is not known yet.
+    drop_neighbour_queue: "enum:skb_drop_reason.SKB_DROP_REASON_NEIGH_QUEUEFULL",
+    /// A neighbour's entry that was being removed.
+    drop_neighbour_dead: "enum:skb_drop_reason.SKB_DROP_REASON_NEIGH_DEAD",
+    /// TCP, for it lacks an MD5 signature that this host expects.
+    drop_md5_not_found: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_MD5NOTFOUND",
+    /// TCP, for it has an MD5 signature that this host does not expect.
+    drop_md5_unexpected: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_MD5UNEXPECTED",
+    /// TCP, for its checksum was wrong.
+    drop_tcp_checksum: "enum:skb_drop_reason.SKB_DROP_REASON_TCP_CSUM",
+    /// IP, for its checksum was wrong.
+    drop_ip_checksum: "enum:skb_drop_reason.SKB_DROP_REASON_IP_CSUM",
+    /// The lack of memory.
+    drop_no_memory: "enum:skb_drop_reason.SKB_DROP_REASON_NOMEM",
+    /// TCP's limit of memory.
+    drop_protocol_memory: "enum:skb_drop_reason.SKB_DROP_REASON_PROTO_MEM",
+    /// A virtual interface's full ring.
+    drop_full_ring: "enum:skb_drop_reason.SKB_DROP_REASON_FULL_RING",
+    /// IP, for it was larger than the MTU.
+    drop_too_big: "enum:skb_drop_reason.SKB_DROP_REASON_PKT_TOO_BIG",
+    /// IPv6, which is disabled on the interface.
+    drop_ipv6_disabled: "enum:skb_drop_reason.SKB_DROP_REASON_IPV6DISABLED",
+    /// IP, for it came from outside with an address of this host's own.
+    drop_local_source: "enum:skb_drop_reason.SKB_DROP_REASON_IP_LOCAL_SOURCE",
+    /// IP, for its source address is none.
+    drop_invalid_source: "enum:skb_drop_reason.SKB_DROP_REASON_IP_INVALID_SOURCE",
+    /// IP, for a loopback address came from outside.
+    drop_localnet: "enum:skb_drop_reason.SKB_DROP_REASON_IP_LOCALNET",
+    /// An interface that was not up.
+    drop_device: "enum:skb_drop_reason.SKB_DROP_REASON_DEV_READY",
     /// How many arguments `tcp_recvmsg` has: 6 with `nonblock` (to 5.18), then 5.
     tcp_recvmsg_args: "args:tcp_recvmsg",
     /// How many arguments `tcp_v4_syn_recv_sock` and its IPv6 twin have: 6, or 7 with a later change that was backported.

@@ -17,7 +17,7 @@ mod saying;
 mod stats;
 
 pub use exchange::{
-    Client, DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Icmp, ListenerView, NginxEnd,
+    Client, DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Gone, Icmp, ListenerView, NginxEnd,
     OpenExchange, Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
 };
 pub use held::HeldSocket;
@@ -62,7 +62,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Task>() == 24);
     assert!(size_of::<Client>() == 32);
-    assert!(size_of::<HeldSocket>() == 208);
+    assert!(size_of::<HeldSocket>() == 216);
     assert!(size_of::<ListenerView>() == 40);
     assert!(size_of::<Signal>() == 48);
     assert!(size_of::<WorkerEnd>().is_multiple_of(8));
@@ -71,7 +71,7 @@ const _: () = {
     assert!(size_of::<accept_queue::Listener>().is_multiple_of(8));
     assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
     assert!(size_of::<Alone>() == 8 + size_of::<NginxEnd>());
-    assert!(size_of::<Stops>() == 120);
+    assert!(size_of::<Gone>() == 64 && size_of::<Stops>() == 184);
     assert!(size_of::<Attached>() == size_of::<u64>() && align_of::<Attached>() == 1);
     assert!(
         size_of::<Exchange>()

@@ -131,6 +131,10 @@ fn remove_under(key: &ListenerKey, sock: u64) {
 /// A socket began to listen, or is shown to us by userspace while it listens, maybe once more.
 #[inline(always)]
 pub fn add(sk: u64) {
+    // The TCP socket under it listens, and is told of by itself.
+    if kernel::is_mptcp(sk) {
+        return;
+    }
     let local = kernel::local(sk);
     add_under(&key(kernel::net(sk), local.addr, local.port), sk);
     if is_global(&local.addr) {

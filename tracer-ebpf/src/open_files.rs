@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_probe_read_kernel as read_bytes, bpf_seq_write},
 };
-use tracer_ebpf::{Endpoint, FAMILY_UNIX, HeldSocket, PATH_LEN, Task, tcp_state};
+use tracer_ebpf::{Endpoint, FAMILY_UNIX, HeldSocket, MISSING, PATH_LEN, Task, tcp_state};
 
 use crate::kernel::{self, layout, read};
 
@@ -68,9 +68,21 @@ pub fn socket(ctx: *const TaskFile) -> Option<OpenSocket> {
     if socket == 0 || read::<u64>(socket, layout!(socket_file)) != file {
         return None;
     }
-    let sk: u64 = read(socket, layout!(socket_sk));
+    let sk = of_tcp(read(socket, layout!(socket_sk)));
     let fd = field(ctx, core::mem::offset_of!(TaskFile, fd)) as u32;
     (sk != 0).then(|| OpenSocket { task, fd, inode: read(inode, layout!(inode_number)), sk })
+}
+
+/// The TCP socket under one of MPTCP's, which no descriptor names: a plain TCP client is its listener's. Any other socket is itself.
+#[inline(always)]
+fn of_tcp(sk: u64) -> u64 {
+    if layout!(mptcp_first) == MISSING || sk == 0 || !kernel::is_mptcp(sk) {
+        return sk;
+    }
+    match read(sk, layout!(mptcp_first)) {
+        0 => sk,
+        first => first,
+    }
 }
 
 /// Whether this is a TCP or a unix stream listener.
@@ -130,10 +142,21 @@ pub fn emit(ctx: *const TaskFile, socket: &OpenSocket) {
         held.has_peer = u32::from(peer != 0);
         if peer != 0 {
             name(held, peer);
-        } else if held.state == tcp_state::LISTEN {
+        } else {
             name(held, sk);
         }
+        if layout!(unix_dentry) != MISSING
+            && layout!(dentry_inode) != MISSING
+            && layout!(inode_number) != MISSING
+        {
+            let dentry: u64 = read(sk, layout!(unix_dentry));
+            let inode: u64 = if dentry != 0 { read(dentry, layout!(dentry_inode)) } else { 0 };
+            held.place = if inode != 0 { read(inode, layout!(inode_number)) } else { 0 };
+        }
     } else if kernel::is_inet(sk) {
+        if held.state == tcp_state::LISTEN {
+            held.waiting = read(sk, layout!(sk_ack_backlog));
+        }
         held.local = kernel::local(sk);
         held.remote = kernel::remote(sk);
     }

@@ -23,17 +23,49 @@ const MASK: u64 = 1_023;
 /// The reasons that explain a failed exchange; the others are none of our business.
 #[inline(always)]
 fn known(reason: u32) -> Option<DropReason> {
-    if reason == layout!(drop_netfilter) {
-        Some(DropReason::Netfilter)
-    } else if reason == layout!(drop_rpfilter) {
-        Some(DropReason::ReversePath)
-    } else if reason == layout!(drop_listen_overflow) {
-        Some(DropReason::ListenOverflow)
-    } else if reason == layout!(drop_neighbour) {
-        Some(DropReason::NeighbourFailed)
-    } else {
-        None
+    macro_rules! one_of {
+        ($($number:ident => $reason:ident,)*) => {
+            $(if reason == layout!($number) {
+                return Some(DropReason::$reason);
+            })*
+        };
     }
+    // What this kernel lacks has a number that no reason has.
+    one_of! {
+        drop_netfilter => Netfilter,
+        drop_rpfilter => ReversePath,
+        drop_listen_overflow => ListenOverflow,
+        drop_neighbour => NeighbourFailed,
+        drop_tc_ingress => TcIngress,
+        drop_tc_egress => TcEgress,
+        drop_xdp => Xdp,
+        drop_qdisc => QdiscDrop,
+        drop_qdisc_overlimit => QdiscOverlimit,
+        drop_qdisc_congested => QdiscCongested,
+        drop_cgroup_egress => CgroupEgress,
+        drop_socket_filter => SocketFilter,
+        drop_security_hook => SecurityHook,
+        drop_cpu_backlog => CpuBacklog,
+        drop_xfrm_policy => IpsecPolicy,
+        drop_in_no_routes => NoRouteIn,
+        drop_out_no_routes => NoRouteOut,
+        drop_neighbour_queue => NeighbourQueueFull,
+        drop_neighbour_dead => NeighbourDead,
+        drop_md5_not_found => Md5NotFound,
+        drop_md5_unexpected => Md5Unexpected,
+        drop_tcp_checksum => TcpChecksum,
+        drop_ip_checksum => IpChecksum,
+        drop_no_memory => NoMemory,
+        drop_protocol_memory => ProtocolMemory,
+        drop_full_ring => FullRing,
+        drop_too_big => TooBig,
+        drop_ipv6_disabled => Ipv6Disabled,
+        drop_local_source => LocalSource,
+        drop_invalid_source => InvalidSource,
+        drop_localnet => Localnet,
+        drop_device => DeviceNotReady,
+    }
+    None
 }
 
 /// A packet is dropped.

@@ -317,6 +317,9 @@ pub fn forget(tgid: u32, number: u32) {
 /// Writes down who had told the process that closed this end, and its parent, to stop; into all zeroes.
 #[inline(always)]
 pub fn stops(worker: &WorkerEnd, to: *mut Stops) {
+    if worker.accepted_ns != 0 && worker.closer.tgid != worker.worker.tgid && outlived(worker, to) {
+        return;
+    }
     if worker.ended_ns == 0 || worker.closer.tgid == 0 {
         return;
     }
@@ -338,15 +341,45 @@ pub fn stops(worker: &WorkerEnd, to: *mut Stops) {
             until_ns = ns;
         }
     }
+    parent_stops(process, until_ns, to);
+}
+
+/// Writes down the end of the process that had read the request, if it ended before this end did. Returns whether it has ended.
+#[inline(always)]
+fn outlived(worker: &WorkerEnd, to: *mut Stops) -> bool {
+    let tgid = worker.worker.tgid;
+    let Some(process) = process::find(tgid) else { return false };
+    // Another one may have that pid by now.
+    if process.ended_ns < worker.accepted_ns || process.began_ns > worker.accepted_ns {
+        return false;
+    }
+    let mut until_ns = process.ended_ns;
+    // SAFETY: the caller's record, which is a value of the type.
+    unsafe {
+        (*to).gone.ns = process.ended_ns;
+        (*to).gone.exit_code = process.exit_code;
+        of_death(tgid, process.began_ns, process.exit_code, &mut (*to).gone.signal);
+        if (*to).gone.signal.ns != 0 {
+            until_ns = (*to).gone.signal.ns;
+        }
+    }
+    parent_stops(process, until_ns, to);
+    true
+}
+
+/// Writes down who had told a worker's parent to stop before this moment.
+#[inline(always)]
+fn parent_stops(process: &Process, until_ns: u64, to: *mut Stops) {
     let tgid = process.parent;
     if tgid == 0 {
         return;
     }
     let Some(parent) = process::find(tgid) else { return };
+    let began_ns = process.began_ns;
     if parent.began_ns > began_ns {
         return;
     }
-    // SAFETY: the same.
+    // SAFETY: the caller's record, which is a value of the type.
     unsafe {
         (*to).parent_task.tgid = tgid;
         (*to).parent_task.tid = tgid;

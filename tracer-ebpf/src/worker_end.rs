@@ -73,16 +73,40 @@ pub fn alone<'a>(sk: u64) -> Option<&'a mut WorkerEnd> {
     WORKERS.get_ptr_mut(sk).map(|worker| unsafe { &mut *worker })
 }
 
-/// A process accepted the connection that `sk` is an end of.
+/// A process accepted the connection that `sk` is an end of. Whether it reads the request, too, or hands the connection to another one, shows
+/// when it is read from.
 #[inline(always)]
 pub fn accepted(sk: u64) {
-    if sk != 0 {
-        let (peer_port, local_port) = kernel::ports(sk);
-        read_from(sk, peer_port, local_port);
+    if sk == 0 {
+        return;
+    }
+    let (peer_port, local_port) = kernel::ports(sk);
+    if port_is_watched(local_port) {
+        is_taken(sk, peer_port, local_port);
     }
 }
 
-/// A process called receive on `sk`: it has accepted the connection.
+/// The running process has the connection that `sk` is an end of. Returns whether it is one of ours that goes on.
+#[inline(always)]
+fn is_taken(sk: u64, peer_port: u16, local_port: u16) -> bool {
+    let Some(worker) = find(sk, peer_port) else {
+        if local_port == 0 {
+            unix_end::abandoned_read_from(sk);
+        }
+        return false;
+    };
+    let task = kernel::current();
+    if worker.accepted_ns != 0 && worker.worker.tgid == task.tgid {
+        return true;
+    }
+    // SAFETY: the helper takes nothing.
+    worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
+    worker.worker = task;
+    process::takes_up(worker.worker.tgid);
+    true
+}
+
+/// A process called receive on `sk`: it has accepted the connection, or was handed it.
 #[inline(always)]
 pub fn read_from(sk: u64, peer_port: u16, local_port: u16) {
     if !port_is_watched(local_port) {
@@ -93,20 +117,10 @@ pub fn read_from(sk: u64, peer_port: u16, local_port: u16) {
     if unsafe { read.read_volatile() } == sk {
         return;
     }
-    let Some(worker) = find(sk, peer_port) else {
-        if local_port == 0 {
-            unix_end::abandoned_read_from(sk);
-        }
-        return;
-    };
-    if worker.accepted_ns == 0 {
-        // SAFETY: the helper takes nothing.
-        worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
-        worker.worker = kernel::current();
-        process::takes_up(worker.worker.tgid);
+    if is_taken(sk, peer_port, local_port) {
+        // SAFETY: the same.
+        unsafe { read.write_volatile(sk) };
     }
-    // SAFETY: the same.
-    unsafe { read.write_volatile(sk) };
 }
 
 /// Whether `sk` is an end of ours from which a process is known to have read.

@@ -76,6 +76,9 @@ pub const REMEMBERED_EXCHANGES: usize = 16_384;
 /// Slow exchanges whose workers' looks are kept; as many are watched at a time. Looks at further ones are only counted.
 pub const SLOW_EXCHANGES: usize = 16_384;
 
+/// Processes that are told to hold a connection. Further ones are not.
+pub const HOLDERS: usize = 8;
+
 /// Bytes of lines and of verdicts, of each, that wait for their match in the audit. The oldest beyond it are given up as unmatched,
 /// and counted.
 pub const AUDIT_BYTES: usize = 48 << 20;

@@ -27,6 +27,8 @@ pub mod sample;
 
 pub mod decode;
 
+pub mod inquiry;
+
 pub mod stream;
 
 pub mod evidence;

@@ -203,6 +203,7 @@ impl Pipeline {
                 What::Pressure(reading) => self.readings.add(reading),
                 What::Near(near) => self.nears.learn(near),
                 What::Member(member) => self.members.learn(self.now_ns, member),
+                What::Inquiry(inquiry) => self.ledger.learn(inquiry),
                 What::Groups(configured) => self.groups.learn(configured),
                 What::Answer(answer) if !self.is_over() => self.answers.take(*answer, self.now_ns),
                 What::Answer(_) => {}

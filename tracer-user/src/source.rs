@@ -5,6 +5,7 @@ mod audible;
 mod configurations;
 mod groups;
 mod hearing;
+mod inquiries;
 mod logs;
 mod masters;
 mod near;
@@ -48,6 +49,7 @@ use access_logs::AccessLogs;
 use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
+use inquiries::Inquiries;
 use masters::UnixUpstreams;
 use near::Neighbourhood;
 use unix::Unix;
@@ -128,12 +130,13 @@ pub struct Source {
     has_strangers: bool,
     audible: Audible,
     groups: groups::Known,
+    inquiries: Inquiries,
     /// Words that name no upstream and were left out, for only some were asked for.
     words_left_out: u64,
     /// Words whose texts could not be read.
     words_unread: u64,
     /// Comes after what it made us learn.
-    held: Option<Record>,
+    held: VecDeque<What>,
     hearing: Hearing,
     access_logs: AccessLogs,
     neighbourhood: Neighbourhood,
@@ -202,9 +205,10 @@ impl Source {
             has_strangers: true,
             audible: Audible::default(),
             groups: groups::Known::default(),
+            inquiries: Inquiries::default(),
             words_left_out: 0,
             words_unread: 0,
-            held: None,
+            held: VecDeque::new(),
             access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
             neighbourhood: Neighbourhood::default(),
         };
@@ -218,6 +222,7 @@ impl Source {
                  is read from it just after it was said"
             );
         }
+        source.inquiries.begin(running);
         source.strangers = source.look_at_strangers();
         source.unix.foresee(&mut source.tracer, &mut source.configurations, args, running, name);
         Ok(source)
@@ -347,8 +352,8 @@ impl Source {
                         if !self.is_asked_for(&said) {
                             continue;
                         }
-                        if let Some(configured) = self.ask_groups(&said) {
-                            take(self.entry(What::Groups(configured)))?;
+                        if let Some(learnt) = self.ask(&said) {
+                            take(self.entry(learnt))?;
                         }
                     }
                     take(self.entry(what))?;
@@ -475,8 +480,8 @@ impl Source {
 
     /// The next record as the kernel side has it.
     fn decoded(&mut self) -> Option<What> {
-        if let Some(held) = self.held.take() {
-            return Some(What::Record(held));
+        if let Some(held) = self.held.pop_front() {
+            return Some(held);
         }
         loop {
             let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
@@ -492,22 +497,20 @@ impl Source {
                     if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
                         self.unix.is_seen();
                     }
-                    let record = Record::Word(word);
-                    if let Some(configured) = self.ask_groups(&said) {
-                        self.held = Some(record);
-                        return Some(What::Groups(configured));
-                    }
-                    return Some(What::Record(record));
+                    let learnt = self.ask(&said);
+                    self.held.extend(learnt.into_iter().chain([What::Record(Record::Word(word))]));
+                    return self.held.pop_front();
                 }
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
                     }
-                    if let Some(near) = self.neighbourhood.ask(&mut self.tracer, &exchange) {
-                        self.held = Some(Record::Exchange(exchange));
-                        return Some(What::Near(near));
-                    }
-                    return Some(What::Record(Record::Exchange(exchange)));
+                    let near = self.neighbourhood.ask(&mut self.tracer, &exchange).map(What::Near);
+                    let inquiry =
+                        self.inquiries.of_exchange(&exchange, &mut self.configurations).map(What::Inquiry);
+                    let record = What::Record(Record::Exchange(exchange));
+                    self.held.extend(near.into_iter().chain(inquiry).chain([record]));
+                    return self.held.pop_front();
                 }
                 Ok(Event::Record(record)) => return Some(What::Record(record)),
                 Err(error) => {
@@ -553,6 +556,12 @@ impl Source {
         let is_of_watched = !said.is_of_no_connection();
         self.words_left_out += u64::from(!is_of_watched);
         is_of_watched
+    }
+
+    /// What there is to be learnt, before a word is taken in.
+    fn ask(&mut self, said: &Said) -> Option<What> {
+        let inquiry = self.inquiries.of_word(said, &mut self.configurations).map(What::Inquiry);
+        inquiry.or_else(|| self.ask_groups(said).map(What::Groups))
     }
 
     /// What the configuration says of the groups of a worker that found no server alive, unless it was asked before.

@@ -9,6 +9,7 @@ use crate::{
     decode::Record,
     facts::Sources,
     groups::Configured,
+    inquiry::Inquiry,
     near::Near,
     pressure::Reading,
     sample::Look,
@@ -51,6 +52,8 @@ pub enum What {
     Clock(Distance),
     /// A process that has nginx's name and is not believed to be nginx.
     Stranger(Stranger),
+    /// What was looked up about the failure that comes next.
+    Inquiry(Inquiry),
     /// What nginx's configuration says of its groups of upstreams.
     Groups(Configured),
     /// What the kernel counts of shortages, while nginx waits for somebody.

@@ -153,7 +153,8 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
 /// Whether nginx writes about this cause whatever the level of its log; it tells of leaving clients at level info only,
 /// what is unknown may be that, and the end of a connection that had been upgraded is an error only if it was reset.
 pub fn is_always_logged(cause: Cause) -> bool {
-    !matches!(cause.cause(), "client_abort" | "client_error" | "unknown" | "upgraded")
+    cause != Cause::TimeoutIdleUpgraded
+        && !matches!(cause.cause(), "client_abort" | "client_error" | "unknown" | "upgraded")
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding};
+use super::{Cause, Finding, conntrack, dropped};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -14,7 +14,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let finding =
-        dropped(exchange).or_else(|| syn_queue_full(exchange)).unwrap_or_else(|| unanswered(exchange));
+        dropped_here(exchange).or_else(|| syn_queue_full(exchange)).unwrap_or_else(|| unanswered(exchange));
     Some(
         finding.logged(
             "ETIMEDOUT",
@@ -23,11 +23,12 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     )
 }
 
-fn dropped(exchange: &Joined) -> Option<Finding> {
+fn dropped_here(exchange: &Joined) -> Option<Finding> {
     let upstream = exchange.upstream();
     let packets = count(u64::from(exchange.nginx.dropped.packets), "packet");
     let after = span(exchange.lasted_ns());
     let finding = match exchange.dropped()? {
+        DropReason::Netfilter if let Some(finding) = conntrack::full(exchange, &packets, &after) => finding,
         DropReason::Netfilter => Finding::proven(
             Cause::ConnectDroppedFirewall,
             format!(
@@ -43,9 +44,15 @@ fn dropped(exchange: &Joined) -> Option<Finding> {
             ),
             "net.ipv4.conf.*.rp_filter of the interface (loose mode, 2, usually suffices) and the routes.",
         ),
-        DropReason::ListenOverflow | DropReason::AcceptQueueFull | DropReason::NeighbourFailed => {
-            return None;
-        }
+        reason => Finding::proven(
+            Cause::ConnectDroppedKernel,
+            format!(
+                "This host's kernel dropped {packets} of nginx's handshake with {upstream}, by {} ({}); nginx gave up after {after}.",
+                dropped::by(reason)?,
+                reason.kernel_name()
+            ),
+            dropped::advice(reason),
+        ),
     };
     // Fewer drops than SYNs: some of them went unanswered for another reason.
     let is_partial = exchange.nginx.dropped.packets <= exchange.nginx.syn_retransmits;

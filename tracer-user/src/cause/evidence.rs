@@ -4,11 +4,12 @@ use tracer_ebpf::{
     Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use super::{errors, signals, stopped};
+use super::{errors, gone, signals, stopped};
 use crate::{
     facts::{Fact, Sources},
+    inquiry::Neighbour,
     ledger::{Aftermaths, Joined, address, comm},
-    verdict::Evidence,
+    verdict::{Evidence, Process},
     words::{count, span, times},
 };
 
@@ -132,14 +133,11 @@ impl Facts<'_> {
         if let Some(reason) = self.exchange.dropped() {
             let by_function = self.sources.has(Fact::HandshakeDrops);
             let (seen, reason) = match reason {
-                DropReason::Netfilter => (Fact::PacketDrops, "NETFILTER_DROP"),
-                DropReason::ReversePath => (Fact::PacketDrops, "IP_RPFILTER"),
                 DropReason::ListenOverflow if by_function => {
                     (Fact::HandshakeDrops, "the accept queue was full")
                 }
-                DropReason::ListenOverflow => (Fact::PacketDrops, "TCP_LISTEN_OVERFLOW"),
-                DropReason::NeighbourFailed => (Fact::PacketDrops, "NEIGH_FAILED"),
                 DropReason::AcceptQueueFull => (Fact::SynDrops, "the accept queue was full"),
+                named => (Fact::PacketDrops, named.kernel_name()),
             };
             let packets = count(u64::from(nginx.dropped.packets), "packet");
             self.add(
@@ -238,6 +236,7 @@ impl Facts<'_> {
             self.add(worker.signal.ns, Fact::Signals, fact);
         }
         self.stops(worker);
+        self.gone(worker);
         let fact = match worker.error {
             0 => {
                 let who = match worker.closer.tgid {
@@ -261,6 +260,53 @@ impl Facts<'_> {
             self.add(began_ns, self.changes(), format!("{before} before, {fact}"));
         } else {
             self.add(worker.ended_ns, self.changes(), fact);
+        }
+    }
+
+    /// How the worker ended whose connection others held on, and who they are.
+    fn gone(&mut self, worker: &WorkerEnd) {
+        let Some(dead) = gone::of(self.exchange) else { return self.holders() };
+        let (who, pid) = (comm(&worker.worker), worker.worker.tgid);
+        if dead.signal.ns != 0
+            && let Some(sender) = signals::sender_in_words(&dead)
+        {
+            let signal = signals::name(dead.signal.number);
+            self.add(
+                dead.signal.ns,
+                Fact::Signals,
+                format!("{pid} is sent {signal} by {}", sender.trim_end_matches(',')),
+            );
+        }
+        let how = match signals::died_of(&dead) {
+            Some(signal) => format!("of {}", signals::name(signal)),
+            None => "by an exit".to_owned(),
+        };
+        self.add(
+            self.exchange.stops.gone.ns,
+            Fact::Deaths,
+            format!("{who} {pid} ends {how}; its connection stays open"),
+        );
+        self.holders();
+    }
+
+    /// Who else had to do with the connection, as the open files of processes tell.
+    fn holders(&mut self) {
+        for Neighbour { process: Process { pid, comm }, waiting, stands_still } in self.exchange.neighbours()
+        {
+            let still = if *stands_still { ", and stands still" } else { "" };
+            let waiting = count(u64::from(*waiting), "connection");
+            self.add_from(
+                self.exchange.nginx.ended_ns,
+                "open files",
+                format!("{comm} {pid} listens there, with {waiting} in its queue{still}"),
+            );
+        }
+        for Process { pid, comm } in self.exchange.holders().unwrap_or_default() {
+            self.add_from(
+                self.exchange.nginx.ended_ns,
+                "open files",
+                format!("{comm} {pid} holds the worker's end"),
+            );
         }
     }
 

@@ -5,14 +5,19 @@ mod afterwards;
 mod client_abort;
 mod client_error;
 mod connect_timeout;
+mod conntrack;
+mod denied;
 mod doing;
+mod dropped;
 mod errors;
 mod evidence;
 mod finding;
+mod gone;
 mod hop;
 mod kernel_timeout;
 mod local_error;
 mod near;
+mod neighbours;
 mod nginx_exit;
 mod nginx_says;
 mod not_attempted;
@@ -37,7 +42,7 @@ pub use afterwards::afterwards;
 use finding::Finding;
 pub use nginx_says::line;
 pub use table::Cause;
-use tracer_ebpf::nginx_flag;
+use tracer_ebpf::{DropReason, nginx_flag};
 
 use crate::{
     cgroup::Places,
@@ -271,6 +276,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
     let lacks_facts = context.evidence_lost
         || worker.is_some_and(signals::is_lost)
         || stopped::may_have_been_told(exchange, cause);
+    let dead = gone::or_worker(exchange);
     let stop = worker.filter(|_| cause.detail() == "worker_stopped");
     let stop = stop.and_then(|worker| stopped::of(exchange, worker));
     Verdict {
@@ -292,13 +298,13 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
             process,
             signal: match &stop {
                 Some(stop) => stop.signal(),
-                None => worker.and_then(signals::died_of).map(signals::name),
+                None => dead.as_ref().and_then(signals::died_of).map(signals::name),
             },
             doing: doing::found(exchange),
         }),
         killer: match &stop {
             Some(stop) => stop.sender(),
-            None => worker.and_then(signals::killer),
+            None => dead.as_ref().and_then(signals::killer),
         },
         places: Places::default(),
         pressure: None,
@@ -324,9 +330,16 @@ fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
     let nginx = &exchange.nginx;
     let delay_ns = nginx.established_ns.saturating_sub(nginx.connect_ns);
     let queue = exchange.listener().map(|_| &nginx.listener_first);
-    let why = match queue {
-        Some(view) if view.depth > view.limit => " because the accept queue was full",
-        _ => "",
+    let why = match (queue, exchange.dropped()) {
+        (Some(view), _) if view.depth > view.limit => " because the accept queue was full".to_owned(),
+        (_, Some(DropReason::Netfilter)) => {
+            ", dropped by a netfilter rule or a full table of connections of this host".to_owned()
+        }
+        (_, Some(DropReason::ReversePath)) => ", dropped by reverse path filtering on this host".to_owned(),
+        (_, Some(reason)) if let Some(by) = dropped::by(reason) => {
+            format!(", dropped on this host by {by} ({})", reason.kernel_name())
+        }
+        _ => String::new(),
     };
     Delayed {
         unix_ns: clock.unix_ns(nginx.ended_ns),

@@ -40,7 +40,7 @@ pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
         let sentence = nginx_says::own_certificate(said);
         Finding::proven(Cause::LocalCertificate, sentence, nginx_says::CERTIFICATE_ADVICE)
     } else if said.is_of_connect()
-        && let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said.errno))
+        && let Some(refused) = said.peer().and_then(|peer| refused::at_once(&peer, said))
     {
         refused
     } else {

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
 
-use super::{Cause, Finding, nginx_says, signals, stopped, unknown};
+use super::{Cause, Finding, gone, nginx_says, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -41,14 +41,23 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     };
     // After bytes of a response, only a death by signal tells that it was not whole; and an idle connection fails no exchange.
     // nginx knows by the protocol, and says so.
-    let is_whole = signals::died_of(worker).is_none() || !exchange.nginx_acted_at_once();
+    let has_died = gone::or_worker(exchange).is_some_and(|worker| signals::died_of(&worker).is_some());
+    let is_whole = !has_died || !exchange.nginx_acted_at_once();
     if is_answered && is_whole && exchange.word().is_none() {
         return Some(Finding::well());
     }
     if worker.closer.tgid == 0 {
         return Some(Finding { error_log: Some(LINE.to_owned()), ..unknown::unseen(exchange) });
     }
+    let kinds = gone::Kinds {
+        killed: Cause::PrematureWorkerKilled,
+        crashed: Cause::PrematureWorkerCrashed,
+        out_of_memory: Cause::PrematureWorkerOom,
+        exited: Cause::PrematureWorkerExited,
+    };
+    let outlived = gone::ended(exchange, worker, kinds, "the kernel closed the connection");
     let finding = match signals::died_of(worker) {
+        _ if let Some(finding) = outlived => finding,
         Some(signal) => died(exchange, worker, signal),
         None => lived(exchange, worker, is_answered),
     };

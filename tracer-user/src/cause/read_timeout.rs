@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, doing, nginx_says, signals};
+use super::{Cause, Finding, doing, gone, neighbours, nginx_says, signals};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -27,9 +27,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     let finding = match &exchange.worker {
         Some(worker) if is_undelivered(exchange, worker) => undelivered(exchange),
-        Some(worker) if !exchange.was_accepted() => never_accepted(exchange, worker),
+        Some(worker) if !exchange.was_accepted() => {
+            neighbours::add(exchange, never_accepted(exchange, worker))
+        }
         Some(worker) if worker.arrived == 0 && exchange.nginx.unacked > 0 => unacked(exchange),
-        Some(worker) => slow_worker(exchange, worker),
+        Some(worker) => {
+            gone::timeout(exchange, &waited(exchange)).unwrap_or_else(|| slow_worker(exchange, worker))
+        }
         None if exchange.nginx.unacked > 0 => unacked(exchange),
         None => no_answer(exchange),
     };

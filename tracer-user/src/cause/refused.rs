@@ -2,8 +2,13 @@
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, errors, near};
-use crate::{ledger::Joined, verdict::Upstream, words::count};
+use super::{Cause, Finding, denied, errors, near};
+use crate::{
+    inquiry::{Denial, Kind, Place},
+    ledger::{Joined, Said},
+    verdict::Upstream,
+    words::count,
+};
 
 const ENOENT: u32 = 2;
 const EACCES: u32 = 13;
@@ -18,11 +23,16 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if !exchange.was_connecting() {
         return None;
     }
-    let finding = match exchange.upstream() {
-        Upstream::Unix(path) => unix(exchange.nginx.error, &path.display().to_string()),
+    let denial = exchange.denial().filter(|_| exchange.nginx.error == EACCES && exchange.failed_at_once());
+    let upstream = exchange.upstream();
+    let denied = denial.and_then(|denial| denied::judge(&upstream, denial));
+    let finding = denied.or_else(|| match &upstream {
+        Upstream::Unix(path) => {
+            unix(exchange.nginx.error, &path.display().to_string(), denial, exchange.place())
+        }
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
         Upstream::Named(_) => None,
-    }?;
+    })?;
     let finding = near::with(finding, exchange);
     let errno = errors::name(exchange.nginx.error);
     // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
@@ -36,7 +46,11 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 
 /// A connect that failed at once, of which nothing but nginx's word and the errno in it was seen. Over TCP an errno has several
 /// meanings.
-pub(super) fn at_once(peer: &Upstream, error: u32) -> Option<Finding> {
+pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
+    let (error, denial) = (said.errno, said.denial());
+    if let Some(finding) = denial.and_then(|denial| denied::judge(peer, denial)) {
+        return Some(finding);
+    }
     match peer {
         Upstream::Unix(path) if error == EAGAIN => Some(Finding::proven(
             Cause::QueueUnixFull,
@@ -46,13 +60,13 @@ pub(super) fn at_once(peer: &Upstream, error: u32) -> Option<Finding> {
             ),
             "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
         )),
-        Upstream::Unix(path) => unix(error, &path.display().to_string()),
+        Upstream::Unix(path) => unix(error, &path.display().to_string(), denial, said.place()),
         Upstream::Inet(_) | Upstream::Named(_) => None,
     }
 }
 
 /// Each errno of a unix connect has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
-fn unix(error: u32, path: &str) -> Option<Finding> {
+fn unix(error: u32, path: &str, denial: Option<&Denial>, place: Option<&Place>) -> Option<Finding> {
     Some(match error {
         ENOENT => Finding::proven(
             Cause::RefusedSocketMissing,
@@ -64,19 +78,51 @@ fn unix(error: u32, path: &str) -> Option<Finding> {
         EACCES => Finding::proven(
             Cause::RefusedPermission,
             format!(
-                "nginx may not write to the unix socket {path}, or may not search one of the folders above it."
+                "nginx may not write to the unix socket {path}, or may not search one of the folders above it.{}",
+                denied::not_asked(denial)
             ),
             "the user of nginx's workers against listen.owner, listen.group and listen.mode of the pool.",
         ),
-        ECONNREFUSED => Finding::proven(
-            Cause::RefusedNoListener,
-            format!(
-                "The unix socket {path} exists, but nobody listens on it: it was left behind by a process that was killed."
-            ),
-            "whether the upstream is running: it died without removing its socket.",
-        ),
+        ECONNREFUSED => nobody_at(path, place),
         _ => return None,
     })
+}
+
+/// The path exists, and connect was refused: `unix_find_bsd` and `unix_stream_connect` in net/unix/af_unix.c refuse what is no socket, one that
+/// no process has, and one on which nobody listens.
+fn nobody_at(path: &str, place: Option<&Place>) -> Finding {
+    let (what, advice) = match place {
+        Some(Place { kind: Kind::Regular, .. }) => no_socket(path, "a regular file"),
+        Some(Place { kind: Kind::Folder, .. }) => no_socket(path, "a folder"),
+        Some(Place { kind: Kind::Other, .. }) => no_socket(path, "neither a socket nor a file"),
+        Some(Place { kind: Kind::Socket, bound: Some(bound) }) => match bound.first() {
+            Some(one) => (
+                format!(
+                    "The unix socket {path} is there, and {} {} has bound it, but does not listen on it.",
+                    one.comm, one.pid
+                ),
+                "why it does not listen: it is still starting, hangs before its listen, or has made a socket of another kind.",
+            ),
+            None => (
+                format!(
+                    "The unix socket {path} exists, but no process has it any more: whoever listened there ended without removing it."
+                ),
+                "whether the upstream is running: it died without removing its socket.",
+            ),
+        },
+        Some(Place { kind: Kind::Socket | Kind::Unknown, .. }) | None => (
+            format!("The unix socket {path} exists, but nobody listens on it."),
+            "whether the upstream is running: one that is killed leaves its socket behind.",
+        ),
+    };
+    Finding::proven(Cause::RefusedNoListener, what, advice)
+}
+
+fn no_socket(path: &str, what: &str) -> (String, &'static str) {
+    (
+        format!("Nobody can listen on {path}: it is {what}, no socket."),
+        "what put it there, and fastcgi_pass or proxy_pass against the `listen` of the pool: removing it lets the upstream bind its socket.",
+    )
 }
 
 fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {

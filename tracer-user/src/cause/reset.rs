@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, signals, stopped, unknown};
+use super::{Cause, Finding, gone, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -76,6 +76,15 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
     }
     if worker.closer.tgid == 0 {
         return Some(unknown::unseen(exchange));
+    }
+    let kinds = gone::Kinds {
+        killed: Cause::ResetWorkerKilled,
+        crashed: Cause::ResetWorkerCrashed,
+        out_of_memory: Cause::ResetWorkerOom,
+        exited: Cause::ResetWorkerExited,
+    };
+    if let Some(finding) = gone::ended(exchange, worker, kinds, &consequence) {
+        return Some(finding);
     }
     let name = signals::worker_in_words(worker);
     let into = into(exchange, worker);

@@ -44,6 +44,8 @@ causes! {
         "The upstream's unix socket does not exist.";
     RefusedPermission: "refused" / "permission_denied", Some(502),
         "nginx may not write to the upstream's unix socket.";
+    RefusedDeniedByLsm: "refused" / "denied_by_lsm", Some(502),
+        "A security module or filter (SELinux, AppArmor, Landlock, seccomp) forbids nginx to connect, though owner and mode allow it.";
     RefusedByFirewall: "refused" / "rejected_by_firewall", Some(502),
         "Something on the way answered for the upstream and rejected the connection.";
     RefusedNoRoute: "refused" / "no_route", Some(502),
@@ -60,6 +62,10 @@ causes! {
         "A netfilter rule of this host dropped the handshake's packets until nginx gave up connecting.";
     ConnectDroppedRpFilter: "connect_timeout" / "dropped_by_rp_filter", Some(504),
         "Reverse path filtering on this host dropped the handshake's packets until nginx gave up connecting.";
+    ConnectConntrackFull: "connect_timeout" / "conntrack_full", Some(504),
+        "This host's table of connections was full, so netfilter dropped the handshake's packets until nginx gave up connecting.";
+    ConnectDroppedKernel: "connect_timeout" / "dropped_by_kernel", Some(504),
+        "This host's kernel dropped the handshake's packets for a reason that it names (tc, XDP, qdisc, BPF, ...).";
     ConnectSynQueueFull: "connect_timeout" / "syn_queue_full", Some(504),
         "The listener had too many unfinished handshakes and dropped each SYN until nginx gave up connecting.";
     ConnectSynUnanswered: "connect_timeout" / "syn_unanswered", Some(504),
@@ -112,8 +118,12 @@ causes! {
         "The connection waited in the accept queue, behind busy workers, until nginx stopped waiting.";
     TimeoutSlowWorker: "read_timeout" / "slow_worker", Some(504),
         "A worker had the request and did not answer before nginx stopped waiting.";
+    TimeoutWorkerGone: "read_timeout" / "worker_gone", Some(504),
+        "The worker had died, and another process held its connection open until nginx stopped waiting.";
     TimeoutStalledResponse: "read_timeout" / "stalled_response", None,
         "The response began and then stalled until nginx stopped waiting.";
+    TimeoutIdleUpgraded: "read_timeout" / "idle_upgraded", None,
+        "Neither side of an upgraded connection (a WebSocket) sent anything until nginx's timer ended it.";
     TimeoutNoAnswer: "read_timeout" / "no_answer", Some(504),
         "The upstream's host, which is not this one, acknowledged the request and sent nothing.";
     TimeoutUnacked: "read_timeout" / "unacked", Some(504),

@@ -214,6 +214,8 @@ fn packets_dropped_on_this_host_name_their_reason() {
     for (reason, cause) in [
         (DropReason::Netfilter, Cause::ConnectDroppedFirewall),
         (DropReason::ReversePath, Cause::ConnectDroppedRpFilter),
+        (DropReason::TcEgress, Cause::ConnectDroppedKernel),
+        (DropReason::QdiscOverlimit, Cause::ConnectDroppedKernel),
     ] {
         let mut record = connecting(2_000, 0);
         record.nginx.dropped = PacketDrop { ns: at(1), reason: reason as u32, packets: 2 };
@@ -713,6 +715,52 @@ fn what_was_upgraded_fails_only_with_its_worker() {
     let cut = verdict(upgraded(killed(1_000, 9)), ANSWERS);
     assert_eq!((cut.cause, cut.confidence, cut.status), (Cause::UpgradedKilled, Confidence::Proven, None));
     assert!(cut.explanation.contains("had been upgraded"), "{}", cut.explanation);
+}
+
+#[test]
+fn an_upgraded_connection_that_nginxs_timer_ends_was_idle() {
+    let mut record = given_up(5_000);
+    record.nginx.flags |= nginx_flag::UPGRADED | nginx_flag::NOTHING_READ | nginx_flag::WORD_AUDIBLE;
+    record.nginx.client.state = tcp_state::ESTABLISHED;
+    let idle = verdict(record, None);
+    assert_eq!((idle.cause, idle.status), (Cause::TimeoutIdleUpgraded, None));
+    // A worker that is told to quit closes what is idle, and a client may not take what is sent.
+    for flag in [nginx_flag::SHUTTING_DOWN, nginx_flag::CLIENT_BLOCKED] {
+        let mut other = record;
+        other.nginx.flags |= flag;
+        assert!(
+            !matches!(outcome(other, None), Outcome::Failed(found) if found.cause == Cause::TimeoutIdleUpgraded)
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_outlives_its_worker_is_told_by_how_the_worker_died() {
+    let mut record = given_up(5_000);
+    record.worker.accepted_ns = at(1);
+    record.worker.worker = task(24_940, "php-fpm8.2");
+    record.stops.gone.ns = at(2_001);
+    record.stops.gone.exit_code = 15;
+    record.stops.gone.signal = Signal {
+        ns: at(2_000),
+        number: 15,
+        sender: task(24_938, "php-fpm8.2"),
+        origin: Origin::Process as u16,
+        ..Signal::default()
+    };
+    let gone = verdict(record, ANSWERS);
+    assert_eq!(gone.cause, Cause::TimeoutWorkerGone);
+    assert_eq!(gone.killer.map(|killer| killer.pid), Some(24_938));
+    assert_eq!(gone.worker.and_then(|worker| worker.signal).as_deref(), Some("SIGTERM"));
+    // The kernel closed it only when the command that held it on had ended.
+    let mut late = killed(9_000, 15);
+    late.stops.gone = record.stops.gone;
+    late.worker.worker = task(24_940, "php-fpm8.2");
+    (late.worker.closer, late.worker.exit_code) = (task(24_999, "sleep"), 0);
+    let late = verdict(late, ANSWERS);
+    assert_eq!(late.cause, Cause::ResetWorkerKilled);
+    assert_eq!(late.killer.map(|killer| killer.pid), Some(24_938));
+    assert!(late.explanation.contains("sleep 24999 had it, too"), "{}", late.explanation);
 }
 
 #[test]

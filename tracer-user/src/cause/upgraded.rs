@@ -1,7 +1,7 @@
-//! `upgraded`: a connection on which nginx only passed on what came was cut by the death of its worker. Whatever else ends one is no
-//! failure, or an error of the kernel's that nginx says.
+//! `upgraded`: a connection on which nginx only passed on what came was cut by the death of its worker. An idle one is ended by nginx's timer
+//! (`read_timeout/idle_upgraded`). Whatever else ends one is no failure, or an error of the kernel's that nginx says.
 
-use tracer_ebpf::nginx_flag;
+use tracer_ebpf::{nginx_flag, tcp_state};
 
 use super::{Cause, Finding, signals};
 use crate::{
@@ -13,13 +13,59 @@ const ADVICE: &str =
     "what stops or kills the upstream's workers while clients are connected, and whether these connect anew.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if exchange.is_passed_through() {
+    if let Some(finding) = idle(exchange) {
+        Some(finding)
+    } else if exchange.is_passed_through() {
         cut(exchange).or_else(|| ordinary(exchange))
     } else if exchange.has(nginx_flag::OF_MODULE) && is_closed_by_choice(exchange) {
         ordinary(exchange)
     } else {
         None
     }
+}
+
+/// nginx's timer is shorter than that in no configuration that anybody means (ns).
+const SHORTEST_NS: u64 = 1_000_000_000;
+
+/// Neither side sent a byte for proxy_read_timeout, which then ends the connection (`ngx_http_upstream_process_upgraded`): it is said for the
+/// client's side, at level info, for which it is ordinary.
+fn idle(exchange: &Joined) -> Option<Finding> {
+    let nginx = &exchange.nginx;
+    let is_said = exchange
+        .word()
+        .is_some_and(|said| said.is_of_timer() && said.doing == "proxying upgraded connection");
+    let idle_ns = nginx.ended_ns.saturating_sub(nginx.last_received_ns.max(nginx.last_sent_ns));
+    // Nothing else has nginx close it while its client is there and nothing came from either.
+    let is_shown = exchange.has(nginx_flag::UPGRADED | nginx_flag::NOTHING_READ)
+        && exchange.nginx_closed_first()
+        && nginx.client.state == tcp_state::ESTABLISHED
+        && nginx.flags
+            & (nginx_flag::SHUTTING_DOWN
+                | nginx_flag::CLOSER_EXITING
+                | nginx_flag::CLIENT_BLOCKED
+                | nginx_flag::SEND_BLOCKED)
+            == 0
+        && exchange.word().is_none()
+        && nginx.word_ns == 0
+        && idle_ns >= SHORTEST_NS;
+    if !is_said && !is_shown {
+        return None;
+    }
+    let finding = Finding::inferred(
+        Cause::TimeoutIdleUpgraded,
+        format!(
+            "Neither side sent a byte for {} on a connection with {} that had been upgraded (101), so nginx's timer ended it, {} after it \
+             had begun. It was idle: nobody was waited for.",
+            span(idle_ns),
+            exchange.upstream(),
+            span(exchange.lasted_ns())
+        ),
+        "pings at intervals shorter than proxy_read_timeout, from the application or its client; or a longer proxy_read_timeout.",
+    );
+    Some(finding.logged(
+        "ETIMEDOUT",
+        "upstream timed out (110: Connection timed out) while proxying upgraded connection",
+    ))
 }
 
 /// Whoever it was that closed it, that is what it was for.

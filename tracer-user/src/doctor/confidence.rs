@@ -143,12 +143,18 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
     Some(match cause {
         Cause::RefusedNoListener => (&[RESETS], Proven),
         Cause::RefusedSocketMissing | Cause::RefusedPermission | Cause::QueueUnixFull => (&[UNIX], Proven),
+        Cause::RefusedDeniedByLsm => {
+            (&[], Inferred("It is what is left where owner, mode and routes allow it."))
+        }
         Cause::RefusedByFirewall => (&[REJECTS, ICMP], Proven),
         Cause::RefusedNoRoute => (&[CONNECT_ERRORS, NEIGHBOURS], Proven),
         Cause::QueueSynDropped => (&[SYN_DROPS], Proven),
         Cause::QueueAckDropped => (&[HANDSHAKE_DROPS], Proven),
         Cause::QueueAborted => (&[LISTENER_RESETS], Proven),
-        Cause::ConnectDroppedFirewall => (&[FIREWALL_DROPS], Proven),
+        Cause::ConnectDroppedFirewall | Cause::ConnectDroppedKernel => (&[FIREWALL_DROPS], Proven),
+        Cause::ConnectConntrackFull => {
+            (&[FIREWALL_DROPS], Inferred("A rule may drop what the full table let through."))
+        }
         Cause::ConnectDroppedRpFilter => (&[REVERSE_PATH_DROPS], Proven),
         // By the listener's own counts, read when a SYN goes out.
         Cause::ConnectSynQueueFull => (&[], Proven),
@@ -162,7 +168,8 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         | Cause::PrematureWorkerKilled
         | Cause::PrematureWorkerCrashed
         | Cause::PrematureWorkerStopped
-        | Cause::PrematureWorkerExited => (&[DEATHS], Proven),
+        | Cause::PrematureWorkerExited
+        | Cause::TimeoutWorkerGone => (&[DEATHS], Proven),
         Cause::ResetListenerClosed
         | Cause::ResetPeerAborted
         | Cause::ResetStaleKeepalive
@@ -174,6 +181,7 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::TimeoutStalledResponse => {
             (&[], Inferred("A kept-alive connection that was idle for too long looks nearly the same."))
         }
+        Cause::TimeoutIdleUpgraded => (&[], Inferred("nginx says it at level info only.")),
         Cause::ClientAbortBefore | Cause::ClientAbortMid => (&[CLIENT_RESETS], Proven),
         // nginx's own sockets tell these.
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
@@ -275,7 +283,9 @@ mod tests {
                 Cause::RefusedByFirewall,
                 Cause::RefusedNoRoute,
                 Cause::ConnectDroppedFirewall,
-                Cause::ConnectDroppedRpFilter
+                Cause::ConnectDroppedRpFilter,
+                Cause::ConnectConntrackFull,
+                Cause::ConnectDroppedKernel
             ]
         );
         // The first read stands for accept, and a packet drop's reason for the handshake's end.

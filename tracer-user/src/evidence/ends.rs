@@ -42,6 +42,7 @@ macro_rules! mirror {
 
 mirror! {
     /// A thread of a process.
+    #[derive(Default)]
     Task = Task {
         /// The process.
         tgid: u32 = Number,
@@ -89,7 +90,7 @@ mirror! {
         /// When the last one was dropped.
         ns: Option<i64> = Moment,
         /// Why: 1 netfilter, 2 reverse path, 3 and 4 a full accept queue at the handshake's end and at the SYN, 5 a neighbour that
-        /// did not answer.
+        /// did not answer; from 6 on other reasons of the kernel's, in the order of `DropReason`.
         reason: u32 = Number,
         /// How many.
         packets: u32 = Number,
@@ -110,6 +111,7 @@ mirror! {
     }
 
     /// A signal.
+    #[derive(Default)]
     Signal = Signal {
         /// When it was sent.
         ns: Option<i64> = Moment,
@@ -136,6 +138,21 @@ mirror! {
         parent: Signal = Signal,
         /// The parent.
         parent_task: Task = Task,
+        /// The end of the process that had read the request, where its connection outlived it.
+        #[serde(default)]
+        gone: Gone = Gone,
+    }
+
+    /// The end of a worker whose connection another process held on.
+    #[derive(Default)]
+    Gone = Gone {
+        /// When it ended; null for not.
+        ns: Option<i64> = Moment,
+        /// Its exit code: the signal in the low seven bits.
+        exit_code: u32 = Number,
+        /// The signal that it died of.
+        signal: Signal = Signal,
+        ; reserved = 0
     }
 
     /// The client of an exchange, as nginx's socket to it was when the exchange ended.

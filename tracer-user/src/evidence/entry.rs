@@ -14,6 +14,7 @@ use super::{
     ends::{NginxEnd, Stops, Task, WorkerEnd},
     groups,
     header::{number, of_sources, to_sources},
+    inquiry::{About, Found},
     line::{Action, ERROR_LOG, UPROBE},
     look::Look,
     member::Member,
@@ -25,6 +26,7 @@ use crate::{
     budget,
     decode::Record,
     groups::Configured,
+    inquiry::Inquiry,
     ledger::Said,
     stream::{
         Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
@@ -57,7 +59,8 @@ impl Encoder {
                     at,
                     nginx: Box::new(NginxEnd::encode(nginx, context)),
                     worker: (worker.sock != 0).then(|| Box::new(WorkerEnd::encode(worker, context))),
-                    stops: (worker.ended_ns != 0).then(|| Box::new(Stops::encode(stops, context))),
+                    stops: (worker.ended_ns != 0 || stops.gone.ns != 0)
+                        .then(|| Box::new(Stops::encode(stops, context))),
                     path: SocketPath::encode(path, context),
                 }
             }
@@ -196,6 +199,10 @@ impl Encoder {
             },
             What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
             What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
+            What::Inquiry(Inquiry { about, found }) => {
+                let (about, found) = (About::encode(*about, context), Found::encode(found, context));
+                Line::Inquiry { at, about, found }
+            }
             What::Groups(Configured { workers, groups, is_narrowed, counts_statuses, gaps }) => {
                 Line::Groups {
                     at,
@@ -486,6 +493,9 @@ impl Decoder {
                 let distance =
                     number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
                 (at, What::Clock(Distance(distance)))
+            }
+            Line::Inquiry { at, about, found } => {
+                (at, What::Inquiry(Inquiry { about: about.decode(base)?, found: found.decode()? }))
             }
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))

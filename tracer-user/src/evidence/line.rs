@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Header,
     ends::{NginxEnd, Stops, Task, WorkerEnd},
+    inquiry::{About, Found},
     look::Look,
     member::Member,
     pressure::Reading,
@@ -251,6 +252,15 @@ pub enum Line {
         at: i64,
         /// How far it is ahead of the monotonic one, in ns; a string, for it is larger than a double holds.
         distance_ns: String,
+    },
+    /// What was looked up about the failure of the line that comes next.
+    Inquiry {
+        /// The recording's time.
+        at: i64,
+        /// Which failure.
+        about: About,
+        /// What was found.
+        found: Found,
     },
     /// What nginx's configuration says of its groups of upstreams: read when a worker found no server of one alive.
     Groups {

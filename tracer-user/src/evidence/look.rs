@@ -90,6 +90,8 @@ pub enum Doing {
     Cpu,
     /// It was stopped.
     Stopped,
+    /// It was frozen, with its cgroup.
+    Frozen,
     /// It waited in this system call or function of the kernel's.
     Kernel,
 }
@@ -133,6 +135,7 @@ fn encode(doing: &sample::Doing, context: Context<'_>) -> (Doing, Option<String>
         Target::Disk(function) => (Doing::Disk, Some(function.clone())),
         Target::Cpu => (Doing::Cpu, None),
         Target::Stopped => (Doing::Stopped, None),
+        Target::Thaw => (Doing::Frozen, None),
         Target::Kernel(function) => (Doing::Kernel, Some(function.clone())),
     }
 }
@@ -185,6 +188,7 @@ fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doing, Bad> {
         Doing::Disk => Target::Disk(named()?),
         Doing::Cpu => Target::Cpu,
         Doing::Stopped => Target::Stopped,
+        Doing::Frozen => Target::Thaw,
         Doing::Kernel => Target::Kernel(named()?),
     }))
 }

@@ -10,6 +10,7 @@ mod entry;
 mod frames;
 mod groups;
 mod header;
+mod inquiry;
 mod line;
 mod look;
 mod member;

@@ -1,6 +1,8 @@
 use std::{env, fs, io::Read as _, path::PathBuf};
 
-use tracer_ebpf::{Action, Endpoint, FAMILY_UNIX, Hop, Kind, PATH_LEN, Served, WordOf, tcp_state};
+use tracer_ebpf::{
+    Action, Endpoint, FAMILY_UNIX, Hop, Kind as RecordKind, PATH_LEN, Served, WordOf, tcp_state,
+};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -9,7 +11,8 @@ use crate::{
     cgroup::{Cgroup, Member, Wanted},
     decode::Record,
     facts::{Fact, Sources},
-    groups::{self, Configured, Place, Server},
+    groups::{self, Configured, Place as At, Server},
+    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Neighbour as Beside, Ordinary, Place},
     ledger::samples::*,
     near::Near,
     pressure::{Group, Quota, Reading, Stall, Stalls},
@@ -43,7 +46,7 @@ fn header() -> Header {
 /// What an application wrote that runs at this upstream, whose path is that if it is a unix one.
 fn note(upstream: &Endpoint, path: &[u8]) -> WordOf {
     let mut note = WordOf { upstream: *upstream, ..WordOf::new_zeroed() };
-    note.word.header.kind = Kind::WordOf as u32;
+    note.word.header.kind = RecordKind::WordOf as u32;
     (note.word.ns, note.word.tgid, note.word.tid, note.word.level) = (at(1_950), 7, 8, 4);
     note.word.message[..22].copy_from_slice(b"FastCGI sent in stderr");
     note.subject[..path.len()].copy_from_slice(path);
@@ -68,10 +71,12 @@ fn entries() -> Vec<Entry> {
     exchange.stops.worker = exchange.worker.signal;
     exchange.stops.parent = tracer_ebpf::Signal { number: 12, origin: 1, ..exchange.worker.signal };
     exchange.stops.parent_task = exchange.worker.signal.sender;
+    exchange.stops.gone.ns = exchange.worker.signal.ns + 1;
+    (exchange.stops.gone.exit_code, exchange.stops.gone.signal) = (15, exchange.worker.signal);
     let gone = gone(&exchange, 5_000);
     let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
     let mut hop = Hop::new_zeroed();
-    hop.header.kind = Kind::Hop as u32;
+    hop.header.kind = RecordKind::Hop as u32;
     (hop.sock, hop.connect_ns) = (exchange.nginx.sock, CONNECT);
     (hop.outer_sock, hop.outer_connect_ns) = (exchange.nginx.sock, CONNECT - 7);
     (hop.asked_ns, hop.answered_ns, hop.nginx) = (CONNECT - 5, at(9), task(7, "nginx"));
@@ -79,9 +84,9 @@ fn entries() -> Vec<Entry> {
     hop.path[..4].copy_from_slice(b"/a\\\xff");
     let mut served = Served::new_zeroed();
     (served.handshake, served.peer, served.worker) = (1 << 40 | 7, endpoint(9, 40_000), worker());
-    served.header.kind = Kind::Served as u32;
+    served.header.kind = RecordKind::Served as u32;
     let mut word = WordOf::new_zeroed();
-    word.word.header.kind = Kind::WordOf as u32;
+    word.word.header.kind = RecordKind::WordOf as u32;
     (word.word.ns, word.word.connection, word.word.number) = (at(1_900), 17, 18);
     (word.word.tgid, word.word.tid, word.word.level, word.word.errno) = (7, 8, 4, 110);
     word.comm[..5].copy_from_slice(b"nginx");
@@ -114,15 +119,26 @@ fn entries() -> Vec<Entry> {
             name: "pair".to_owned(),
             is_shared: true,
             servers: vec![
-                server(Place::At(upstream.clone())),
-                server(Place::At(Upstream::Unix("/run/a.sock".into()))),
-                server(Place::Named(9000)),
+                server(At::At(upstream.clone())),
+                server(At::At(Upstream::Unix("/run/a.sock".into()))),
+                server(At::Named(9000)),
             ],
         }],
         is_narrowed: true,
         counts_statuses: true,
         gaps: Some("/etc/nginx/more".to_owned()),
     };
+    let inquiry = |about, found| What::Inquiry(Inquiry { about, found });
+    let denial = Found::Denial(Denial {
+        ordinary: Ordinary::Allow,
+        selinux: true,
+        label: Some("system_u:system_r:httpd_t:s0".to_owned()),
+        seccomp: true,
+    });
+    let holder = Process { pid: 9, comm: "sleep".to_owned() };
+    let place = Place { kind: Kind::Socket, bound: Some(vec![holder.clone()]) };
+    let neighbour = Beside { process: holder.clone(), waiting: 3, stands_still: true };
+    let table = Conntrack { entries: 7, max: 8, drops: 9, risen: Some(1) };
     let whats = vec![
         What::Record(Record::Exchange(Box::new(exchange))),
         What::Record(Record::Exchange(Box::new(unix))),
@@ -195,6 +211,12 @@ fn entries() -> Vec<Entry> {
             request: None,
         })),
         What::AccessLogs(Followed { logs: 2, left_out: 1 }),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT)), denial.clone()),
+        inquiry(About::Word { thread: 8, ns: at(1_900) }, denial),
+        inquiry(About::Word { thread: 8, ns: at(1_901) }, Found::Place(place)),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 1)), Found::Holders(vec![holder])),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 2)), Found::Conntrack(table)),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 3)), Found::Neighbours(vec![neighbour])),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

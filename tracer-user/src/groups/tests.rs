@@ -21,8 +21,8 @@ fn said(after_s: u64, connection: u64) -> Said {
         doing: "connecting to upstream".to_owned(),
         is_of_session: false,
         of: None,
-        is_of_session: false,
         source: crate::ledger::Source::Heard,
+        found: None,
     }
 }
 

@@ -6,19 +6,25 @@
 //! [`Refusal`], which says why and never quotes what a file says.
 
 mod budget;
+mod conntrack;
+mod denial;
 mod given;
 mod held_logs;
 mod master;
 pub(crate) mod nginx;
 pub(crate) mod php_fpm;
+mod place;
 mod refusal;
 mod root;
 mod texts;
 
 pub(crate) use budget::Budget;
+pub(crate) use conntrack::conntrack;
+pub(crate) use denial::denial;
 pub(crate) use given::{open_given, read_given};
 pub(crate) use held_logs::HeldLog;
 pub(crate) use master::Master;
+pub(crate) use place::place;
 pub(crate) use refusal::Refusal;
 pub(crate) use root::{Identity, Root};
 pub(crate) use texts::text_of;

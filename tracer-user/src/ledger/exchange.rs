@@ -15,6 +15,7 @@ use tracer_ebpf::{
 
 use super::{Outer, Said};
 use crate::{
+    inquiry::{Denial, Found, Neighbour, Place},
     near::Near,
     sample::Activity,
     verdict::{Alike, Process, Upstream},
@@ -63,6 +64,8 @@ pub struct Joined {
     pub said: Vec<Said>,
     /// The exchange of another nginx, or of the same, whose request it served, if that is sure.
     pub outer: Option<Outer>,
+    /// What was looked up about it.
+    pub found: Option<Found>,
 }
 
 impl Joined {
@@ -82,6 +85,7 @@ impl Joined {
             near: None,
             said: Vec::new(),
             outer: None,
+            found: None,
         }
     }
 
@@ -129,6 +133,38 @@ impl Joined {
         self.has(nginx_flag::WORD_AUDIBLE) && self.said.is_empty() && self.nginx.word_ns == 0 && next == 0
     }
 
+    /// What was found to stand between nginx and the upstream.
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.found {
+            Some(Found::Denial(denial)) => Some(denial),
+            _ => self.said.iter().find_map(Said::denial),
+        }
+    }
+
+    /// What was found at a unix upstream's path.
+    pub fn place(&self) -> Option<&Place> {
+        match &self.found {
+            Some(Found::Place(place)) => Some(place),
+            _ => self.said.iter().find_map(Said::place),
+        }
+    }
+
+    /// The listeners that share the upstream's address, if they were looked up.
+    pub fn neighbours(&self) -> &[Neighbour] {
+        match &self.found {
+            Some(Found::Neighbours(neighbours)) => neighbours,
+            _ => &[],
+        }
+    }
+
+    /// Who held its connection when nginx stopped waiting, if that was looked up.
+    pub fn holders(&self) -> Option<&[Process]> {
+        match &self.found {
+            Some(Found::Holders(holders)) => Some(holders),
+            _ => None,
+        }
+    }
+
     /// Whether nginx's word on it begins so; its conversions are nginx's own.
     pub fn nginx_says(&self, beginning: &str) -> bool {
         self.said.iter().any(|said| said.message().starts_with(beginning))
@@ -166,7 +202,8 @@ impl Joined {
 
     /// Why this host dropped packets of the handshake before they reached a listener, if it did.
     pub fn dropped_on_the_way(&self) -> Option<DropReason> {
-        self.dropped().filter(|reason| matches!(reason, DropReason::Netfilter | DropReason::ReversePath))
+        use DropReason::{AcceptQueueFull, ListenOverflow, NeighbourFailed};
+        self.dropped().filter(|reason| !matches!(reason, ListenOverflow | AcceptQueueFull | NeighbourFailed))
     }
 
     /// Whether the listener itself dropped at least as many packets meanwhile as nginx sent SYNs: a full queue's drops are

@@ -32,6 +32,7 @@ use crate::{
     budget,
     cause::Cause,
     decode::Record,
+    inquiry::{About, Found as Answer, Inquiry},
     stream::Logged,
     verdict::{Alike, Upstream},
 };
@@ -80,6 +81,7 @@ pub struct Ledger {
     refused: Remembered<u32, Name>,
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
+    answers: Remembered<About, Answer>,
     hops: Hops,
     idle_closes: IdleCloses,
     /// What became whole together with something else.
@@ -148,8 +150,14 @@ impl Ledger {
         }
     }
 
+    /// Takes in what was looked up about the failure that comes next.
+    pub fn learn(&mut self, Inquiry { about, found }: Inquiry) {
+        self.answers.put(about, found);
+    }
+
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
+        joined.found = self.answers.take(&About::Exchange(joined.name()));
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
             (joined.request, joined.retried_for) = (Some(request), client);
         }
@@ -240,7 +248,8 @@ impl Ledger {
 
     /// Takes in a line of nginx's log; gives back what that makes whole.
     pub fn logged(&mut self, logged: &Logged) -> Option<Whole> {
-        self.lines.put(Said::logged(logged)).map(|said| Whole::Said(Box::new(said)))
+        let said = self.with_answer(Said::logged(logged));
+        self.lines.put(said).map(|said| Whole::Said(Box::new(said)))
     }
 
     fn complete_if_whole(&mut self, name: Name) -> Option<Whole> {
@@ -273,8 +282,14 @@ impl Ledger {
         whole
     }
 
+    /// A word with what was looked up about it.
+    fn with_answer(&mut self, said: Said) -> Said {
+        let found = self.answers.take(&About::Word { thread: said.thread, ns: said.ns });
+        Said { found, ..said }
+    }
+
     fn word(&mut self, word: &WordOf) -> Option<Whole> {
-        let said = Said::new(word);
+        let said = self.with_answer(Said::new(word));
         if said.is_note() {
             // It waits for nothing: the exchange that it is about goes on.
             return Some(Whole::Said(Box::new(said)));

@@ -6,6 +6,7 @@ use tracer_ebpf::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
 use super::{PATIENCE_NS, address};
 use crate::{
+    inquiry::{Denial, Found, Place},
     stream::Logged,
     verdict::{Process, Upstream},
 };
@@ -42,6 +43,8 @@ pub struct Said {
     pub of: Option<Upstream>,
     /// How it came to be known.
     pub source: Source,
+    /// What was looked up about it.
+    pub found: Option<Found>,
 }
 
 /// How a word came to be known.
@@ -87,6 +90,7 @@ impl Said {
             doing: text(action),
             is_of_session: *is_of_session != 0,
             source: Source::Heard,
+            found: None,
         }
     }
 
@@ -192,6 +196,22 @@ impl Said {
         self.format.starts_with("connect() to %V ")
     }
 
+    /// What was found to stand between nginx and the upstream.
+    pub fn denial(&self) -> Option<&Denial> {
+        match self.found.as_ref()? {
+            Found::Denial(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
+    /// What was found at a unix upstream's path.
+    pub fn place(&self) -> Option<&Place> {
+        match self.found.as_ref()? {
+            Found::Place(place) => Some(place),
+            _ => None,
+        }
+    }
+
     /// Where connect went, as nginx names it, if it was that which failed; and the upstream that a note is of.
     pub fn peer(&self) -> Option<Upstream> {
         if self.of.is_some() {
@@ -290,6 +310,7 @@ mod tests {
             is_of_session: false,
             of: None,
             source: Source::Heard,
+            found: None,
         }
     }
 

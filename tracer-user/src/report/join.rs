@@ -4,7 +4,7 @@
 use std::{collections::HashMap, rc::Rc};
 
 use tracer_ebpf::{
-    Exchange, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone, nginx_flag,
+    Exchange, Gone, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone, nginx_flag,
     tcp_state,
 };
 
@@ -126,7 +126,9 @@ fn moment_here(ns: u64, ahead_ns: i64) -> u64 {
 
 fn stops_here(stops: &Stops, ahead_ns: i64) -> Stops {
     let here = |signal: &Signal| Signal { ns: moment_here(signal.ns, ahead_ns), ..*signal };
-    Stops { worker: here(&stops.worker), parent: here(&stops.parent), ..*stops }
+    let gone =
+        Gone { ns: moment_here(stops.gone.ns, ahead_ns), signal: here(&stops.gone.signal), ..stops.gone };
+    Stops { worker: here(&stops.worker), parent: here(&stops.parent), gone, ..*stops }
 }
 
 /// The worker's end by the clock of nginx's host, as part of nginx's exchange.

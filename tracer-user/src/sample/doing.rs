@@ -59,6 +59,8 @@ pub enum Target {
     Cpu,
     /// Somebody who lets it go on: it was stopped by a signal or by a debugger.
     Stopped,
+    /// Somebody who thaws its cgroup, which was frozen.
+    Thaw,
     /// Something else, by the name of the system call or of the kernel's function.
     Kernel(String),
 }
@@ -86,7 +88,8 @@ impl Target {
             | Self::Child(None)
             | Self::Signal
             | Self::Cpu
-            | Self::Stopped => 0,
+            | Self::Stopped
+            | Self::Thaw => 0,
         };
         size_of::<Self>() + named
     }
@@ -125,6 +128,7 @@ impl fmt::Display for Target {
             Self::Disk(function) => write!(f, "a disk, most likely ({function})"),
             Self::Cpu => f.write_str("a free CPU"),
             Self::Stopped => f.write_str("leave to go on (it was stopped)"),
+            Self::Thaw => f.write_str("its cgroup to be thawed"),
             Self::Kernel(function) => write!(f, "the kernel ({function})"),
         }
     }
@@ -140,6 +144,7 @@ impl Doing {
         match target {
             Target::Sleep(call) => format!("slept ({call})"),
             Target::Stopped => "was stopped, by a signal or by a debugger".to_owned(),
+            Target::Thaw => "was frozen, with its cgroup".to_owned(),
             Target::Kernel(function) => format!("waited in the kernel ({function})"),
             Target::Peer(_) | Target::Socket | Target::File(_) | Target::Disk(_) => {
                 format!("waited on {target}")

@@ -5,7 +5,7 @@ use std::fs;
 use procfs::process::{Process, Schedstat, Stat, Syscall, Task};
 
 use super::{
-    Doing, Served, Target,
+    Doing, Served, Target, frozen,
     sockets::Sockets,
     syscall::{Call, call},
     wait::Waiter,
@@ -81,6 +81,7 @@ pub(super) fn look(
         'Z' | 'X' => return None,
         'R' => Doing::Running,
         'T' | 't' => Doing::Waiting(Target::Stopped),
+        _ if frozen::is_frozen(served.pid) => Doing::Waiting(Target::Thaw),
         state => match waiting(
             &task,
             &mut Waiter {

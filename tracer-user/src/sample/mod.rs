@@ -4,6 +4,7 @@
 mod activities;
 mod activity;
 mod doing;
+mod frozen;
 mod glimpse;
 mod sockets;
 mod syscall;
@@ -20,6 +21,7 @@ use std::{
 pub use activities::Activities;
 pub use activity::{Activity, Found};
 pub use doing::{Doing, Peer, Target};
+pub(crate) use frozen::stands_still;
 use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;
 use tokio::sync::mpsc::{self, Receiver};

@@ -22,7 +22,7 @@ impl Activity {
             return match first {
                 _ if all == 1 => format!("In the one sample taken, {who} {first_words}."),
                 Doing::Running => format!("{} {first_words} throughout ({all} samples).", capital(who)),
-                Doing::Waiting(Target::Sleep(_) | Target::Stopped) => {
+                Doing::Waiting(Target::Sleep(_) | Target::Stopped | Target::Thaw) => {
                     format!("{} {first_words} in {in_all} samples.", capital(who))
                 }
                 Doing::Waiting(_) => format!("In {in_all} samples {who} {first_words}."),
@@ -86,6 +86,7 @@ impl Activity {
             Target::Sleep(_) => "the code that sleeps: request_slowlog_timeout shows where".to_owned(),
             Target::Cpu => "what else keeps the CPUs busy: there are more runnable threads than CPUs".to_owned(),
             Target::Stopped => "who stopped the worker (SIGSTOP), or traces it: a debugger, or php-fpm's slow log".to_owned(),
+            Target::Thaw => "who froze the worker's cgroup: `docker pause`, `systemctl freeze`, a job that was suspended".to_owned(),
             Target::Connection
             | Target::Socket
             | Target::Lock

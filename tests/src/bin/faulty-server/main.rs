@@ -69,6 +69,9 @@ fn listening(endpoint: &Endpoint, backlog: i32) -> Result<OwnedFd> {
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if std::env::var_os("RIG_REUSEPORT").is_some() {
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+    }
     bind(socket.as_raw_fd(), &address).with_context(|| format!("binding to {endpoint}"))?;
     listen(&socket, Backlog::new(backlog)?)?;
     Ok(socket)

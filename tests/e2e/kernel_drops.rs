@@ -1,0 +1,145 @@
+//! Handshakes whose packets this host's kernel drops, for reasons that it names: tc, and a full table of connections.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rig::drops::{Hook, Program};
+use rig::reconcile::pair_off;
+use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Sight, Tracer, wait};
+
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What is told where the kernel does not say why it drops a packet.
+const UNSEEN: (&str, &str, &str) = ("connect_timeout/syn_unanswered", "inferred", "nginx closes first");
+
+#[test]
+fn what_tc_drops_is_told_by_the_kernels_name_for_it() -> Result<()> {
+    let tc = |reason| ("connect_timeout/dropped_by_kernel", "proven", reason);
+    for (hook, known) in [
+        (Hook::Egress, tc("TC_EGRESS")),
+        (Hook::Ingress, tc("TC_INGRESS")),
+        // Of a packet that an XDP program drops, the kernel names no reason (`netif_receive_generic_xdp`, net/core/dev.c).
+        (Hook::Xdp, UNSEEN),
+    ] {
+        let namespace = Namespace::new()?;
+        let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9001), 8)?;
+        let location = Location::http("/", server.endpoint()).connect_timeout(PATIENCE);
+        let nginx = Nginx::on(&namespace).location(location).start()?;
+        let tracer = Tracer::of(nginx.master())?;
+        let Some(_program) = Program::drop_port(&namespace, hook, 9001)? else {
+            eprintln!("not tested: this kernel attaches no program to {hook:?} by a link");
+            continue;
+        };
+        ensure!(nginx.client().get("/")?.status == 504);
+        tracer.wait_for(1)?;
+        let account = tracer.stop()?;
+        account.is_orderly()?;
+        pair_off(&nginx.failures(), &account.verdicts)?;
+        let (name, confidence, fact) = Sight::here()?.by_drops(known, UNSEEN)?;
+        let verdict = account.only(server.endpoint())?;
+        verdict.says(name, confidence, 504, Some("ETIMEDOUT")).with_context(|| format!("{hook:?}"))?;
+        ensure!(verdict.evidence.iter().any(|one| one.fact.contains(fact)), "{verdict:#?}");
+        let is_told = name == "connect_timeout/dropped_by_kernel";
+        ensure!(!is_told || verdict.explanation.contains("a tc filter"), "{verdict:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_handshake_that_a_drop_delays_says_what_dropped_it() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9001), 8)?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/", server.endpoint()).connect_timeout(Duration::from_secs(20)))
+        .start()?;
+    let tracer = Tracer::start(&["-p", &nginx.master().to_string()])?;
+    let Some(program) = Program::drop_port(&namespace, Hook::Egress, 9001)? else {
+        eprintln!("not tested: this kernel attaches no program to tc by a link");
+        return Ok(());
+    };
+    let asked = nginx.client().ask("/")?;
+    wait::until_true("a SYN to be sent again", || Ok(namespace.tcp_counter("TCPSynRetrans")? > 0))?;
+    drop(program);
+    ensure!(asked.answer()?.status == 200);
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let delayed = account.others.iter().find(|line| line["type"] == "delayed");
+    let told = delayed.and_then(|line| line["explanation"].as_str()).unwrap_or_default();
+    let (known, _) = Sight::here()?.by_drops(("TC_EGRESS", ""), ("went unanswered", ""))?;
+    ensure!(told.contains(known), "{:#?}", account.others);
+    Ok(())
+}
+
+/// A sysctl of the whole host, as it was before once this is dropped.
+struct Sysctl(&'static str, String);
+
+impl Sysctl {
+    fn set(path: &'static str, value: &str) -> Result<Sysctl> {
+        let before = fs::read_to_string(path)?;
+        fs::write(path, value)?;
+        Ok(Sysctl(path, before))
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure.
+        let _ = fs::write(self.0, &self.1);
+    }
+}
+
+#[test]
+fn a_full_table_of_connections_is_no_rule() -> Result<()> {
+    const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    const ENTRIES: usize = 200;
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9001), 8)?;
+    let ruled = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9002), 8)?;
+    // Connections are tracked from the first rule about them on; those of clients are not.
+    namespace.nft(
+        "table inet rig {
+           chain raw_out { type filter hook output priority raw; tcp dport 8080 notrack; tcp sport 8080 notrack; }
+           chain raw_in { type filter hook prerouting priority raw; tcp dport 8080 notrack; tcp sport 8080 notrack; }
+           chain out { type filter hook output priority 0; ct state established accept; tcp dport 9002 drop; }
+         }",
+    )?;
+    if !fs::exists(MAX)? {
+        eprintln!("not tested: this kernel tracks no connections");
+        return Ok(());
+    }
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/full/", server.endpoint()).connect_timeout(PATIENCE))
+        .location(Location::http("/ruled/", ruled.endpoint()).connect_timeout(PATIENCE))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/ruled/")?.status == 504);
+    // Each is one that is established, which does not make room for others.
+    let held = namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let mut held = Vec::new();
+        for _ in 0..ENTRIES {
+            held.push((TcpStream::connect(address)?, listener.accept()?.0));
+        }
+        Ok(held)
+    })?;
+    // The only place of this limit is the host's own network namespace.
+    let small = Sysctl::set(MAX, &ENTRIES.to_string())?;
+    ensure!(nginx.client().get("/full/")?.status == 504);
+    // It is looked at once nginx has given up.
+    tracer.wait_for(2)?;
+    drop(small);
+    drop(held);
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    let sight = Sight::here()?;
+    let (name, confidence, _) = sight.by_drops(("connect_timeout/conntrack_full", "inferred", ""), UNSEEN)?;
+    let verdict = account.only(server.endpoint())?;
+    verdict.says(name, confidence, 504, Some("ETIMEDOUT"))?;
+    let (name, confidence, _) =
+        sight.by_drops(("connect_timeout/dropped_by_firewall", "proven", ""), UNSEEN)?;
+    account.only(ruled.endpoint())?.says(name, confidence, 504, Some("ETIMEDOUT"))
+}

@@ -1,0 +1,265 @@
+//! What is to be looked up about a failure, and how often.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::Path,
+};
+
+use tracer_ebpf::{
+    DropReason, Exchange, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, nginx_flag, tcp_state,
+};
+
+use super::configurations::Configurations;
+use crate::{
+    budget,
+    clock::monotonic_ns,
+    failure::Failure,
+    host::{self, conntrack, denial},
+    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Neighbour, Ordinary, Place},
+    ledger::{Said, address, comm_of, path_of},
+    load::held_sockets,
+    processes::pids,
+    sample,
+    verdict::{Process, Upstream},
+};
+
+const EACCES: u32 = 13;
+const ECONNREFUSED: u32 = 111;
+
+/// So many questions are answered in a second; what comes beyond is judged without, and where that says less, it is told.
+const MOST_A_SECOND: usize = 20;
+
+/// So many processes are asked for their sockets at once.
+const AT_ONCE: usize = 4_096;
+
+/// Network namespaces whose table of connections is remembered.
+const MOST_NAMESPACES: usize = 64;
+
+/// One second, in ns.
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What was asked within the last second, and what was found.
+#[derive(Debug, Default)]
+pub(super) struct Inquiries {
+    began_ns: u64,
+    asked: usize,
+    /// What the table of connections of each network namespace had dropped when it was last looked at.
+    dropped: HashMap<u32, u64>,
+    found: HashMap<(u32, u32, Upstream), Option<Found>>,
+}
+
+impl Inquiries {
+    /// What there is to know about a word.
+    pub(super) fn of_word(&mut self, said: &Said, configurations: &mut Configurations) -> Option<Inquiry> {
+        if !said.is_of_connect() {
+            return None;
+        }
+        let about = About::Word { thread: said.thread, ns: said.ns };
+        let found = self.of_connect(said.nginx.pid, said.errno, || said.peer(), configurations)?;
+        Some(Inquiry { about, found })
+    }
+
+    /// What there is to know about an exchange.
+    pub(super) fn of_exchange(
+        &mut self,
+        exchange: &Exchange,
+        configurations: &mut Configurations,
+    ) -> Option<Inquiry> {
+        let nginx = &exchange.nginx;
+        let about = About::Exchange((nginx.sock, nginx.connect_ns));
+        let is_kept_open = exchange.worker.sock != 0 && exchange.worker.ended_ns == 0;
+        if exchange.stops.gone.ns != 0 && is_kept_open && self.may_ask() {
+            let sock = exchange.worker.sock;
+            let holders = configurations.ask(move |_| holders(sock)).flatten()?;
+            return Some(Inquiry { about, found: Found::Holders(holders) });
+        }
+        let is_queued = is_kept_open && exchange.worker.accepted_ns == 0 && exchange.worker.has_socket == 0;
+        let is_here = nginx.listener_last.shared > 1 && nginx.listener_last.elsewhere == 0;
+        if is_queued && is_here && nginx.flags & nginx_flag::ENDED_WELL == 0 && self.may_ask() {
+            let (netns, local) = (nginx.netns, address(&exchange.worker.local));
+            let found = configurations.ask(move |_| neighbours(netns, local)).flatten()?;
+            return Some(Inquiry { about, found: Found::Neighbours(found) });
+        }
+        if nginx.established_ns != 0 {
+            return None;
+        }
+        if nginx.dropped.ns != 0 && nginx.dropped.reason == DropReason::Netfilter as u32 && self.may_ask() {
+            return self.of_table(nginx.nginx.tgid, nginx.netns).map(|found| Inquiry { about, found });
+        }
+        let upstream = || match nginx.upstream.family {
+            FAMILY_UNIX => Some(Upstream::Unix(path_of(&exchange.path))),
+            _ => Some(Upstream::Inet(address(&nginx.upstream))),
+        };
+        let found = self.of_connect(nginx.nginx.tgid, nginx.error, upstream, configurations)?;
+        Some(Inquiry { about, found })
+    }
+
+    /// What there is to know about a connect of this process's that failed.
+    fn of_connect(
+        &mut self,
+        pid: u32,
+        error: u32,
+        upstream: impl FnOnce() -> Option<Upstream>,
+        configurations: &mut Configurations,
+    ) -> Option<Found> {
+        if !matches!(error, EACCES | ECONNREFUSED) {
+            return None;
+        }
+        let upstream = upstream()?;
+        if error == ECONNREFUSED && !matches!(upstream, Upstream::Unix(_)) {
+            return None;
+        }
+        let key = (pid, error, upstream);
+        self.begin_second();
+        if let Some(found) = self.found.get(&key) {
+            return found.clone();
+        }
+        let is_asked = self.may_ask();
+        let (pid, error, upstream) = key.clone();
+        // A path may lead where looking takes for ever.
+        let answer =
+            if is_asked { configurations.ask(move |_| look_up(pid, error, &upstream)) } else { None };
+        let found = answer.or_else(|| (error == EACCES).then(|| unasked(is_asked)));
+        if is_asked {
+            self.found.insert(key, found.clone());
+        }
+        found
+    }
+
+    /// Looks at the table of connections of those who run already, so that it is known what was dropped since.
+    pub(super) fn begin(&mut self, running: &[u32]) {
+        for pid in running.iter().take(MOST_NAMESPACES) {
+            // A process that has gone, or a kernel without such a table: then there is nothing to compare with.
+            let Ok(netns) = fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
+            let _found = self.of_table(*pid, u32::try_from(netns.ino()).unwrap_or_default());
+        }
+    }
+
+    /// The table of connections in this network namespace, in which this process lives.
+    fn of_table(&mut self, pid: u32, netns: u32) -> Option<Found> {
+        // Where connections are not tracked there is none.
+        let table = conntrack(pid).ok()?;
+        let before = self.dropped.insert(netns, table.drops);
+        if self.dropped.len() > MOST_NAMESPACES {
+            self.dropped.retain(|known, _| *known == netns);
+        }
+        let risen = before.map(|before| table.drops.saturating_sub(before));
+        Some(Found::Conntrack(Conntrack { risen, ..table }))
+    }
+
+    /// Whether one more question may be asked in this second.
+    fn may_ask(&mut self) -> bool {
+        self.begin_second();
+        self.asked += 1;
+        self.asked <= MOST_A_SECOND
+    }
+
+    fn begin_second(&mut self) {
+        let now = monotonic_ns();
+        if now >= self.began_ns.saturating_add(SECOND_NS) {
+            self.began_ns = now;
+            self.asked = 0;
+            self.found.clear();
+        }
+    }
+}
+
+/// What is said where nothing was looked up.
+fn unasked(is_asked: bool) -> Found {
+    let ordinary = if is_asked { Ordinary::Unknown } else { Ordinary::LeftOut };
+    Found::Denial(Denial { ordinary, selinux: false, label: None, seccomp: false })
+}
+
+/// Looks around after a connect that was refused or forbidden.
+fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Found {
+    match upstream {
+        Upstream::Unix(path) if error == ECONNREFUSED => Found::Place(at(pid, path)),
+        _ => Found::Denial(denial(pid, upstream)),
+    }
+}
+
+/// What this path leads to for that process, and who has bound a socket to it.
+fn at(pid: u32, path: &Path) -> Place {
+    let Ok(place) = host::place(pid, path) else { return Place { kind: Kind::Unknown, bound: None } };
+    let is_bound = |held: &HeldSocket| {
+        let is_name = held.name().is_some_and(|name| file_name(name) == path.file_name());
+        held.local.family == FAMILY_UNIX && held.place == place.inode && is_name
+    };
+    let look = || {
+        all_sockets(is_bound)
+            .inspect_err(|error| crate::notice!("who has bound {} is not known: {error}", path.display()))
+    };
+    let bound = if place.kind == Kind::Socket { look().ok() } else { None };
+    Place { kind: place.kind, bound }
+}
+
+/// The last part of a path that a socket was bound to, of which a zero may be the end.
+fn file_name(path: &[u8]) -> Option<&OsStr> {
+    let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+    Path::new(OsStr::from_bytes(&path[..end])).file_name()
+}
+
+/// The processes that have this socket among their open files; none where they cannot be looked at.
+fn holders(sock: u64) -> Option<Vec<Process>> {
+    let found = all_sockets(|held| held.sock == sock);
+    found.inspect_err(|error| crate::notice!("who holds a connection is not known: {error}")).ok()
+}
+
+/// The processes that have one of these sockets, so many of them as are told.
+fn all_sockets(is_meant: impl Fn(&HeldSocket) -> bool) -> Result<Vec<Process>, Failure> {
+    let mut holders = Vec::new();
+    each_socket(|held| {
+        let process = process(held);
+        if is_meant(held) && holders.len() < budget::HOLDERS && !holders.contains(&process) {
+            holders.push(process);
+        }
+    })?;
+    Ok(holders)
+}
+
+fn process(held: &HeldSocket) -> Process {
+    Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }
+}
+
+/// Every socket that any process of this host has open.
+fn each_socket(mut take: impl FnMut(&HeldSocket)) -> Result<(), Failure> {
+    let pids: Vec<u32> = pids().map_err(anyhow::Error::from)?.into_iter().map(i32::cast_unsigned).collect();
+    for pids in pids.chunks(AT_ONCE) {
+        held_sockets(pids.iter().copied())?.iter().for_each(&mut take);
+    }
+    Ok(())
+}
+
+/// The listeners at this address in this network namespace, those with the longest queues first; none where they cannot be looked at.
+fn neighbours(netns: u32, at: SocketAddr) -> Option<Vec<Neighbour>> {
+    let mut found = BTreeMap::<u64, (Process, u32)>::new();
+    let looked = each_socket(|held| {
+        let local = address(&held.local);
+        let is_at = local.port() == at.port() && (local.ip() == at.ip() || local.ip().is_unspecified());
+        let is_inet = matches!(held.local.family, FAMILY_INET | FAMILY_INET6);
+        if held.state == tcp_state::LISTEN && is_inet && held.netns == netns && is_at {
+            let (first, waiting) = found.entry(held.sock).or_insert_with(|| (process(held), held.waiting));
+            if held.tgid < first.pid {
+                *first = process(held);
+            }
+            *waiting = held.waiting;
+        }
+    });
+    if let Err(error) = looked {
+        crate::notice!("who listens at {at} is not known: {error}");
+        return None;
+    }
+    let mut listeners: Vec<_> = found.into_values().collect();
+    listeners.sort_by_key(|(process, waiting)| (Reverse(*waiting), process.pid));
+    listeners.truncate(budget::HOLDERS);
+    let neighbour = |(process, waiting): (Process, u32)| {
+        let stands_still = sample::stands_still(process.pid.cast_signed());
+        Neighbour { process, waiting, stands_still }
+    };
+    Some(listeners.into_iter().map(neighbour).collect())
+}
