@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
 use tracer_ebpf::{
-    COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, MISSING, Task,
+    COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, MISSING, READ_ONLY_CAST, Task,
 };
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.
@@ -61,14 +61,46 @@ impl Plain for i32 {}
 impl Plain for u64 {}
 impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Reads a value at `base + offset`; all zeroes where the kernel refuses: the helper clears what it cannot fill.
+/// Reads a value at `base + offset`; all zeroes where the kernel refuses: the helper clears what it cannot fill, and an instruction that
+/// faults reads as zero.
 #[inline(always)]
 pub fn read<T: Plain>(base: u64, offset: u32) -> T {
+    let from = base.wrapping_add(u64::from(offset));
     let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: bpf_probe_read_kernel checks the address itself and writes the whole value, whatever comes of it.
-    unsafe {
-        fill(value.as_mut_ptr(), base.wrapping_add(u64::from(offset)) as *const T);
-        value.assume_init()
+    if layout!(number_type) == MISSING {
+        // SAFETY: bpf_probe_read_kernel checks the address itself and writes the whole value, whatever comes of it.
+        unsafe { fill(value.as_mut_ptr(), from as *const T) };
+    } else {
+        let to = value.as_mut_ptr();
+        // SAFETY: pieces that the value is made of, all of them: an array, or a struct that is as aligned as its largest member.
+        unsafe {
+            match (size_of::<T>(), align_of::<T>()) {
+                (1, _) | (_, 1) => look::<u8>(to.cast(), from, size_of::<T>()),
+                (2, _) | (_, 2) => look::<u16>(to.cast(), from, size_of::<T>()),
+                (4, _) | (_, 4) => look::<u32>(to.cast(), from, size_of::<T>()),
+                _ => look::<u64>(to.cast(), from, size_of::<T>()),
+            }
+        }
+    }
+    // SAFETY: all of it was written.
+    unsafe { value.assume_init() }
+}
+
+/// Looks at kernel memory piece by piece, each by one instruction, where [`READ_ONLY_CAST`] can be called.
+///
+/// # Safety
+/// There is room for as many bytes, a multiple of a piece.
+#[inline(always)]
+unsafe fn look<P: Plain>(to: *mut P, from: u64, bytes: usize) {
+    // SAFETY: to this target, a call of a constant address is one of the function of that number.
+    let cast: unsafe extern "C" fn(u64, u32) -> *const P =
+        unsafe { core::mem::transmute(u64::from(READ_ONLY_CAST.mark)) };
+    for number in 0..bytes / size_of::<P>() {
+        // Each call asks anew: to the verifier, the number must be a constant.
+        let number_type = layout!(number_type);
+        let place = from.wrapping_add((number * size_of::<P>()) as u64);
+        // SAFETY: the caller answers for the room; what cannot be read reads as zero.
+        unsafe { to.add(number).write_volatile(cast(place, number_type).read_volatile()) };
     }
 }
 

@@ -19,5 +19,10 @@ pub const IRQ_SAVE: KernelFunction = KernelFunction { name: "bpf_local_irq_save"
 /// `void bpf_local_irq_restore(unsigned long *flags)`, since 6.14.
 pub const IRQ_RESTORE: KernelFunction = KernelFunction { name: "bpf_local_irq_restore", mark: 0x7502_0004 };
 
+/// `void *bpf_rdonly_cast(const void *obj, u32 btf_id)`, since 6.2: an address becomes one of that type, which may be looked at by a plain
+/// instruction (a fault reads as zero). It is no call but a move once the verifier is through.
+pub const READ_ONLY_CAST: KernelFunction = KernelFunction { name: "bpf_rdonly_cast", mark: 0x7502_0005 };
+
 /// All of them.
-pub const KERNEL_FUNCTIONS: [KernelFunction; 4] = [PREEMPT_DISABLE, PREEMPT_ENABLE, IRQ_SAVE, IRQ_RESTORE];
+pub const KERNEL_FUNCTIONS: [KernelFunction; 5] =
+    [PREEMPT_DISABLE, PREEMPT_ENABLE, IRQ_SAVE, IRQ_RESTORE, READ_ONLY_CAST];

@@ -20,7 +20,7 @@ macro_rules! layout {
             pub const EMPTY: Self = Self { $($field: MISSING,)* };
 
             /// Each field's name in the kernel, in the order of the fields: `struct.member.member`,
-            /// `arg:tracepoint.number`, `args:function` (how many), or `enum:type.value`. Of these the first must exist,
+            /// `arg:tracepoint.number`, `args:function` (how many), `enum:type.value`, or `type:struct` (its number in the BTF). Of these the first must exist,
             /// unless a question mark stands before it.
             pub const NAMES: &'static [&'static str] = &[$($name,)*];
 
@@ -245,6 +245,9 @@ layout! {
     consume_caller_arg: "arg:consume_skb.1",
     /// Whether `kfree_skb` names the socket that would have received the packet (since 6.11).
     drop_socket_arg: "arg:kfree_skb.3",
+    /// A type that begins with eight bytes of a number: what kernel memory is looked at as, where [`crate::READ_ONLY_CAST`] can be called;
+    /// else missing.
+    number_type: "type:timespec64",
 }
 
 /// How many bytes of a socket are read at once where several of its first fields are needed: all of those that

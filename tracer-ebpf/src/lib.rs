@@ -21,7 +21,7 @@ pub use exchange::{
 };
 pub use held::HeldSocket;
 pub use kernel_function::{
-    IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE,
+    IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, shown};
 pub use record::{

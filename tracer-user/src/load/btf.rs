@@ -106,6 +106,15 @@ impl Kernel {
         ids.find(|id| matches!(self.btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
     }
 
+    /// The number of a struct that programs may look at kernel memory as, where they may at all; the name must be one of those asked for.
+    fn number_of(&self, structure: &str) -> Option<u32> {
+        if !kernel_functions::casts(self) {
+            return None;
+        }
+        let mut ids = self.named.get(structure)?.iter().copied();
+        ids.find(|id| matches!(self.btf.resolve_type_by_id(*id), Ok(Type::Struct(_))))
+    }
+
     /// Every offset and number that the kernel side needs.
     ///
     /// # Errors
@@ -131,6 +140,9 @@ impl Kernel {
         }
         if let Some(enumerator) = name.strip_prefix("enum:") {
             return Ok(self.enumerator(enumerator).unwrap_or(MISSING));
+        }
+        if let Some(structure) = name.strip_prefix("type:") {
+            return Ok(self.number_of(structure).unwrap_or(MISSING));
         }
         let (name, is_optional) = name.strip_prefix('?').map_or((name, false), |name| (name, true));
         let mut path = name.split('.');

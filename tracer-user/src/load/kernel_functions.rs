@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
-use tracer_ebpf::KERNEL_FUNCTIONS;
+use tracer_ebpf::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST};
 
 use super::btf::Kernel;
 
@@ -16,7 +16,7 @@ const KERNEL_FUNCTION: u8 = 2 << 4;
 /// Jumps to the next instruction.
 const NOTHING: [u8; INSTRUCTION] = [0x05, 0, 0, 0, 0, 0, 0, 0];
 
-/// Zero where the kernel interprets programs; it then refuses those that call its functions.
+/// Zero where the kernel interprets programs.
 const COMPILES: &str = "/proc/sys/net/core/bpf_jit_enable";
 
 /// Guards the programs of raw tracepoints in a kernel that may preempt them (`__DO_TRACE`, since 7.0).
@@ -27,29 +27,48 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KERNEL_FUNCTIONS.iter().map(|function| function.name).chain([PREEMPTIBLE])
 }
 
-/// The numbers of [`KERNEL_FUNCTIONS`], in their order, where this kernel preempts programs and offers all that prevents it.
-pub(super) fn numbers(kernel: &Kernel) -> Option<[u32; KERNEL_FUNCTIONS.len()]> {
-    let interprets = || fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0");
-    if !kernel.has(PREEMPTIBLE) || interprets() {
-        return None;
+/// The numbers of [`KERNEL_FUNCTIONS`], in their order; none for one that is not to be called.
+type Numbers = [Option<u32>; KERNEL_FUNCTIONS.len()];
+
+/// Whether this kernel interprets programs; it then refuses those that call its functions.
+fn interprets() -> bool {
+    fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0")
+}
+
+/// Whether programs may look at kernel memory by plain instructions ([`READ_ONLY_CAST`]).
+pub(super) fn casts(kernel: &Kernel) -> bool {
+    kernel.function(READ_ONLY_CAST.name).is_some() && !interprets()
+}
+
+/// Those that are to be called: what prevents preemption only where this kernel preempts programs, and offers all of it.
+pub(super) fn numbers(kernel: &Kernel) -> Numbers {
+    let is_cast = |function: &KernelFunction| *function == READ_ONLY_CAST;
+    let known = KERNEL_FUNCTIONS.map(|function| kernel.function(function.name));
+    let mut against_preemption =
+        KERNEL_FUNCTIONS.iter().zip(known).filter(|(function, _)| !is_cast(function));
+    let prevents =
+        kernel.has(PREEMPTIBLE) && !interprets() && against_preemption.all(|(_, number)| number.is_some());
+    let mut numbers = known;
+    for (function, number) in KERNEL_FUNCTIONS.iter().zip(&mut numbers) {
+        if !(if is_cast(function) { casts(kernel) } else { prevents }) {
+            *number = None;
+        }
     }
-    let numbers: Option<Vec<u32>> =
-        KERNEL_FUNCTIONS.iter().map(|function| kernel.function(function.name)).collect();
-    numbers?.try_into().ok()
+    numbers
 }
 
 /// The object with these functions, or nothing, in place of every mark.
 ///
 /// # Errors
 /// If it is no ELF object.
-pub(super) fn settled(elf: &[u8], numbers: Option<[u32; KERNEL_FUNCTIONS.len()]>) -> Result<Vec<u8>> {
+pub(super) fn settled(elf: &[u8], numbers: Numbers) -> Result<Vec<u8>> {
     let mut settled = elf.to_vec();
     for place in marks(elf)? {
         let instruction = &mut settled[place.at..place.at + INSTRUCTION];
-        match numbers {
-            Some(numbers) => {
+        match numbers[place.function] {
+            Some(number) => {
                 instruction[1] = KERNEL_FUNCTION;
-                instruction[4..].copy_from_slice(&numbers[place.function].to_le_bytes());
+                instruction[4..].copy_from_slice(&number.to_le_bytes());
             }
             None => instruction.copy_from_slice(&NOTHING),
         }
@@ -96,8 +115,9 @@ mod tests {
         let called: HashSet<_> = marks_of(OBJECT).iter().map(|mark| mark.function).collect();
         assert_eq!(called.len(), KERNEL_FUNCTIONS.len());
 
-        let numbers = [71_001, 71_002, 71_003, 71_004];
-        let (with, without) = (settled(OBJECT, Some(numbers)).unwrap(), settled(OBJECT, None).unwrap());
+        let numbers = [71_001, 71_002, 71_003, 71_004, 71_005];
+        let with = settled(OBJECT, numbers.map(Some)).unwrap();
+        let without = settled(OBJECT, [None; KERNEL_FUNCTIONS.len()]).unwrap();
         for Mark { at, function } in marks_of(OBJECT) {
             let number = numbers[function].to_le_bytes();
             assert_eq!(with[at..at + INSTRUCTION], [&[CALL, KERNEL_FUNCTION, 0, 0], &number[..]].concat());
