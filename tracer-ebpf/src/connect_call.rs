@@ -23,7 +23,7 @@ use crate::{
     tell::tell_unconnected,
     trust,
     unix_end::NO_PORT,
-    unix_listener::{listens, look},
+    unix_listener::{listens, look, queue_of},
     unix_place, worker_end,
 };
 
@@ -231,6 +231,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
     nginx.nginx = task;
+    worker_end::is_unread(sk);
     last_read::begins(nginx);
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
@@ -239,7 +240,9 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
             let _gone = EXCHANGES.remove(sk);
             return;
         }
-        nginx.listener_first = look(&call.path);
+        if ret < 0 {
+            nginx.listener_first = look(&call.path);
+        }
     }
     if ret < 0 {
         nginx.error = -ret as u32;
@@ -266,13 +269,13 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN]) {
     let peer: u64 = read(nginx.sock, layout!(unix_peer));
     nginx.worker_sock = peer;
     let listener = unix_place::listener_of(peer);
-    if listener != 0 {
+    if listener == 0 {
+        nginx.listener_first = look(path);
+    } else {
         if unix_place::led_to(path, listener) {
             listens(listener);
         }
-        if nginx.listener_first.sock != listener {
-            nginx.listener_first = look(path);
-        }
+        nginx.listener_first = queue_of(listener);
     }
     watch_port(NO_PORT);
     let _gone = ABANDONED.remove(peer);

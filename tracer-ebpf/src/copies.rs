@@ -81,13 +81,19 @@ pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
     !is_taken
 }
 
-/// Declares the copies of a program: `|context| (sk, what), body`.
+/// Declares the copies of a program: `|context| (sk, what), body`; with `if`, each leaves at once what does not matter.
 macro_rules! three {
     ([$($meta:tt)*] [$($hook:tt)+] $Context:ident -> $Returned:ty: $first:ident, $second:ident, $last:ident;
-        |$ctx:ident| ($sk:expr, $what:expr) => $body:expr) => {
+        |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr) => {
         $($meta)*
         #[$($hook)+]
         pub fn $first(ctx: $Context) -> $Returned {
+            $({
+                let $ctx = &ctx;
+                if !$matters {
+                    return 0;
+                }
+            })?
             let _undisturbed = $crate::preemption::Undisturbed::begin();
             let $ctx = &ctx;
             if $crate::copies::takes($crate::copies::IN_ORDER[0], $sk, $what) {
@@ -100,6 +106,11 @@ macro_rules! three {
         #[$($hook)+]
         pub fn $second(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
+            $(
+                if !$matters {
+                    return 0;
+                }
+            )?
             if $crate::copies::takes($crate::copies::IN_ORDER[1], $sk, $what) {
                 let _undisturbed = $crate::preemption::Undisturbed::begin();
                 $body;
@@ -111,6 +122,11 @@ macro_rules! three {
         #[$($hook)+]
         pub fn $last(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
+            $(
+                if !$matters {
+                    return 0;
+                }
+            )?
             if $crate::copies::takes($crate::copies::IN_ORDER[2], $sk, $what) {
                 let _undisturbed = $crate::preemption::Undisturbed::begin();
                 $body;
@@ -124,10 +140,10 @@ pub(crate) use three;
 /// The same for raw tracepoints.
 macro_rules! in_copies {
     ($($(#[$meta:meta])* $tracepoint:literal: $first:ident, $second:ident, $last:ident;
-        |$ctx:ident| ($sk:expr, $what:expr) => $body:expr)*) => {$(
+        |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr)*) => {$(
         $crate::copies::three! {
             [$(#[$meta])*] [raw_tracepoint(tracepoint = $tracepoint)]
-            RawTracePointContext -> i32: $first, $second, $last; |$ctx| ($sk, $what) => $body
+            RawTracePointContext -> i32: $first, $second, $last; |$ctx| $(if $matters;)? ($sk, $what) => $body
         }
     )*};
 }

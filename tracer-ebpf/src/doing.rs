@@ -11,18 +11,15 @@ use tracer_ebpf::{MISSING, characters as word, nginx_flag};
 
 use crate::{
     kernel::{filter, layout, read},
-    word::{read_text, user_word},
+    word::{read_text, user_word, user_words},
 };
 
 /// `ngx_connection_t.log` (src/core/ngx_connection.h).
 const CONNECTION_LOG: u64 = 80;
-/// `ngx_log_t.data` and `action` (src/core/ngx_log.h).
+/// `ngx_log_t.data` and `action` (src/core/ngx_log.h), with two words between them.
 const LOG_DATA: u64 = 40;
 const LOG_ACTION: u64 = 64;
-/// `ngx_http_log_ctx_t.request` (src/http/ngx_http_request.h).
-const CONTEXT_REQUEST: u64 = 8;
-
-/// What a request and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
+/// What a request, which is the second word of its log's data (`ngx_http_log_ctx_t.request`, src/http/ngx_http_request.h), and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
 const HTTP: u32 = u32::from_le_bytes(*b"HTTP");
 const STREAM: u32 = u32::from_le_bytes(*b"STRM");
 
@@ -54,15 +51,14 @@ pub fn purpose(connection: u64) -> u32 {
         return 0;
     }
     let log = user_word(connection.wrapping_add(CONNECTION_LOG));
-    let data = user_word(log.wrapping_add(LOG_DATA));
-    if user_word(data) as u32 == STREAM {
+    let [data, _, _, action] = user_words(log.wrapping_add(LOG_DATA));
+    let [mark, request] = user_words(data);
+    if mark as u32 == STREAM {
         return nginx_flag::STREAM;
     }
-    let request = user_word(data.wrapping_add(CONTEXT_REQUEST));
     if user_word(request) as u32 != HTTP {
         return 0;
     }
-    let action = user_word(log.wrapping_add(LOG_ACTION));
     let (begins, _) = text(action);
     let is_of_module = action == 0 || begins != 0 && begins != word(b"connecti");
     if is_of_module { nginx_flag::OF_MODULE } else { 0 }

@@ -69,6 +69,19 @@ pub fn note(sk: u64, remote_port: u16) {
     }
 }
 
+/// Whether [`note`] would tell nothing new: no exchange is the running thread's, and it has read from this socket last, too.
+#[inline(always)]
+pub fn is_noted(sk: u64) -> bool {
+    let thread = kernel::thread();
+    let Some(place) = place(thread) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        (&raw const (*place).sk).read_volatile() == sk
+            && (&raw const (*place).reader).read_volatile() as u32 == thread
+            && (&raw const (*place).owner).read_volatile() as u32 != thread
+    }
+}
+
 /// What the running thread has read from last; zero where that is not known.
 #[inline(always)]
 pub fn sock() -> u64 {

@@ -116,6 +116,7 @@ pub fn connects(sk: u64) {
     nginx.exchange = 1;
     nginx.nginx = task;
     nginx.upstream = upstream;
+    worker_end::is_unread(sk);
     last_read::begins(nginx);
     look_first(nginx, sk, now);
     watch_port(upstream.port);

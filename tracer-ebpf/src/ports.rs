@@ -1,20 +1,23 @@
 //! The ports that matter: the first and cheapest test of a socket or a packet.
 
 use aya_ebpf::{macros::map, maps::Array};
-use tracer_ebpf::PORTS_LEN;
 
 use crate::kernel::bounded;
 
+/// A power of two: so few that all of them stay in a CPU's first cache. Ports share them, and a socket that is taken for one of ours is only
+/// looked up in vain.
+const PLACES: usize = 4_096;
+
 /// Ports that a socket of ours uses, on either end.
 #[map]
-pub static PORTS: Array<[u8; PORTS_LEN]> = Array::with_max_entries(1, 0);
+static PORTS: Array<[u8; PLACES]> = Array::with_max_entries(1, 0);
 
-/// Whether any socket of ours has this port (host order).
+/// Whether any socket of ours may have this port (host order).
 #[inline(always)]
 pub fn port_is_watched(port: u16) -> bool {
-    // SAFETY: the array has an entry for each value of a u16.
+    // SAFETY: the index is bounded.
     PORTS.get(0).is_some_and(
-        |ports| unsafe { *ports.get_unchecked(bounded::<{ PORTS_LEN as u64 - 1 }>(port.into())) } != 0,
+        |ports| unsafe { *ports.get_unchecked(bounded::<{ PLACES as u64 - 1 }>(port.into())) } != 0,
     )
 }
 
@@ -25,7 +28,7 @@ pub fn watch_port(port: u16) {
         return;
     }
     if let Some(ports) = PORTS.get_ptr_mut(0) {
-        // SAFETY: the array has an entry for each value of a u16, and nobody ever writes anything but one.
-        unsafe { (*ports.cast::<u8>().add(bounded::<{ PORTS_LEN as u64 - 1 }>(port.into()))) = 1 };
+        // SAFETY: the index is bounded, and nobody ever writes anything but one.
+        unsafe { (*ports.cast::<u8>().add(bounded::<{ PLACES as u64 - 1 }>(port.into()))) = 1 };
     }
 }

@@ -111,6 +111,10 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
     if aftermath::is_awaited() {
         aftermath::received(sk);
     }
+    // A worker reads many times, and only the first tells anything, unless the thread is nginx's as well.
+    if worker_end::is_read_from(sk) && last_read::is_noted(sk) {
+        return;
+    }
     let (remote_port, local_port) = kernel::ports(sk);
     if ret != -EAGAIN {
         last_read::note(sk, remote_port);

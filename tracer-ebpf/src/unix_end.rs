@@ -3,13 +3,20 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem},
+    macros::map,
+    maps::Array,
+};
 use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
     joined,
     kernel::{self, layout, read},
-    maps::{ABANDONED, ATTACHED, EXCHANGES, HOLDERS, OpenExchange, PATHS, WORKERS, count, port_is_watched},
+    maps::{
+        ABANDONED, ATTACHED, EXCHANGES, HOLDERS, LESS, OpenExchange, PATHS, WORKERS, change, count, is_any,
+        port_is_watched,
+    },
     nginx_end, process,
     put::put,
     signal,
@@ -18,6 +25,10 @@ use crate::{
     unix_listener::look,
     unix_place, word, worker_end,
 };
+
+/// How many entries [`HOLDERS`] has: cheap to ask at each close, and nearly always none.
+#[map]
+static HELD: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Stands for unix sockets among the watched ports.
 pub const NO_PORT: u16 = 0;
@@ -63,7 +74,7 @@ pub fn notice(sk: u64) {
 pub fn close_called(fd: u64) {
     let task = kernel::current();
     // SAFETY: copied out at once.
-    let held = unsafe { HOLDERS.get(task.tgid) }.copied().unwrap_or(0);
+    let held = if is_any(&HELD) { unsafe { HOLDERS.get(task.tgid) }.copied().unwrap_or(0) } else { 0 };
     if held == 0 && !nginx_end::is_our_task(&task) {
         return;
     }
@@ -147,19 +158,24 @@ pub fn abandoned_read_from(sk: u64) {
 #[inline(always)]
 fn hold(tgid: u32, sk: u64) {
     // SAFETY: copied out at once.
-    if let Some(before) = unsafe { HOLDERS.get(tgid) }.copied()
+    let before = unsafe { HOLDERS.get(tgid) }.copied();
+    if let Some(before) = before
         && before != sk
         && ABANDONED.remove(before).is_ok()
     {
         count!(afterwards_unkept, 1);
     }
-    put!(HOLDERS, tgid, sk, afterwards_unkept);
+    if put!(HOLDERS, tgid, sk, afterwards_unkept) && before.is_none() {
+        change(&HELD, 1);
+    }
 }
 
 /// The worker's end of an exchange that nginx had given up is closed by the running process.
 #[inline(always)]
 fn abandoned_ends(sk: u64, tgid: u32) {
-    let _gone = HOLDERS.remove(tgid);
+    if HOLDERS.remove(tgid).is_ok() {
+        change(&HELD, LESS);
+    }
     let Some(worker) = ABANDONED.get_ptr_mut(sk) else { return };
     // SAFETY: preallocated map memory.
     let worker = unsafe { &mut *worker };

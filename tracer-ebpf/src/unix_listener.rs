@@ -21,9 +21,12 @@ pub fn listens(sk: u64) {
 #[inline(always)]
 pub fn look(path: &[u8; PATH_LEN]) -> ListenerView {
     let sock = unix_place::at(path);
-    if sock == 0 {
-        return ListenerView::default();
-    }
+    if sock == 0 { ListenerView::default() } else { queue_of(sock) }
+}
+
+/// The accept queue of a listener.
+#[inline(always)]
+pub fn queue_of(sock: u64) -> ListenerView {
     ListenerView {
         sock,
         // SAFETY: the helper takes nothing.

@@ -99,11 +99,22 @@ fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
 /// Eight characters or a number of nginx's; zeroes where they cannot be read.
 #[inline(always)]
 pub fn user_word(from: u64) -> u64 {
-    let mut value = MaybeUninit::<u64>::zeroed();
+    let [word] = user_words(from);
+    word
+}
+
+/// Several of them: each call costs more than the bytes do.
+#[inline(always)]
+pub fn user_words<const WORDS: usize>(from: u64) -> [u64; WORDS] {
+    let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
     // SAFETY: the helper checks where it reads and writes the whole value, whatever comes of it.
     unsafe {
-        let _refused = bpf_probe_read_user(value.as_mut_ptr().cast(), 8, from as *const _);
-        value.assume_init()
+        let _refused = bpf_probe_read_user(
+            words.as_mut_ptr().cast(),
+            size_of::<[u64; WORDS]>() as u32,
+            from as *const _,
+        );
+        words.assume_init()
     }
 }
 

@@ -109,7 +109,14 @@ pub fn read_from(sk: u64, peer_port: u16, local_port: u16) {
     unsafe { read.write_volatile(sk) };
 }
 
-/// A new end has the address `sk`, from which nobody has read yet.
+/// Whether `sk` is an end of ours from which a process is known to have read.
+#[inline(always)]
+pub fn is_read_from(sk: u64) -> bool {
+    // SAFETY: map memory; an entry is a word.
+    place_of_reader(sk).is_some_and(|read| unsafe { read.read_volatile() } == sk)
+}
+
+/// A new end, of either side, has the address `sk`, from which nobody has read yet.
 #[inline(always)]
 pub fn is_unread(sk: u64) {
     if let Some(read) = place_of_reader(sk) {

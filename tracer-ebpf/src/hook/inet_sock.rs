@@ -18,13 +18,27 @@ in_copies! {
     /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
     /// before the state is stored.
     "inet_sock_set_state": inet_sock_set_state, inet_sock_set_state_2, inet_sock_set_state_3;
-    |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 8 | ctx.arg::<u64>(2)) => {
+    |ctx| if matters(ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8);
+    (ctx.arg(0), ctx.arg::<u64>(1) << 8 | ctx.arg::<u64>(2)) => {
         changes(ctx.arg(0), ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8)
     }
 
     /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
     "inet_sk_error_report": inet_sk_error_report, inet_sk_error_report_2, inet_sk_error_report_3;
     |ctx| (ctx.arg(0), 1 << 46) => nginx_end::error_reported(ctx.arg(0))
+}
+
+/// Whether such a change tells anything: most of each connection's do not.
+#[inline(always)]
+fn matters(old_state: u8, new_state: u8) -> bool {
+    new_state == CLOSE
+        || matches!(
+            (old_state, new_state),
+            (CLOSE, SYN_SENT | LISTEN)
+                | (SYN_SENT | SYN_RECV, ESTABLISHED)
+                | (ESTABLISHED, FIN_WAIT1)
+                | (CLOSE_WAIT, LAST_ACK)
+        )
 }
 
 /// A socket goes from one state to the next.

@@ -158,7 +158,11 @@ impl Tracer {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        let mut object = load(&mut loader, OBJECT, &kernel)?;
+        let mut object = load(
+            &mut loader,
+            &std::env::var_os("A_BPF").map_or(OBJECT.to_vec(), |p| std::fs::read(p).unwrap_or_default()),
+            &kernel,
+        )?;
         // Before they are read another time.
         drop(kernel);
         want(&mut object, scope)?;
