@@ -15,7 +15,7 @@ use crate::{
     last_read,
     maps::{
         ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
-        PATHS, count, watch_port,
+        count, watch_port,
     },
     nginx_end,
     put::put,
@@ -236,10 +236,8 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
     if call.upstream.family == FAMILY_UNIX {
-        if !put!(PATHS, sk, &call.path, untracked) {
-            let _gone = EXCHANGES.remove(sk);
-            return;
-        }
+        // SAFETY: the same.
+        unsafe { kernel::fill(&raw mut exchange.path, &raw const call.path) };
         if ret < 0 {
             nginx.listener_first = look(&call.path);
         }
@@ -251,9 +249,8 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // A unix queue is looked at just after the refusal.
         // SAFETY: map memory that is already a value of the type.
         unsafe { kernel::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
-        nginx_end::ends_unconnected(&mut exchange.nginx);
+        nginx_end::ends_unconnected(exchange);
         tell_unconnected(exchange);
-        let _gone = PATHS.remove(sk);
         let _gone = EXCHANGES.remove(sk);
         return;
     }

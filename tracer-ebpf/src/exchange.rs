@@ -463,7 +463,7 @@ pub struct WorkerEnd {
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct OpenExchange {
     /// nginx's end.
     pub nginx: NginxEnd,
@@ -473,4 +473,8 @@ pub struct OpenExchange {
     pub connection: u64,
     /// The port of the worker's peer as the worker's end sees it, host order; zero of a unix exchange and of one that is not found by it.
     pub peer_port: u64,
+    /// The path of a unix exchange, closed by a zero; all zeroes over TCP.
+    pub path: [u8; PATH_LEN],
+    /// Always zero.
+    pub reserved: u32,
 }

@@ -4,13 +4,13 @@ use tracer_ebpf::{FAMILY_UNIX, Header, Hop, Kind};
 
 use crate::{
     joined, kernel,
-    maps::{ConnectionId, OpenExchange, PATHS, RING, count},
+    maps::{ConnectionId, OpenExchange, RING, count},
 };
 
 /// After the exchange `id` was closed, nginx acts on `sk`: tells whose worker's end that is, if an open exchange's.
 #[inline(always)]
 pub fn tell(id: ConnectionId, sk: u64) {
-    let Some(OpenExchange { nginx: outer, .. }) = joined::exchange_of(sk, kernel::ports(sk).0) else {
+    let Some(OpenExchange { nginx: outer, path, .. }) = joined::exchange_of(sk, kernel::ports(sk).0) else {
         return;
     };
     let Some(mut entry) = RING.reserve::<Hop>(0) else {
@@ -31,9 +31,7 @@ pub fn tell(id: ConnectionId, sk: u64) {
         kernel::fill(&raw mut (*record).nginx, &raw const outer.nginx);
         kernel::fill(&raw mut (*record).upstream, &raw const outer.upstream);
         if outer.upstream.family == FAMILY_UNIX {
-            if let Some(path) = PATHS.get(outer.sock) {
-                kernel::fill(&raw mut (*record).path, &raw const *path);
-            }
+            kernel::fill(&raw mut (*record).path, path);
         } else {
             (*record).local = kernel::local(outer.sock);
         }

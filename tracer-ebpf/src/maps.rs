@@ -4,7 +4,7 @@
 //!
 //! | map | who fills it | when it is full | what that touches |
 //! |---|---|---|---|
-//! | `EXCHANGES`, `CONNECTING`, `PATHS` | nginx | `untracked` | such exchanges have no verdict |
+//! | `EXCHANGES`, `CONNECTING` | nginx | `untracked` | such exchanges have no verdict |
 //! | `HANDSHAKES`, `ALIASES` | nginx | `workers_untracked` | all verdicts of that time |
 //! | `WORKERS`, `VISITORS` | workers that nginx gave up, clients of the listeners asked for | `workers_untracked` | the same |
 //! | `BY_PORT` (a place for each port) | nginx | `ALIASES` takes it | |
@@ -166,10 +166,6 @@ pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 /// Connect calls under way, by thread. Only while system calls are traced.
 #[map]
 pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(1_024, 0);
-
-/// The paths of unix exchanges, by nginx's socket.
-#[map]
-pub static PATHS: HashMap<u64, [u8; PATH_LEN]> = HashMap::with_max_entries(16_384, 0);
 
 /// Open worker ends of unix exchanges that nginx gave up, by their socket.
 #[map]

@@ -8,8 +8,8 @@ use crate::{
     kernel::{self, Common, Plain, filter, layout, read},
     last_read, listener,
     maps::{
-        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, PATHS, UNIX_UPSTREAMS, UPSTREAMS,
-        WANTED, add, count, port_is_watched, watch_port,
+        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, UNIX_UPSTREAMS, UPSTREAMS, WANTED,
+        add, count, port_is_watched, watch_port,
     },
     packet_drop,
     recent::Found,
@@ -483,16 +483,16 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
     let well = exchange.nginx.word_ns == 0 && ended_well(exchange, now);
     let is_cut = note_upgraded(exchange, well);
     count!(exchanges, u64::from(exchange.nginx.exchange));
-    count_upstream(&exchange.nginx);
+    count_upstream(exchange);
     (well && !is_cut, now)
 }
 
 /// The same of one whose connection did not come about: where it is told from there is no room on the stack for more.
 #[inline(always)]
-pub fn ends_unconnected(nginx: &mut NginxEnd) {
-    note_end(nginx);
-    count!(exchanges, u64::from(nginx.exchange));
-    count_upstream(nginx);
+pub fn ends_unconnected(exchange: &mut OpenExchange) {
+    note_end(&mut exchange.nginx);
+    count!(exchanges, u64::from(exchange.nginx.exchange));
+    count_upstream(exchange);
 }
 
 /// Notes when an end ended, who closed it, what nginx said of it and what set nginx off. Returns when.
@@ -548,16 +548,15 @@ fn note_upgraded(exchange: &mut OpenExchange, well: bool) -> bool {
 }
 
 #[inline(always)]
-fn count_upstream(nginx: &NginxEnd) {
+fn count_upstream(OpenExchange { nginx, path, .. }: &OpenExchange) {
     if filter!(counts_upstreams) == 0 {
         return;
     }
     let by = u64::from(nginx.exchange);
     if nginx.upstream.family != FAMILY_UNIX {
         add(&UPSTREAMS, &nginx.upstream, by);
-    } else if let Some(path) = PATHS.get_ptr(nginx.sock) {
-        // SAFETY: preallocated map memory; an entry that is used again meanwhile counts for the other.
-        add(&UNIX_UPSTREAMS, unsafe { &*path }, by);
+    } else {
+        add(&UNIX_UPSTREAMS, path, by);
     }
 }
 

@@ -4,7 +4,7 @@ use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_fl
 
 use crate::{
     aftermath, kernel, last_read,
-    maps::{ConnectionId, OpenExchange, PATHS, RING, count},
+    maps::{ConnectionId, OpenExchange, RING, count},
     signal, word,
 };
 
@@ -90,11 +90,7 @@ fn send(exchange: &OpenExchange, may_have_worker: bool) {
                     signal::stops(&exchange.worker, &raw mut (*record).stops);
                 }
                 (*record).reserved = 0;
-                let path = match PATHS.get(exchange.nginx.sock) {
-                    Some(path) if exchange.nginx.upstream.family == FAMILY_UNIX => &raw const *path,
-                    _ => core::ptr::null(),
-                };
-                kernel::fill(&raw mut (*record).path, path);
+                kernel::fill(&raw mut (*record).path, &raw const exchange.path);
             }
             entry.submit(0);
         }

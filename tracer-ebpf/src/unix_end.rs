@@ -14,7 +14,7 @@ use crate::{
     joined,
     kernel::{self, layout, read},
     maps::{
-        ABANDONED, ATTACHED, EXCHANGES, HOLDERS, LESS, OpenExchange, PATHS, WORKERS, change, count, is_any,
+        ABANDONED, ATTACHED, EXCHANGES, HOLDERS, LESS, OpenExchange, WORKERS, change, count, is_any,
         port_is_watched,
     },
     nginx_end, process,
@@ -206,10 +206,7 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
     take_worker(exchange);
     let (well, now) = nginx_end::ends(exchange);
     if !well {
-        // SAFETY: the path is copied into the view's key at once.
-        if let Some(path) = unsafe { PATHS.get(sk) } {
-            exchange.nginx.listener_last = look(path);
-        }
+        exchange.nginx.listener_last = look(&exchange.path);
         let worker = &mut exchange.worker;
         if worker_end::is_open(worker) {
             worker.abandoned_ns = now;
@@ -221,7 +218,6 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
         }
         tell(exchange, well);
     }
-    let _gone = PATHS.remove(sk);
     let _gone = EXCHANGES.remove(sk);
 }
 

@@ -22,7 +22,7 @@ use tracer_ebpf::{
 
 use crate::{
     kernel::{self, filter, layout},
-    maps::{self, LESS, PATHS, RING, change, count},
+    maps::{self, EXCHANGES, LESS, RING, change, count},
     nginx_end,
     put::put,
 };
@@ -295,10 +295,10 @@ impl Said {
             Subject::Characters => read_characters(to, self.second, self.first),
         }
         if self.path_of != 0
-            && let Some(path) = PATHS.get_ptr(self.path_of)
+            && let Some(exchange) = EXCHANGES.get_ptr(self.path_of)
         {
             // SAFETY: preallocated map memory; the subject has room for a path, and both are bytes.
-            unsafe { to.cast::<[u8; PATH_LEN]>().write(*path) };
+            unsafe { kernel::fill(to.cast::<[u8; PATH_LEN]>(), &raw const (*exchange).path) };
         }
         entry.submit(0);
     }

@@ -103,7 +103,7 @@ const MOST_UPSTREAMS: usize = 2_048;
 const MOST_FOREIGN: usize = 2_048;
 
 /// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 3] = ["EXCHANGES", "HANDSHAKES", "PATHS"];
+const PER_EXCHANGE: [&str; 2] = ["EXCHANGES", "HANDSHAKES"];
 
 /// The map that holds one entry for each connection that the network has ended and nginx has not closed yet, which it does in the next turn
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
