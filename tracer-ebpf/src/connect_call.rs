@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, filter, layout, read},
     last_read,
     maps::{
-        ABANDONED, ATTACHED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
+        ABANDONED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange, attached,
         count, watch_port,
     },
     nginx_end,
@@ -104,7 +104,7 @@ pub fn called(fd: u64, address: u64, len: u64) {
 /// The running thread ends: a connect that was not seen to return does not.
 #[inline(always)]
 pub fn thread_ends() {
-    if ATTACHED.get(0).is_some_and(|attached| attached.system_calls != 0) {
+    if attached().is_some_and(|attached| attached.system_calls != 0) {
         let _gone = CONNECTING.remove(kernel::thread());
     }
 }
@@ -112,7 +112,7 @@ pub fn thread_ends() {
 /// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
 #[inline(always)]
 pub fn goes_on(sk: u64) {
-    let Some(attached) = ATTACHED.get(0) else { return };
+    let Some(attached) = attached() else { return };
     if attached.system_calls != 0 {
         let _gone = CONNECTING.remove(kernel::thread());
     }

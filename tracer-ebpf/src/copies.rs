@@ -9,7 +9,7 @@ use tracer_ebpf::SEEN_LEN;
 
 use crate::{
     kernel::bounded,
-    maps::{ATTACHED, count},
+    maps::{attached, count},
 };
 
 /// Events that some copy has taken and not all have passed over, by their hash; each with whose turn it was last. There is room for
@@ -45,7 +45,7 @@ pub const LAST_FIRST: [Turn; 3] = [
 /// turn is later is left from an event before, which these numbers named, too.
 #[inline(always)]
 pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
-    if is_first_copy && ATTACHED.get(0).is_none_or(|attached| attached.copies == 0) {
+    if is_first_copy && attached().is_none_or(|attached| attached.copies == 0) {
         return true;
     }
     let event = (sk ^ bpf_get_current_pid_tgid() << 32 ^ what << 8) & !TURNS;

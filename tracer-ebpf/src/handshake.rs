@@ -14,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     kernel::bounded,
-    maps::{ConnectionId, change, count, is_any},
+    maps::{CROWDED, ConnectionId, change, count, is_any},
 };
 
 /// Places that one handshake may take; a power of two.
@@ -38,10 +38,6 @@ static JOINING: Array<[Place; WAYS]> = Array::with_max_entries(ROWS, 0);
 /// What found no place in its row.
 #[map]
 static HANDSHAKES: HashMap<u64, ConnectionId> = HashMap::with_max_entries(16_384, 0);
-
-/// How often that happened: while zero, nobody needs to look there.
-#[map]
-static CROWDED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The row of a handshake. Its sequence numbers are as good as random (RFC 6528).
 #[inline(always)]

@@ -13,7 +13,7 @@ use tracer_ebpf::{FAMILY_UNIX, PORTS_LEN};
 
 use crate::{
     kernel::{self, layout, read},
-    maps::{EXCHANGES, LESS, OpenExchange, change, is_any},
+    maps::{ALIASED, EXCHANGES, LESS, OpenExchange, change, is_any},
     put::put,
 };
 
@@ -24,10 +24,6 @@ static BY_PORT: Array<u64> = Array::with_max_entries(PORTS_LEN as u32, 0);
 /// nginx's sockets whose place was taken, by the worker's socket. Userspace sets the size before loading.
 #[map]
 static ALIASES: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
-
-/// How many of them there are: while zero, nobody needs to look there.
-#[map]
-static ALIASED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The place of a port, which is in host order.
 #[inline(always)]

@@ -311,19 +311,30 @@ pub struct Filters {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attached {
     /// One where `unix_release_sock` is hooked: a unix socket's end is seen when it happens.
-    pub unix_release: u32,
+    pub unix_release: u8,
     /// One where the functions that end handshakes are hooked: packet drops of the same reason would count twice.
-    pub handshake_drops: u32,
+    pub handshake_drops: u8,
     /// One where each reset that this host's TCP sends is seen, also those that no socket sends.
-    pub own_resets: u32,
+    pub own_resets: u8,
     /// One where the further copies of programs are attached.
-    pub copies: u32,
+    pub copies: u8,
     /// One where system calls are traced.
-    pub system_calls: u32,
+    pub system_calls: u8,
     /// One where kretprobes tell how sends end, which miss some ([`crate::Stats::returns_missed`]).
-    pub sends_by_kprobe: u32,
+    pub sends_by_kprobe: u8,
     /// One where they tell which connects fail at once.
-    pub connects_by_kprobe: u32,
+    pub connects_by_kprobe: u8,
+    /// Always zero.
+    pub reserved: u8,
+}
+
+/// The numbers that nearly every event asks for, in the map `GATES`.
+pub mod gate {
+    /// Where [`crate::Attached`] is, which is as long as a number. What lies before it is left empty: kernels of today put the first entry at
+    /// the end of a line of the cache, and the others on the next one.
+    pub const ATTACHED: u32 = 1;
+    /// How many entries there are.
+    pub const LEN: u32 = 8;
 }
 
 /// How complete the known listeners are: the numbers in the map `SHOWN`, each only written by one side while the other looks.

@@ -23,7 +23,7 @@ pub use held::HeldSocket;
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
 };
-pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, shown};
+pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, gate, shown};
 pub use record::{
     ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
     SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
@@ -70,6 +70,7 @@ const _: () = {
     assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
     assert!(size_of::<Alone>() == 8 + size_of::<NginxEnd>());
     assert!(size_of::<Stops>() == 120);
+    assert!(size_of::<Attached>() == size_of::<u64>() && align_of::<Attached>() == 1);
     assert!(
         size_of::<Exchange>()
             == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + size_of::<Stops>() + PATH_LEN + 4

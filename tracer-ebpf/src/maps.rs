@@ -29,7 +29,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, shown};
+use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, gate, shown};
 
 pub use crate::{
     address::ListenerKey,
@@ -128,8 +128,7 @@ pub static SHOWN: Array<u64> = Array::with_max_entries(shown::LEN, 0);
 pub static PEERS: HashMap<ListenerKey, ListenerKey> = HashMap::with_max_entries(1_024, 0);
 
 /// How often one found no room there.
-#[map]
-pub static PEERS_LEFT_OUT: Array<u64> = Array::with_max_entries(1, 0);
+pub const PEERS_LEFT_OUT: Counter = Counter(gate::ATTACHED + 6);
 
 /// The upstreams the user asked for; a port alone has the unspecified address.
 #[map]
@@ -179,9 +178,31 @@ pub static HOLDERS: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
 #[map]
 pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// What userspace attached.
+/// What nearly every event asks for first: numbers side by side, so that they share a line of each CPU's cache. One of them is
+/// [`Attached`], which userspace writes; the others are [`Counter`]s.
 #[map]
-pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
+static GATES: Array<u64> = Array::with_max_entries(gate::LEN, 0);
+
+/// What userspace attached.
+#[inline(always)]
+pub fn attached() -> Option<&'static Attached> {
+    // SAFETY: as large, and any bytes are a value of the type.
+    GATES.get_ptr(gate::ATTACHED).map(|attached| unsafe { &*attached.cast::<Attached>() })
+}
+
+/// A counter that stands by itself, among [`GATES`].
+pub struct Counter(u32);
+
+/// How many ended exchanges' aftermath is awaited; see [`crate::aftermath::is_awaited`].
+pub const AWAITED: Counter = Counter(gate::ATTACHED + 1);
+/// How many words wait for their connection's close; see [`crate::word::is_any`].
+pub const SPOKEN: Counter = Counter(gate::ATTACHED + 2);
+/// How many handshakes found no place in their row; see [`crate::handshake`].
+pub const CROWDED: Counter = Counter(gate::ATTACHED + 3);
+/// How many of nginx's sockets found the place of their port taken; see [`crate::joined`].
+pub const ALIASED: Counter = Counter(gate::ATTACHED + 4);
+/// How many entries [`HOLDERS`] has.
+pub const HELD: Counter = Counter(gate::ATTACHED + 5);
 
 /// Counters, for each CPU its own: with one for all, each count would take it from the others.
 #[map]
@@ -202,10 +223,6 @@ pub fn place_of_reader(sk: u64) -> Option<*mut u64> {
     READ.get_ptr_mut(bounded::<{ READ_LEN as u64 - 1 }>(sk >> 6 ^ sk >> 18) as u32)
 }
 
-/// How many ended exchanges' aftermath is awaited; see [`crate::aftermath::is_awaited`].
-#[map]
-pub static AWAITED: Array<u64> = Array::with_max_entries(1, 0);
-
 /// Never written: what new entries are made from, for they are too large for the stack.
 #[map]
 pub static EMPTY_EXCHANGE: Array<OpenExchange> = Array::with_max_entries(1, 0);
@@ -223,15 +240,15 @@ pub(crate) use count;
 
 /// Whether a counter that stands by itself is not zero: cheap to ask, for nobody else's count takes its memory from this CPU.
 #[inline(always)]
-pub fn is_any(counter: &Array<u64>) -> bool {
+pub fn is_any(counter: &Counter) -> bool {
     // SAFETY: a plain look at a counter that others change.
-    counter.get(0).is_some_and(|count| unsafe { core::ptr::read_volatile(count) != 0 })
+    GATES.get(counter.0).is_some_and(|count| unsafe { core::ptr::read_volatile(count) != 0 })
 }
 
 /// Counts so many more there or, with all bits set, one less.
 #[inline(always)]
-pub fn change(counter: &Array<u64>, by: u64) {
-    if let Some(count) = counter.get_ptr_mut(0) {
+pub fn change(counter: &Counter, by: u64) {
+    if let Some(count) = GATES.get_ptr_mut(counter.0) {
         // SAFETY: the entry lives as long as the map.
         unsafe { crate::kernel::add(count, by) };
     }

@@ -8,8 +8,8 @@ use crate::{
     kernel::{self, Common, Plain, filter, layout, read},
     last_read, listener,
     maps::{
-        ATTACHED, ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, UNIX_UPSTREAMS, UPSTREAMS, WANTED,
-        add, count, port_is_watched, watch_port,
+        ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, UNIX_UPSTREAMS, UPSTREAMS, WANTED, add,
+        attached, count, port_is_watched, watch_port,
     },
     packet_drop,
     recent::Found,
@@ -572,7 +572,7 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
     look_again(nginx, sk, nginx.ended_ns);
     note_blocked(nginx, sk);
-    if ATTACHED.get(0).is_some_and(|attached| attached.own_resets != 0) {
+    if attached().is_some_and(|attached| attached.own_resets != 0) {
         nginx.flags |= nginx_flag::OWN_RESETS_SEEN;
     }
     // In SYN_SENT the first unacknowledged byte is the SYN itself.

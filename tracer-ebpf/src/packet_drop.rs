@@ -5,7 +5,7 @@ use tracer_ebpf::{DropReason, PacketDrop};
 
 use crate::{
     kernel::{layout, read},
-    maps::{ATTACHED, port_is_watched},
+    maps::{attached, port_is_watched},
     recent::{self, Found, Row},
     tcp_header::{ACK, SYN, TcpHeader, header, tcp_header},
 };
@@ -41,7 +41,7 @@ fn known(reason: u32) -> Option<DropReason> {
 pub fn dropped(skb: u64, reason: u32) {
     let Some(reason) = known(reason) else { return };
     if reason == DropReason::ListenOverflow
-        && ATTACHED.get(0).is_some_and(|attached| attached.handshake_drops != 0)
+        && attached().is_some_and(|attached| attached.handshake_drops != 0)
     {
         return;
     }

@@ -7,7 +7,7 @@ use crate::{
     function::{CALLS, call},
     kernel::{self, layout, read},
     last_read,
-    maps::{ATTACHED, count, port_is_watched},
+    maps::{attached, count, port_is_watched},
     nginx_end,
     put::put,
     unix_end, worker_end,
@@ -99,7 +99,7 @@ pub fn settle() {
 /// Whether a return of a send may have been passed over.
 #[inline(always)]
 pub fn may_miss_sends() -> bool {
-    ATTACHED.get(0).is_some_and(|attached| attached.sends_by_kprobe != 0)
+    attached().is_some_and(|attached| attached.sends_by_kprobe != 0)
 }
 
 /// A receive on `sk` returned `ret`.

@@ -3,18 +3,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem},
-    macros::map,
-    maps::Array,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
 use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
     joined,
     kernel::{self, layout, read},
     maps::{
-        ABANDONED, ATTACHED, EXCHANGES, HOLDERS, LESS, OpenExchange, WORKERS, change, count, is_any,
+        ABANDONED, EXCHANGES, HELD, HOLDERS, LESS, OpenExchange, WORKERS, attached, change, count, is_any,
         port_is_watched,
     },
     nginx_end, process,
@@ -25,10 +21,6 @@ use crate::{
     unix_listener::look,
     unix_place, word, worker_end,
 };
-
-/// How many entries [`HOLDERS`] has: cheap to ask at each close, and nearly always none.
-#[map]
-static HELD: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Stands for unix sockets among the watched ports.
 pub const NO_PORT: u16 = 0;
@@ -45,7 +37,7 @@ fn has_path(peer: u64) -> bool {
 pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
     let is_watched = |attached: &Attached| attached.unix_release != 0 || attached.system_calls != 0;
     read::<u16>(sk, layout!(family)) == FAMILY_UNIX
-        && !ATTACHED.get(0).is_some_and(is_watched)
+        && !attached().is_some_and(is_watched)
         && nginx_end::is_named(task)
         && kernel::is_stream(sk)
         && has_path(read(sk, layout!(unix_peer)))
@@ -232,7 +224,7 @@ fn was_accepted(sk: u64) -> bool {
 /// Whether the end of every unix socket is seen.
 #[inline(always)]
 fn is_release_seen() -> bool {
-    ATTACHED.get(0).is_some_and(|attached| attached.unix_release != 0)
+    attached().is_some_and(|attached| attached.unix_release != 0)
 }
 
 /// A unix socket ends: its process closed it, or died; or its listener did, before anyone had accepted it.

@@ -13,7 +13,7 @@ use aya_ebpf::{
         generated::{bpf_probe_read_user, bpf_probe_read_user_str},
     },
     macros::map,
-    maps::{Array, HashMap, LruHashMap},
+    maps::{HashMap, LruHashMap},
 };
 use tracer_ebpf::{
     ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, PATH_LEN, SUBJECT_LEN, Task,
@@ -22,7 +22,7 @@ use tracer_ebpf::{
 
 use crate::{
     kernel::{self, filter, layout},
-    maps::{self, EXCHANGES, LESS, RING, change, count},
+    maps::{self, EXCHANGES, LESS, RING, SPOKEN, change, count},
     nginx_end,
     put::put,
 };
@@ -30,10 +30,6 @@ use crate::{
 /// When a thread said the word whose connection it is about to close (ns, monotonic).
 #[map]
 static SAID: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
-
-/// How many entries that has: cheap to ask, and nearly always none.
-#[map]
-static SPOKEN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// How many calls of each process were turned away: userspace looks at it when there are many.
 #[map]

@@ -94,7 +94,13 @@ pub static UNIX_PATHS: LruHashMap<u32, [u8; PATH_LEN]> = LruHashMap::with_max_en
 
 /// What userspace attached.
 #[map]
-pub static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
+static ATTACHED: Array<Attached> = Array::with_max_entries(1, 0);
+
+/// The same.
+#[inline(always)]
+pub fn attached() -> Option<&'static Attached> {
+    ATTACHED.get(0)
+}
 
 /// Counters.
 #[map]

@@ -9,7 +9,7 @@ use crate::{
     client, counter,
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, count},
+    maps::{attached, count},
     ports::port_is_watched,
     tcp_header::{ACK, SYN, TcpHeader, tcp_header},
     victim::{self, Stage},
@@ -179,7 +179,7 @@ pub fn handshake_ended_v6(sock: u64, skb: u64, child: u64) {
 /// drops.
 #[inline(always)]
 pub fn dropped(skb: u64, reason: u32, sock: u64) {
-    if ATTACHED.get(0).is_some_and(|attached| attached.handshake_drops != 0) {
+    if attached().is_some_and(|attached| attached.handshake_drops != 0) {
         return;
     }
     let Some(packet) = packet(skb) else { return };

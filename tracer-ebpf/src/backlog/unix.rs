@@ -14,7 +14,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, layout, read},
     listener,
-    maps::{ATTACHED, Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, count},
+    maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
     put::put,
     unix_place::{self, is_listener},
     victim::{self, Stage},
@@ -221,7 +221,7 @@ pub fn connect_returned(ret: i64) {
         learn(thread, call.sock);
     }
     let _gone = UNIX_PATHS.remove(thread);
-    if ret == 0 && ATTACHED.get(0).is_some_and(|attached| attached.unix_arrivals == 0) {
+    if ret == 0 && attached().is_some_and(|attached| attached.unix_arrivals == 0) {
         let child: u64 = read(call.sock, layout!(unix_peer));
         if let Some(listener) = listener_of(child) {
             listener::arrives(listener, child);

@@ -224,13 +224,14 @@ fn is_each_reset_seen(plan: &HookPlan, layout: &Layout) -> bool {
 /// What the kernel side must know of the plan.
 pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
     Attached {
-        unix_release: u32::from(plan.sources.has(Fact::UnixSockets)),
-        handshake_drops: u32::from(plan.sources.has(Fact::HandshakeDrops)),
-        own_resets: u32::from(is_each_reset_seen(plan, layout)),
+        unix_release: u8::from(plan.sources.has(Fact::UnixSockets)),
+        handshake_drops: u8::from(plan.sources.has(Fact::HandshakeDrops)),
+        own_resets: u8::from(is_each_reset_seen(plan, layout)),
         copies: 0,
         system_calls: 0,
-        sends_by_kprobe: u32::from(plan.sources.name(Fact::Sends).contains("kretprobe")),
-        connects_by_kprobe: u32::from(plan.sources.name(Fact::ConnectErrors).contains("kretprobe")),
+        sends_by_kprobe: u8::from(plan.sources.name(Fact::Sends).contains("kretprobe")),
+        connects_by_kprobe: u8::from(plan.sources.name(Fact::ConnectErrors).contains("kretprobe")),
+        reserved: 0,
     }
 }
 

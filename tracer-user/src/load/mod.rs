@@ -23,7 +23,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, Stats};
+use tracer_ebpf::{Attached, Endpoint, FAMILY_UNIX, Filters, Layout, PATH_LEN, Stats, gate};
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
@@ -158,11 +158,7 @@ impl Tracer {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        let mut object = load(
-            &mut loader,
-            &std::env::var_os("A_BPF").map_or(OBJECT.to_vec(), |p| std::fs::read(p).unwrap_or_default()),
-            &kernel,
-        )?;
+        let mut object = load(&mut loader, OBJECT, &kernel)?;
         // Before they are read another time.
         drop(kernel);
         want(&mut object, scope)?;
@@ -187,8 +183,8 @@ impl Tracer {
             }
         };
         let mut attached: Array<_, Attached> =
-            Array::try_from(take(&mut object, "ATTACHED")?).map_err(anyhow::Error::from)?;
-        attached.set(0, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
+            Array::try_from(take(&mut object, "GATES")?).map_err(anyhow::Error::from)?;
+        attached.set(gate::ATTACHED, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
         drop(types);
@@ -254,8 +250,10 @@ impl Tracer {
             return Ok(false);
         }
         // First: TCP's own connects are to be taken out of those under way.
-        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
-        self.attached.set(0, Attached { system_calls: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
+        let attached = self.attached.get(&gate::ATTACHED, 0).map_err(anyhow::Error::from)?;
+        self.attached
+            .set(gate::ATTACHED, Attached { system_calls: 1, ..attached }, 0)
+            .map_err(anyhow::Error::from)?;
         let source = hooks::attach_system_calls(&mut self.object)?;
         for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
             self.plan.sources.set(fact, source.clone());
@@ -408,8 +406,10 @@ impl Tracer {
             return Ok(false);
         }
         // First: a copy that finds no note takes the event for missed.
-        let attached = self.attached.get(&0, 0).map_err(anyhow::Error::from)?;
-        self.attached.set(0, Attached { copies: 1, ..attached }, 0).map_err(anyhow::Error::from)?;
+        let attached = self.attached.get(&gate::ATTACHED, 0).map_err(anyhow::Error::from)?;
+        self.attached
+            .set(gate::ATTACHED, Attached { copies: 1, ..attached }, 0)
+            .map_err(anyhow::Error::from)?;
         hooks::attach_copies(&mut self.object)?;
         Ok(true)
     }
