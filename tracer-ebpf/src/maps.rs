@@ -130,15 +130,16 @@ pub static PEERS: HashMap<ListenerKey, ListenerKey> = HashMap::with_max_entries(
 /// How often one found no room there.
 pub const PEERS_LEFT_OUT: Counter = Counter(gate::ATTACHED + 6);
 
-/// The upstreams the user asked for; a port alone has the unspecified address.
+/// The upstreams the user asked for; a port alone has the unspecified address. Userspace sets the size before loading.
 #[map]
 pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
 
-/// The unix upstreams the user asked for; if for none, the sockets that are nobody's upstream.
+/// The unix upstreams the user asked for; if for none, the sockets that are nobody's upstream. Sized likewise.
 #[map]
 pub static NAMED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
 
-/// The listeners whose connections are told though nginx is on another host; a port alone has the unspecified address.
+/// The listeners whose connections are told though nginx is on another host; a port alone has the unspecified address. Sized
+/// likewise.
 #[map]
 pub static SERVED: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
 
@@ -146,7 +147,7 @@ pub static SERVED: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);
 #[map]
 pub static VISITORS: HashMap<u64, Visitor> = HashMap::with_max_entries(16_384, 0);
 
-/// Exchanges that have ended, by upstream.
+/// Exchanges that have ended, by upstream. Next to nothing where they are not to be counted.
 #[map]
 pub static UPSTREAMS: HashMap<Endpoint, u64> = HashMap::with_max_entries(1_024, 0);
 
@@ -164,7 +165,7 @@ pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// Connect calls under way, by thread. Only while system calls are traced.
 #[map]
-pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(1_024, 0);
+pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(512, 0);
 
 /// Open worker ends of unix exchanges that nginx gave up, by their socket.
 #[map]

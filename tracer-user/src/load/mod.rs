@@ -132,6 +132,9 @@ const UNUSED: u32 = 64;
 /// The map that holds one entry for each connection to the listeners asked for.
 const PER_VISITOR: &str = "VISITORS";
 
+/// The maps that count exchanges by upstream, which not everybody asks for.
+const PER_UPSTREAM: [&str; 2] = ["UPSTREAMS", "UNIX_UPSTREAMS"];
+
 impl Tracer {
     /// Loads and attaches everything, and shows the kernel side the listeners that exist already.
     ///
@@ -153,6 +156,18 @@ impl Tracer {
         };
         loader.map_max_entries(PER_VISITOR, visitors).map_max_entries(PER_LONE_WORKER, lone);
         loader.map_max_entries(PER_SHARED_PORT, scope.max_open.min(MOST_SHARED_PORTS));
+        for (map, entries) in [
+            ("WANTED", scope.upstreams.len()),
+            ("NAMED_PATHS", scope.paths.len().max(NO_UPSTREAMS.len())),
+            ("SERVED", scope.listeners.len()),
+        ] {
+            loader.map_max_entries(map, u32::try_from(entries).unwrap_or(u32::MAX).max(UNUSED));
+        }
+        if scope.filters.counts_upstreams == 0 {
+            for map in PER_UPSTREAM {
+                loader.map_max_entries(map, UNUSED);
+            }
+        }
         if !hooks::may_use_kprobes(&scope.only) {
             for map in PER_CALL {
                 loader.map_max_entries(map, UNUSED);
