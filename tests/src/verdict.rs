@@ -267,7 +267,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 27] = [
     "/v",
     "/type",
     "/time",
