@@ -102,7 +102,8 @@ pub fn user_word(from: u64) -> u64 {
 /// Several of them in a row, for each call costs more than the bytes do; none where they cannot be read.
 #[inline(always)]
 pub fn user_words<const COUNT: usize>(from: u64) -> Option<[u64; COUNT]> {
-    let mut words = MaybeUninit::<[u64; COUNT]>::zeroed();
+    // Not cleared first: the compiler would call a function for that, and there is no room on the stack for one more.
+    let mut words = MaybeUninit::<[u64; COUNT]>::uninit();
     // SAFETY: the helper checks where it reads and writes all of it, whatever comes of it.
     unsafe {
         let refused = bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * COUNT as u32, from as *const _);
