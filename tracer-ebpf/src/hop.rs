@@ -34,7 +34,7 @@ pub fn tell(id: ConnectionId, sk: u64) {
         if outer.upstream.family == FAMILY_UNIX {
             kernel::fill(&raw mut (*record).path, path);
         } else {
-            (*record).local = kernel::local(outer.sock);
+            kernel::fill_local(&raw mut (*record).local, outer.sock);
         }
     }
     entry.submit(0);

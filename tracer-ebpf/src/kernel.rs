@@ -316,6 +316,30 @@ pub fn local(sk: u64) -> Endpoint {
     Endpoint { addr, port: lasting_local_port(sk), family }
 }
 
+/// Writes the socket's own address there, piece by piece: nothing of it takes room on the stack.
+///
+/// # Safety
+/// As [`fill`]'s.
+#[inline(always)]
+pub unsafe fn fill_local(to: *mut Endpoint, sk: u64) {
+    let family: u16 = read(sk, layout!(family));
+    let v6_addr = sk.wrapping_add(u64::from(layout!(v6_saddr)));
+    if family == FAMILY_INET {
+        let addr = mapped(read(sk, layout!(saddr)));
+        // SAFETY: the caller answers for it.
+        unsafe { (&raw mut (*to).addr).write(addr) };
+    } else {
+        // SAFETY: the same.
+        unsafe { fill(&raw mut (*to).addr, v6_addr as *const _) };
+    }
+    let port = lasting_local_port(sk);
+    // SAFETY: the same.
+    unsafe {
+        (&raw mut (*to).family).write(family);
+        (&raw mut (*to).port).write(port);
+    }
+}
+
 /// Whether this is an IPv4 or IPv6 socket.
 #[inline(always)]
 pub fn is_inet(sk: u64) -> bool {

@@ -73,39 +73,37 @@ pub fn is_named(task: &Task) -> bool {
     !has_name || kernel::is_named(task, name)
 }
 
-/// connect was called on `sk`: the destination is set, the local port and the sequence numbers are not yet.
+/// connect was called on `sk`: the destination is set, the local port and the sequence numbers are not yet. Returns nginx's end if this
+/// begins an exchange of ours: [`look_first`] is to follow.
 #[inline(always)]
-pub fn connects(sk: u64) {
+pub fn connects<'a>(sk: u64) -> Option<&'a mut NginxEnd> {
     let task = kernel::current();
     if !is_asked_for(&task) {
-        return;
+        return None;
     }
     let common = Common::of(sk);
     if !common.is_inet() || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP {
-        return;
+        return None;
     }
     if !trust::is_trusted(&task) {
         count!(strangers, 1);
-        return;
+        return None;
     }
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    if aftermath::is_awaited() {
-        aftermath::connected(sk, now);
-    }
     word::forget();
     connect_call::goes_on(sk);
     let upstream = common.remote();
     if !is_wanted(&upstream) {
-        return;
+        return None;
     }
     count!(connections, 1);
-    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    let empty = EMPTY_EXCHANGE.get(0)?;
     if share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
         share::refused(&task);
-        return;
+        return None;
     }
-    let Some(exchange) = EXCHANGES.get_ptr_mut(sk) else { return };
+    let exchange = EXCHANGES.get_ptr_mut(sk)?;
     // SAFETY: preallocated map memory, made just above.
     let OpenExchange { nginx, connection, .. } = unsafe { &mut *exchange };
     *connection = doing::connection_of(sk);
@@ -118,13 +116,13 @@ pub fn connects(sk: u64) {
     nginx.upstream = upstream;
     worker_end::is_unread(sk);
     last_read::begins(nginx);
-    look_first(nginx, sk, now);
     watch_port(upstream.port);
+    Some(nginx)
 }
 
 /// Looks at the listener's queues before the first SYN.
 #[inline(always)]
-fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
+pub fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
     nginx.listener_first = listener::view(sk, nginx.net, &nginx.upstream, now);
     nginx.flags &= !(nginx_flag::QUEUE_FULL_AT_CONNECT | nginx_flag::SYN_QUEUE_FULL_AT_CONNECT);
     if listener::is_full(&nginx.listener_first) {

@@ -1,8 +1,9 @@
 //! Hooks of the TCP state machine (net/ipv4/af_inet.c).
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::tcp_state::{
-    CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_ebpf::{
+    NginxEnd,
+    tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };
 
 use crate::{
@@ -45,7 +46,14 @@ fn matters(old_state: u8, new_state: u8) -> bool {
 #[inline(always)]
 fn changes(sk: u64, old_state: u8, new_state: u8) {
     match (old_state, new_state) {
-        (CLOSE, SYN_SENT) => connects(sk),
+        (CLOSE, SYN_SENT) => {
+            if aftermath::is_awaited() {
+                turns_to(sk);
+            }
+            if let Some(nginx) = connects(sk) {
+                looks_first(nginx, sk);
+            }
+        }
         (SYN_SENT, ESTABLISHED) => established(sk),
         (SYN_RECV, ESTABLISHED) => accepts(sk),
         (CLOSE, LISTEN) => listens(sk),
@@ -62,8 +70,19 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 // 6.13 the stacks of a chain of calls count together.
 
 #[inline(never)]
-fn connects(sk: u64) {
-    nginx_end::connects(sk);
+fn turns_to(sk: u64) {
+    // SAFETY: the helper takes nothing.
+    aftermath::connected(sk, unsafe { bpf_ktime_get_ns() });
+}
+
+#[inline(never)]
+fn connects<'a>(sk: u64) -> Option<&'a mut NginxEnd> {
+    nginx_end::connects(sk)
+}
+
+#[inline(never)]
+fn looks_first(nginx: &mut NginxEnd, sk: u64) {
+    nginx_end::look_first(nginx, sk, nginx.connect_ns);
 }
 
 #[inline(never)]

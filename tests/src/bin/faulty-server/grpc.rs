@@ -22,7 +22,7 @@ pub fn exit_midway(connection: OwnedFd) -> Result<()> {
         // Whoever answers a ping has read what came before it, and has nothing more on the way: exiting with something unread resets.
         let mut pings = connection.ping_pong().context("nobody else's pings")?;
         tokio::select! {
-            pong = pings.ping(Ping::opaque()) => drop(pong?),
+            pong = pings.ping(Ping::opaque()) => pong.map(|_pong| ())?,
             next = connection.accept() => anyhow::bail!("a ping was not answered: {next:?}"),
         }
         process::exit(3)
