@@ -273,7 +273,7 @@ impl Pipeline {
             }
             Outcome::Delayed(delayed) if !self.is_over() && is_wanted => {
                 self.delayed += 1;
-                Some(Told::Delayed(Box::new(delayed)))
+                Some(Told::Delayed(delayed))
             }
             Outcome::EndedEarly if !self.is_over() => {
                 self.ended_early += 1;

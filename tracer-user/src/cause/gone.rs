@@ -20,7 +20,7 @@ pub(super) fn of(exchange: &Joined) -> Option<WorkerEnd> {
     let gone = &exchange.stops.gone;
     // A worker that closed the connection itself did not leave it to others.
     let is_before = gone.ns != 0 && (worker.ended_ns == 0 || worker.closer.tgid != worker.worker.tgid);
-    is_before.then(|| WorkerEnd {
+    is_before.then_some(WorkerEnd {
         exiting: 1,
         exit_code: gone.exit_code,
         closer: worker.worker,

@@ -79,7 +79,7 @@ pub enum Outcome {
     /// It failed.
     Failed(Box<Verdict>),
     /// It succeeded late.
-    Delayed(Delayed),
+    Delayed(Box<Delayed>),
     /// It ended well after all: nothing to tell.
     Well,
     /// nginx ended it early and had nothing to say of it: no failure.
@@ -110,7 +110,7 @@ pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
     let evidence_lost = context.evidence_lost || exchange.has(nginx_flag::FACTS_LOST);
     let context = &Context { evidence_lost, ..*context };
     if exchange.has(nginx_flag::ENDED_WELL) {
-        return Outcome::Delayed(delayed(exchange, context.clock));
+        return Outcome::Delayed(Box::new(delayed(exchange, context.clock)));
     }
     // What was lost may have been nginx's word.
     let silence = if context.evidence_lost { None } else { silence::judge(exchange) };

@@ -112,15 +112,13 @@ impl Finder {
         let found = self.found.entry(pid).or_insert(Found { at_ns: now, told_ns: 0, member: None });
         found.at_ns = now;
         let is_news = found.member != member || now >= found.told_ns.saturating_add(AGAIN_NS);
-        if member.is_none() {
-            // What was known of it may still be true: nobody knows better.
-            return None;
-        }
-        found.member.clone_from(&member);
+        // Where it is none, what was known of it may still be true: nobody knows better.
+        let member = member?;
+        found.member = Some(member.clone());
         if is_news {
             found.told_ns = now;
         }
-        member.filter(|_| is_news)
+        is_news.then_some(member)
     }
 
     /// What /proc has of it, zombies included.

@@ -67,7 +67,7 @@ pub(super) enum Found {
     /// These words are about this exchange.
     About(Name, Vec<Said>),
     /// It is about none that is known.
-    Alone(Said),
+    Alone(Box<Said>),
 }
 
 impl Lines {
@@ -182,7 +182,7 @@ impl Lines {
                 let words = before.into_iter().chain([last]).collect();
                 found.push(Found::About(name, words));
             } else if last.ns.saturating_add(WAITING_NS) <= now {
-                found.push(Found::Alone(last));
+                found.push(Found::Alone(Box::new(last)));
             } else {
                 for said in before.into_iter().chain([last]) {
                     self.until(said.ns.saturating_add(WAITING_NS), said);

@@ -270,7 +270,7 @@ impl Ledger {
         let mut whole = Vec::new();
         for found in self.lines.overdue(now) {
             match found {
-                Found::Alone(said) => whole.push(Whole::Said(Box::new(said))),
+                Found::Alone(said) => whole.push(Whole::Said(said)),
                 Found::About(name, said) => {
                     let Some(waiting) = self.waiting.get_mut(&name) else { continue };
                     waiting.joined.said.extend(said);
