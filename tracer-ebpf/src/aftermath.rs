@@ -120,9 +120,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         action: action as u32,
         bytes,
         old_state: u32::from(old_state),
-        reserved: 0,
         peer: kernel::remote(sk),
-        reserved2: 0,
         word_ns,
     });
     entry.submit(0);

@@ -45,7 +45,7 @@ pub const LAST_FIRST: [Turn; 3] = [
 /// turn is later is left from an event before, which these numbers named, too.
 #[inline(always)]
 pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
-    if is_first_copy && attached().is_none_or(|attached| attached.copies == 0) {
+    if is_first_copy && !are_attached() {
         return true;
     }
     let event = (sk ^ bpf_get_current_pid_tgid() << 32 ^ what << 8) & !TURNS;
@@ -81,7 +81,14 @@ pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
     !is_taken
 }
 
-/// Declares the copies of a program: `|context| (sk, what), body`; with `if`, each leaves at once what does not matter.
+/// Whether further copies of the programs are attached.
+#[inline(always)]
+pub fn are_attached() -> bool {
+    attached().is_some_and(|attached| attached.copies != 0)
+}
+
+/// Declares the copies of a program: `|context| (sk, what), body`; with `if`, what does not matter is left at once, unless others are to
+/// stand in: of what the first misses, nobody knows whether it mattered, so that all must have been taken by some copy.
 macro_rules! three {
     ([$($meta:tt)*] [$($hook:tt)+] $Context:ident -> $Returned:ty: $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr) => {
@@ -90,7 +97,7 @@ macro_rules! three {
         pub fn $first(ctx: $Context) -> $Returned {
             $({
                 let $ctx = &ctx;
-                if !$matters {
+                if !$matters && !$crate::copies::are_attached() {
                     return 0;
                 }
             })?
@@ -106,11 +113,6 @@ macro_rules! three {
         #[$($hook)+]
         pub fn $second(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
-            $(
-                if !$matters {
-                    return 0;
-                }
-            )?
             if $crate::copies::takes($crate::copies::IN_ORDER[1], $sk, $what) {
                 let _undisturbed = $crate::preemption::Undisturbed::begin();
                 $body;
@@ -122,11 +124,6 @@ macro_rules! three {
         #[$($hook)+]
         pub fn $last(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
-            $(
-                if !$matters {
-                    return 0;
-                }
-            )?
             if $crate::copies::takes($crate::copies::IN_ORDER[2], $sk, $what) {
                 let _undisturbed = $crate::preemption::Undisturbed::begin();
                 $body;

@@ -154,12 +154,8 @@ pub struct Aftermath {
     pub bytes: u32,
     /// The state the other socket was in before (`tcp_state`); CLOSE for one that was reset earlier.
     pub old_state: u32,
-    /// Always zero.
-    pub reserved: u32,
     /// The other socket's peer.
     pub peer: Endpoint,
-    /// Always zero.
-    pub reserved2: u32,
     /// When nginx said the word that is about the exchange, of one that the network had ended ([`Word::ns`]); else zero.
     pub word_ns: u64,
 }

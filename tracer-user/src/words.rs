@@ -32,7 +32,11 @@ fn three_digits(value: f64) -> String {
 
 /// `1 byte`, `552 bytes`.
 pub fn count(number: u64, singular: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
+    let ending = match number {
+        1 => "",
+        _ if singular.ends_with('s') => "es",
+        _ => "s",
+    };
     format!("{number} {singular}{ending}")
 }
 

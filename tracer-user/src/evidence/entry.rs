@@ -76,9 +76,7 @@ impl Encoder {
                     action: _,
                     bytes,
                     old_state,
-                    reserved: _,
                     peer,
-                    reserved2: _,
                     word_ns,
                 } = aftermath.as_ref();
                 Line::Aftermath {
@@ -334,9 +332,7 @@ impl Decoder {
                     action: action as u32,
                     bytes,
                     old_state: State::decode(old_state, base)?,
-                    reserved: 0,
                     peer: Address::decode(peer, base)?,
-                    reserved2: 0,
                     word_ns: Moment::decode(word_ns, base)?,
                 };
                 (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
