@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::accept;
 use rig::tracer::run;
-use rig::{Backlog, Endpoint, Fpm, Location, Namespace, Nginx, wait};
+use rig::{Backlog, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, wait};
 
 const BACKLOG: usize = 3;
 const CLIENTS: usize = 9;
@@ -428,7 +428,7 @@ fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
 fn by_default_the_listeners_of_nginxs_upstreams_are_told_and_its_exchanges_named() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9480)).backlog(1).start()?;
-    let other = Fpm::on(&namespace).listen(Endpoint::v4(9481)).start()?;
+    let other = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9481), 64)?;
     let nginx = Nginx::on(&namespace)
         .location(Location::fpm("/php/", &fpm).connect_timeout(Duration::from_millis(700)))
         .start()?;

@@ -73,10 +73,10 @@ pub fn is_named(task: &Task) -> bool {
     !has_name || kernel::is_named(task, name)
 }
 
-/// connect was called on `sk`: the destination is set, the local port and the sequence numbers are not yet. Returns nginx's end if this
+/// connect was called on `sk` just now: the destination is set, the local port and the sequence numbers are not yet. Returns nginx's end if this
 /// begins an exchange of ours: [`look_first`] is to follow.
 #[inline(always)]
-pub fn connects<'a>(sk: u64) -> Option<&'a mut NginxEnd> {
+pub fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     let task = kernel::current();
     if !is_asked_for(&task) {
         return None;
@@ -89,8 +89,6 @@ pub fn connects<'a>(sk: u64) -> Option<&'a mut NginxEnd> {
         count!(strangers, 1);
         return None;
     }
-    // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
     word::forget();
     connect_call::goes_on(sk);
     let upstream = common.remote();

@@ -47,10 +47,13 @@ fn matters(old_state: u8, new_state: u8) -> bool {
 fn changes(sk: u64, old_state: u8, new_state: u8) {
     match (old_state, new_state) {
         (CLOSE, SYN_SENT) => {
+            // One moment for both: by it, userspace knows the exchange that nginx turned to.
+            // SAFETY: the helper takes nothing.
+            let now = unsafe { bpf_ktime_get_ns() };
             if aftermath::is_awaited() {
-                turns_to(sk);
+                turns_to(sk, now);
             }
-            if let Some(nginx) = connects(sk) {
+            if let Some(nginx) = connects(sk, now) {
                 looks_first(nginx, sk);
             }
         }
@@ -70,14 +73,13 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 // 6.13 the stacks of a chain of calls count together.
 
 #[inline(never)]
-fn turns_to(sk: u64) {
-    // SAFETY: the helper takes nothing.
-    aftermath::connected(sk, unsafe { bpf_ktime_get_ns() });
+fn turns_to(sk: u64, now: u64) {
+    aftermath::connected(sk, now);
 }
 
 #[inline(never)]
-fn connects<'a>(sk: u64) -> Option<&'a mut NginxEnd> {
-    nginx_end::connects(sk)
+fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
+    nginx_end::connects(sk, now)
 }
 
 #[inline(never)]
