@@ -43,8 +43,14 @@ async fn ask(requests: &SendRequest<Bytes>, path: &str) -> Result<(ResponseFutur
     Ok(requests.clone().ready().await?.send_request(request, true)?)
 }
 
-/// Cancels both of two requests on one connection, the second after it has asked for something else.
-fn cancel(namespace: &Namespace, path: &str, reach: impl Fn(usize) -> Result<()>) -> Result<()> {
+/// Cancels both of two requests on one connection, the second after it has asked for something else, and leaves once nginx has `answered`
+/// all four.
+fn cancel(
+    namespace: &Namespace,
+    path: &str,
+    reach: impl Fn(usize) -> Result<()>,
+    answered: impl Fn() -> Result<()>,
+) -> Result<()> {
     let stream = namespace.run(|| Ok(TcpStream::connect(loopback(HTTP2))?))?;
     stream.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -57,6 +63,7 @@ fn cancel(namespace: &Namespace, path: &str, reach: impl Fn(usize) -> Result<()>
             stream.send_reset(Reason::CANCEL);
             ensure!(ask(&requests, "/missing").await?.0.await?.status() == 404);
         }
+        tokio::task::block_in_place(answered)?;
         driven.abort();
         Ok(())
     })
@@ -69,7 +76,7 @@ fn is_told(path: &str, failures: usize) -> Result<()> {
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(MUTE), 16)?;
     let nginx = front(&namespace)?;
     let tracer = Tracer::of(nginx.master())?;
-    cancel(&namespace, path, |count| server.wait_read(count))?;
+    cancel(&namespace, path, |count| server.wait_read(count), || nginx.wait_for_accesses(4).map(drop))?;
     let client = Client::new(&namespace, loopback(HTTP1));
     let leaving = [client.ask(path)?, client.ask(path)?];
     server.wait_read(4)?;

@@ -1,6 +1,7 @@
 //! What the running kernel lets `why502` see, as `why502 doctor` tells it: some verdicts are less sure on some kernels, and none is wrong.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
@@ -75,8 +76,20 @@ impl Sight {
         Ok(if self.has("packet_drops")? { seen } else { unseen })
     }
 
+    /// Whether a packet that the kernel drops for this reason (`enum skb_drop_reason`) is seen, and this kernel has such a reason.
+    pub fn names_drop(&self, reason: &str) -> Result<bool> {
+        const BTF: &str = "/sys/kernel/btf/vmlinux";
+        let types = fs::read(BTF).context(BTF)?;
+        let name = format!("SKB_DROP_REASON_{reason}\0");
+        Ok(self.has("packet_drops")? && has_within(&types, name.as_bytes()))
+    }
+
     /// Whether a fact is seen from the start.
     pub fn has(&self, fact: &str) -> Result<bool> {
         Ok(matches!(self.when(fact)?, When::Always(_)))
     }
+}
+
+fn has_within(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
