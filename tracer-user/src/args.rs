@@ -171,8 +171,8 @@ pub struct Trace {
     #[arg(long)]
     pub no_uprobe: bool,
 
-    /// Read nginx's error log for 10 s, instead of hearing what it says, each time it logs this many lines in a second that are about
-    /// no upstream (missing files, limits): each costs it about 1 us.
+    /// Read nginx's error log for a while (10 s, then longer each time, 320 s at most), instead of hearing what it says, each time it
+    /// logs this many lines in a second that are about no upstream (missing files, limits): each costs it about 1 us.
     #[arg(long, value_name = "COUNT", default_value_t = WORD_RATE, value_parser = clap::value_parser!(u32).range(1..))]
     pub word_rate: u32,
 
