@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -72,21 +73,25 @@ fn a_handshake_that_a_drop_delays_says_what_dropped_it() -> Result<()> {
     Ok(())
 }
 
-/// A sysctl of the whole host, as it was before once this is dropped.
-struct Sysctl(&'static str, String);
+/// A sysctl of the whole host, as it was before once this is dropped, or once this process is gone: a shell waits for that.
+struct Sysctl(Child);
 
 impl Sysctl {
-    fn set(path: &'static str, value: &str) -> Result<Sysctl> {
+    fn set(path: &str, value: &str) -> Result<Sysctl> {
         let before = fs::read_to_string(path)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"read -r _; echo "$1" > "$2""#, "restore", before.trim(), path]);
+        let shell = Sysctl(command.stdin(Stdio::piped()).spawn()?);
         fs::write(path, value)?;
-        Ok(Sysctl(path, before))
+        Ok(shell)
     }
 }
 
 impl Drop for Sysctl {
     fn drop(&mut self) {
+        drop(self.0.stdin.take());
         // Nothing can be done about a failure.
-        let _ = fs::write(self.0, &self.1);
+        let _ = self.0.wait();
     }
 }
 

@@ -108,8 +108,12 @@ fn the_idle_timeouts_of_node_gunicorn_and_puma_show_in_three_races() -> Result<(
             // The timer may have begun a little before nginx had read the answer.
             ensure!(closed + 100_000 >= least[index] && kept.idle_us >= Some(closed), "{name}: {kept:?}");
             ensure!(kept.closes == Some(round), "{name}: {kept:?}");
-            // gunicorn looks at its timers about once a second, so that they go off after two seconds or after three.
-            ensure!(kept.alike == Some(round) || name == "gunicorn", "{name}: {kept:?}");
+            // gunicorn looks at its timers about once a second, and the others are late where the machine is busy: what counts as alike is
+            // held against how long each was idle.
+            let idle = verdicts.iter().filter_map(|other| other.kept.as_ref()?.closed_after_us);
+            let alike =
+                idle.take(round as usize).filter(|idle| idle.abs_diff(closed) <= (closed / 10).max(100_000));
+            ensure!(kept.alike.map(|alike| alike as usize) == Some(alike.count()), "{name}: {kept:?}");
             let is_shown = verdict.explanation.contains("an idle timeout of about");
             ensure!(is_shown == (kept.alike == Some(ROUNDS)), "{name}: {verdict:#?}");
             let advice = verdict.advice.as_deref().unwrap_or_default();

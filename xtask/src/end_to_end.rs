@@ -25,9 +25,9 @@ use crate::{
 /// How many programs run at a time. In each, one test at a time does.
 const LANES: usize = 4;
 
-/// Test programs that want the machine for themselves: they keep all processors at work, measure memory or what the whole machine does, or
-/// look at what another tracer would change, such as the text of a function of nginx's.
-const ALONE: [&str; 22] = [
+/// Test programs that want the machine for themselves: they keep all processors at work, measure memory or what the whole machine does, set
+/// what holds for all of it, look at what another tracer would change, such as the text of a function of nginx's, or meet a server's timer.
+const ALONE: [&str; 24] = [
     "attack_crowd",
     "attack_listeners",
     "attack_syscalls",
@@ -38,11 +38,13 @@ const ALONE: [&str; 22] = [
     "detach",
     "doctor",
     "endurance",
+    "kernel_drops",
     "losses",
     "mixed_storm",
     "record",
     "report",
     "silence_storm",
+    "stale_keepalive",
     "storm",
     "timers",
     "words_binaries",
