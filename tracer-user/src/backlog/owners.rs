@@ -11,7 +11,7 @@ use tracer_ebpf::HeldSocket;
 use crate::{
     budget,
     cgroup::{self, Cgroup},
-    ledger::comm_of,
+    ledger::holder_of,
     load::Backlog,
     verdict::Process,
 };
@@ -121,9 +121,5 @@ fn is_of(holder: Option<&Holder>, pid: u32) -> bool {
 }
 
 fn holder(held: &HeldSocket) -> Holder {
-    Holder {
-        process: Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() },
-        cgroup: cgroup::of_process(held.tgid).map(Arc::new),
-        fd: held.fd,
-    }
+    Holder { process: holder_of(held), cgroup: cgroup::of_process(held.tgid).map(Arc::new), fd: held.fd }
 }

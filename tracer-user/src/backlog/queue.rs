@@ -1,6 +1,6 @@
 //! A listener's accept queue, as it is told. Pure.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, sync::Arc};
+use std::sync::Arc;
 
 use tracer_ebpf::{
     FAMILY_UNIX,
@@ -9,7 +9,7 @@ use tracer_ebpf::{
 
 use crate::{
     cgroup::Cgroup,
-    ledger::address,
+    ledger::{address, path_of},
     verdict::{Process, Upstream},
 };
 
@@ -161,8 +161,7 @@ impl Queue {
 /// Where a listener listens; a unix socket without a path has an empty one.
 pub(super) fn addr(listener: &Listener) -> Upstream {
     if listener.local.family == FAMILY_UNIX {
-        let end = listener.path.iter().position(|&byte| byte == 0).unwrap_or(listener.path.len());
-        Upstream::Unix(OsStr::from_bytes(&listener.path[..end]).into())
+        Upstream::Unix(path_of(&listener.path))
     } else {
         Upstream::Inet(address(&listener.local))
     }

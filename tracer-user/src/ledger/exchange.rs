@@ -9,8 +9,8 @@ use std::{
 };
 
 use tracer_ebpf::{
-    Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, ListenerView, NginxEnd,
-    PATH_LEN, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
+    Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, HeldSocket, ListenerView,
+    NginxEnd, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
 };
 
 use super::{Outer, Said};
@@ -320,7 +320,7 @@ fn since(start: u64, end: u64) -> i64 {
 }
 
 /// A path that a zero closes.
-pub(crate) fn path_of(path: &[u8; PATH_LEN]) -> PathBuf {
+pub(crate) fn path_of(path: &[u8]) -> PathBuf {
     let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
     PathBuf::from(OsStr::from_bytes(&path[..end]))
 }
@@ -350,7 +350,12 @@ pub(crate) fn comm(task: &Task) -> Cow<'_, str> {
 }
 
 /// A task's name, which a zero closes.
-pub(crate) fn comm_of(comm: &[u8]) -> Cow<'_, str> {
+fn comm_of(comm: &[u8]) -> Cow<'_, str> {
     let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
     String::from_utf8_lossy(&comm[..end])
+}
+
+/// The process that has this socket open.
+pub(crate) fn holder_of(held: &HeldSocket) -> Process {
+    Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }
 }

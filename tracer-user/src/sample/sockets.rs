@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
     net::SocketAddr,
-    os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -12,7 +10,11 @@ use std::{
 use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::Peer;
-use crate::{failure::Failure, ledger::address, load::held_sockets};
+use crate::{
+    failure::Failure,
+    ledger::{address, path_of},
+    load::held_sockets,
+};
 
 /// A socket, as far as the kernel shows it without being asked through the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,10 +167,7 @@ fn socket(held: &HeldSocket) -> Socket {
 fn path(name: &[u8]) -> PathBuf {
     match name {
         [0, hidden @ ..] => format!("@{}", String::from_utf8_lossy(hidden)).into(),
-        path => {
-            let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-            OsStr::from_bytes(&path[..end]).into()
-        }
+        path => path_of(path),
     }
 }
 

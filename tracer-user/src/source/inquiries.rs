@@ -3,10 +3,9 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    ffi::OsStr,
     fs,
     net::SocketAddr,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -21,7 +20,7 @@ use crate::{
     failure::Failure,
     host::{self, conntrack, denial},
     inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Neighbour, Ordinary, Place},
-    ledger::{Said, address, comm_of, path_of},
+    ledger::{Said, address, holder_of, path_of},
     load::held_sockets,
     processes::pids,
     sample,
@@ -187,7 +186,7 @@ fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Found {
 fn at(pid: u32, path: &Path) -> Place {
     let Ok(place) = host::place(pid, path) else { return Place { kind: Kind::Unknown, bound: None } };
     let is_bound = |held: &HeldSocket| {
-        let is_name = held.name().is_some_and(|name| file_name(name) == path.file_name());
+        let is_name = held.name().is_some_and(|name| path_of(name).file_name() == path.file_name());
         held.local.family == FAMILY_UNIX && held.place == place.inode && is_name
     };
     let look = || {
@@ -196,12 +195,6 @@ fn at(pid: u32, path: &Path) -> Place {
     };
     let bound = if place.kind == Kind::Socket { look().ok() } else { None };
     Place { kind: place.kind, bound }
-}
-
-/// The last part of a path that a socket was bound to, of which a zero may be the end.
-fn file_name(path: &[u8]) -> Option<&OsStr> {
-    let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-    Path::new(OsStr::from_bytes(&path[..end])).file_name()
 }
 
 /// The processes that have this socket among their open files; none where they cannot be looked at.
@@ -214,16 +207,12 @@ fn holders(sock: u64) -> Option<Vec<Process>> {
 fn all_sockets(is_meant: impl Fn(&HeldSocket) -> bool) -> Result<Vec<Process>, Failure> {
     let mut holders = Vec::new();
     each_socket(|held| {
-        let process = process(held);
+        let process = holder_of(held);
         if is_meant(held) && holders.len() < budget::HOLDERS && !holders.contains(&process) {
             holders.push(process);
         }
     })?;
     Ok(holders)
-}
-
-fn process(held: &HeldSocket) -> Process {
-    Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }
 }
 
 /// Every socket that any process of this host has open.
@@ -243,9 +232,9 @@ fn neighbours(netns: u32, at: SocketAddr) -> Option<Vec<Neighbour>> {
         let is_at = local.port() == at.port() && (local.ip() == at.ip() || local.ip().is_unspecified());
         let is_inet = matches!(held.local.family, FAMILY_INET | FAMILY_INET6);
         if held.state == tcp_state::LISTEN && is_inet && held.netns == netns && is_at {
-            let (first, waiting) = found.entry(held.sock).or_insert_with(|| (process(held), held.waiting));
+            let (first, waiting) = found.entry(held.sock).or_insert_with(|| (holder_of(held), held.waiting));
             if held.tgid < first.pid {
-                *first = process(held);
+                *first = holder_of(held);
             }
             *waiting = held.waiting;
         }

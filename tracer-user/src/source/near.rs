@@ -1,9 +1,7 @@
 //! Looks for who listens near an upstream at which nobody does. The kernel's iterator over open files tells: no file is touched for it, and
 //! no table of /proc/net is believed.
 
-use std::{
-    collections::HashSet, ffi::OsStr, fs, io, os::unix::ffi::OsStrExt as _, path::PathBuf, time::Instant,
-};
+use std::{collections::HashSet, fs, io, path::PathBuf, time::Instant};
 
 use tracer_ebpf::{Exchange, HeldSocket, tcp_state};
 
@@ -11,7 +9,7 @@ use crate::{
     budget,
     clock::monotonic_ns,
     failure::Failure,
-    ledger::{Joined, address, comm_of},
+    ledger::{Joined, address, holder_of, path_of},
     load::Tracer,
     near::{Asked, FRESH_NS, Near, asked, is_wanted},
     verdict::{Neighbour, Process, Upstream},
@@ -113,15 +111,11 @@ impl Neighbourhood {
 fn listener(held: &HeldSocket) -> Option<Listener> {
     let place = match held.name() {
         Some([0, ..]) => return None,
-        Some(name) => {
-            let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-            Upstream::Unix(PathBuf::from(OsStr::from_bytes(&name[..end])))
-        }
+        Some(name) => Upstream::Unix(path_of(name)),
         None if held.local.port != 0 => Upstream::Inet(address(&held.local)),
         None => return None,
     };
-    let process = Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() };
-    Some(Listener { process, place, netns: held.netns })
+    Some(Listener { process: holder_of(held), place, netns: held.netns })
 }
 
 fn neighbour(listener: &Listener, upstream: &Upstream, from: u32) -> Option<Neighbour> {
