@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::error_log::{Failure, Kind};
-use rig::{Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Remote, Temper, process};
+use rig::{
+    Client, Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Remote, Temper, process, wait,
+};
 
 /// A second that is short enough to wait for and long enough for a busy machine.
 const SOON: Duration = Duration::from_millis(700);
@@ -83,7 +85,8 @@ fn a_killed_worker_is_104_and_502() -> Result<()> {
         .start()?;
     let client = nginx.client();
     ensure!(client.get("/timed/sleep.php?s=20")?.status == 502);
-    ensure!(fpm.log().contains("execution timed out"), "{}", fpm.log());
+    // It kills first and logs then.
+    wait::until_true("php-fpm's word", || Ok(fpm.log().contains("execution timed out")))?;
     let asked = client.ask("/php/sleep.php?s=20&tag=victim")?;
     process::send(patient.worker_on("victim")?, Signal::SIGKILL)?;
     ensure!(asked.answer()?.status == 502);

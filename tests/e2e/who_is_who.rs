@@ -94,7 +94,8 @@ fn nginx_the_worker_and_the_killer_are_named_though_the_killer_is_gone() -> Resu
 fn a_listeners_owner_is_named() -> Result<()> {
     let group = ControlGroup::new("system.slice/php8.2-fpm.service")?;
     let namespace = Namespace::new()?;
-    let fpm = Fpm::on(&namespace).start()?;
+    // Not the address that other tests' pools have in their own networks.
+    let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9495)).start()?;
     group.hold(all_of(&fpm)?)?;
     let account = Backlog::of(fpm.endpoint())?.stop()?;
     let last = account.last(fpm.endpoint())?;

@@ -148,11 +148,13 @@ impl<'a> Report<'a> {
         match line.strip_prefix('@').map(|said| said.split_once(' ').unwrap_or((said, ""))) {
             Some(("golden", name)) => self.golden = Some((name.to_owned(), String::new())),
             Some(("begin", name)) => self.running = Some(name.to_owned()),
-            Some(("end", status)) => {
+            Some(("end", status_and_seconds)) => {
                 if let Some(name) = self.running.take() {
+                    let (status, seconds) =
+                        status_and_seconds.split_once(' ').context("a test without its time")?;
                     self.ended += 1;
                     let how = if status == "137" { "FAILED: it did not end" } else { "FAILED" };
-                    self.judge(&name, (status != "0").then_some(how));
+                    self.judge(&name, (status != "0").then_some(how), Some(seconds));
                 }
             }
             Some(("booted", release_and_uptime)) => {
@@ -169,20 +171,22 @@ impl<'a> Report<'a> {
     pub(crate) fn end(mut self, failed: Option<String>, console: &Path) -> Tally {
         let why = failed.unwrap_or_else(|| "the guest switched itself off too early".to_owned());
         for name in &self.tests.names[self.ended..] {
-            self.judge(&full(name), Some(&format!("FAILED: not run to its end, {why}")));
+            self.judge(&full(name), Some(&format!("FAILED: not run to its end, {why}")), None);
         }
         let console = fs::read(console).unwrap_or_default();
         self.said = complaints(&String::from_utf8_lossy(&console));
         if !self.said.is_empty() {
-            self.judge("console::the_kernel_complains_of_nothing", Some("FAILED"));
+            self.judge("console::the_kernel_complains_of_nothing", Some("FAILED"), None);
         }
         self.tally
     }
 
-    fn judge(&mut self, name: &str, failure: Option<&str>) {
+    /// Says what became of a test, and how many of the guest's seconds it took.
+    fn judge(&mut self, name: &str, failure: Option<&str>, seconds: Option<&str>) {
         let mut stdout = std::io::stdout().lock();
+        let took = seconds.map(|seconds| format!(" ({seconds} s)")).unwrap_or_default();
         // Whoever reads our output may have gone; the tests go on.
-        let _ = writeln!(stdout, "{}  {name} ... {}", self.label, failure.unwrap_or("ok"));
+        let _ = writeln!(stdout, "{}  {name} ... {}{took}", self.label, failure.unwrap_or("ok"));
         for line in self.said.drain(..).filter(|_| failure.is_some()) {
             let _ = writeln!(stdout, "{line}");
         }
@@ -224,7 +228,7 @@ mod tests {
         let mut report = Report::begin(&tests, "6.12", &log, &folder)?;
         let golden = format!("why502-golden-{}", std::process::id());
         let guest = format!(
-            "@booted 6.12 4.9\n@begin reset::one\n@end 0\n@begin reset::two\n    why\n@end 101\n@golden {golden}\n|one\n|\n|two\n\
+            "@booted 6.12 4.9\n@begin reset::one\n@end 0 3\n@begin reset::two\n    why\n@end 101 12\n@golden {golden}\n|one\n|\n|two\n\
              @begin reset::three\n"
         );
         guest.lines().try_for_each(|line| report.line(line))?;
