@@ -1,6 +1,8 @@
 //! What nginx does right after it closed an unfinished exchange of its own accord. It tells a timeout (it answers
 //! the client) from a client that went away (it closes the client's socket, whose peer had closed).
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
@@ -34,16 +36,15 @@ pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: 
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    let awaited = Awaited {
-        id,
-        closed_ns: now(),
-        turned_to: 0,
-        word_ns,
-        client: answered_client,
-        answered: 0,
-        is_client_known: u64::from(client != 0),
-    };
-    let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
+    let mut room = MaybeUninit::uninit();
+    // SAFETY: all zeroes are a value of the type.
+    let awaited: &mut Awaited = unsafe { kernel::cleared(&mut room) };
+    awaited.id = id;
+    awaited.closed_ns = now();
+    awaited.word_ns = word_ns;
+    awaited.client = answered_client;
+    awaited.is_client_known = u64::from(client != 0);
+    let is_kept = put!(AWAITING, thread, &*awaited, acts_unkept);
     if is_kept && is_new {
         change(&AWAITED, 1);
     }

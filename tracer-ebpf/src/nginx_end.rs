@@ -15,7 +15,9 @@ use crate::{
     recent::Found,
     reset, share,
     tell::tell,
-    trust, word, worker_end,
+    trust,
+    verified_once::verified_once,
+    word, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -134,12 +136,29 @@ pub fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
     }
 }
 
-/// Looks at them once more.
+verified_once! {
+    /// Looks at the queues that `sk` connects to once more.
+    fn look_again(sk: u64, now: u64) = looks_again(sk, now);
+    /// Reads what the kernel itself keeps of both ends of the TCP exchange whose end of nginx's `sk` is.
+    fn take_account(sk: u64) = takes_account(sk);
+}
+
 #[inline(always)]
-fn look_again(nginx: &mut NginxEnd, sk: u64, now: u64) {
+fn looks_again(sk: u64, now: u64) {
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
     nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
     if listener::may_be_left_out(&nginx.listener_last) {
         nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
+    }
+}
+
+#[inline(always)]
+fn takes_account(sk: u64) {
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
+    look_again(sk, nginx.ended_ns);
+    if let Some(exchange) = of(sk) {
+        account(&mut exchange.nginx, sk);
+        look_at_worker(exchange);
     }
 }
 
@@ -157,6 +176,12 @@ pub fn find<'a>(sk: u64, remote_port: u16) -> Option<&'a mut OpenExchange> {
     if !port_is_watched(remote_port) {
         return None;
     }
+    of(sk)
+}
+
+/// The open exchange whose end of nginx's `sk` is.
+#[inline(always)]
+pub fn of<'a>(sk: u64) -> Option<&'a mut OpenExchange> {
     // SAFETY: preallocated map memory.
     EXCHANGES.get_ptr_mut(sk).map(|exchange| unsafe { &mut *exchange })
 }
@@ -181,7 +206,8 @@ pub fn syn_sent_again(sk: u64) {
     nginx.syn_retransmits += 1;
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    look_again(nginx, sk, now);
+    look_again(sk, now);
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
@@ -401,19 +427,24 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
         // SAFETY: the helper takes nothing.
         nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
-        take_account(nginx, sk);
-        look_at_worker(exchange);
-        aftermath::await_close(ConnectionId { sock: sk, connect_ns: exchange.nginx.connect_ns });
+        let id = ConnectionId { sock: sk, connect_ns: nginx.connect_ns };
+        take_account(sk);
+        aftermath::await_close(id);
         return true;
     }
     let well = ends(exchange).0;
-    if !well || exchange.nginx.syn_retransmits > 0 {
-        take_account(&mut exchange.nginx, sk);
-        look_at_worker(exchange);
-        worker_end::outlives(&exchange.worker);
-        tell(exchange, well);
+    if well && exchange.nginx.syn_retransmits == 0 {
+        forget(exchange, sk);
+        return true;
     }
-    forget(exchange, sk);
+    take_account(sk);
+    if let Some(exchange) = of(sk) {
+        worker_end::outlives(&exchange.worker);
+    }
+    tell(sk, well);
+    if let Some(exchange) = of(sk) {
+        forget(exchange, sk);
+    }
     true
 }
 
@@ -450,9 +481,11 @@ pub fn closes_broken(id: ConnectionId) {
     }
     if !well {
         worker_end::outlives(&exchange.worker);
-        tell(exchange, false);
+        tell(id.sock, false);
     }
-    forget(exchange, id.sock);
+    if let Some(exchange) = of(id.sock) {
+        forget(exchange, id.sock);
+    }
 }
 
 #[inline(always)]
@@ -557,9 +590,9 @@ fn count_upstream(OpenExchange { nginx, path, .. }: &OpenExchange) {
     }
 }
 
-/// Reads what the kernel itself keeps of a TCP end.
+/// What it keeps of nginx's.
 #[inline(always)]
-fn take_account(nginx: &mut NginxEnd, sk: u64) {
+fn account(nginx: &mut NginxEnd, sk: u64) {
     nginx.local = kernel::local(sk);
     nginx.netns = read(nginx.net, layout!(net_inum));
     nginx.arrived = read(sk, layout!(bytes_received));
@@ -567,7 +600,6 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
-    look_again(nginx, sk, nginx.ended_ns);
     note_blocked(nginx, sk);
     if attached().is_some_and(|attached| attached.own_resets != 0) {
         nginx.flags |= nginx_flag::OWN_RESETS_SEEN;

@@ -5,8 +5,23 @@ use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_fl
 use crate::{
     aftermath, hop, kernel, last_read,
     maps::{ConnectionId, OpenExchange, RING, count},
-    signal, word,
+    nginx_end, signal,
+    verified_once::verified_once,
+    word,
 };
+
+/// Sends the whole story of the exchange whose end of nginx's `sk` is up, and sees to it that what nginx does next follows.
+#[inline(always)]
+pub fn tell(sk: u64, well: bool) {
+    look_around(sk, well);
+    tell_all(sk, well);
+}
+
+verified_once! {
+    /// Writes down what is known only as the exchange ends.
+    fn look_around(sk: u64, well: bool) = looks_around(sk, well);
+    fn tell_all(sk: u64, well: bool) = tells_all(sk, well);
+}
 
 /// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
 #[inline(always)]
@@ -14,25 +29,29 @@ pub fn tell_unconnected(exchange: &mut OpenExchange) {
     tell_of(exchange, false, false);
 }
 
-/// Sends the whole story up, and sees to it that what nginx does next follows.
 #[inline(always)]
-pub fn tell(exchange: &mut OpenExchange, well: bool) {
-    tell_of(exchange, well, true);
+fn tells_all(sk: u64, well: bool) {
+    if let Some(exchange) = nginx_end::of(sk) {
+        tell_of(exchange, well, true);
+    }
+}
+
+#[inline(always)]
+fn looks_around(sk: u64, well: bool) {
+    let Some(OpenExchange { nginx, connection, .. }) = nginx_end::of(sk) else { return };
+    if well {
+        nginx.flags |= nginx_flag::ENDED_WELL;
+    }
+    last_read::ask_nginx(nginx, *connection);
+    last_read::look_at_client(nginx);
+    if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
+        nginx.flags |= nginx_flag::SHUTTING_DOWN;
+    }
 }
 
 #[inline(always)]
 fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
-    let OpenExchange { nginx, connection, .. } = exchange;
-    if well {
-        nginx.flags |= nginx_flag::ENDED_WELL;
-    }
-    if may_have_worker {
-        last_read::ask_nginx(nginx, *connection);
-        last_read::look_at_client(nginx);
-        if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
-            nginx.flags |= nginx_flag::SHUTTING_DOWN;
-        }
-    }
+    let nginx = &mut exchange.nginx;
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
     // closing it right now.
