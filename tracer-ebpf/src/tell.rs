@@ -15,12 +15,14 @@ use crate::{
 pub fn tell(sk: u64, well: bool) {
     look_around(sk, well);
     tell_all(sk, well);
+    tell_hop(sk);
 }
 
 verified_once! {
     /// Writes down what is known only as the exchange ends.
     fn look_around(sk: u64, well: bool) = looks_around(sk, well);
     fn tell_all(sk: u64, well: bool) = tells_all(sk, well);
+    fn tell_hop(sk: u64) = tells_hop(sk);
 }
 
 /// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
@@ -50,6 +52,14 @@ fn looks_around(sk: u64, well: bool) {
 }
 
 #[inline(always)]
+fn tells_hop(sk: u64) {
+    let Some(OpenExchange { nginx, .. }) = nginx_end::of(sk) else { return };
+    if nginx.client.sock != 0 && nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0 {
+        hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
+    }
+}
+
+#[inline(always)]
 fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     let nginx = &mut exchange.nginx;
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
@@ -69,12 +79,6 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         send_alone(&exchange.nginx);
     } else {
         send(exchange, may_have_worker);
-    }
-    if may_have_worker
-        && exchange.nginx.client.sock != 0
-        && exchange.nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0
-    {
-        hop::tell(id, exchange.nginx.client.sock);
     }
 }
 

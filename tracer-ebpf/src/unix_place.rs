@@ -111,9 +111,14 @@ fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; P
 /// A unix socket ends. What several were seen by stays ambiguous.
 #[inline(always)]
 pub fn forget(sk: u64) {
-    if !is_listener(sk) {
-        return;
+    if is_listener(sk) {
+        listens_no_more(sk);
     }
+}
+
+/// A function of its own, for its stack.
+#[inline(never)]
+fn listens_no_more(sk: u64) {
     let address: u64 = read(sk, layout!(unix_addr));
     let _gone = UNIX_SHARED.remove(address);
     let mut room = MaybeUninit::uninit();
