@@ -118,6 +118,17 @@ pub fn has_handlers_of_upgraded(connection: u64) -> bool {
     first != 0 && reads_client != writes_client && reads != writes && last - first < FOUR
 }
 
+/// Whether nginx still reads the request's body from the client, of an exchange of which no response has come. Once it has all of it, and as
+/// long as no response has come, it only looks whether the client is there, by two functions of one line that stand one after the other
+/// (`ngx_http_upstream_rd_check_broken_connection` and `ngx_http_upstream_wr_check_broken_connection`, src/http/ngx_http_upstream.c).
+#[inline(never)]
+pub fn reads_request(connection: u64) -> bool {
+    /// What two such functions take at most.
+    const TWO: u64 = 64;
+    handlers(connection)
+        .is_some_and(|[reads_client, writes_client, ..]| reads_client.abs_diff(writes_client) >= TWO)
+}
+
 /// What nginx calls when the client can be read from or written to, and this connection; none of another than the one of the request itself,
 /// which may have parts (`mirror`), or where that is not known.
 #[inline(always)]
