@@ -29,7 +29,7 @@ pub fn is_awaited() -> bool {
 }
 
 /// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
-/// answers `answered_client` before, the act after that. Whose request it serves is told already if its client is known. Returns whether
+/// answers `answered_client` before, that, and the act after that. Whose request it serves is told already if its client is known. Returns whether
 /// there is room for that.
 #[inline(always)]
 pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: u64) -> bool {
@@ -90,9 +90,13 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let Some(awaited) = AWAITING.get_ptr_mut(thread) else { return };
     // SAFETY: preallocated map memory of this thread's own.
     let awaited = unsafe { &mut *awaited };
-    if matches!(action, Action::Sent) && awaited.client == sk && sk != 0 {
+    let is_answer = matches!(action, Action::Sent) && awaited.client == sk && sk != 0;
+    if is_answer {
+        let is_first = awaited.answered == 0 && awaited.turned_to == 0;
         awaited.answered += u64::from(bytes);
-        return;
+        if !is_first {
+            return;
+        }
     }
     let Awaited { id, closed_ns, turned_to, word_ns, client, answered, is_client_known } = *awaited;
     let bytes = if matches!(action, Action::Closed) && client == sk { answered as u32 } else { bytes };
@@ -100,7 +104,8 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     if matches!(action, Action::Closed) && id.sock == sk {
         return;
     }
-    if AWAITING.remove(thread).is_ok() {
+    // An answer that nginx gives at once is told at once, for it may be the last act for a long time.
+    if !is_answer && AWAITING.remove(thread).is_ok() {
         change(&AWAITED, LESS);
     }
     if turned_to == 0 && is_client_known == 0 {

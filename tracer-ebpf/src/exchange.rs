@@ -302,8 +302,10 @@ pub mod nginx_flag {
     pub const CLIENT_BLOCKED: u32 = 1 << 23;
     /// The nginx worker called itself "shutting down" when it closed this end.
     pub const SHUTTING_DOWN: u32 = 1 << 24;
+    /// nginx had not read all of the request's body when it closed this end over what it had read from its client, and nothing of the response.
+    pub const REQUEST_UNDER_WAY: u32 = 1 << 25;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (SHUTTING_DOWN << 1) - 1;
+    pub const ALL: u32 = (REQUEST_UNDER_WAY << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.

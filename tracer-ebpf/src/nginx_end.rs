@@ -559,7 +559,7 @@ fn note_upgraded(exchange: &mut OpenExchange, well: bool) -> bool {
         || nginx.established_ns == 0
         || nginx.nginx.tgid != kernel::process()
         || nginx.flags & (nginx_flag::CLOSER_EXITING | nginx_flag::PEEKED) != 0
-        || !doing::is_upgraded(exchange.connection)
+        || !(doing::is_upgraded(exchange.connection) || doing::has_handlers_of_upgraded(exchange.connection))
     {
         return false;
     }

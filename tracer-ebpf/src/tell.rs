@@ -3,7 +3,7 @@
 use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, hop, kernel, last_read,
+    aftermath, doing, hop, kernel, last_read,
     maps::{ConnectionId, OpenExchange, RING, count},
     nginx_end, signal,
     verified_once::verified_once,
@@ -48,6 +48,13 @@ fn looks_around(sk: u64, well: bool) {
     last_read::look_at_client(nginx);
     if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
         nginx.flags |= nginx_flag::SHUTTING_DOWN;
+    }
+    if nginx.flags & nginx_flag::CLIENT_READ != 0
+        && nginx.received == 0
+        && nginx.nginx.tid == kernel::thread()
+        && doing::reads_request(*connection)
+    {
+        nginx.flags |= nginx_flag::REQUEST_UNDER_WAY;
     }
 }
 

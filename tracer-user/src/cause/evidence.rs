@@ -168,9 +168,10 @@ impl Facts<'_> {
             (nginx_flag::STREAM, nginx.connect_ns, "nginx connects for a session of stream {}"),
             (nginx_flag::OF_MODULE, nginx.connect_ns, "a module of nginx's connects for itself"),
             (nginx_flag::UPGRADED, nginx.ended_ns, "nginx was proxying an upgraded connection"),
+            (nginx_flag::REQUEST_UNDER_WAY, nginx.ended_ns, "nginx had not read all of the request's body"),
         ] {
             if self.exchange.has(flag) {
-                self.add_from(ns, "nginx's log action", what.to_owned());
+                self.add_from(ns, "nginx's memory", what.to_owned());
             }
         }
     }

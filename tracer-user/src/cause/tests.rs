@@ -634,7 +634,9 @@ fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
 
 #[test]
 fn what_set_nginx_off_names_what_the_client_did() {
-    use nginx_flag::{CLIENT_READ, NOTHING_READ, OTHER_READ, SHUTTING_DOWN, UPSTREAM_READ};
+    use nginx_flag::{
+        CLIENT_READ, NOTHING_READ, OTHER_READ, REQUEST_UNDER_WAY, SHUTTING_DOWN, UPSTREAM_READ,
+    };
     use tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED};
     const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
     const RETRIES: Option<(Action, u8)> = Some((Action::Connected, CLOSE));
@@ -651,9 +653,15 @@ fn what_set_nginx_off_names_what_the_client_did() {
         }
     }
     // Its bytes, with its connection kept.
-    for next in [None, ANSWERS, RETRIES] {
+    for next in [None, RETRIES] {
         assert_eq!(told(CLIENT_READ, ESTABLISHED, next), proven(Cause::ClientCancelled));
+        assert_eq!(told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, next), proven(Cause::ClientCancelled));
     }
+    // What is cancelled has no answer: that may be another's.
+    let inferred = |cause| Some((cause, Confidence::Inferred));
+    assert_eq!(told(CLIENT_READ, ESTABLISHED, ANSWERS), inferred(Cause::ClientCancelled));
+    let refused = told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, ANSWERS);
+    assert_eq!(refused, inferred(Cause::ClientBodyInvalid));
     // Nothing of anybody's.
     assert_eq!(told(NOTHING_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
     assert_eq!(told(OTHER_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
