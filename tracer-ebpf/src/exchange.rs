@@ -391,6 +391,18 @@ pub struct NginxEnd {
     pub idle_since_ns: u64,
     /// Whose request it serves.
     pub client: Client,
+    /// When this host answered the upstream's next packet with a reset, for no socket of its took it; zero for never.
+    pub refused_ns: u64,
+    /// The upstream's next packet, each time that this host dropped it: what nginx's socket waited for. Of a host that sends no more it may be
+    /// an empty one.
+    pub lost_in: PacketDrop,
+    /// nginx's first packet that was never acknowledged, each time that this host dropped it; where all were, an empty one.
+    pub lost_out: PacketDrop,
+    /// How far it is from the first byte that did not come to the end of those that came after it (`tcp_sock.out_of_order_queue`); zero where
+    /// none is missing. A FIN counts as one byte.
+    pub gap: u32,
+    /// Retransmissions of the worker's end when this one ended, if that was open.
+    pub worker_retransmits: u32,
 }
 
 /// Where a signal came from.

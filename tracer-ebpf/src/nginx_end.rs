@@ -493,6 +493,7 @@ fn look_at_worker(exchange: &mut OpenExchange) {
     let OpenExchange { nginx, worker, .. } = exchange;
     if worker_end::is_open(worker) {
         worker_end::look(worker, nginx.ended_ns);
+        nginx.worker_retransmits = read(worker.sock, layout!(total_retrans));
         note_worker(nginx, worker.has_socket != 0);
     }
 }
@@ -626,6 +627,30 @@ fn account(nginx: &mut NginxEnd, sk: u64) {
         nginx.flags |= nginx_flag::FACTS_LOST;
         count!(packets_unkept, 1);
     }
+    if nginx.handshake != 0 {
+        look_for_lost(nginx, sk);
+    }
+}
+
+/// Looks for what became of packets that did not come through, though the connection was made. In a function of its own, for its room on the
+/// stack.
+#[inline(never)]
+fn look_for_lost(nginx: &mut NginxEnd, sk: u64) {
+    let next: u32 = read(sk, layout!(rcv_nxt));
+    if layout!(out_of_order) != MISSING
+        && layout!(out_of_order_last) != MISSING
+        && layout!(skb_end_seq) != MISSING
+        && read::<u64>(sk, layout!(out_of_order)) != 0
+    {
+        let last: u64 = read(sk, layout!(out_of_order_last));
+        if last != 0 {
+            let end: u32 = read(last, layout!(skb_cb) + layout!(skb_end_seq));
+            nginx.gap = end.wrapping_sub(next);
+        }
+    }
+    nginx.refused_ns = reset::without_socket(next, nginx.connect_ns);
+    nginx.lost_in = packet_drop::of_packet(next, nginx.connect_ns);
+    nginx.lost_out = packet_drop::of_packet(read(sk, layout!(snd_una)), nginx.connect_ns);
 }
 
 /// Whether nginx still had something to send.

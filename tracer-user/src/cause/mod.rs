@@ -16,6 +16,7 @@ mod gone;
 mod hop;
 mod kernel_timeout;
 mod local_error;
+mod lost;
 mod near;
 mod neighbours;
 mod nginx_exit;

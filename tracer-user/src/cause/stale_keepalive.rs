@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tracer_ebpf::{WorkerEnd, tcp_state};
 
-use super::{Cause, Finding, errors, signals};
+use super::{Cause, Finding, errors, lost, signals};
 use crate::{
     ledger::{Joined, comm},
     verdict::{Alike, Kept},
@@ -36,7 +36,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let finding = match &exchange.worker {
         Some(worker) => by_worker(exchange, worker, cause)?,
         // What had reached the peer's kernel before it closed is acknowledged by its end at the latest.
-        None if u64::from(nginx.unacked) >= nginx.sent => {
+        None if u64::from(nginx.unacked) >= nginx.sent && !lost::is_own_reset(exchange) => {
             let how = if is_end { "closed" } else { "reset" };
             Finding::inferred(
                 cause,

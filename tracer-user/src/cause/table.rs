@@ -94,6 +94,8 @@ causes! {
         "The upstream closed a kept-alive connection without reading any of the request on it, and nginx met a reset.";
     ResetByRemote: "reset" / "by_remote", Some(502),
         "The upstream's host, which is not this one, reset the connection.";
+    ResetByOwnHost: "reset" / "by_own_host", Some(502),
+        "nginx's own host reset the connection: a rule of it rejected a packet, or took one for none of its connections.";
     ResetHttp2Stream: "reset" / "http2_stream", Some(502),
         "The upstream reset the request's HTTP/2 stream.";
     ResetHttp2Goaway: "reset" / "http2_goaway", Some(502),
@@ -126,6 +128,8 @@ causes! {
         "Neither side of an upgraded connection (a WebSocket) sent anything until nginx's timer ended it.";
     TimeoutNoAnswer: "read_timeout" / "no_answer", Some(504),
         "The upstream's host, which is not this one, acknowledged the request and sent nothing.";
+    TimeoutAnswerLost: "read_timeout" / "answer_lost", Some(504),
+        "What the upstream sent did not come to nginx's socket, or not whole: later bytes came, earlier ones did not, or this host refused it.";
     TimeoutUnacked: "read_timeout" / "unacked", Some(504),
         "The upstream's host stopped acknowledging what nginx sent.";
     SendTimeout: "send_timeout" / "peer_not_reading", Some(504),

@@ -488,6 +488,57 @@ fn a_timeout_of_a_remote_upstream_does_not_pretend_to_see_the_worker() {
 }
 
 #[test]
+fn an_answer_that_is_lost_on_its_way_is_no_missing_one() {
+    let drop = |packets| PacketDrop { ns: at(500), reason: DropReason::Netfilter as u32, packets };
+    let mut record = given_up(1_000);
+    record.worker.sock = 0;
+    let judged = |record| {
+        let verdict = verdict(record, ANSWERS);
+        (verdict.cause, verdict.confidence)
+    };
+    let lost = |confidence| (Cause::TimeoutAnswerLost, confidence);
+    // Once, that may be an empty packet.
+    record.nginx.lost_in = drop(1);
+    assert_eq!(judged(record).0, Cause::TimeoutNoAnswer);
+    record.nginx.gap = 2_000;
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    record.nginx.lost_in = PacketDrop::default();
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    (record.nginx.gap, record.nginx.refused_ns) = (0, at(400));
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    // Of a worker here: what it sent only once may still have been on its way.
+    let mut record = given_up(1_000);
+    record.worker.sent = 300;
+    assert_eq!(judged(record).0, Cause::TimeoutSlowWorker);
+    record.nginx.worker_retransmits = 3;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!(verdict.cause, Cause::TimeoutAnswerLost);
+    assert!(
+        verdict.explanation.contains("the worker had sent 300 bytes, of which 0 had come"),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn a_rule_that_rejects_is_told_from_the_upstreams_host() {
+    let mut record = killed(1_000, 9);
+    record.worker.sock = 0;
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    record.nginx.error = 104;
+    let judged = |record| {
+        let verdict = verdict(record, ANSWERS);
+        (verdict.cause, verdict.confidence)
+    };
+    assert_eq!(judged(record).0, Cause::ResetByRemote);
+    let ns = record.nginx.ended_ns - 50_000;
+    record.nginx.lost_out = PacketDrop { ns, reason: DropReason::Netfilter as u32, packets: 1 };
+    assert_eq!(judged(record), (Cause::ResetByOwnHost, Confidence::Inferred));
+    // What was dropped long before has nothing to do with it.
+    record.nginx.lost_out.ns = record.nginx.ended_ns - 500_000_000;
+    assert_eq!(judged(record).0, Cause::ResetByRemote);
+}
+
+#[test]
 fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
     let mut record = given_up(60_000);
     record.nginx.flags |= nginx_flag::READ_LAST;
