@@ -191,6 +191,59 @@ fn connects_that_fail_at_once_are_told_if_asked_for() -> Result<()> {
 }
 
 #[test]
+fn connects_that_fail_at_once_are_told_by_nginxs_word() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let cases = [
+        ("10.66.0.1:9000", "refused/no_route", "inferred", "EHOSTUNREACH"),
+        ("10.67.0.1:9000", "refused/no_route", "inferred", "ENETUNREACH"),
+        ("[fd00::1]:9000", "refused/no_route", "inferred", "ENETUNREACH"),
+        ("10.68.0.1:9000", "refused/no_route", "proven", "EACCES"),
+        ("10.69.0.1:9000", "local_error/connect_error", "proven", "EINVAL"),
+    ];
+    for (kind, network) in [("unreachable", 66), ("prohibit", 68), ("blackhole", 69)] {
+        namespace.ip(&format!("route add {kind} 10.{network}.0.0/24"))?;
+    }
+    let mut nginx = Nginx::on(&namespace).location(Location::http("/nobody/", &Endpoint::v4(9017)));
+    for (index, (upstream, ..)) in cases.iter().enumerate() {
+        nginx = nginx.location(Location::http(&format!("/{index}/"), &upstream.parse()?));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let paths = (0..cases.len()).map(|n| format!("/{n}/")).chain(["/nobody/".into()]);
+    ensure!(ask_all(&nginx, paths)? == [502; 6]);
+    let account = account(tracer, &nginx, 6)?;
+    // Where connects that fail at once are seen from the start, the word is not all there is.
+    let is_seen = Sight::here()?.has("connect_errors")?;
+    for (upstream, name, by_word, errno) in cases {
+        let confidence = if is_seen { "proven" } else { by_word };
+        account.only(&upstream.parse()?)?.says(name, confidence, 502, Some(errno))?;
+    }
+    account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
+}
+
+#[test]
+fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_by_its_word() -> Result<()> {
+    if Sight::here()?.has("connect_errors")? {
+        eprintln!(
+            "not tested: here connects that fail at once are seen, and nginx's word is not all there is"
+        );
+        return Ok(());
+    }
+    let namespace = Namespace::new()?;
+    let upstream: Endpoint = "[fd00::1]:9000".parse()?;
+    let nginx = Nginx::on(&namespace).location(Location::http("/there/", &upstream)).start()?;
+    // Not before: nginx listens on ::1, too.
+    namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/there/")?.status == 502);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("local_error/connect_error", "inferred", 502, Some("EADDRNOTAVAIL"))?;
+    ensure!(verdict.explanation.contains("no address of its own"), "{verdict:#?}");
+    Ok(())
+}
+
+#[test]
 fn a_neighbour_that_does_not_answer_is_no_route() -> Result<()> {
     let (here, there) = (Namespace::new()?, Namespace::new()?);
     here.join(&there, "wire", Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2))?;

@@ -94,10 +94,11 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
             return Some(stop.finding(Cause::ResetWorkerStopped, &consequence));
         }
         if worker.exiting != 0 {
-            return Some(Finding::proven(
+            return Some(stopped::exited(
+                exchange,
+                worker,
                 Cause::ResetWorkerExited,
                 format!("The {name} exited{} {into}: {consequence}.", stopped::with_code(worker)),
-                stopped::advice_of_exit(worker),
             ));
         }
         return Some(Finding::proven(

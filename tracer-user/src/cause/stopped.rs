@@ -295,6 +295,25 @@ pub(super) fn with_code(worker: &WorkerEnd) -> String {
     format!(" with code {}", worker.exit_code >> 8 & 0xff)
 }
 
+/// A worker exited, and no signal is known that told it to.
+pub(super) fn exited(exchange: &Joined, worker: &WorkerEnd, cause: Cause, explanation: String) -> Finding {
+    let finding = Finding::proven(cause, explanation, advice_of_exit(worker));
+    if are_signals_kept(exchange, worker) {
+        return finding;
+    }
+    let explanation = format!(
+        "{} Whether a signal had told it to is not known: it was not seen to accept or to read anything, and only from then on is \
+         kept what a process is sent.",
+        finding.explanation
+    );
+    Finding { explanation, ..finding.at_most_inferred() }
+}
+
+/// Whether what was sent to the worker is known: it was seen to take up this exchange, or one before, with which its parent came to be known.
+fn are_signals_kept(exchange: &Joined, worker: &WorkerEnd) -> bool {
+    worker.accepted_ns != 0 || exchange.stops.parent_task.tgid != 0
+}
+
 /// Where to look for why it exited.
 pub(super) fn advice_of_exit(worker: &WorkerEnd) -> &'static str {
     if signals::is_php_fpm(&comm(&worker.closer)) {
