@@ -221,6 +221,22 @@ fn connects_that_fail_at_once_are_told_by_nginxs_word() -> Result<()> {
     account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
 }
 
+/// Told by nginx's word alone, or where connects that fail at once are seen.
+fn an_upstream_that_no_address_reaches(arguments: &[&str]) -> Result<()> {
+    let namespace = Namespace::new()?;
+    let upstream: Endpoint = "[fd00::1]:9000".parse()?;
+    let nginx = Nginx::on(&namespace).location(Location::http("/there/", &upstream)).start()?;
+    // Not before: nginx listens on ::1, too.
+    namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+    let tracer = Tracer::start(&[&["-p", &nginx.master().to_string()], arguments].concat())?;
+    ensure!(nginx.client().get("/there/")?.status == 502);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("local_error/connect_error", "inferred", 502, Some("EADDRNOTAVAIL"))?;
+    ensure!(verdict.explanation.contains("no address of its own"), "{verdict:#?}");
+    Ok(())
+}
+
 #[test]
 fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_by_its_word() -> Result<()> {
     if Sight::here()?.has("connect_errors")? {
@@ -229,18 +245,12 @@ fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_by_its
         );
         return Ok(());
     }
-    let namespace = Namespace::new()?;
-    let upstream: Endpoint = "[fd00::1]:9000".parse()?;
-    let nginx = Nginx::on(&namespace).location(Location::http("/there/", &upstream)).start()?;
-    // Not before: nginx listens on ::1, too.
-    namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
-    let tracer = Tracer::of(nginx.master())?;
-    ensure!(nginx.client().get("/there/")?.status == 502);
-    let account = account(tracer, &nginx, 1)?;
-    let verdict = account.only(&upstream)?;
-    verdict.says("local_error/connect_error", "inferred", 502, Some("EADDRNOTAVAIL"))?;
-    ensure!(verdict.explanation.contains("no address of its own"), "{verdict:#?}");
-    Ok(())
+    an_upstream_that_no_address_reaches(&[])
+}
+
+#[test]
+fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_where_it_is_seen() -> Result<()> {
+    an_upstream_that_no_address_reaches(&["--connect-errors"])
 }
 
 #[test]

@@ -15,8 +15,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let upstream = exchange.upstream();
+    // A connect that is told with this error did not come as far as TCP, which looks for a port.
+    if exchange.nginx.error == EADDRNOTAVAIL && exchange.failed_at_once() {
+        return at_once(EADDRNOTAVAIL, &upstream.to_string())
+            .map(|finding| finding.logged("EADDRNOTAVAIL", errors::connect_line(exchange)));
+    }
     // TCP enters SYN_SENT, finds no port (inet_hash_connect), and leaves it again within the same connect call.
-    if exchange.nginx.error == EADDRNOTAVAIL || exchange.nginx.error == 0 && exchange.has_no_local_port() {
+    if exchange.nginx.error == 0 && exchange.has_no_local_port() {
         return Some(
             Finding::proven(
                 Cause::LocalPorts,

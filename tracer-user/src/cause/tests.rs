@@ -232,6 +232,16 @@ fn no_port_left_is_a_local_error() {
 }
 
 #[test]
+fn no_address_of_its_own_is_no_want_of_ports() {
+    let mut record = connecting(0, 0);
+    record.nginx.local.port = 0;
+    record.nginx.error = 99;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::LocalError, Confidence::Inferred));
+    assert!(verdict.explanation.contains("no address of its own"), "{}", verdict.explanation);
+}
+
+#[test]
 fn the_master_that_sent_the_signal_is_the_killer() {
     let mut record = killed(3_259, 15);
     record.worker.signal.from_parent = 1;

@@ -82,10 +82,9 @@ fn walk(block: &Directive, rules: &mut Rules) {
             if name == limits {
                 rules.given.insert((LIMITED, kind));
             } else if name == says {
-                match value.and_then(number) {
-                    Some(status) => drop(rules.given.insert((status, kind))),
-                    None => rules.is_open = true,
-                }
+                let status = value.and_then(number);
+                rules.is_open |= status.is_none();
+                rules.given.extend(status.map(|status| (status, kind)));
             } else if name == dry {
                 rules.is_open |= value.is_none_or(|value| value != "off");
             }
