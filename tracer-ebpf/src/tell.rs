@@ -82,7 +82,7 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         };
         nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
-    if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
+    if exchange.nginx.handshake == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);
     } else {
         send(exchange, may_have_worker);
@@ -107,7 +107,7 @@ fn send_alone(nginx: &NginxEnd) {
     // SAFETY: the entry is exactly one record; every byte of it is written here.
     unsafe {
         (*record).header = Header { kind: Kind::Alone as u32, len: size_of::<Alone>() as u32 };
-        kernel::fill(&raw mut (*record).nginx, nginx);
+        kernel::fill(&raw mut (*record).nginx, (&raw const *nginx).cast());
     }
     entry.submit(0);
 }
