@@ -204,39 +204,3 @@ impl fmt::Display for Cause {
         write!(f, "{}/{}", self.cause(), self.detail())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::{env, fs, path::Path};
-
-    use super::Cause;
-
-    const BEGIN: &str = "<!-- causes:begin -->\n";
-    const END: &str = "<!-- causes:end -->";
-
-    fn table() -> String {
-        let mut table = "| cause | detail | status | what happened |\n| --- | --- | --- | --- |\n".to_owned();
-        let mut last = "";
-        for cause in Cause::ALL {
-            let name = if cause.cause() == last { String::new() } else { format!("`{}`", cause.cause()) };
-            let status = cause.status().map_or_else(String::new, |status| status.to_string());
-            table += &format!("| {name} | `{}` | {status} | {} |\n", cause.detail(), cause.meaning());
-            last = cause.cause();
-        }
-        table
-    }
-
-    /// `RENEW=1 cargo test -p tracer-user readme` writes it anew.
-    #[test]
-    fn the_readme_has_this_table() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-        let readme = fs::read_to_string(&path).unwrap();
-        let (before, rest) = readme.split_once(BEGIN).unwrap();
-        let (shown, after) = rest.split_once(END).unwrap();
-        if env::var_os("RENEW").is_some() {
-            fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
-        } else {
-            assert_eq!(shown, table());
-        }
-    }
-}

@@ -159,6 +159,18 @@ fn each_link_of_the_documents_leads_somewhere() {
 }
 
 #[test]
+fn the_readme_is_short_and_leads_to_each_page() {
+    const MOST: usize = 8_000;
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.len() <= MOST, "{} bytes", readme.len());
+    let linked: BTreeSet<_> = links(&readme).into_iter().collect();
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.ends_with(".md") || linked.contains(format!("docs/{name}").as_str()), "{name}");
+    }
+}
+
+#[test]
 fn a_section_reads_as_text_on_any_terminal() {
     let golden = "\
 refused/permission_denied
