@@ -25,7 +25,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let met_end = nginx.error == 0 && nginx.old_state == tcp_state::CLOSE_WAIT;
     let met = matches!(nginx.error, ECONNRESET | EPIPE) || met_end;
-    if !exchange.is_on_kept_connection() || nginx.received > 0 || nginx.sent == 0 || !met {
+    // What comes and goes on a connection that is only passed on are no requests.
+    if !exchange.has_request()
+        || !exchange.is_on_kept_connection()
+        || nginx.received > 0
+        || nginx.sent == 0
+        || !met
+    {
         return None;
     }
     let is_end = match exchange.word() {
