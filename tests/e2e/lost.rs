@@ -4,28 +4,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use rig::reconcile::pair_off;
-use rig::tracer::Account;
-use rig::{
-    Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Remote, Sight, Temper, Tracer, Verdict,
-};
+use rig::reconcile::account;
+use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Remote, Sight, Temper, Tracer};
 
 const SOON: Duration = Duration::from_millis(1_500);
-
-/// Stops the tracer and holds its account against nginx's log.
-fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
-    tracer.wait_for(failures)?;
-    let account = tracer.stop()?;
-    account.is_orderly()?;
-    ensure!(nginx.failures().len() == failures, "{:#?}", nginx.failures());
-    pair_off(&nginx.failures(), &account.verdicts)?;
-    Ok(account)
-}
-
-fn has_evidence(verdict: &Verdict, of: &str) -> Result<()> {
-    ensure!(verdict.evidence.iter().any(|fact| fact.fact.contains(of)), "no {of}: {verdict:#?}");
-    Ok(())
-}
 
 /// Whether this kernel says why it drops packets.
 fn names_drops() -> Result<bool> {
@@ -63,7 +45,7 @@ fn a_rule_of_nginxs_host_that_rejects_a_request_is_no_reset_by_the_upstream() ->
         if names_drops()? {
             verdict.says("reset/by_own_host", confidence, 502, Some("ECONNRESET"))?;
             verdict.blames(verdict.worker_pid(), None, None)?;
-            has_evidence(verdict, "NETFILTER_DROP")?;
+            verdict.has_evidence("NETFILTER_DROP")?;
         } else {
             ensure!(verdict.confidence != "proven" && verdict.cause != "read_timeout", "{verdict:#?}");
         }
@@ -91,7 +73,7 @@ fn an_answer_that_meets_no_socket_was_refused_by_nginxs_own_host() -> Result<()>
     let account = account(tracer, &nginx, 1)?;
     let verdict = account.only(&upstream)?;
     verdict.says("reset/by_own_host", "inferred", 502, Some("ECONNRESET"))?;
-    has_evidence(verdict, "answers the upstream's next packet with a reset: no socket takes it")?;
+    verdict.has_evidence("answers the upstream's next packet with a reset: no socket takes it")?;
     ensure!(verdict.advice.as_ref().is_some_and(|advice| advice.contains("INVALID")), "{verdict:#?}");
     Ok(())
 }
@@ -111,7 +93,7 @@ fn an_answer_whose_full_packets_do_not_fit_is_lost_and_not_missing() -> Result<(
     verdict.says("read_timeout/answer_lost", "inferred", 504, Some("ETIMEDOUT"))?;
     ensure!(verdict.explanation.contains(GAP), "{verdict:#?}");
     ensure!(verdict.advice.as_ref().is_some_and(|advice| advice.contains("MTU")), "{verdict:#?}");
-    has_evidence(verdict, "nginx's socket holds bytes behind others")
+    verdict.has_evidence("nginx's socket holds bytes behind others")
 }
 
 #[test]
@@ -132,7 +114,7 @@ fn an_answer_that_this_host_drops_is_proven_to_be_lost_and_its_worker_not_slow()
     verdict.says("read_timeout/answer_lost", confidence, 504, Some("ETIMEDOUT"))?;
     ensure!(verdict.explanation.contains("the worker had sent"), "{verdict:#?}");
     if names_drops()? {
-        has_evidence(verdict, "that nginx's socket waited for next, the last one now: NETFILTER_DROP")?;
+        verdict.has_evidence("that nginx's socket waited for next, the last one now: NETFILTER_DROP")?;
     }
     Ok(())
 }

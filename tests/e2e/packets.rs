@@ -8,32 +8,15 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
-use rig::reconcile::pair_off;
+use rig::reconcile::account;
 use rig::tracer::Account;
-use rig::{
-    Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, Verdict, process, wait,
-};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, process, wait};
 
 /// Shorter than the second after which a SYN is sent again.
 const ONE_SYN: Duration = Duration::from_millis(700);
 /// Long enough for a second one.
 const TWO_SYNS: Duration = Duration::from_millis(1500);
 const PATIENT: Duration = Duration::from_secs(10);
-
-/// Stops the tracer and holds its account against nginx's log.
-fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
-    tracer.wait_for(failures)?;
-    let account = tracer.stop()?;
-    account.is_orderly()?;
-    ensure!(nginx.failures().len() == failures, "{:#?}", nginx.failures());
-    pair_off(&nginx.failures(), &account.verdicts)?;
-    Ok(account)
-}
-
-fn has_evidence(verdict: &Verdict, of: &str) -> Result<()> {
-    ensure!(verdict.evidence.iter().any(|fact| fact.fact.contains(of)), "no {of}: {verdict:#?}");
-    Ok(())
-}
 
 /// Asks each path at the same time, and returns the statuses.
 fn ask_all(nginx: &Nginx, paths: impl IntoIterator<Item = String>) -> Result<Vec<u16>> {
@@ -72,7 +55,7 @@ fn a_firewall_that_drops_the_syn_or_its_answer_is_named_with_the_kernels_reason(
     for server in &servers {
         let verdict = account.only(server.endpoint())?;
         verdict.says(name, confidence, 504, Some("ETIMEDOUT"))?;
-        has_evidence(verdict, fact)?;
+        verdict.has_evidence(fact)?;
         verdict.blames(None, None, None)?;
     }
     Ok(())
@@ -120,12 +103,12 @@ fn a_firewall_that_rejects_is_told_from_a_port_where_nobody_listens() -> Result<
             sight.by_drops(("refused/rejected_by_firewall", "proven"), (unseen, "inferred"))?;
         verdict.says(name, confidence, 502, Some(errno))?;
         if sight.has("packet_drops")? {
-            has_evidence(verdict, "NETFILTER_DROP")?;
+            verdict.has_evidence("NETFILTER_DROP")?;
         }
     }
     if sight.has("icmp")? {
-        has_evidence(account.only(&cases[2].0)?, "ICMP answers the SYN: port unreachable")?;
-        has_evidence(account.only(&cases[3].0)?, "ICMP answers the SYN: administratively prohibited")?;
+        account.only(&cases[2].0)?.has_evidence("ICMP answers the SYN: port unreachable")?;
+        account.only(&cases[3].0)?.has_evidence("ICMP answers the SYN: administratively prohibited")?;
     }
     account.only(&nobody)?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
 }
@@ -146,7 +129,7 @@ fn reverse_path_filtering_is_named_with_the_kernels_reason() -> Result<()> {
         ("connect_timeout/syn_unanswered", "inferred", "nginx closes first"),
     )?;
     verdict.says(name, confidence, 504, Some("ETIMEDOUT"))?;
-    has_evidence(verdict, fact)
+    verdict.has_evidence(fact)
 }
 
 /// Two namespaces with two links: what `here` sends by the second one, `there` would answer by the first, and
@@ -268,7 +251,7 @@ fn a_neighbour_that_does_not_answer_is_no_route() -> Result<()> {
     let (confidence, fact) =
         Sight::here()?.by_drops(("proven", "NEIGH_FAILED"), ("inferred", "EHOSTUNREACH"))?;
     verdict.says("refused/no_route", confidence, 502, Some("EHOSTUNREACH"))?;
-    has_evidence(verdict, fact)
+    verdict.has_evidence(fact)
 }
 
 #[test]
@@ -312,7 +295,7 @@ fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result
     ensure!(is_old || half_open == BACKLOG + 1, "{half_open} fit");
     let confidence = if is_old { "inferred" } else { "proven" };
     verdict.says("connect_timeout/syn_queue_full", confidence, 504, Some("ETIMEDOUT"))?;
-    has_evidence(verdict, &format!("{half_open} handshake"))
+    verdict.has_evidence(&format!("{half_open} handshake"))
 }
 
 /// Sends SYNs from 127.0.0.2, whose handshakes do not end, until the kernel drops a SYN because there are too many; says how many there are.
@@ -389,14 +372,11 @@ fn a_handshake_that_ends_at_a_full_queue_is_a_connection_only_for_nginx() -> Res
         ensure!(dropped.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
         for verdict in dropped {
             verdict.says(DROPPED, confidence, 504, Some("ETIMEDOUT"))?;
-            has_evidence(
-                verdict,
-                match (by_function, confidence) {
-                    (true, _) => "the accept queue was full",
-                    (false, "proven") => "TCP_LISTEN_OVERFLOW",
-                    _ => "backlog 4, full",
-                },
-            )?;
+            verdict.has_evidence(match (by_function, confidence) {
+                (true, _) => "the accept queue was full",
+                (false, "proven") => "TCP_LISTEN_OVERFLOW",
+                _ => "backlog 4, full",
+            })?;
             ensure!(verdict.us.connected.is_some() && verdict.us.accepted.is_none(), "{verdict:#?}");
         }
         queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
@@ -414,7 +394,7 @@ fn with_tcp_abort_on_overflow_it_is_reset_by_the_listener() -> Result<()> {
     ensure!(aborted.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
     for verdict in aborted {
         verdict.says("accept_queue_overflow/aborted", "proven", 502, Some("ECONNRESET"))?;
-        has_evidence(verdict, "the listener makes no socket for it")?;
+        verdict.has_evidence("the listener makes no socket for it")?;
     }
     queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
 }
@@ -439,7 +419,7 @@ fn a_request_that_a_firewall_drops_after_the_handshake_is_no_slow_worker() -> Re
     ensure!(is_known == sight.has("accepts")?, "{verdict:#?}");
     ensure!(verdict.name() == "read_timeout/unacked", "{verdict:#?}");
     if sight.has("packet_drops")? {
-        has_evidence(verdict, "NETFILTER_DROP")?;
+        verdict.has_evidence("NETFILTER_DROP")?;
     }
     Ok(())
 }

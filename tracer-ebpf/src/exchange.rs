@@ -242,12 +242,6 @@ pub struct Client {
     pub reserved: [u8; 3],
 }
 
-impl Client {
-    /// None is known.
-    pub const NONE: Self =
-        Self { sock: 0, peer: Endpoint { addr: [0; 4], port: 0, family: 0 }, state: 0, reserved: [0; 3] };
-}
-
 /// Bits of [`NginxEnd::flags`].
 pub mod nginx_flag {
     /// A reset arrived (`tcp_receive_reset`).

@@ -689,7 +689,8 @@ const CLIENT: u64 = 0xffff_8880_0000_4000;
 /// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
 fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
     record.nginx.flags |= nginx_flag::WORD_AUDIBLE | read;
-    record.nginx.client = Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::NONE };
+    record.nginx.client =
+        Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::default() };
     record
 }
 
