@@ -132,11 +132,12 @@ impl Backlog {
             .override_global("LAYOUT", &layout, true)
             .override_global("FILTERS", &filters, true)
             .override_global("PLACES", &places, true);
-        let mut object = load(&mut loader, OBJECT, &kernel)?;
+        let useless = hooks::useless(only, &kernel);
+        let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
-        let plan = hooks::follow(&mut object, plan(&layout, &places), only, &mut types)?;
+        let plan = hooks::follow(&mut object, plan(&layout, &places), only, useless, &mut types)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
             let attached =
                 Attacher::new(&mut object, &mut types).attach_one("sk_data_ready", "sk_data_ready");

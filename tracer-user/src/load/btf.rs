@@ -12,7 +12,7 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tracer_ebpf::{COMMON_LEN, Layout, MISSING};
 
-use super::kernel_functions;
+use super::{functions, kernel_functions};
 use crate::failure::Failure;
 
 /// Where the kernel shows its types.
@@ -48,7 +48,7 @@ fn map(path: &Path, file: &mut File) -> Result<Btf, String> {
 /// Finds the types that are asked for, in one pass: each search by name is one.
 fn index(btf: &Btf) -> HashMap<String, Vec<u32>> {
     let names = Layout::NAMES.iter().map(|entry| type_name(entry));
-    let names = names.chain(kernel_functions::names().map(str::to_owned));
+    let names = names.chain(kernel_functions::names().chain([functions::FUNCTION]).map(str::to_owned));
     let mut named: HashMap<_, Vec<u32>> = names.map(|name| (name, Vec::new())).collect();
     for id in 1.. {
         let Ok(found) = btf.resolve_type_by_id(id) else { break };

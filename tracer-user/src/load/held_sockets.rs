@@ -1,6 +1,9 @@
 //! The sockets of some processes: whom they are connected to, and where they listen.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Context as _;
 use aya::{
@@ -46,7 +49,7 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
         asked.insert(pid, 1, 0).context("too many processes are asked for their sockets")?;
     }
     let mut held = Vec::new();
-    let mut descriptors = std::collections::HashSet::new();
+    let mut descriptors = HashSet::new();
     open_files::read(object, PROGRAM, |socket| {
         if descriptors.insert((socket.tgid, socket.fd)) {
             held.push(*socket);
@@ -61,7 +64,7 @@ impl Loaded {
         let (kernel, layout) = prepare()?;
         let mut loader = EbpfLoader::new();
         loader.btf(None).override_global("LAYOUT", &layout, true);
-        let mut object = load(&mut loader, OBJECT, &kernel)?;
+        let mut object = load(&mut loader, OBJECT, &kernel, &HashSet::new())?;
         open_files::load(&mut object, PROGRAM, &mut Types::default()).map_err(|error| {
             Failure::CannotTrace(format!("the sockets of processes cannot be read here: {}", refused(&error)))
         })?;

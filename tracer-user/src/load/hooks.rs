@@ -1,6 +1,6 @@
 //! The hook plan: each fact has an ordered list of sources, and the first that loads and attaches wins.
 
-use std::{collections::HashSet, io, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use aya::{
     Ebpf,
@@ -8,7 +8,7 @@ use aya::{
 };
 use tracer_ebpf::{Attached, Layout, MISSING};
 
-use super::{errno, refused, tracefs, types::Types};
+use super::{btf, functions, refused, tracefs, types::Types};
 use crate::{
     facts::{Fact, Sources},
     failure::Failure,
@@ -35,14 +35,37 @@ impl HookKind {
         ("kprobe", Self::Kprobe),
         ("syscall", Self::SystemCall),
     ];
+
+    /// Whether a section of a BPF object holds programs of this kind, as the loader names sections.
+    pub(super) fn is_of(self, section: &str) -> bool {
+        let programs = section.split('/').next().unwrap_or(section);
+        match self {
+            Self::RawTracepoint => programs == "raw_tp",
+            Self::Function => matches!(programs, "fentry" | "fexit"),
+            Self::Kprobe => matches!(programs, "kprobe" | "kretprobe"),
+            Self::SystemCall => programs == "tracepoint",
+        }
+    }
 }
 
 /// Exists where the kernel was built with kprobes (`CONFIG_KPROBE_EVENTS`).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
-/// Whether any fact may be seen by kprobes. `only` restricts the kinds of hooks; empty allows all.
-pub(super) fn may_use_kprobes(only: &[HookKind]) -> bool {
-    (only.is_empty() || only.contains(&HookKind::Kprobe)) && Path::new(KPROBES).exists()
+/// The kinds of hooks of which some facts' sources are, and that are of no use here: that this kernel refuses as such, or that `only` leaves out;
+/// empty allows all. Tracepoints serve what is no fact, too.
+pub(super) fn useless(only: &[HookKind], kernel: &btf::Kernel) -> HashSet<HookKind> {
+    let mut useless = HashSet::new();
+    if !is_allowed(only, HookKind::Function) || functions::are_refused(kernel) {
+        useless.insert(HookKind::Function);
+    }
+    if !is_allowed(only, HookKind::Kprobe) || !Path::new(KPROBES).exists() {
+        useless.insert(HookKind::Kprobe);
+    }
+    useless
+}
+
+fn is_allowed(only: &[HookKind], kind: HookKind) -> bool {
+    only.is_empty() || only.contains(&kind)
 }
 
 /// What a source hooks.
@@ -165,13 +188,14 @@ pub(super) fn attach(
     object: &mut Ebpf,
     layout: &Layout,
     only: &[HookKind],
+    useless: HashSet<HookKind>,
     types: &mut Types,
 ) -> Result<HookPlan, Failure> {
-    follow(object, plan(layout), only, types)
+    follow(object, plan(layout), only, useless, types)
 }
 
 /// Attaches the best source of each fact of a plan. An optional one that the kernel refuses is noted and left out. `only` restricts
-/// the kinds of hooks; empty allows all.
+/// the kinds of hooks; empty allows all. The object may lack the programs of kinds that are [`useless`].
 ///
 /// # Errors
 /// Names the first required fact that has no source.
@@ -179,10 +203,11 @@ pub(super) fn follow(
     object: &mut Ebpf,
     plans: Vec<Plan>,
     only: &[HookKind],
+    useless: HashSet<HookKind>,
     types: &mut Types,
 ) -> Result<HookPlan, Failure> {
-    let allowed = |kind: HookKind| only.is_empty() || only.contains(&kind);
-    let mut attacher = Attacher::new(object, types);
+    let allowed = |kind| is_allowed(only, kind);
+    let mut attacher = Attacher { useless, ..Attacher::new(object, types) };
     let mut result =
         HookPlan { may_trace_system_calls: allowed(HookKind::SystemCall), ..HookPlan::default() };
     for Plan { fact, is_required, sources } in plans {
@@ -320,20 +345,20 @@ pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> 
 pub(super) struct Attacher<'a> {
     object: &'a mut Ebpf,
     types: &'a mut Types,
-    /// Kinds that this kernel refuses as such: trying each of their programs would only take time.
-    refused: HashSet<HookKind>,
+    /// Kinds whose programs may not be there.
+    useless: HashSet<HookKind>,
     /// Programs that some fact has already.
     attached: HashSet<String>,
 }
 
 impl<'a> Attacher<'a> {
     pub(super) fn new(object: &'a mut Ebpf, types: &'a mut Types) -> Self {
-        Self { object, types, refused: HashSet::new(), attached: HashSet::new() }
+        Self { object, types, useless: HashSet::new(), attached: HashSet::new() }
     }
 
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
     pub(super) fn attach(&mut self, source: &Source) -> Result<String, String> {
-        if self.refused.contains(&source.kind) {
+        if self.useless.contains(&source.kind) {
             return Err(refusal(source.kind));
         }
         let programs = source.points.iter().flat_map(|point| programs(source.kind, *point));
@@ -343,12 +368,7 @@ impl<'a> Attacher<'a> {
                 for (program, _) in &programs[..=attached] {
                     self.detach(program);
                 }
-                self.note_refusal(source.kind, &error);
-                return Err(if self.refused.contains(&source.kind) {
-                    refusal(source.kind)
-                } else {
-                    format!("{}/{target}: {}", kind_name(source.kind), refused(&error))
-                });
+                return Err(format!("{}/{target}: {}", kind_name(source.kind), refused(&error)));
             }
         }
         self.attached.extend(programs.into_iter().map(|(program, _)| program));
@@ -376,20 +396,6 @@ impl<'a> Attacher<'a> {
             crate::output::terminal::complain(&format!("{name}: {error:?}\n"));
         }
         result
-    }
-
-    /// A kernel that does not allow a kind of hook refuses each with the same errno.
-    fn note_refusal(&mut self, kind: HookKind, error: &ProgramError) {
-        let as_such = match kind {
-            HookKind::Function => {
-                errno(error).is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-            }
-            HookKind::Kprobe => !Path::new(KPROBES).exists(),
-            HookKind::RawTracepoint | HookKind::SystemCall => false,
-        };
-        if as_such {
-            self.refused.insert(kind);
-        }
     }
 
     pub(super) fn detach(&mut self, name: &str) {

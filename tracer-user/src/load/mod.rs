@@ -4,9 +4,11 @@ mod backlog;
 mod btf;
 #[cfg(test)]
 mod call_chains;
+mod functions;
 mod held_sockets;
 mod hooks;
 mod kernel_functions;
+mod left_out;
 mod listeners;
 mod lockdown;
 mod misses;
@@ -18,7 +20,7 @@ mod tracefs;
 mod types;
 mod words;
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{collections::HashSet, path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
 use aya::{
@@ -173,17 +175,18 @@ impl Tracer {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        if !hooks::may_use_kprobes(&scope.only) {
+        let useless = hooks::useless(&scope.only, &kernel);
+        if useless.contains(&HookKind::Kprobe) {
             for map in PER_CALL {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        let mut object = load(&mut loader, OBJECT, &kernel)?;
+        let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
         // Before they are read another time.
         drop(kernel);
-        want(&mut object, scope)?;
         let mut types = Types::default();
-        let mut plan = hooks::attach(&mut object, &layout, &scope.only, &mut types)?;
+        want(&mut object, scope)?;
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only, useless, &mut types)?;
         let starts = hooks::attach_starts(&mut object);
         if let (Err(why), false) = (&starts, scope.words) {
             crate::notice!("an nginx that begins later is not seen to: {why}");
@@ -549,9 +552,16 @@ fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io
     std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
 }
 
-/// Makes an object's maps, with its programs as they are to be on this kernel.
-fn load(loader: &mut EbpfLoader<'_>, object: &[u8], kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
-    let settled = kernel_functions::settled(object, kernel_functions::numbers(kernel))?;
+/// Makes an object's maps, with its programs as they are to be on this kernel, but for those of useless kinds: whatever programs the loader
+/// reads, it keeps.
+fn load(
+    loader: &mut EbpfLoader<'_>,
+    object: &[u8],
+    kernel: &btf::Kernel,
+    useless: &HashSet<HookKind>,
+) -> Result<Ebpf, Failure> {
+    let mut settled = kernel_functions::settled(object, kernel_functions::numbers(kernel))?;
+    left_out::leave_out(&mut settled, |section| useless.iter().any(|kind| kind.is_of(section)))?;
     loader.load(&settled).map_err(|error| {
         Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
     })
