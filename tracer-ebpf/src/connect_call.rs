@@ -24,7 +24,7 @@ use crate::{
     trust,
     unix_end::NO_PORT,
     unix_listener::{listens, look, queue_of},
-    unix_place, worker_end,
+    unix_path, unix_place, worker_end,
 };
 
 const EADDRNOTAVAIL: i64 = 99;
@@ -215,7 +215,10 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     }
     let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
     let task = kernel::current();
-    if sk == 0 || share::is_used_up(&task) || EXCHANGES.insert(sk, empty, 0).is_err() {
+    let is_unix = call.upstream.family == FAMILY_UNIX;
+    let path = if is_unix { unix_path::keep(&call.path) } else { 0 };
+    let has_no_room = is_unix && path == 0 || share::is_used_up(&task);
+    if sk == 0 || has_no_room || EXCHANGES.insert(sk, empty, 0).is_err() {
         share::refused(&task);
         return;
     }
@@ -223,6 +226,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     // SAFETY: preallocated map memory, made just above.
     let exchange = unsafe { &mut *exchange };
     exchange.connection = doing::connection_of(sk);
+    exchange.path = path;
     let nginx = &mut exchange.nginx;
     nginx.flags |= doing::purpose(exchange.connection);
     nginx.sock = sk;
@@ -235,14 +239,10 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     last_read::begins(nginx);
     // SAFETY: map memory that is already a value of the type.
     unsafe { kernel::fill(&raw mut nginx.upstream, &raw const call.upstream) };
-    if call.upstream.family == FAMILY_UNIX {
-        // SAFETY: the same.
-        unsafe { kernel::fill(&raw mut exchange.path, &raw const call.path) };
-        if ret < 0 {
+    if ret < 0 {
+        if is_unix {
             nginx.listener_first = look(&call.path);
         }
-    }
-    if ret < 0 {
         nginx.error = -ret as u32;
         nginx.old_state = tcp_state::SYN_SENT;
         nginx.new_state = tcp_state::CLOSE;

@@ -571,8 +571,6 @@ pub struct OpenExchange {
     pub connection: u64,
     /// The port of the worker's peer as the worker's end sees it, host order; zero of a unix exchange and of one that is not found by it.
     pub peer_port: u64,
-    /// The path of a unix exchange, closed by a zero; all zeroes over TCP.
-    pub path: [u8; PATH_LEN],
-    /// Always zero.
-    pub reserved: u32,
+    /// Of a unix exchange the number by which the kernel side keeps its path; zero over TCP.
+    pub path: u64,
 }

@@ -1,10 +1,11 @@
 //! nginx before nginx: the client of one is the other's end of an exchange.
 
-use tracer_ebpf::{FAMILY_UNIX, Header, Hop, Kind};
+use tracer_ebpf::{Header, Hop, Kind};
 
 use crate::{
     joined, kernel,
     maps::{ConnectionId, OpenExchange, RING, count},
+    unix_path,
 };
 
 /// The exchange `id` was closed that served the client at `sk` or, where its client is not known, after which nginx acts on `sk`: tells whose
@@ -31,10 +32,9 @@ pub fn tell(id: ConnectionId, sk: u64) {
         (*record).answered_ns = outer.first_received_ns;
         kernel::fill(&raw mut (*record).nginx, &raw const outer.nginx);
         kernel::fill(&raw mut (*record).upstream, &raw const outer.upstream);
-        if outer.upstream.family == FAMILY_UNIX {
-            kernel::fill(&raw mut (*record).path, path);
-        } else {
-            kernel::fill_local(&raw mut (*record).local, outer.sock);
+        match unix_path::of(*path) {
+            Some(path) => kernel::fill(&raw mut (*record).path, path),
+            None => kernel::fill_local(&raw mut (*record).local, outer.sock),
         }
     }
     entry.submit(0);

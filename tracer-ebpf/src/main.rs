@@ -74,6 +74,8 @@ mod unix_end;
 #[cfg(target_arch = "bpf")]
 mod unix_listener;
 #[cfg(target_arch = "bpf")]
+mod unix_path;
+#[cfg(target_arch = "bpf")]
 mod unix_place;
 #[cfg(target_arch = "bpf")]
 mod verified_once;

@@ -18,6 +18,7 @@
 //! | `DROPS`, `DROPS_BESIDE` (rows) | whoever sends packets that are dropped | the same | connect timeouts, full queues |
 //! | `MEMBERS` (LRU) | processes that took up an exchange, and whoever signals them | `members_unkept` | no verdict: the unit or container of one that has ended |
 //! | `ABANDONED`, `HOLDERS` | workers that nginx gave up | `afterwards_unkept` | no verdict: how long they went on |
+//! | `UNIX_PATHS` (a place for each path) | nginx | `untracked` | exchanges over further paths have no verdict |
 //! | `UPSTREAMS`, `UNIX_UPSTREAMS` | nginx | `upstreams_unkept` | no verdict: counts by upstream |
 //! | `PEERS` | nginx, at connections that address translation moved | `translations_unkept` | looks at a queue elsewhere: a listener that is not found may be there, marked |
 //! | `CALLS` (LRU) | every thread that calls a hooked function | its return finds nothing: `returns_missed` | all verdicts of that time |

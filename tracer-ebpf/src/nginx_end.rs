@@ -15,7 +15,7 @@ use crate::{
     recent::Found,
     reset, share,
     tell::tell,
-    trust,
+    trust, unix_path,
     verified_once::verified_once,
     word, worker_end,
 };
@@ -584,10 +584,9 @@ fn count_upstream(OpenExchange { nginx, path, .. }: &OpenExchange) {
         return;
     }
     let by = u64::from(nginx.exchange);
-    if nginx.upstream.family != FAMILY_UNIX {
-        add(&UPSTREAMS, &nginx.upstream, by);
-    } else {
-        add(&UNIX_UPSTREAMS, path, by);
+    match unix_path::of(*path) {
+        Some(path) => add(&UNIX_UPSTREAMS, path, by),
+        None => add(&UPSTREAMS, &nginx.upstream, by),
     }
 }
 

@@ -5,7 +5,7 @@ use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_fl
 use crate::{
     aftermath, doing, hop, kernel, last_read,
     maps::{ConnectionId, OpenExchange, RING, count},
-    nginx_end, signal,
+    nginx_end, signal, unix_path,
     verified_once::verified_once,
     word,
 };
@@ -127,7 +127,10 @@ fn send(exchange: &OpenExchange, may_have_worker: bool) {
                     signal::stops(&exchange.worker, &raw mut (*record).stops);
                 }
                 (*record).reserved = 0;
-                kernel::fill(&raw mut (*record).path, &raw const exchange.path);
+                match unix_path::of(exchange.path) {
+                    Some(path) => kernel::fill(&raw mut (*record).path, path),
+                    None => kernel::clear(&raw mut (*record).path),
+                }
             }
             entry.submit(0);
         }

@@ -19,7 +19,7 @@ use crate::{
     tell::tell,
     transfer, trust,
     unix_listener::look,
-    unix_place, word, worker_end,
+    unix_path, unix_place, word, worker_end,
 };
 
 /// Stands for unix sockets among the watched ports.
@@ -210,7 +210,9 @@ fn ends_well(exchange: &mut OpenExchange) -> bool {
     take_worker(exchange);
     let (well, now) = nginx_end::ends(exchange);
     if !well {
-        exchange.nginx.listener_last = look(&exchange.path);
+        if let Some(path) = unix_path::of(exchange.path) {
+            exchange.nginx.listener_last = look(path);
+        }
         let worker = &mut exchange.worker;
         if worker_end::is_open(worker) {
             worker.abandoned_ns = now;

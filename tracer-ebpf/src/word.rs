@@ -26,6 +26,7 @@ use crate::{
     maps::{self, EXCHANGES, LESS, RING, SPOKEN, change, count},
     nginx_end,
     put::put,
+    unix_path,
 };
 
 /// When a thread said the word whose connection it is about to close (ns, monotonic).
@@ -301,9 +302,11 @@ impl Said {
         }
         if self.path_of != 0
             && let Some(exchange) = EXCHANGES.get_ptr(self.path_of)
+            // SAFETY: preallocated map memory.
+            && let Some(path) = unix_path::of(unsafe { (*exchange).path })
         {
-            // SAFETY: preallocated map memory; the subject has room for a path, and both are bytes.
-            unsafe { kernel::fill(to.cast::<[u8; PATH_LEN]>(), &raw const (*exchange).path) };
+            // SAFETY: map memory; the subject has room for a path, and both are bytes.
+            unsafe { kernel::fill(to.cast::<[u8; PATH_LEN]>(), path) };
         }
         entry.submit(0);
     }
