@@ -125,6 +125,9 @@ fn a_command_ends_where_the_shell_ends_it() {
     assert_eq!(words("why502 live -c 1 -v      # the next failure"), "why502|live|-c|1|-v");
     assert_eq!(words("web$ why502 record -o web.zst"), "why502|record|-o|web.zst");
     assert_eq!(words("why502 live -o json | jq .cause"), "why502|live|-o|json");
-    assert_eq!(words("why502 record --trigger 'failures>=20/10s'"), "why502|record|--trigger|failures>=20/10s");
+    assert_eq!(
+        words("why502 record --trigger 'failures>=20/10s'"),
+        "why502|record|--trigger|failures>=20/10s"
+    );
     assert_eq!(words("the words why502 live would say"), "");
 }

@@ -57,8 +57,8 @@ pub fn root() -> &'static Path {
 impl Page {
     pub fn read(path: impl AsRef<Path>) -> Page {
         let path = path.as_ref();
-        let text =
-            fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = fs::read_to_string(root().join(path))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let parts = parts(&text);
         Page { path: path.to_owned(), text, parts }
     }
@@ -83,15 +83,21 @@ impl Page {
     }
 
     pub fn headings(&self) -> impl Iterator<Item = &Heading> {
-        self.parts.iter().filter_map(|part| if let Part::Heading(heading) = part { Some(heading) } else { None })
+        self.parts
+            .iter()
+            .filter_map(|part| if let Part::Heading(heading) = part { Some(heading) } else { None })
     }
 
     pub fn links(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| if let Part::Link(link) = part { Some(link.as_str()) } else { None })
+        self.parts
+            .iter()
+            .filter_map(|part| if let Part::Link(link) = part { Some(link.as_str()) } else { None })
     }
 
     pub fn codes(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| if let Part::Code(code) = part { Some(code.as_str()) } else { None })
+        self.parts
+            .iter()
+            .filter_map(|part| if let Part::Code(code) = part { Some(code.as_str()) } else { None })
     }
 
     pub fn fences(&self) -> impl Iterator<Item = &Fence> {
@@ -146,7 +152,9 @@ fn parts(text: &str) -> Vec<Part> {
                 Some(heading) => heading.text += &code,
                 None => parts.push(Part::Code(code.to_string())),
             },
-            Event::Start(Tag::Paragraph | Tag::List(_) | Tag::Table(_) | Tag::BlockQuote(_)) => comment = None,
+            Event::Start(Tag::Paragraph | Tag::List(_) | Tag::Table(_) | Tag::BlockQuote(_)) => {
+                comment = None
+            }
             _ => {}
         }
     }

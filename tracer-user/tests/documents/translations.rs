@@ -31,7 +31,11 @@ struct Section {
 }
 
 /// The sections of a page; `link` makes the links of a translation those of its original.
-fn sections(page: &Page, link: impl Fn(&str) -> Option<String>, heading: impl Fn(&str) -> String) -> Vec<Section> {
+fn sections(
+    page: &Page,
+    link: impl Fn(&str) -> Option<String>,
+    heading: impl Fn(&str) -> String,
+) -> Vec<Section> {
     let mut sections = vec![Section::default()];
     for part in &page.parts {
         let section = sections.last_mut().expect("a section");
@@ -56,7 +60,9 @@ fn sections(page: &Page, link: impl Fn(&str) -> Option<String>, heading: impl Fn
                     "sh" => line.split(" # ").next().unwrap_or_default().trim_end(),
                     _ => line,
                 });
-                section.fences.push((format!("{marked} {}", fence.language), lines.collect::<Vec<_>>().join("\n")));
+                section
+                    .fences
+                    .push((format!("{marked} {}", fence.language), lines.collect::<Vec<_>>().join("\n")));
             }
         }
     }
@@ -88,7 +94,8 @@ fn each_translation_has_the_sections_figures_and_links_of_its_original() {
                 let link = link.replace("docs/zh-CN/", "docs/");
                 let link = if in_docs { link.strip_prefix("../").unwrap_or(&link) } else { &link };
                 let own = english.trim_start_matches("docs/");
-                (link != own && !link.ends_with("README.md") && !link.contains("zh-CN")).then(|| link.to_owned())
+                (link != own && !link.ends_with("README.md") && !link.contains("zh-CN"))
+                    .then(|| link.to_owned())
             },
             |text| {
                 let known = HEADINGS.iter().find(|(_, chinese)| *chinese == text);
