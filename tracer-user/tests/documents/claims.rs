@@ -95,7 +95,7 @@ fn renew(path: &str, measured: &[(usize, String)]) {
     for ((_, printed), (_, old)) in measured.iter().zip(blocks(&page)).rev() {
         text.replace_range(old.place.clone(), printed);
     }
-    fs::write(root().join(path), text).unwrap();
+    fs::write(root().join(path), text).expect("a page that may be written");
 }
 
 #[test]
