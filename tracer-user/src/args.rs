@@ -41,7 +41,7 @@ Examples:
   why502 live -c 1 -v                    The next failure, with every fact under it
   why502 live -o json | jq .cause        One JSON object per line
   why502 live --error-log /var/log/nginx/error.log
-                                         And tell at the end what nginx logged and nothing explains
+                                         And list at the end what nginx logged and nothing explains
   why502 backlog                         The accept queues of nginx's upstreams, as the kernel has them
   why502 record -o incident.zst          Write the evidence to a file, to be read later or elsewhere
   why502 report incident.zst             Read it: no root needed
@@ -82,7 +82,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = STATUSES)]
 pub struct Doctor {
-    /// Write tables for a person, or one JSON object for a program.
+    /// Write tables for a person (text), or one JSON object for a program (json).
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 
@@ -107,15 +107,15 @@ pub struct Live {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 
-    /// Audit the verdicts against this error log of nginx's, or these if repeated; and read it where nginx's word cannot be heard.
+    /// Compare the verdicts at the end with this error log of nginx's, or these if repeated; and read it where nginx's word cannot be heard.
     #[arg(long = "error-log", value_name = "PATH")]
     pub error_logs: Vec<PathBuf>,
 
-    /// Print each 499, 502, 503 and 504 that an access log has, what it was, and its request line, which is never recorded.
+    /// Print each 499, 502, 503 and 504 of nginx's access logs, what it was, and its request line, which is never recorded.
     #[arg(long, conflicts_with = "no_access_log")]
     pub show_requests: bool,
 
-    /// Print the facts under each verdict.
+    /// Print under each verdict the facts that it rests on.
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -127,11 +127,11 @@ pub struct Live {
 /// What to trace, and for how long: the options of every command that traces.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Trace {
-    /// Trace this nginx worker, or this nginx master with its workers.
+    /// Trace only this nginx worker, or this nginx master with its workers. Without it: see --comm.
     #[arg(short, long, value_name = "PID", allow_negative_numbers = true, value_parser = pid)]
     pub pid: Option<u32>,
 
-    /// Trace the processes of this name, whoever runs them. Without it, -p or --all: nginx, as root or a service runs it.
+    /// Trace the processes of this name, whoever runs them. Without it, -p and --all: every nginx that root or a service runs.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new().try_map(comm))]
     pub comm: Option<String>,
 
@@ -140,7 +140,7 @@ pub struct Trace {
         short,
         long = "upstream",
         value_name = "UPSTREAM",
-        help = "Trace only this upstream (IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path), or these if repeated"
+        help = "Trace only this upstream (IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path), or these if repeated. Without it: all"
     )]
     pub upstreams: Vec<UpstreamFilter>,
 
@@ -148,11 +148,11 @@ pub struct Trace {
     #[command(flatten)]
     pub wanted: Wanted,
 
-    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
+    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds. Without it: at Ctrl-C.
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Stop after this many failures.
+    /// Stop after this many failures. Without it, their number does not matter.
     #[arg(short, long, value_name = "COUNT", allow_negative_numbers = true, value_parser = count)]
     pub count: Option<NonZeroU64>,
 
@@ -164,7 +164,7 @@ pub struct Trace {
     #[arg(long)]
     pub connect_errors: bool,
 
-    /// Watch this many open exchanges at a time; the kernel takes 1.3 KiB for each, at once. Those beyond are counted, not explained.
+    /// Watch this many open exchanges at a time; the kernel takes 1.1 KiB for each, from the start. Those beyond are counted, not explained.
     #[arg(long, value_name = "COUNT", default_value_t = MAX_OPEN, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
     pub max_open: u32,
 

@@ -22,7 +22,7 @@ Exit status: 0 ended as asked; 1 failed at run time; 2 wrong usage; 3 this host 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Backlog {
-    /// Watch only these listeners: IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path.
+    /// Watch only these listeners: IP:PORT, [IPV6]:PORT, :PORT or a unix socket's path. Without any: nginx's upstreams and php-fpm's pools.
     #[arg(value_name = "LISTENER", conflicts_with_all = ["all", "experiment"])]
     pub listeners: Vec<UpstreamFilter>,
 
@@ -30,11 +30,11 @@ pub struct Backlog {
     #[arg(long, conflicts_with = "experiment")]
     pub all: bool,
 
-    /// The processes whose upstreams are watched, by name, whoever runs them. Without it: nginx, as root or a service runs it.
+    /// Watch the upstreams of the processes of this name, whoever runs them. Without it: of every nginx that root or a service runs.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new().try_map(comm))]
     pub comm: Option<String>,
 
-    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds.
+    /// Stop after this long, as in 30s, 10m or 1h30m; a plain number is in seconds. Without it: at Ctrl-C, or with --verify after 10 s.
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
     pub duration: Option<Duration>,
 
@@ -42,7 +42,7 @@ pub struct Backlog {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 
-    /// Check what is claimed about this host's backlogs while watching (for 10 s unless -d says otherwise).
+    /// Check while watching whether what is configured and claimed about this host's backlogs is true; for 10 s, if -d does not say otherwise.
     #[arg(long, conflicts_with = "experiment")]
     pub verify: bool,
 
@@ -50,7 +50,7 @@ pub struct Backlog {
     #[arg(long = "fpm-pool", value_name = "PATH", requires = "verify")]
     pub fpm_pools: Vec<PathBuf>,
 
-    /// In a network namespace of its own, measure what a full accept queue does on this kernel (a minute at most).
+    /// Measure, in network namespaces of its own, what a full accept queue does on this kernel; a minute at most.
     #[arg(long, conflicts_with = "duration")]
     pub experiment: bool,
 

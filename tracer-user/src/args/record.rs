@@ -33,27 +33,28 @@ pub struct Record {
     #[arg(long = "listener", value_name = "ADDR", value_parser = listener)]
     pub listeners: Vec<UpstreamFilter>,
 
-    /// Replace addresses and paths, each always by the same.
+    /// Replace addresses and paths by invented ones, each always by the same.
     #[arg(long)]
     pub anonymize: bool,
 
-    /// Begin a new file when this one has so many bytes, as in 500K, 100M or 1G.
+    /// Begin a new file when this one has this many bytes, as in 500K, 100M or 1G (powers of ten; 10K at least). Without it: one file.
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "last")]
     pub rotate_size: Option<u64>,
 
-    /// Keep so many older files, as FILE.1, FILE.2 and so on.
+    /// Keep this many older files, as FILE.1, FILE.2 and so on; older ones are removed.
     #[arg(long, value_name = "COUNT", default_value = "9", requires = "rotate_size", value_parser = files(0))]
     pub rotate_keep: u32,
 
-    /// Keep this much time in memory, and write it only when triggered: by --trigger, SIGUSR1 or Ctrl-C.
+    /// Keep this much time in memory, as in 30s or 10m, 24 MiB at most, and write it only at a --trigger, SIGUSR1 or the end.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub last: Option<Duration>,
 
-    /// Write when this happens (failures>=COUNT/DURATION, or cause=CAUSE or cause=CAUSE/DETAIL), or one of these if repeated.
+    /// Write when this happens (failures>=COUNT/DURATION, or cause=CAUSE or cause=CAUSE/DETAIL), or any of these if repeated. Without it:
+    /// at SIGUSR1 and the end only.
     #[arg(long = "trigger", value_name = "EVENT", requires = "last")]
     pub triggers: Vec<Trigger>,
 
-    /// Let --trigger and SIGUSR1 write so many files at most, as FILE, FILE.1 and so on; Ctrl-C writes one more.
+    /// Let --trigger and SIGUSR1 write this many files at most, as FILE, FILE.1 and so on; the end writes one more.
     #[arg(long, value_name = "COUNT", default_value = "20", requires = "last", value_parser = files(1))]
     pub max_files: u32,
 }

@@ -28,11 +28,11 @@ pub struct Report {
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: ReportFormat,
 
-    /// Write one page to this file, too, which shows it all and needs no network. It replaces a file of yours, and nothing else.
+    /// Also write a page that shows it all and needs no network to this file. It replaces a file of yours, and nothing else.
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
 
-    /// With -o evidence: replace addresses and paths, each always by the same.
+    /// With -o evidence: replace addresses and paths by invented ones, each always by the same.
     #[arg(long)]
     pub anonymize: bool,
 
@@ -40,7 +40,7 @@ pub struct Report {
     #[command(flatten)]
     pub wanted: Wanted,
 
-    /// Print the facts under the first and the worst failure.
+    /// Print under the first and the worst failure the facts that they rest on.
     #[arg(short, long)]
     pub verbose: bool,
 }

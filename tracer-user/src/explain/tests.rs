@@ -50,11 +50,6 @@ fn links(markdown: &str) -> Vec<&str> {
     prose.flat_map(|text| text.split("](").skip(1).filter_map(|rest| rest.split(')').next())).collect()
 }
 
-fn anchors(markdown: &str) -> BTreeSet<String> {
-    let headings = markdown.lines().filter(|line| line.starts_with('#'));
-    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
-}
-
 #[test]
 fn each_cause_has_one_section_and_each_section_a_cause() {
     let sections: Vec<_> = page::headed("### ").map(|(name, _)| name.to_owned()).collect();
@@ -135,39 +130,6 @@ fn the_index_leads_from_what_nginx_logs_to_each_cause() {
     }
     let missing: Vec<_> = Cause::ALL.iter().filter(|cause| !reached.contains(cause)).collect();
     assert!(missing.is_empty(), "{missing:?}");
-}
-
-#[test]
-fn each_link_of_the_documents_leads_somewhere() {
-    let root = root();
-    let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = pages.chain(["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)));
-    let mut count = 0;
-    for page in pages.filter(|page| page.extension().is_some_and(|ending| ending == "md")) {
-        let text = fs::read_to_string(&page).unwrap();
-        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
-            let (path, wanted) = link.split_once('#').unwrap_or((link, ""));
-            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
-            assert!(target.exists(), "{}: {link}", page.display());
-            let is_there =
-                wanted.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(wanted);
-            assert!(is_there, "{}: {link}", page.display());
-            count += 1;
-        }
-    }
-    assert!(count > Cause::ALL.len());
-}
-
-#[test]
-fn the_readme_is_short_and_leads_to_each_page() {
-    const MOST: usize = 8_000;
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.len() <= MOST, "{} bytes", readme.len());
-    let linked: BTreeSet<_> = links(&readme).into_iter().collect();
-    for entry in fs::read_dir(root().join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(!name.ends_with(".md") || linked.contains(format!("docs/{name}").as_str()), "{name}");
-    }
 }
 
 #[test]
