@@ -18,7 +18,7 @@ use crate::{
     processes,
 };
 
-/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.3 KiB for each.
+/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.1 KiB for each.
 pub const MAX_OPEN: u32 = 10_240;
 
 /// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished

@@ -26,6 +26,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("/usr/lib/php/*/pgsql.so", "php-pgsql"),
     ("zstd", "zstd"),
     ("strace", "strace"),
+    ("curl", "curl"),
     ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
     ("/usr/lib/nginx/modules/ngx_http_lua_module.so", "libnginx-mod-http-lua"),
 ];

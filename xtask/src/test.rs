@@ -63,6 +63,9 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     let mut deny = Command::new(python::deny(workspace));
     deny.current_dir(workspace).args(["--workspace", "check", "bans", "licenses", "sources"]);
     check("what the dependencies are licensed under and where they come from", &mut deny)?;
+    let mut book = Command::new(python::book(workspace));
+    book.arg("build").arg(workspace).arg("--dest-dir").arg(workspace.join("target/book"));
+    check("the documents as a book", &mut book)?;
     // Among them one that feeds reports with anything at all, for as long as it is given.
     let mut unit_tests = cargo();
     unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);

@@ -6,15 +6,17 @@ use super::{Cgroup, known::Places};
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Wanted {
     /// Tell only failures in which nginx, the worker or the killer is in this control group or below it (/system.slice/nginx.service), or in one
-    /// of these if repeated.
+    /// of these if repeated. Without it: all.
     #[arg(long = "cgroup", value_name = "PATH", value_parser = path)]
     pub cgroups: Vec<String>,
 
-    /// The same by a container's id, or at least eight letters of its beginning.
+    /// Tell only failures in which nginx, the worker or the killer is in this container (its id, or at least eight letters of its beginning), or
+    /// in one of these if repeated. Without it: all.
     #[arg(long = "container", value_name = "ID", value_parser = container)]
     pub containers: Vec<String>,
 
-    /// The same by a systemd unit (php8.2-fpm or php8.2-fpm.service).
+    /// Tell only failures in which nginx, the worker or the killer is of this systemd unit (php8.2-fpm or php8.2-fpm.service), or of one of
+    /// these if repeated. Without it: all.
     #[arg(long = "unit", value_name = "NAME", value_parser = unit)]
     pub units: Vec<String>,
 }
