@@ -28,6 +28,7 @@ pub static FILTERS: Filters = Filters {
     trusts_all: 0,
     stack_bytes: 0,
     reads_nginx: 0,
+    handshake_rows: 0,
 };
 
 /// `PF_EXITING`, include/linux/sched.h.

@@ -368,6 +368,8 @@ pub struct Filters {
     pub stack_bytes: u32,
     /// One where nginx's memory may be read.
     pub reads_nginx: u32,
+    /// How many rows the table of handshakes has whose worker's end is on another host, or late: a power of two.
+    pub handshake_rows: u32,
 }
 
 /// What userspace knows only after it has attached the hooks.

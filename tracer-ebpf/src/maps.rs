@@ -8,7 +8,7 @@
 //! | `HANDSHAKES`, `ALIASES` | nginx | `workers_untracked` | all verdicts of that time |
 //! | `WORKERS`, `VISITORS` | workers that nginx gave up, clients of the listeners asked for | `workers_untracked` | the same |
 //! | `BY_PORT` (a place for each port) | nginx | `ALIASES` takes it | |
-//! | `JOINING` (rows) | nginx | `HANDSHAKES` takes it | |
+//! | `JOINING`, `WAITING` (rows) | nginx | `WAITING`, then `HANDSHAKES` takes it | |
 //! | `AWAITING`, `BROKEN` | nginx | `acts_unkept`, marked | timeouts and clients that left |
 //! | `PROCESSES` | processes that took up an exchange, and their parents | `processes_unkept`; on a unix socket whose end is not seen itself, marked | deaths |
 //! | `ENDED` (queue) | those that end | the oldest is forgotten | as above, if nginx has not closed by then |

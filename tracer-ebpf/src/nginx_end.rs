@@ -195,8 +195,7 @@ pub fn established(sk: u64) {
     let nginx_isn: u32 = read(sk, layout!(snd_nxt));
     let worker_isn: u32 = read(sk, layout!(rcv_nxt));
     nginx.handshake = u64::from(nginx_isn) << 32 | u64::from(worker_isn);
-    let id = ConnectionId { sock: sk, connect_ns: nginx.connect_ns };
-    handshake::awaits(nginx.handshake, id);
+    handshake::awaits(nginx.handshake, sk);
 }
 
 /// The SYN goes out again: looks at the listener's queue at this moment.

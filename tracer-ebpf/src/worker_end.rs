@@ -22,21 +22,21 @@ pub fn established(sk: u64) {
     if !kernel::is_here(sk) {
         return;
     }
-    let Some(id) = handshake::take(handshake) else {
+    let Some(nginx_sock) = handshake::take(handshake) else {
         served::begins(sk, handshake);
         return;
     };
-    let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
-    // SAFETY: preallocated map memory; the connection's name is checked before anything is written.
+    let Some(exchange) = EXCHANGES.get_ptr_mut(nginx_sock) else { return };
+    // SAFETY: preallocated map memory; that it is of this handshake is checked before anything is written.
     let exchange = unsafe { &mut *exchange };
-    if exchange.nginx.connect_ns != id.connect_ns || exchange.nginx.handshake != handshake {
+    if exchange.nginx.handshake != handshake {
         return;
     }
     is_unread(sk);
     let common = Common::of(sk);
     if !joined::joins(sk, common.remote_port(), exchange) {
         // So that it is not missed again in the end.
-        handshake::awaits(handshake, id);
+        handshake::awaits(handshake, nginx_sock);
         return;
     }
     // SAFETY: the helper takes nothing.

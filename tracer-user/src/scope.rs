@@ -82,6 +82,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         trusts_all: u32::from(args.trusts_all()),
         stack_bytes: stack_bytes(),
         reads_nginx: u32::from(!args.no_uprobe),
+        ..Filters::default()
     };
     Ok(Scope {
         filters,

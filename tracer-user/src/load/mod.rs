@@ -109,8 +109,20 @@ const MOST_UPSTREAMS: usize = 2_048;
 /// The same of a map by process.
 const MOST_FOREIGN: usize = 2_048;
 
-/// The maps that are to hold one entry for each open exchange.
-const PER_EXCHANGE: [&str; 2] = ["EXCHANGES", "HANDSHAKES"];
+/// The map that is to hold one entry for each open exchange.
+const PER_EXCHANGE: &str = "EXCHANGES";
+
+/// The table of handshakes whose worker's end has not appeared, as have all where the upstreams are on other hosts: so many places for each open
+/// exchange, in rows of eight, that less than a fortieth of them find none in their row.
+const HANDSHAKES: &str = "WAITING";
+
+/// How many rows those are, a power of two.
+const fn handshake_rows(max_open: u32) -> u32 {
+    max_open.div_ceil(5).next_power_of_two()
+}
+
+/// The map that holds those which find none, which is larger than they are many.
+const CROWDED_HANDSHAKES: &str = "HANDSHAKES";
 
 /// The map that holds one entry for each connection that the network has ended and nginx has not closed yet, which it does in the next turn
 /// of its loop: half as many. Those beyond are counted and marked (`acts_unkept`).
@@ -152,10 +164,11 @@ impl Tracer {
         let mut loader = EbpfLoader::new();
         // The object asks for no relocations, and reading all of the kernel's types takes its time.
         loader.btf(None);
-        loader.override_global("LAYOUT", &layout, true).override_global("FILTERS", &scope.filters, true);
-        for map in PER_EXCHANGE {
-            loader.map_max_entries(map, scope.max_open);
-        }
+        let filters = Filters { handshake_rows: handshake_rows(scope.max_open), ..scope.filters };
+        loader.override_global("LAYOUT", &layout, true).override_global("FILTERS", &filters, true);
+        loader.map_max_entries(PER_EXCHANGE, scope.max_open);
+        loader.map_max_entries(HANDSHAKES, filters.handshake_rows);
+        loader.map_max_entries(CROWDED_HANDSHAKES, (scope.max_open / 16).max(UNUSED));
         loader.map_max_entries(PER_BROKEN, scope.max_open.div_ceil(2));
         let (visitors, lone) = match scope.listeners.is_empty() {
             true => (UNUSED, scope.max_open.min(MOST_GIVEN_UP)),
