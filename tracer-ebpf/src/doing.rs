@@ -20,6 +20,10 @@ const CONNECTION_LOG: u64 = 80;
 /// `ngx_log_t.data` and `action` (src/core/ngx_log.h), with two words between them.
 const LOG_DATA: u64 = 40;
 const LOG_ACTION: u64 = 64;
+/// `ngx_connection_t.read` and `write` (src/core/ngx_connection.h), and of the events that these are, the flag `eof` in the word after the
+/// connection (src/event/ngx_event.h).
+const CONNECTION_EVENTS: u64 = 8;
+const EVENT_EOF: u32 = 1 << 8;
 /// The request is the second word of its log's data (`ngx_http_log_ctx_t.request`, src/http/ngx_http_request.h).
 const CONTEXT_REQUEST: u64 = 8;
 /// `ngx_http_request_t.connection`: the client's, or one that stands for a stream of it and has its descriptor (the same file,
@@ -92,6 +96,35 @@ pub fn client_of(connection: u64) -> u64 {
     let client = user_word(request.wrapping_add(REQUEST_CONNECTION));
     let descriptor = user_word(client.wrapping_add(CONNECTION_FD)) as i32;
     if descriptor < 0 { 0 } else { kernel::sock_of(descriptor as u64) }
+}
+
+/// Whether the client's connection was over for nginx: it had read its end, or was giving up a connection of HTTP/2, with each stream of it
+/// (`ngx_http_v2_finalize_connection`, src/http/v2/ngx_http_v2.c; a stream that is cancelled has no such mark). None where that is not known.
+/// To be asked in nginx's own time.
+#[inline(always)]
+fn is_client_at_end(connection: u64) -> Option<bool> {
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    let context = user_word(log.wrapping_add(LOG_DATA));
+    let request = user_word(context.wrapping_add(CONTEXT_REQUEST));
+    if connection == 0 || user_word(request) as u32 != HTTP {
+        return None;
+    }
+    let client = user_word(request.wrapping_add(REQUEST_CONNECTION));
+    let [reads, writes] = user_words(client.wrapping_add(CONNECTION_EVENTS))?;
+    let [of_reads, when_reading] = user_words(reads)?;
+    let [of_writes, when_writing] = user_words(writes)?;
+    (of_reads == client && of_writes == client)
+        .then_some((when_reading | when_writing) as u32 & EVENT_EOF != 0)
+}
+
+/// The same as [`nginx_flag`] bits.
+#[inline(never)]
+pub fn client_end(connection: u64) -> u32 {
+    match is_client_at_end(connection) {
+        Some(true) => nginx_flag::CLIENT_ENDED,
+        Some(false) => 0,
+        None => nginx_flag::CLIENT_UNTOLD,
+    }
 }
 
 /// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded. So it says; what it has done
