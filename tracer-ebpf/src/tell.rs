@@ -51,6 +51,7 @@ fn looks_around(sk: u64, well: bool) {
     }
     if nginx.client.sock != 0 && nginx.nginx.tid == kernel::thread() {
         nginx.flags |= doing::client_end(*connection);
+        last_read::slept_meanwhile(nginx);
     }
     if nginx.flags & nginx_flag::CLIENT_READ != 0
         && nginx.received == 0

@@ -63,8 +63,7 @@ fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
 /// Its connection was over for nginx, which had just read from it, and it had not left as far as its socket shows: it said goodbye over TLS, or
 /// broke the rules of HTTP/2 where nginx does not wait for what may still come (`lingering_close off`).
 pub(super) fn of_client_that_ends(exchange: &Joined) -> Finding {
-    let cause =
-        if exchange.nginx.received == 0 { Cause::ClientAbortBefore } else { Cause::ClientAbortMid };
+    let cause = if exchange.nginx.received == 0 { Cause::ClientAbortBefore } else { Cause::ClientAbortMid };
     Finding::inferred(
         cause,
         format!(
@@ -103,7 +102,10 @@ fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
              upstream took longer.",
         );
         // What is cancelled has no answer. This one may be another's, or the client sent what HTTP/2 forbids.
-        let is_sure = !exchange.client_was_answered() && !exchange.has(nginx_flag::CLIENT_UNTOLD);
+        // Nor was it that read if nginx had waited for something since.
+        let is_sure = !exchange.client_was_answered()
+            && !exchange.has(nginx_flag::CLIENT_UNTOLD)
+            && !exchange.has(nginx_flag::NOTHING_READ);
         if is_sure { finding } else { finding.at_most_inferred() }
     })
 }

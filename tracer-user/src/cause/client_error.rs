@@ -20,12 +20,10 @@ pub(super) fn of_connection(exchange: &Joined) -> Option<Finding> {
         return None;
     }
     let is_read = exchange.has(nginx_flag::CLIENT_READ);
-    if exchange.client_was_refused() && !exchange.has(nginx_flag::NOTHING_READ) {
-        let finding = http2_error(
-            exchange,
-            "it gave up the client's connection with all that was under way on it, this exchange among it, and ended its side of it",
-        );
-        // What it reads as it ends the exchange may have been what set it off.
+    if exchange.client_was_refused() {
+        let finding =
+            http2_error(exchange, "gave up the client's connection with all that was under way on it");
+        // What it had read in between may have been what set it off.
         return Some(if is_read { finding } else { finding.at_most_inferred() });
     }
     if is_read {
@@ -38,8 +36,7 @@ fn http2_error(exchange: &Joined, then: &str) -> Finding {
     Finding::proven(
         Cause::ClientHttp2Error,
         format!(
-            "{} broke the rules of HTTP/2 {} into the exchange: over what it had just read from it, and without having had enough of the \
-             upstream, nginx closed the upstream's connection; {then}.",
+            "{} broke the rules of HTTP/2 {} into the exchange: nginx had just read from it, closed the upstream's connection, and {then}.",
             who(exchange),
             span(exchange.lasted_ns()),
         ),
@@ -49,17 +46,20 @@ fn http2_error(exchange: &Joined, then: &str) -> Finding {
 }
 
 pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
-    reset(exchange)
-        .or_else(|| invalid_body(exchange))
-        .or_else(|| not_reading(exchange))
-        .or_else(|| body_timeout(exchange))
+    let timed = || {
+        let finding = not_reading(exchange).or_else(|| body_timeout(exchange))?;
+        // It may have slept for another reason than to wait for its timer.
+        Some(if exchange.has(nginx_flag::CLIENT_UNTOLD) { finding.at_most_inferred() } else { finding })
+    };
+    reset(exchange).or_else(|| invalid_body(exchange)).or_else(timed)
 }
 
 /// nginx read from the client, closed the exchange, and reset its stream: a body that is not as long as it was to be, or what breaks the rules
 /// for this stream only.
 fn reset(exchange: &Joined) -> Option<Finding> {
     is_reset(exchange).then(|| {
-        http2_error(exchange, "it reset the request's stream, and kept the client's connection").at_most_inferred()
+        http2_error(exchange, "reset the request's stream, but kept the client's connection")
+            .at_most_inferred()
     })
 }
 
@@ -89,6 +89,8 @@ fn invalid_body(exchange: &Joined) -> Option<Finding> {
 fn not_reading(exchange: &Joined) -> Option<Finding> {
     let is_blocked = exchange.has(nginx_flag::CLIENT_BLOCKED);
     let is_stuck = exchange.was_timed_with_client()
+        && !exchange.has(nginx_flag::UNTIMED)
+        && !exchange.has(nginx_flag::BODY_TIMED)
         && exchange.arrived() > 0
         && (exchange.nginx.unread > 0 || is_blocked && exchange.client_was_closed());
     is_stuck.then(|| {
@@ -116,10 +118,9 @@ fn stuck(exchange: &Joined) -> Finding {
     Finding::proven(
         Cause::ClientNotReading,
         format!(
-            "{} stopped reading: its connection had no room for more, be it of this response ({} had come of it) or of another on the same \
-             connection, and nginx gave the connection up {} into the exchange, with all that was under way on it.",
+            "{} stopped reading: its connection had no room for more of what nginx had for it, of this response or of another, and {} into \
+             the exchange nginx gave the connection up, with all that was under way on it.",
             who(exchange),
-            count(exchange.arrived(), "byte"),
             span(exchange.lasted_ns()),
         ),
         "the client, or the network to it; send_timeout is how long nginx waits for it.",
@@ -129,10 +130,15 @@ fn stuck(exchange: &Joined) -> Finding {
 /// nginx waits for the rest of the request's body while it passes on what has come (`proxy_request_buffering off`).
 fn body_timeout(exchange: &Joined) -> Option<Finding> {
     let is_timed = exchange.was_timed_with_client()
+        && !exchange.has(nginx_flag::UNTIMED)
         && !exchange.client_was_given_up()
         && exchange.arrived() == 0
         && exchange.nginx.sent > 0;
-    is_timed.then(|| {
+    let is_seen = exchange.is_silent()
+        && exchange.has(nginx_flag::BODY_TIMED)
+        && exchange.client_is_there()
+        && !exchange.client_was_given_up();
+    (is_timed || is_seen).then(|| {
         Finding::proven(
             Cause::ClientBodyTimeout,
             format!(

@@ -171,6 +171,16 @@ impl Facts<'_> {
             (nginx_flag::UPGRADED, nginx.ended_ns, "nginx was proxying an upgraded connection"),
             (nginx_flag::REQUEST_UNDER_WAY, nginx.ended_ns, "nginx had not read all of the request's body"),
             (nginx_flag::CLIENT_ENDED, nginx.ended_ns, "to nginx, the client's connection is over"),
+            (
+                nginx_flag::UNTIMED,
+                nginx.ended_ns,
+                "no timer of nginx's for this exchange or its client has gone off",
+            ),
+            (
+                nginx_flag::BODY_TIMED,
+                nginx.ended_ns,
+                "nginx's timer for what the client was to send has gone off",
+            ),
         ] {
             if self.exchange.has(flag) {
                 self.add_from(ns, "nginx's memory", what.to_owned());

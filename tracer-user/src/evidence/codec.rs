@@ -370,13 +370,17 @@ pub enum Flag {
     RequestUnderWay,
     /// To nginx, the client's connection was over.
     ClientEnded,
-    /// Whether it was, nginx's memory did not tell.
+    /// Whether it was, and whether a timer had gone off, nginx's memory did not tell.
     ClientUntold,
     /// nginx had closed another exchange right before.
     SameTurn,
+    /// No timer of nginx's had gone off.
+    Untimed,
+    /// nginx's timer for the request's body had gone off.
+    BodyTimed,
 }
 
-const FLAGS: [(u32, Flag); 29] = [
+const FLAGS: [(u32, Flag); 31] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -406,6 +410,8 @@ const FLAGS: [(u32, Flag); 29] = [
     (nginx_flag::CLIENT_ENDED, Flag::ClientEnded),
     (nginx_flag::CLIENT_UNTOLD, Flag::ClientUntold),
     (nginx_flag::SAME_TURN, Flag::SameTurn),
+    (nginx_flag::UNTIMED, Flag::Untimed),
+    (nginx_flag::BODY_TIMED, Flag::BodyTimed),
 ];
 
 /// [`nginx_flag`] bits by name.

@@ -113,7 +113,8 @@ struct Waiting {
 impl Waiting {
     /// Whether nothing that is still to come belongs to it.
     fn is_whole(&self) -> bool {
-        let Self { place: _, joined, awaits_line, awaits_end, before: _, hop: _, awaits_outer, inner: _ } = self;
+        let Self { place: _, joined, awaits_line, awaits_end, before: _, hop: _, awaits_outer, inner: _ } =
+            self;
         let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
         let awaits_worker = joined.depends_on_worker()
             && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
@@ -232,7 +233,13 @@ impl Ledger {
             && let Some(waiting) = self.waiting.get_mut(&earlier)
             && (matches!(waiting.joined.aftermath, Aftermaths::NotSeen) || waiting.awaits_end)
         {
-            waiting.joined.aftermath = aftermath;
+            // A word that came with it is about the later one.
+            waiting.joined.aftermath = match aftermath {
+                Aftermaths::Seen { action, what } => {
+                    Aftermaths::Seen { action, what: Aftermath { word_ns: 0, ..what } }
+                }
+                other => other,
+            };
             waiting.awaits_end = awaits_end;
             before = waiting.before;
             let whole = self.complete_if_whole(earlier);
@@ -250,7 +257,8 @@ impl Ledger {
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
         let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name)?;
-        if *awaits_end && !(action == Action::Closed && joined.is_same_turn_for_client(aftermath)) {
+        let is_end = matches!(action, Action::Closed | Action::ShutDown);
+        if *awaits_end && !(is_end && joined.is_same_turn_for_client(aftermath)) {
             *awaits_end = false;
             self.share_aftermath(name);
             return self.complete_if_whole(name);
