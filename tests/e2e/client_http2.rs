@@ -287,7 +287,7 @@ fn under_way(over_tls: bool, port: u16, request: &[u8], directives: &str, then: 
     let tracer = Tracer::of(site.nginx.master())?;
     let mut client = site.connect(port)?;
     client.write_all(request)?;
-    let mut answer = Vec::new();
+    let mut answer: Vec<u8> = Vec::new();
     while answer.iter().filter(|byte| **byte == b'x').count() < 1_000 {
         let mut some = [0; 4_096];
         let read = client.read(&mut some)?;
