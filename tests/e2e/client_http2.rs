@@ -351,7 +351,7 @@ fn so_it_is_by_http2() -> Result<()> {
 fn a_body_that_stops_in_the_middle_of_a_response_is_the_clients_fault() -> Result<()> {
     for over_tls in [false, true] {
         for (port, request) in [(HTTP1, CHUNKED.to_vec()), (HTTP2, [preface(), posts(1)].concat())] {
-            let verdict = under_way(over_tls, port, &request, "client_body_timeout 300ms;", b"")?;
+            let verdict = under_way(over_tls, port, &request, "client_body_timeout 1s;", b"")?;
             is_told(&verdict, "client_error/body_timeout", "proven")?;
         }
     }
