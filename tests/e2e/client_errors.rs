@@ -239,15 +239,19 @@ fn what_comes_after_a_body_s_end_is_the_clients_doing() -> Result<()> {
     let whole = data(END_STREAM, b"all of it");
     let (verdict, status) = goes_wrong_by_http2(By::Tcp, &whole, &data(0, b"more"))?;
     ensure!(status == 499, "{status}");
-    verdict.says("client_abort/stream_cancelled", "inferred", 499, None)
+    // nginx resets the stream.
+    verdict.says("client_error/http2_error", "inferred", 499, None)
 }
 
 /// nginx gives up the whole connection.
 #[test]
 fn what_breaks_the_rules_of_http2_is_not_blamed_on_the_upstream() -> Result<()> {
-    // More padding than there is payload. A TLS client's goodbye looks the same.
-    let (verdict, _) = goes_wrong_by_http2(By::Tcp, &data(0, b"half"), &data(PADDED, &[9, b'x']))?;
-    ensure!(verdict.cause == "unknown" && verdict.confidence != "proven", "{verdict:#?}");
+    // More padding than there is payload.
+    let (verdict, status) = goes_wrong_by_http2(By::Tcp, &data(0, b"half"), &data(PADDED, &[9, b'x']))?;
+    ensure!(status == 400, "{status}");
+    // By another status than a request whose body had come.
+    let said = (verdict.name(), verdict.confidence.as_str(), verdict.status);
+    ensure!(said == ("client_error/http2_error".to_owned(), "proven", None), "{verdict:#?}");
     Ok(())
 }
 

@@ -345,3 +345,77 @@ fn two_requests_on_one_clients_connection_are_not_one() -> Result<()> {
     ensure!(clients.iter().all(|client| *client == clients[0]), "{clients:?}");
     Ok(())
 }
+
+/// Answers one FastCGI request with an error that is longer than nginx's buffer for it, and keeps the connection until nginx closes it.
+fn answer_unavailable(listener: &TcpListener) -> Result<()> {
+    const ANSWER: &[u8] = b"Status: 503 Service Unavailable\r\n\r\n";
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(wait::bound()))?;
+    ensure!(stream.read(&mut [0; 4_096])? > 0, "no request");
+    let content = [ANSWER, &[b'x'; 30_000]].concat();
+    // Version 1, standard output, of request 1, without padding.
+    let mut record = vec![1, 6, 0, 1];
+    record.extend(u16::try_from(content.len())?.to_be_bytes());
+    record.extend([0, 0]);
+    record.extend(content);
+    stream.write_all(&record)?;
+    // A reset, for nginx leaves most of it unread.
+    while stream.read(&mut [0; 4_096]).is_ok_and(|read| read > 0) {}
+    Ok(())
+}
+
+#[test]
+fn an_error_of_fastcgi_that_is_intercepted_is_no_failure() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let listener = namespace.run(|| Ok(TcpListener::bind(loopback(0))?))?;
+    let upstream = listener.local_addr()?;
+    let serving = thread::spawn(move || answer_unavailable(&listener));
+    let nginx = Nginx::on(&namespace)
+        .block(&format!(
+            "server {{ listen 127.0.0.1:{FRONT};
+              location /fine/ {{ return 200 \"fine\\n\"; }}
+              location / {{ fastcgi_pass {upstream}; fastcgi_intercept_errors on; error_page 503 =200 /fine/; }} }}"
+        ))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let answer = Client::new(&namespace, loopback(FRONT)).get("/")?;
+    ensure!(answer.status == 200 && answer.body == b"fine\n", "{}", answer.status);
+    serving.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
+    ensure!(ended_early(&account)? == 1, "{}", account.summary);
+    Ok(())
+}
+
+/// The upstream's 304 makes nginx's copy good again, and that is what the client gets.
+#[test]
+fn a_copy_in_the_cache_that_is_still_good_is_no_failure() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let folder = namespace.folder("origin")?;
+    fs::write(folder.join("copied"), "copied\n")?;
+    let _origin = Nginx::on(&namespace)
+        .port(8090)
+        .block(&format!("server {{ listen 127.0.0.1:{PLAIN}; root {}; }}", folder.display()))
+        .start()?;
+    let cache = namespace.folder("cache")?;
+    let nginx = Nginx::on(&namespace)
+        .block(&format!("proxy_cache_path {} keys_zone=zone:1m;", cache.display()))
+        .block(&format!(
+            "server {{ listen 127.0.0.1:{FRONT};
+              location / {{ proxy_pass http://127.0.0.1:{PLAIN}; proxy_cache zone; proxy_cache_valid 200 1s; proxy_cache_revalidate on; }} }}"
+        ))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = Client::new(&namespace, loopback(FRONT));
+    ensure!(client.get("/copied")?.status == 200);
+    wait::until_true("nginx's copy to be asked about again", || {
+        let answer = client.get("/copied")?;
+        ensure!(answer.body == b"copied\n", "{}", answer.status);
+        Ok(nginx.wait_for_accesses(1)?.iter().any(|access| access.upstream_status == "304"))
+    })?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
+    Ok(())
+}

@@ -52,6 +52,7 @@ const FINE: [(&str, &str); 9] = [
 const ENDED_EARLY: usize = 6;
 
 /// How often all of it is done.
+#[derive(Clone, Copy)]
 struct Scale {
     /// Of each of [`FINE`].
     fine: usize,
@@ -63,6 +64,20 @@ struct Scale {
     sockets: usize,
     /// Of each kind of failure.
     failures: usize,
+}
+
+impl Scale {
+    /// Some 2,000 successes and doings of clients beside some 500 failures.
+    fn of_storm() -> Scale {
+        Scale {
+            fine: wait::load(150),
+            leaving: 80,
+            uploads: 40,
+            wrong_uploads: 40,
+            sockets: 80,
+            failures: wait::load(80),
+        }
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -339,14 +354,7 @@ fn number(account: &Account, name: &str) -> Result<usize> {
 
 #[test]
 fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Result<()> {
-    let scale = Scale {
-        fine: wait::load(150),
-        leaving: 80,
-        uploads: 40,
-        wrong_uploads: 40,
-        sockets: 80,
-        failures: wait::load(80),
-    };
+    let scale = Scale::of_storm();
     let site = Site::start()?;
     let tracer = Tracer::of(site.nginx.master())?;
     site.storm(&scale)?;
@@ -405,7 +413,7 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
 
 #[test]
 fn where_nginx_is_not_heard_nothing_wrong_is_proven() -> Result<()> {
-    let scale = Scale { fine: 30, leaving: 20, uploads: 10, wrong_uploads: 10, sockets: 20, failures: 12 };
+    let scale = Scale::of_storm();
     let site = Site::start()?;
     let tracer = Tracer::start(&["-p", &site.nginx.master().to_string(), "--no-uprobe"])?;
     site.storm(&scale)?;

@@ -15,9 +15,10 @@ pub fn patience() -> u32 {
     *PATIENCE.get_or_init(|| env::var("RIG_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1))
 }
 
-/// How much of a load of this many requests a machine so slow is given, so that it is the same load to it; an even number.
+/// How much of a load of this many requests a machine so slow is given, so that it is the same load to it; an even number. All of it where
+/// `RIG_FULL_LOAD` is set.
 pub fn load(count: usize) -> usize {
-    count / patience() as usize / 2 * 2
+    if env::var_os("RIG_FULL_LOAD").is_some() { count } else { count / patience() as usize / 2 * 2 }
 }
 
 /// How long anything may take on a slow, busy machine before it counts as hung.

@@ -51,6 +51,14 @@ pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: 
     is_kept
 }
 
+/// Whether this thread's next act is awaited for an exchange that it closed before, and it has neither acted nor received anything since.
+#[inline(always)]
+pub fn is_same_turn() -> bool {
+    // SAFETY: only looked at.
+    let awaited = unsafe { AWAITING.get(kernel::thread()) };
+    awaited.is_some_and(|awaited| awaited.turned_to == 0 && awaited.answered == 0)
+}
+
 /// The thread receives from `sk`: if it comes to no act before that, its next one belongs to something else.
 #[inline(always)]
 pub fn received(sk: u64) {
@@ -99,7 +107,8 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         }
     }
     let Awaited { id, closed_ns, turned_to, word_ns, client, answered, is_client_known } = *awaited;
-    let bytes = if matches!(action, Action::Closed) && client == sk { answered as u32 } else { bytes };
+    let is_end = matches!(action, Action::Closed | Action::ShutDown);
+    let bytes = if is_end && client == sk { answered as u32 } else { bytes };
     // Closing it may show twice. Anything else on this address is done on a new socket, and often it is the next one made.
     if matches!(action, Action::Closed) && id.sock == sk {
         return;
@@ -146,10 +155,11 @@ pub fn sent(sk: u64, bytes: u32, state: u8) {
     }
 }
 
-/// The thread closed `sk`, which was in `old_state`.
+/// The thread closed `sk`, which was in `old_state`, or ended its own side of it.
 #[inline(always)]
 pub fn closed(sk: u64, old_state: u8) {
-    act(Action::Closed, sk, 0, old_state, now());
+    let action = if kernel::is_half_closed(sk) { Action::ShutDown } else { Action::Closed };
+    act(action, sk, 0, old_state, now());
 }
 
 /// The thread began an exchange on `sk` at `began_ns`.

@@ -20,6 +20,11 @@ const CONNECTION_LOG: u64 = 80;
 /// `ngx_log_t.data` and `action` (src/core/ngx_log.h), with two words between them.
 const LOG_DATA: u64 = 40;
 const LOG_ACTION: u64 = 64;
+/// `ngx_connection_t.read` and `write` (src/core/ngx_connection.h), and of the events that these are, the flags `eof` and `timedout` in the
+/// word after the connection (src/event/ngx_event.h).
+const CONNECTION_EVENTS: u64 = 8;
+const EVENT_EOF: u32 = 1 << 8;
+const EVENT_TIMED_OUT: u32 = 1 << 10;
 /// The request is the second word of its log's data (`ngx_http_log_ctx_t.request`, src/http/ngx_http_request.h).
 const CONTEXT_REQUEST: u64 = 8;
 /// `ngx_http_request_t.connection`: the client's, or one that stands for a stream of it and has its descriptor (the same file,
@@ -92,6 +97,45 @@ pub fn client_of(connection: u64) -> u64 {
     let client = user_word(request.wrapping_add(REQUEST_CONNECTION));
     let descriptor = user_word(client.wrapping_add(CONNECTION_FD)) as i32;
     if descriptor < 0 { 0 } else { kernel::sock_of(descriptor as u64) }
+}
+
+/// What nginx knows of the client and of its timers when it closes an exchange: [`nginx_flag::CLIENT_ENDED`], [`nginx_flag::UNTIMED`] or
+/// [`nginx_flag::BODY_TIMED`], or [`nginx_flag::CLIENT_UNTOLD`] alone. To be asked in nginx's own time.
+///
+/// It marks each stream of a connection of HTTP/2 that it gives up as being at its end (`ngx_http_v2_finalize_connection`,
+/// src/http/v2/ngx_http_v2.c), and no stream that is cancelled; and each event whose timer goes off (`ngx_event_expire_timers`,
+/// src/event/ngx_event_timer.c).
+#[inline(never)]
+pub fn client_end(connection: u64) -> u32 {
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    let context = user_word(log.wrapping_add(LOG_DATA));
+    let request = user_word(context.wrapping_add(CONTEXT_REQUEST));
+    if connection == 0 || user_word(request) as u32 != HTTP {
+        return nginx_flag::CLIENT_UNTOLD;
+    }
+    let client = user_word(request.wrapping_add(REQUEST_CONNECTION));
+    let (Some(of_client), Some(of_upstream)) = (events(client), events(connection)) else {
+        return nginx_flag::CLIENT_UNTOLD;
+    };
+    let mut flags = 0;
+    if (of_client[0] | of_client[1]) & EVENT_EOF != 0 {
+        flags |= nginx_flag::CLIENT_ENDED;
+    }
+    if of_client[0] & EVENT_TIMED_OUT != 0 {
+        flags |= nginx_flag::BODY_TIMED;
+    } else if (of_client[1] | of_upstream[0] | of_upstream[1]) & EVENT_TIMED_OUT == 0 {
+        flags |= nginx_flag::UNTIMED;
+    }
+    flags
+}
+
+/// The flags of a connection's events, for reading and for writing; none where they cannot be read, or are not its own.
+#[inline(always)]
+fn events(connection: u64) -> Option<[u32; 2]> {
+    let [reads, writes] = user_words(connection.wrapping_add(CONNECTION_EVENTS))?;
+    let [of_reads, when_reading] = user_words(reads)?;
+    let [of_writes, when_writing] = user_words(writes)?;
+    (of_reads == connection && of_writes == connection).then_some([when_reading as u32, when_writing as u32])
 }
 
 /// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded. So it says; what it has done

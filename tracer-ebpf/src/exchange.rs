@@ -298,8 +298,19 @@ pub mod nginx_flag {
     pub const SHUTTING_DOWN: u32 = 1 << 24;
     /// nginx had not read all of the request's body when it closed this end over what it had read from its client, and nothing of the response.
     pub const REQUEST_UNDER_WAY: u32 = 1 << 25;
+    /// To nginx, the client's connection was over when it closed this end: it had read its end, or was giving up an HTTP/2 connection with all
+    /// that was under way on it.
+    pub const CLIENT_ENDED: u32 = 1 << 26;
+    /// Whether it was, and whether a timer had gone off, nginx's memory did not tell, though the client is known.
+    pub const CLIENT_UNTOLD: u32 = 1 << 27;
+    /// nginx's thread had closed another exchange before this one, and did and received nothing in between: what it does next, it does after both.
+    pub const SAME_TURN: u32 = 1 << 28;
+    /// By its memory, no timer of nginx's had gone off, for the client or for this end, when it closed this end.
+    pub const UNTIMED: u32 = 1 << 29;
+    /// nginx's timer for what the client was to send (`client_body_timeout`) had gone off.
+    pub const BODY_TIMED: u32 = 1 << 30;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (REQUEST_UNDER_WAY << 1) - 1;
+    pub const ALL: u32 = (BODY_TIMED << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.

@@ -391,6 +391,15 @@ pub fn has_peer_closed(sk: u64) -> bool {
     read::<u8>(sk, layout!(sk_shutdown)) & RCV_SHUTDOWN != 0
 }
 
+/// Whether this end, and this alone, has ended its side and would still receive (`shutdown(SHUT_WR)`): close ends both at once
+/// (`__tcp_close`, net/ipv4/tcp.c).
+#[inline(always)]
+pub fn is_half_closed(sk: u64) -> bool {
+    const SEND_SHUTDOWN: u8 = 2;
+    const SHUTDOWN_MASK: u8 = 3;
+    read::<u8>(sk, layout!(sk_shutdown)) & SHUTDOWN_MASK == SEND_SHUTDOWN
+}
+
 /// Whether a process is inside a call on the socket; false while the network works on it.
 #[inline(always)]
 pub fn is_owned(sk: u64) -> bool {

@@ -170,6 +170,29 @@ pub fn ends(nginx: &mut NginxEnd) {
     }
 }
 
+/// A thread sleeps in other places, too, than where it waits for events: closing a socket waits for a lock that all processes share
+/// (`epmutex` in `eventpoll_release_file`, fs/eventpoll.c, before 6.4). Where nginx's memory shows that no timer went off, that was it, and
+/// what the thread had read last may be what set it off, and is noted besides; of a client that has left, its state tells, and a worker that has
+/// to go has other reasons.
+#[inline(always)]
+pub fn slept_meanwhile(nginx: &mut NginxEnd) {
+    const NO_TIMER: u32 = nginx_flag::NOTHING_READ | nginx_flag::UNTIMED;
+    if nginx.flags & NO_TIMER != NO_TIMER
+        || nginx.flags & (nginx_flag::SHUTTING_DOWN | nginx_flag::CLIENT_ENDED) != 0
+        || nginx.client.state != tcp_state::ESTABLISHED
+    {
+        return;
+    }
+    let read = sock();
+    nginx.flags |= if read == nginx.sock {
+        nginx_flag::UPSTREAM_READ
+    } else if read == nginx.client.sock {
+        nginx_flag::CLIENT_READ
+    } else {
+        nginx_flag::OTHER_READ
+    };
+}
+
 /// nginx itself knows for whose request it made the exchange that it closes, also where it has read from others since it read that: from a
 /// resolver, or while the request had to wait.
 #[inline(never)]

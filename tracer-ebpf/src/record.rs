@@ -116,6 +116,9 @@ pub enum Action {
     Closed = 2,
     /// It connected elsewhere: the next upstream.
     Connected = 3,
+    /// It ended its own side of another socket's connection and keeps the socket, to read what may still come (`lingering_close`). So it ends
+    /// what it has refused. Where the peer had ended its side before, this is a [`Action::Closed`].
+    ShutDown = 4,
 }
 
 impl Action {
@@ -125,6 +128,7 @@ impl Action {
             1 => Some(Self::Sent),
             2 => Some(Self::Closed),
             3 => Some(Self::Connected),
+            4 => Some(Self::ShutDown),
             _ => None,
         }
     }
@@ -155,7 +159,7 @@ pub struct Aftermath {
     pub other_sock: u64,
     /// An [`Action`].
     pub action: u32,
-    /// Bytes sent; where it closed the client's socket after it had answered that, the answer's.
+    /// Bytes sent; where it closed or shut down the client's socket after it had answered that, the answer's.
     pub bytes: u32,
     /// The state the other socket was in before (`tcp_state`); CLOSE for one that was reset earlier.
     pub old_state: u32,

@@ -49,6 +49,10 @@ fn looks_around(sk: u64, well: bool) {
     if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
         nginx.flags |= nginx_flag::SHUTTING_DOWN;
     }
+    if nginx.client.sock != 0 && nginx.nginx.tid == kernel::thread() {
+        nginx.flags |= doing::client_end(*connection);
+        last_read::slept_meanwhile(nginx);
+    }
     if nginx.flags & nginx_flag::CLIENT_READ != 0
         && nginx.received == 0
         && nginx.nginx.tid == kernel::thread()
@@ -75,6 +79,9 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     let by_network =
         nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
     if !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0 {
+        if !by_network && aftermath::is_same_turn() {
+            nginx.flags |= nginx_flag::SAME_TURN;
+        }
         let is_awaited = if by_network {
             aftermath::await_close(id)
         } else {

@@ -60,13 +60,33 @@ fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
     Some(if left.by_reset { finding.met("ECONNRESET") } else { finding })
 }
 
+/// Its connection was over for nginx, which had just read from it, and it had not left as far as its socket shows: it said goodbye over TLS, or
+/// broke the rules of HTTP/2 where nginx does not wait for what may still come (`lingering_close off`).
+pub(super) fn of_client_that_ends(exchange: &Joined) -> Finding {
+    let cause = if exchange.nginx.received == 0 { Cause::ClientAbortBefore } else { Cause::ClientAbortMid };
+    Finding::inferred(
+        cause,
+        format!(
+            "{} ended its connection {} into the exchange, {}: what nginx had just read from it was a goodbye, or nothing that it could \
+             go on after, and it closed the upstream's connection with it.{}",
+            who(exchange),
+            span(exchange.lasted_ns()),
+            phase(exchange),
+            doing::the_worker(exchange),
+        ),
+        "how long the client waits, and why the upstream took longer; nginx's error log at level info says how the client ended.",
+    )
+}
+
 /// nginx read from its connection and closed the exchange. A request that it refuses for what it read, it answers, and closes the connection.
 fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
     let is_cancelled = exchange.word().is_none()
         && exchange.client_had_it_closed()
         && !exchange.client_was_refused()
         && !exchange.client_was_closed()
-        && !is_refused(exchange);
+        && !exchange.client_was_given_up()
+        && !is_refused(exchange)
+        && !is_reset(exchange);
     is_cancelled.then(|| {
         let finding = Finding::proven(
             Cause::ClientCancelled,
@@ -82,8 +102,17 @@ fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
              upstream took longer.",
         );
         // What is cancelled has no answer. This one may be another's, or the client sent what HTTP/2 forbids.
-        if exchange.client_was_answered() { finding.at_most_inferred() } else { finding }
+        // Nor was it that read if nginx had waited for something since.
+        let is_sure = !exchange.client_was_answered()
+            && !exchange.has(nginx_flag::CLIENT_UNTOLD)
+            && !exchange.has(nginx_flag::NOTHING_READ);
+        if is_sure { finding } else { finding.at_most_inferred() }
     })
+}
+
+/// Whether nginx reset the client's stream over what it had just read, and kept the connection (HTTP/2): what the client cancels, it does not.
+pub(super) fn is_reset(exchange: &Joined) -> bool {
+    exchange.is_silent() && exchange.client_had_it_closed() && exchange.client_was_sent_a_reset()
 }
 
 /// Whether nginx answered the client in place of a request whose body it had not read to its end, and kept the connection (HTTP/2).

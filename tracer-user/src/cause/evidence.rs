@@ -170,6 +170,17 @@ impl Facts<'_> {
             (nginx_flag::OF_MODULE, nginx.connect_ns, "a module of nginx's connects for itself"),
             (nginx_flag::UPGRADED, nginx.ended_ns, "nginx was proxying an upgraded connection"),
             (nginx_flag::REQUEST_UNDER_WAY, nginx.ended_ns, "nginx had not read all of the request's body"),
+            (nginx_flag::CLIENT_ENDED, nginx.ended_ns, "to nginx, the client's connection is over"),
+            (
+                nginx_flag::UNTIMED,
+                nginx.ended_ns,
+                "no timer of nginx's for this exchange or its client has gone off",
+            ),
+            (
+                nginx_flag::BODY_TIMED,
+                nginx.ended_ns,
+                "nginx's timer for what the client was to send has gone off",
+            ),
         ] {
             if self.exchange.has(flag) {
                 self.add_from(ns, "nginx's memory", what.to_owned());
@@ -367,6 +378,9 @@ impl Facts<'_> {
                 (Fact::Destroys, format!("next, nginx closes its connection with {peer}, which had reset it"))
             }
             Action::Closed => (Fact::States, format!("next, nginx closes its connection with {peer}")),
+            Action::ShutDown => {
+                (Fact::States, format!("next, nginx ends its side of the connection with {peer}"))
+            }
         };
         self.add(what.ns, source, fact);
     }

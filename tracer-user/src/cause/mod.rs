@@ -250,17 +250,24 @@ fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 /// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
 /// would have answered.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
+    // What the client does wrong while the response is on its way, nginx refuses without another status; what it was doing, it calls by what
+    // it did for the request.
+    if cause.cause() == "client_error" && exchange.nginx.received > 0 {
+        return true;
+    }
     if exchange.word().is_some() {
         return nginx_says::has_begun(exchange)
             || exchange.nginx.received > 0 && exchange.nginx_answered_no_more();
     }
     // An upload that is cancelled is in nginx's access log by another status than what is cancelled later.
-    if cause == Cause::ClientCancelled && exchange.has(nginx_flag::REQUEST_UNDER_WAY) {
+    let is_ended = matches!(cause, Cause::ClientCancelled | Cause::ClientHttp2Error);
+    if is_ended && exchange.has(nginx_flag::REQUEST_UNDER_WAY) {
         return true;
     }
     exchange.nginx.received > 0
         && (matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
-            || cause == Cause::ClientCancelled)
+            || cause == Cause::ClientCancelled
+            || cause == Cause::ClientAbortMid && exchange.client_was_given_up())
 }
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".

@@ -23,6 +23,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if exchange.nginx.error == 0 && !exchange.has(nginx_flag::END_READ) {
         // Also of one that the upstream had closed, which nginx had not come to.
         let found = nginx_exit::of_shutdown(exchange)
+            .or_else(|| client_error::of_connection(exchange))
             .or_else(|| client_abort::of_client(exchange))
             .or_else(|| client_error::of_client(exchange));
         if found.is_some() {

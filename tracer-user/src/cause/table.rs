@@ -152,6 +152,8 @@ causes! {
         "The client stopped sending its request's body, and nginx stopped waiting for it.";
     ClientNotReading: "client_error" / "not_reading", None,
         "The client stopped reading the response, and nginx stopped waiting for it.";
+    ClientHttp2Error: "client_error" / "http2_error", Some(499),
+        "The client broke the rules of HTTP/2, and nginx gave up its connection with all that was under way on it, or this request.";
     HeaderTooBig: "rejected_response" / "header_too_big", Some(502),
         "The response's header is larger than nginx's buffer for it.";
     InvalidHeader: "rejected_response" / "invalid_header", Some(502),

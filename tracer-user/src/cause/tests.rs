@@ -745,6 +745,90 @@ fn what_set_nginx_off_names_what_the_client_did() {
     assert_eq!((verdict.cause, verdict.confidence), (Cause::ClientAbortBefore, Confidence::Inferred));
 }
 
+/// nginx's memory tells a cancelled request from one that ends with its client's connection.
+#[test]
+fn what_ends_with_the_clients_connection_is_told_by_how_nginx_ends_that() {
+    use nginx_flag::{CLIENT_BLOCKED, CLIENT_ENDED, CLIENT_READ, CLIENT_UNTOLD, NOTHING_READ, UPSTREAM_READ};
+    use tcp_state::ESTABLISHED;
+    const SHUTS: Option<(Action, u8)> = Some((Action::ShutDown, ESTABLISHED));
+    const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
+    let told = |read, next| match outcome(silent(given_up(1_000), read, ESTABLISHED), next) {
+        Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence)),
+        _ => None,
+    };
+    let proven = |cause| Some((cause, Confidence::Proven));
+    let inferred = |cause| Some((cause, Confidence::Inferred));
+    assert_eq!(told(CLIENT_ENDED | CLIENT_READ, SHUTS), proven(Cause::ClientHttp2Error));
+    for read in [NOTHING_READ, UPSTREAM_READ] {
+        assert_eq!(told(CLIENT_ENDED | read, SHUTS), inferred(Cause::ClientHttp2Error));
+    }
+    for next in [CLOSES, None] {
+        assert_eq!(told(CLIENT_ENDED | CLIENT_READ, next), inferred(Cause::ClientAbortBefore));
+        let full = CLIENT_ENDED | CLIENT_BLOCKED | NOTHING_READ;
+        assert_eq!(told(full, next), proven(Cause::ClientNotReading));
+        assert_ne!(told(CLIENT_ENDED | NOTHING_READ, next), proven(Cause::ClientBodyTimeout));
+    }
+    assert_eq!(told(CLIENT_READ | CLIENT_UNTOLD, None), inferred(Cause::ClientCancelled));
+    assert_eq!(told(CLIENT_READ | NOTHING_READ, None), inferred(Cause::ClientCancelled));
+}
+
+/// A stream that nginx resets, by as many bytes as that takes, with TLS or without.
+#[test]
+fn a_stream_that_nginx_resets_broke_the_rules() {
+    let record = silent(given_up(1_000), nginx_flag::CLIENT_READ, tcp_state::ESTABLISHED);
+    let told = |bytes| {
+        let Record::Aftermath(mut answer, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+        else {
+            panic!("no act")
+        };
+        answer.bytes = bytes;
+        let mut ledger = Ledger::default();
+        ledger.take(Record::Exchange(Box::new(record)));
+        assert!(ledger.take(Record::Aftermath(answer, action)).is_none());
+        let Some(Whole::Exchange(joined)) = ledger.overdue(u64::MAX).pop() else { panic!("no exchange") };
+        let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
+        (verdict.cause, verdict.confidence)
+    };
+    for bytes in [13, 34, 35, 42] {
+        assert_eq!(told(bytes), (Cause::ClientHttp2Error, Confidence::Inferred), "{bytes}");
+    }
+    for bytes in [0, 12, 17, 26, 400] {
+        assert_eq!(told(bytes), (Cause::ClientCancelled, Confidence::Inferred), "{bytes}");
+    }
+}
+
+/// A thread may sleep where no timer of its own wakes it (issue 20, on 6.1).
+#[test]
+fn where_no_timer_went_off_sleep_is_none() {
+    use nginx_flag::{BODY_TIMED, CLIENT_READ, CLIENT_UNTOLD, NOTHING_READ, UNTIMED, UPSTREAM_READ};
+    let closes = Some((Action::Closed, tcp_state::ESTABLISHED));
+    let told = |record, read| match outcome(silent(record, read, tcp_state::ESTABLISHED), closes) {
+        Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence, verdict.status)),
+        _ => None,
+    };
+    let mut early = given_up(1_000);
+    early.nginx.flags |= nginx_flag::READ_LAST;
+    (early.nginx.received, early.nginx.unread) = (4_096, 90_000);
+    early.nginx.new_state = tcp_state::CLOSE;
+    let not_reading = |confidence| Some((Cause::ClientNotReading, confidence, None));
+    assert_eq!(told(early, NOTHING_READ), not_reading(Confidence::Proven));
+    assert_eq!(told(early, NOTHING_READ | CLIENT_UNTOLD), not_reading(Confidence::Inferred));
+    for read in [NOTHING_READ, NOTHING_READ | UPSTREAM_READ] {
+        assert_eq!(told(early, read | UNTIMED), None);
+        assert_ne!(
+            told(given_up(1_000), read | UNTIMED),
+            Some((Cause::ClientBodyTimeout, Confidence::Proven, Some(408)))
+        );
+    }
+    assert_ne!(told(early, NOTHING_READ | CLIENT_READ | UNTIMED), not_reading(Confidence::Proven));
+    // A body that stops in the middle of a response, of which nginx has read all that came.
+    early.nginx.unread = 0;
+    assert_eq!(
+        told(early, NOTHING_READ | BODY_TIMED),
+        Some((Cause::ClientBodyTimeout, Confidence::Proven, None))
+    );
+}
+
 #[test]
 fn a_client_that_does_not_read_is_told_from_a_connection_that_is_idle() {
     use nginx_flag::{CLIENT_BLOCKED, NOTHING_READ, READ_LAST};

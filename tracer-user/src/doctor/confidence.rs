@@ -191,7 +191,10 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         Cause::ClientAbortBefore | Cause::ClientAbortMid => (&[CLIENT_RESETS], Proven),
         // nginx's own sockets tell these.
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
-        Cause::ClientCancelled | Cause::ClientBodyTimeout | Cause::ClientNotReading => (&[], Proven),
+        Cause::ClientCancelled
+        | Cause::ClientBodyTimeout
+        | Cause::ClientNotReading
+        | Cause::ClientHttp2Error => (&[], Proven),
         Cause::NginxShutdownTimeout => (&[], Proven),
         Cause::ClientBodyInvalid => {
             (&[], Inferred("What nginx refuses of a client's body it says at level info only."))

@@ -368,9 +368,19 @@ pub enum Flag {
     /// The nginx worker was shutting down.
     ShuttingDown,
     RequestUnderWay,
+    /// To nginx, the client's connection was over.
+    ClientEnded,
+    /// Whether it was, and whether a timer had gone off, nginx's memory did not tell.
+    ClientUntold,
+    /// nginx had closed another exchange right before.
+    SameTurn,
+    /// No timer of nginx's had gone off.
+    Untimed,
+    /// nginx's timer for the request's body had gone off.
+    BodyTimed,
 }
 
-const FLAGS: [(u32, Flag); 26] = [
+const FLAGS: [(u32, Flag); 31] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -397,6 +407,11 @@ const FLAGS: [(u32, Flag); 26] = [
     (nginx_flag::CLIENT_BLOCKED, Flag::ClientBlocked),
     (nginx_flag::SHUTTING_DOWN, Flag::ShuttingDown),
     (nginx_flag::REQUEST_UNDER_WAY, Flag::RequestUnderWay),
+    (nginx_flag::CLIENT_ENDED, Flag::ClientEnded),
+    (nginx_flag::CLIENT_UNTOLD, Flag::ClientUntold),
+    (nginx_flag::SAME_TURN, Flag::SameTurn),
+    (nginx_flag::UNTIMED, Flag::Untimed),
+    (nginx_flag::BODY_TIMED, Flag::BodyTimed),
 ];
 
 /// [`nginx_flag`] bits by name.

@@ -91,6 +91,7 @@ impl Encoder {
                         tracer_ebpf::Action::Sent => Action::Sent,
                         tracer_ebpf::Action::Closed => Action::Closed,
                         tracer_ebpf::Action::Connected => Action::Connected,
+                        tracer_ebpf::Action::ShutDown => Action::ShutDown,
                     },
                     bytes: *bytes,
                     old_state: State::encode(old_state, context),
@@ -320,6 +321,7 @@ impl Decoder {
                     Action::Sent => tracer_ebpf::Action::Sent,
                     Action::Closed => tracer_ebpf::Action::Closed,
                     Action::Connected => tracer_ebpf::Action::Connected,
+                    Action::ShutDown => tracer_ebpf::Action::ShutDown,
                 };
                 let aftermath = Aftermath {
                     header: header::<Aftermath>(Kind::Aftermath),

@@ -352,6 +352,8 @@ pub enum Action {
     Closed,
     /// It connected elsewhere.
     Connected,
+    /// It ended its own side of another socket, and kept that.
+    ShutDown,
 }
 
 /// A group of upstreams, or a name that may have several addresses.

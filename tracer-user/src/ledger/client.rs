@@ -14,8 +14,10 @@ use super::{
 enum Fate {
     /// It closed it, after it had sent so many bytes.
     Closed(u32),
-    /// It sent bytes, and kept it.
-    Answered,
+    /// It ended its own side of it and kept it, to read what may still come.
+    ShutDown,
+    /// It sent so many bytes, and kept it.
+    Answered(u32),
     /// Nothing, as far as is seen.
     Nothing,
 }
@@ -30,6 +32,15 @@ impl Joined {
     pub fn client(&self) -> Option<SocketAddr> {
         let peer = &self.nginx.client.peer;
         (self.knows_client() && peer.family != FAMILY_UNIX).then(|| address(peer))
+    }
+
+    /// Whether both served one client's connection, as far as that is known.
+    pub(super) fn has_client_of(&self, other: &Joined) -> bool {
+        let (client, others) = (&self.nginx.client, &other.nginx.client);
+        self.knows_client()
+            && other.knows_client()
+            && client.sock == others.sock
+            && (client.peer.port, client.peer.addr) == (others.peer.port, others.peer.addr)
     }
 
     /// Whether the client was still connected when nginx closed the exchange.
@@ -71,7 +82,12 @@ impl Joined {
     /// Whether nginx answered the client next, and closed its connection: what it does with a request that it refuses, unless that is one of
     /// several on a connection.
     pub fn client_was_refused(&self) -> bool {
-        matches!(self.fate_of_client(), Fate::Closed(answered) if answered > 0)
+        match self.fate_of_client() {
+            Fate::Closed(answered) => answered > 0,
+            // It does so with what it ends properly, after what it has sent.
+            Fate::ShutDown => true,
+            Fate::Answered(_) | Fate::Nothing => false,
+        }
     }
 
     /// Whether nginx closed the client's connection next without an answer.
@@ -82,7 +98,21 @@ impl Joined {
     /// Whether nginx answered the client at once, and kept its connection, which has others: it may have refused this one of them, or dealt
     /// with another in the same moment.
     pub fn client_was_answered(&self) -> bool {
-        self.fate_of_client() == Fate::Answered
+        matches!(self.fate_of_client(), Fate::Answered(_))
+    }
+
+    /// Whether nginx next sent the client the reset of a stream of HTTP/2 and nothing else, by its number of bytes (`RST_STREAM`, RFC 9113, 6.4).
+    /// Its window updates are as long, and nginx sends them for what it reads of bodies.
+    pub fn client_was_sent_a_reset(&self) -> bool {
+        const RESET: u32 = 13;
+        /// What TLS adds to a record: nothing without it; in 1.3; in 1.2 with AES in GCM, and with ChaCha20.
+        const ADDED: [u32; 4] = [0, 22, 29, 21];
+        matches!(self.fate_of_client(), Fate::Answered(bytes) if ADDED.contains(&bytes.wrapping_sub(RESET)))
+    }
+
+    /// Whether the client's connection was over for nginx, though the client had not left as far as its socket shows.
+    pub fn client_was_given_up(&self) -> bool {
+        self.has(nginx_flag::CLIENT_ENDED) && self.client_is_there()
     }
 
     /// Whether an act was for the client, in the turn in which nginx closed the exchange.
@@ -105,12 +135,16 @@ impl Joined {
         match self.aftermath {
             Aftermaths::Seen { action, what }
                 if what.other_sock == self.nginx.client.sock
-                    && (is_same_turn(&what) || action == Action::Closed && what.bytes > 0) =>
+                    && (is_same_turn(&what)
+                        || action == Action::Closed && what.bytes > 0
+                        // With it, nginx ends all exchanges for its client, and may read what is left of their responses.
+                        || self.has(nginx_flag::CLIENT_ENDED)) =>
             {
                 match action {
                     // Before it answers, it reads what is left of the request; once it has, it reads nothing before it closes.
                     Action::Closed => Fate::Closed(what.bytes),
-                    Action::Sent => Fate::Answered,
+                    Action::ShutDown => Fate::ShutDown,
+                    Action::Sent => Fate::Answered(what.bytes),
                     Action::Connected => Fate::Nothing,
                 }
             }

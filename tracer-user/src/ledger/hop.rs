@@ -142,7 +142,7 @@ fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -
     was_asked_before(joined, hop)
         && match action {
             Action::Sent => was_unanswered || has_response,
-            Action::Closed => has_peer_left(what) || has_response,
+            Action::Closed | Action::ShutDown => has_peer_left(what) || has_response,
             Action::Connected => false,
         }
 }

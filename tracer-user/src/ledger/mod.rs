@@ -82,6 +82,8 @@ pub struct Ledger {
     abandoned: Remembered<Name, Abandoned>,
     retries: Remembered<u64, Retry>,
     answers: Remembered<About, Answer>,
+    /// What each thread of nginx closed last.
+    closed: Remembered<u32, Name>,
     hops: Hops,
     idle_closes: IdleCloses,
     /// What became whole together with something else.
@@ -98,6 +100,8 @@ struct Waiting {
     awaits_line: bool,
     /// nginx answered the client at once: whether it closes its connection, too, is still to come.
     awaits_end: bool,
+    /// The exchange for the same client that nginx closed right before: what nginx does next, it does after both.
+    before: Option<Name>,
     /// Whose request it served, as far as that is known from what nginx did next.
     hop: Option<Box<Hop>>,
     /// The exchange whose request it served is over and not whole: what that came to explains this one.
@@ -109,7 +113,8 @@ struct Waiting {
 impl Waiting {
     /// Whether nothing that is still to come belongs to it.
     fn is_whole(&self) -> bool {
-        let Self { place: _, joined, awaits_line, awaits_end, hop: _, awaits_outer, inner: _ } = self;
+        let Self { place: _, joined, awaits_line, awaits_end, before: _, hop: _, awaits_outer, inner: _ } =
+            self;
         let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
         let awaits_worker = joined.depends_on_worker()
             && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
@@ -179,6 +184,10 @@ impl Ledger {
             self.lines.wait(&joined);
         }
         let name = joined.name();
+        let before = self.closed_right_before(&joined);
+        if joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
+            self.closed.put(joined.nginx.nginx.tid, name);
+        }
         if joined.failed_at_once() {
             self.refused.put(joined.nginx.nginx.tid, name);
         }
@@ -190,6 +199,7 @@ impl Ledger {
             joined,
             awaits_line,
             awaits_end: false,
+            before,
             hop: None,
             awaits_outer: false,
             inner: Vec::new(),
@@ -206,6 +216,37 @@ impl Ledger {
         None
     }
 
+    /// The exchange that the thread closed before this one, if both were for one client and nginx did nothing in between.
+    fn closed_right_before(&self, joined: &Joined) -> Option<Name> {
+        let before = *self.closed.get(&joined.nginx.nginx.tid)?;
+        let other = &self.waiting.get(&before)?.joined;
+        let is_same_turn =
+            joined.has(nginx_flag::SAME_TURN) || joined.client_was_given_up() && other.client_was_given_up();
+        (is_same_turn && joined.has_client_of(other)).then_some(before)
+    }
+
+    /// What nginx did next after it had closed an exchange is what it did next after those that it had closed right before.
+    fn share_aftermath(&mut self, name: Name) {
+        let Some(Waiting { joined, awaits_end, before, .. }) = self.waiting.get(&name) else { return };
+        let (aftermath, awaits_end, mut before) = (joined.aftermath, *awaits_end, *before);
+        while let Some(earlier) = before
+            && let Some(waiting) = self.waiting.get_mut(&earlier)
+            && (matches!(waiting.joined.aftermath, Aftermaths::NotSeen) || waiting.awaits_end)
+        {
+            // A word that came with it is about the later one.
+            waiting.joined.aftermath = match aftermath {
+                Aftermaths::Seen { action, what } => {
+                    Aftermaths::Seen { action, what: Aftermath { word_ns: 0, ..what } }
+                }
+                other => other,
+            };
+            waiting.awaits_end = awaits_end;
+            before = waiting.before;
+            let whole = self.complete_if_whole(earlier);
+            self.freed.extend(whole);
+        }
+    }
+
     /// What this exchange retries, if nginx was seen to connect its socket for that.
     fn retried_by(&mut self, joined: &Joined) -> Option<Retry> {
         let retry = self.retries.take(&joined.nginx.sock)?;
@@ -216,8 +257,10 @@ impl Ledger {
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
         let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name)?;
-        if *awaits_end && !(action == Action::Closed && joined.is_same_turn_for_client(aftermath)) {
+        let is_end = matches!(action, Action::Closed | Action::ShutDown);
+        if *awaits_end && !(is_end && joined.is_same_turn_for_client(aftermath)) {
             *awaits_end = false;
+            self.share_aftermath(name);
             return self.complete_if_whole(name);
         }
         *awaits_end = action == Action::Sent
@@ -244,6 +287,7 @@ impl Ledger {
             outer.inner.push(name);
             self.waiting.get_mut(&name)?.awaits_outer = true;
         }
+        self.share_aftermath(name);
         self.complete_if_whole(name)
     }
 
@@ -323,7 +367,7 @@ impl Ledger {
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let Waiting { place, mut joined, awaits_line, awaits_end: _, hop, awaits_outer: _, inner } =
+        let Waiting { place, mut joined, awaits_line, awaits_end: _, before: _, hop, awaits_outer: _, inner } =
             self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
         // Of the close of a unix socket nothing may be seen, and then no act of nginx's follows.

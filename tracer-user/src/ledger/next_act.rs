@@ -67,7 +67,7 @@ impl Joined {
     /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
     /// the very upstream.
     pub fn nginx_answered_no_more(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed, what }
+        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed | Action::ShutDown, what }
             if is_same_turn(&what)
                 && what.old_state == u32::from(tcp_state::ESTABLISHED)
                 && address(&what.peer) != address(&self.nginx.upstream))

@@ -53,6 +53,36 @@ fn an_answer_that_follows_at_once_may_be_followed_by_its_client_s_end() {
     assert_eq!(ledger.overdue(u64::MAX).len(), 1);
 }
 
+/// What nginx closes for one client in one turn is followed by one act.
+#[test]
+fn what_nginx_does_next_follows_all_that_it_closed_for_a_client_in_one_turn() {
+    let closed = |number: u64, flags, client| {
+        let mut record = given_up(1_000 + number);
+        record.nginx.sock += number * 64;
+        record.nginx.flags |= nginx_flag::CLIENT_READ | flags;
+        record.nginx.client.sock = client;
+        record.nginx.client.peer.port = 40_000;
+        record.nginx.client.state = tcp_state::ESTABLISHED;
+        record
+    };
+    const CLIENT: u64 = 0xffff_8880_0000_4000;
+    let together = |second: Exchange| {
+        let first = closed(0, 0, CLIENT);
+        let mut ledger = Ledger::default();
+        ledger.take(exchange(first));
+        ledger.take(exchange(second));
+        let act = ledger.take(aftermath(&second, Action::ShutDown, tcp_state::ESTABLISHED));
+        assert!(joined(act).has_request());
+        let freed: Vec<_> = ledger.freed().collect();
+        assert!(freed.is_empty() == ledger.next_deadline().is_some());
+        freed.into_iter().map(|whole| joined(Some(whole)).client_was_refused()).collect::<Vec<_>>()
+    };
+    assert_eq!(together(closed(1, nginx_flag::SAME_TURN, CLIENT)), [true]);
+    // In another turn, or for another.
+    assert!(together(closed(1, 0, CLIENT)).is_empty());
+    assert!(together(closed(1, nginx_flag::SAME_TURN, CLIENT + 64)).is_empty());
+}
+
 #[test]
 fn patience_ends_at_its_moment_and_not_before() {
     let mut ledger = Ledger::default();
