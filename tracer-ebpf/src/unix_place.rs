@@ -99,7 +99,7 @@ pub fn register(sk: u64) -> bool {
 /// The path that a socket was bound to, in that room; none for a name in the abstract namespace, which begins with a zero, and none for no
 /// name at all.
 #[inline(always)]
-fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; PATH_LEN]> {
+pub fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; PATH_LEN]> {
     // SAFETY: all zeroes are an empty path.
     let path = unsafe { kernel::cleared(room) };
     let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    aftermath,
+    aftermath, closed_listener,
     copies::in_copies,
     kernel::{self, layout, read},
     listener,
@@ -59,8 +59,14 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
         }
         (SYN_SENT, ESTABLISHED) => established(sk),
         (SYN_RECV, ESTABLISHED) => accepts(sk),
-        (CLOSE, LISTEN) => listens(sk),
-        (LISTEN, CLOSE) => listens_no_more(sk),
+        (CLOSE, LISTEN) => {
+            listens(sk);
+            opens_again(sk);
+        }
+        (LISTEN, CLOSE) => {
+            listens_no_more(sk);
+            closes(sk);
+        }
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
             ended(sk, old_state, new_state);
         }
@@ -100,6 +106,16 @@ fn accepts(sk: u64) {
 #[inline(never)]
 fn listens(sk: u64) {
     listener::add(sk);
+}
+
+#[inline(never)]
+fn opens_again(sk: u64) {
+    closed_listener::opens_again(sk);
+}
+
+#[inline(never)]
+fn closes(sk: u64) {
+    closed_listener::closes(sk);
 }
 
 #[inline(never)]

@@ -17,9 +17,9 @@ mod hop;
 mod kernel_timeout;
 mod local_error;
 mod near;
-mod neighbours;
 mod nginx_exit;
 mod nginx_says;
+mod nobody_accepts;
 mod not_attempted;
 mod premature_close;
 mod read_timeout;
@@ -27,6 +27,7 @@ mod refused;
 mod rejected_response;
 mod reset;
 mod send_timeout;
+mod sharers;
 mod signals;
 mod silence;
 mod stale_keepalive;
@@ -196,6 +197,8 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         queue: None,
         kept: None,
         near: None,
+        closed: None,
+        holders: None,
         explanation,
         advice,
     }
@@ -320,6 +323,8 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
         kept: stale_keepalive::kept(exchange, cause),
         near: exchange.near.as_ref().map(|near| near.neighbours.clone()),
+        closed: near::closed(exchange),
+        holders: nobody_accepts::holders(exchange, cause),
         evidence: evidence::of(exchange, context.sources),
         explanation: hop::with(explanation, exchange, context.outer),
         advice,

@@ -1,5 +1,7 @@
 //! `refused`: the connection was turned down.
 
+use std::path::Path;
+
 use tracer_ebpf::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, denied, errors, near};
@@ -28,7 +30,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let denied = denial.and_then(|denial| denied::judge(&upstream, denial));
     let finding = denied.or_else(|| match &upstream {
         Upstream::Unix(path) => {
-            unix(exchange.nginx.error, &path.display().to_string(), denial, exchange.place())
+            unix(exchange.nginx.error, path, denial, exchange.place(), exchange.has_folder())
         }
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
         Upstream::Named(_) => None,
@@ -60,21 +62,23 @@ pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
             ),
             "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
         )),
-        Upstream::Unix(path) => unix(error, &path.display().to_string(), denial, said.place()),
+        Upstream::Unix(path) => unix(error, path, denial, said.place(), said.has_folder()),
         Upstream::Inet(_) | Upstream::Named(_) => None,
     }
 }
 
 /// Each errno of a unix connect has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
-fn unix(error: u32, path: &str, denial: Option<&Denial>, place: Option<&Place>) -> Option<Finding> {
+fn unix(
+    error: u32,
+    path: &Path,
+    denial: Option<&Denial>,
+    place: Option<&Place>,
+    has_folder: Option<bool>,
+) -> Option<Finding> {
+    let (folder, path) = (path.parent().unwrap_or(path).display().to_string(), path.display().to_string());
+    let path = path.as_str();
     Some(match error {
-        ENOENT => Finding::proven(
-            Cause::RefusedSocketMissing,
-            format!(
-                "The unix socket {path} does not exist: whoever should listen there has not started, or was stopped properly."
-            ),
-            "whether the upstream is running, and fastcgi_pass or proxy_pass against the `listen` of the pool.",
-        ),
+        ENOENT => missing(path, &folder, has_folder),
         EACCES => Finding::proven(
             Cause::RefusedPermission,
             format!(
@@ -86,6 +90,32 @@ fn unix(error: u32, path: &str, denial: Option<&Denial>, place: Option<&Place>) 
         ECONNREFUSED => nobody_at(path, place),
         _ => return None,
     })
+}
+
+/// The path does not exist.
+fn missing(path: &str, folder: &str, has_folder: Option<bool>) -> Finding {
+    let (what, advice) = match has_folder {
+        Some(false) => (
+            format!("nor does its folder {folder}: whoever should make both has not started, or nginx has another root"),
+            format!(
+                "what makes {folder} (RuntimeDirectory= of the upstream's unit, tmpfiles.d: what lies under /run is gone after a boot), and \
+                 fastcgi_pass or proxy_pass against the `listen` of the pool."
+            ),
+        ),
+        has_folder => (
+            format!(
+                "{}whoever should listen there has not started, or was stopped properly",
+                if has_folder.is_some() { "though its folder does: " } else { "" }
+            ),
+            "whether the upstream is running, and fastcgi_pass or proxy_pass against the `listen` of the pool.".to_owned(),
+        ),
+    };
+    let joint = if has_folder.is_some() { "," } else { ":" };
+    Finding::proven(
+        Cause::RefusedSocketMissing,
+        format!("The unix socket {path} does not exist{joint} {what}."),
+        advice,
+    )
 }
 
 /// The path exists, and connect was refused: `unix_find_bsd` and `unix_stream_connect` in net/unix/af_unix.c refuse what is no socket, one that

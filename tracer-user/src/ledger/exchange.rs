@@ -15,7 +15,7 @@ use tracer_ebpf::{
 
 use super::{Outer, Said};
 use crate::{
-    inquiry::{Denial, Found, Neighbour, Place},
+    inquiry::{Denial, Found, Place, Queue, Sharer},
     near::Near,
     sample::Activity,
     verdict::{Alike, Process, Upstream},
@@ -149,11 +149,27 @@ impl Joined {
         }
     }
 
-    /// The listeners that share the upstream's address, if they were looked up.
-    pub fn neighbours(&self) -> &[Neighbour] {
+    /// Whether the folder of a unix upstream's path that is not there is, if that was looked up.
+    pub fn has_folder(&self) -> Option<bool> {
         match &self.found {
-            Some(Found::Neighbours(neighbours)) => neighbours,
+            Some(Found::Missing { has_folder }) => Some(*has_folder),
+            _ => self.said.iter().find_map(Said::has_folder),
+        }
+    }
+
+    /// The listeners that share the upstream's address, if they were looked up.
+    pub fn sharers(&self) -> &[Sharer] {
+        match &self.found {
+            Some(Found::Sharers(sharers)) => sharers,
             _ => &[],
+        }
+    }
+
+    /// Who should work off the queue of the upstream's listener, if that was looked up.
+    pub fn queue(&self) -> Option<&Queue> {
+        match &self.found {
+            Some(Found::Queue(queue)) => Some(queue),
+            _ => None,
         }
     }
 
@@ -357,5 +373,10 @@ fn comm_of(comm: &[u8]) -> Cow<'_, str> {
 
 /// The process that has this socket open.
 pub(crate) fn holder_of(held: &HeldSocket) -> Process {
-    Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }
+    process_named(held.tgid, &held.comm)
+}
+
+/// A process with its name, which a zero closes.
+pub(crate) fn process_named(pid: u32, comm: &[u8]) -> Process {
+    Process { pid, comm: comm_of(comm).into_owned() }
 }

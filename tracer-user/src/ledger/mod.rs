@@ -22,7 +22,7 @@ use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_fla
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, holder_of, path_of, process};
+pub(crate) use exchange::{address, comm, holder_of, path_of, process, process_named};
 pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]

@@ -212,6 +212,14 @@ impl Said {
         }
     }
 
+    /// Whether the folder is there that a unix upstream's socket should be in.
+    pub fn has_folder(&self) -> Option<bool> {
+        match self.found.as_ref()? {
+            Found::Missing { has_folder } => Some(*has_folder),
+            _ => None,
+        }
+    }
+
     /// Where connect went, as nginx names it, if it was that which failed; and the upstream that a note is of.
     pub fn peer(&self) -> Option<Upstream> {
         if self.of.is_some() {

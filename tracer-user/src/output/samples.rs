@@ -65,6 +65,8 @@ pub fn killed() -> Verdict {
         queue: Some(Queue { depth: 0, limit: 4 }),
         kept: None,
         near: None,
+        closed: None,
+        holders: None,
         evidence: vec![
             evidence(-400, "raw_tp/inet_sock_set_state", "nginx 24945 called connect"),
             evidence(3_256_900, "raw_tp/signal_generate", "php-fpm8.2 24938 sent SIGTERM to 24940"),
@@ -102,6 +104,8 @@ pub fn unknown() -> Verdict {
         queue: None,
         kept: None,
         near: None,
+        closed: None,
+        holders: None,
         evidence: Vec::new(),
         explanation: "Facts were lost.".to_owned(),
         advice: "the summary.".to_owned(),
