@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer};
+use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, Tracer};
 use serde_json::{Value, json};
 
 /// A second request within a minute is refused.
@@ -14,7 +14,9 @@ const LIMIT: &str = "limit_req_zone $binary_remote_addr zone=one:64k rate=1r/m;"
 
 /// The counts of one status: those that are not named are zero.
 fn counts(named: Value) -> Value {
-    let mut all = json!({ "explained": 0, "upstream": 0, "rule": 0, "rewritten": 0, "unknown": 0 });
+    let mut all = json!({
+        "explained": 0, "upstream": 0, "rule": 0, "limit_req": 0, "limit_conn": 0, "return": 0, "rewritten": 0, "unknown": 0
+    });
     for (kind, count) in named.as_object().into_iter().flatten() {
         all[kind] = count.clone();
     }
@@ -86,6 +88,39 @@ fn failures_the_upstreams_own_answers_rules_and_error_pages_are_told_apart() -> 
             ("502", json!({ "explained": 1, "upstream": 2 })),
             ("503", json!({ "explained": 1, "upstream": 1, "rule": 1, "rewritten": 1 })),
             ("504", json!({ "explained": 1 })),
+        ],
+    )
+}
+
+#[test]
+fn the_only_rule_that_gives_a_status_is_named() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).start()?;
+    let nginx = Nginx::on(&namespace)
+        .block(LIMIT)
+        .location(Location::fpm("/limited/", &fpm).directive("limit_req zone=one"))
+        .block("server { listen 127.0.0.1:8089; location / { return 502; } }")
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let mut got = Vec::new();
+    let closed = Client::new(&namespace, "127.0.0.1:8089".parse()?);
+    for (client, path) in
+        [(nginx.client(), "/limited/ok.php"), (nginx.client(), "/limited/ok.php"), (closed, "/")]
+    {
+        got.push(client.get(path)?.status);
+    }
+    ensure!(got == [200, 503, 502], "{got:?}");
+    nginx.wait_for_accesses(3)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let none = || json!({});
+    statuses(
+        &account.summary,
+        [
+            ("499", none()),
+            ("502", json!({ "return": 1 })),
+            ("503", json!({ "limit_req": 1 })),
+            ("504", none()),
         ],
     )
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::terminal::Terminal;
 use rig::tracer::{Account, Run, binary, run};
@@ -33,7 +33,7 @@ fn refusing() -> Result<(Namespace, Nginx)> {
 
 #[test]
 fn wrong_usage_is_status_2_and_names_the_word() -> Result<()> {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["live", "--frobnicate"], "--frobnicate"),
         (&["live", "-d", "soon"], "soon"),
         (&["live", "-d", "-3s"], "-3s"),
@@ -43,6 +43,7 @@ fn wrong_usage_is_status_2_and_names_the_word() -> Result<()> {
         (&["live", "-p", "nginx"], "nginx"),
         (&["live", "-o", "xml"], "xml"),
         (&["dance"], "dance"),
+        (&["explain", "reset/worker_kiled"], "the nearest: reset/worker_killed"),
     ];
     for (arguments, word) in cases {
         let Run { stdout, stderr, status } = run(arguments)?;
@@ -63,19 +64,44 @@ fn a_pid_that_does_not_exist_is_status_1() -> Result<()> {
     is_civil(&stderr)
 }
 
-#[test]
-fn missing_privileges_are_status_3_and_named() -> Result<()> {
+/// What it does for somebody without any privilege.
+fn as_nobody(arguments: &[&str]) -> Result<Output> {
     // Where everybody can reach it.
     let folder = TempDir::with_prefix("why502-cli-")?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("why502");
     fs::copy(binary()?, &copy)?;
     let nobody = 65534;
-    let output = process::command(&copy).args(["live", "-d", "1s"]).uid(nobody).gid(nobody).output()?;
+    Ok(process::command(&copy).args(arguments).uid(nobody).gid(nobody).output()?)
+}
+
+#[test]
+fn missing_privileges_are_status_3_and_named() -> Result<()> {
+    let output = as_nobody(&["live", "-d", "1s"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(3), "{}: {stderr}", output.status);
     ensure!(stderr.contains("root") || stderr.contains("CAP_BPF"), "{stderr}");
     is_civil(&stderr)
+}
+
+#[test]
+fn what_a_verdict_names_is_explained_to_anybody() -> Result<()> {
+    let (_namespace, nginx) = refusing()?;
+    let tracer = Tracer::spawn(&["-p", &nginx.master().to_string(), "-c", "1", "-v"], None, |_| {})?;
+    nginx.client().get("/one/")?;
+    let Run { stdout, stderr, status } = tracer.end()?;
+    ensure!(status.success(), "{status}: {stderr}");
+    let more = stdout.iter().find_map(|line| line.trim().strip_prefix("more: why502 "));
+    let arguments: Vec<&str> = more.with_context(|| stdout.join("\n"))?.split(' ').collect();
+    ensure!(arguments == ["explain", "refused/no_listener"], "{arguments:?}");
+    let output = as_nobody(&arguments)?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success() && output.stderr.is_empty(), "{}", output.status);
+    ensure!(
+        text.starts_with("refused/no_listener\n") && text.contains("(111: Connection refused)"),
+        "{text}"
+    );
+    Ok(())
 }
 
 #[test]

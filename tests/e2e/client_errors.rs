@@ -2,10 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Result, ensure};
-use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict, wait};
+use rig::{
+    By, Certificate, Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict, wait,
+};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: rig\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
 
@@ -49,6 +55,42 @@ fn an_invalid_chunk_is_the_clients_fault() -> Result<()> {
     let (verdict, status) = goes_wrong("client_max_body_size 1m", b"no length\r\n")?;
     ensure!(status == 400);
     verdict.says("client_error/invalid_body", "proven", 400, None)
+}
+
+/// On a connection of TLS that had a request before.
+#[test]
+fn an_invalid_chunk_of_a_kept_client_s_over_tls_is_the_clients_fault() -> Result<()> {
+    for by in [By::Tcp, By::Unix] {
+        let namespace = Namespace::new()?;
+        let certificate = Certificate::of_server(&namespace, "rig")?;
+        let server = FaultyServer::start(&namespace, Fault::Mute, upstream(&namespace, by), 4)?;
+        let pass = format!(
+            "proxy_pass http://{}; proxy_http_version 1.1; proxy_request_buffering off; location = /fine {{ return 204; }}",
+            server.endpoint().for_nginx()
+        );
+        let nginx = Nginx::on(&namespace).block(&certificate.server(8443, &pass)).start()?;
+        let tracer = Tracer::of(nginx.master())?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificate.path())?)?;
+        let settings = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let connection = ClientConnection::new(Arc::new(settings), ServerName::try_from("rig")?)?;
+        let stream = namespace.run(|| Ok(TcpStream::connect(loopback(8443))?))?;
+        stream.set_read_timeout(Some(wait::bound()))?;
+        let mut stream = StreamOwned::new(connection, stream);
+        stream.write_all(b"GET /fine HTTP/1.1\r\nHost: rig\r\n\r\n")?;
+        ensure!(stream.read(&mut [0; 4_096])? > 0, "no answer");
+        stream.write_all(HEAD)?;
+        server.wait_read(1)?;
+        stream.write_all(b"no length\r\n")?;
+        let _end = stream.read_to_end(&mut Vec::new());
+        ensure!(nginx.wait_for_accesses(2)?[1].status == 400);
+        tracer.wait_for(1)?;
+        let account = tracer.stop()?;
+        account.is_orderly()?;
+        ensure!(account.verdicts.len() == 1, "{:#?}", account.verdicts);
+        account.only(server.endpoint())?.says("client_error/invalid_body", "proven", 400, None)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -107,6 +149,106 @@ fn a_client_that_keeps_its_http2_window_shut_is_told() -> Result<()> {
     bytes.extend([0, 0, header.len() as u8, 1, 5, 0, 0, 0, 1]);
     bytes.extend(header);
     does_not_read("http2", &bytes)
+}
+
+fn upstream(namespace: &Namespace, by: By) -> Endpoint {
+    match by {
+        By::Tcp => Endpoint::v4(9100),
+        By::Unix => Endpoint::Unix(namespace.scratch().join("upstream.sock")),
+    }
+}
+
+/// A frame of HTTP/2 on the first stream, or on none (RFC 9113).
+fn frame(kind: u8, flags: u8, is_of_stream: bool, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, u8::from(is_of_stream)];
+    frame.extend(payload);
+    frame
+}
+
+const DATA: u8 = 0;
+const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+
+fn data(flags: u8, payload: &[u8]) -> Vec<u8> {
+    frame(DATA, flags, true, payload)
+}
+
+/// A client whose request, with a body of nine bytes, is passed on as it comes, and of which these frames come once some of it has: the verdict,
+/// and the status in nginx's access log. Its connection stays until both are there.
+fn goes_wrong_by_http2(by: By, first: &[u8], then: &[u8]) -> Result<(Verdict, u16)> {
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Mute, upstream(&namespace, by), 4)?;
+    let nginx = Nginx::on(&namespace)
+        .block(&format!(
+            "server {{ listen 127.0.0.1:8082 http2;
+              location / {{ proxy_pass http://{}; proxy_http_version 1.1; proxy_request_buffering off; }} }}",
+            server.endpoint().for_nginx()
+        ))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let mut stream = namespace.run(|| Ok(TcpStream::connect(loopback(8082))?))?;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, false, &[]));
+    // :method POST, :scheme http, :path /, :authority rig, content-length 9 (RFC 7541)
+    let header = [0x83, 0x86, 0x84, 0x41, 3, b'r', b'i', b'g', 0x0f, 0x0d, 1, b'9'];
+    bytes.extend(frame(1, 4, true, &header));
+    bytes.extend(first);
+    stream.write_all(&bytes)?;
+    server.wait_read(1)?;
+    stream.write_all(then)?;
+    let status = nginx.wait_for_accesses(1)?[0].status;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(account.verdicts.len() == 1, "{:#?}", account.verdicts);
+    Ok((account.only(server.endpoint())?.clone(), status))
+}
+
+#[test]
+fn a_body_longer_than_it_was_to_be_is_the_clients_fault_by_http2() -> Result<()> {
+    for by in [By::Tcp, By::Unix] {
+        let (verdict, status) = goes_wrong_by_http2(by, &data(0, b"half"), &data(0, b"and too much"))?;
+        ensure!(status == 400);
+        verdict.says("client_error/invalid_body", "inferred", 400, None)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_body_shorter_than_it_was_to_be_is_the_clients_fault_by_http2() -> Result<()> {
+    let (verdict, status) = goes_wrong_by_http2(By::Tcp, &data(0, b"half"), &data(END_STREAM, b""))?;
+    ensure!(status == 400);
+    verdict.says("client_error/invalid_body", "inferred", 400, None)
+}
+
+#[test]
+fn an_upload_that_is_cancelled_is_no_invalid_body() -> Result<()> {
+    // RST_STREAM: CANCEL
+    let cancel = frame(3, 0, true, &[0, 0, 0, 8]);
+    for by in [By::Tcp, By::Unix] {
+        let (verdict, status) = goes_wrong_by_http2(by, &data(0, b"half"), &cancel)?;
+        ensure!(status == 400, "{status}");
+        let said = (verdict.name(), verdict.confidence.as_str(), verdict.status);
+        ensure!(said == ("client_abort/stream_cancelled".to_owned(), "proven", None), "{verdict:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_comes_after_a_body_s_end_is_the_clients_doing() -> Result<()> {
+    let whole = data(END_STREAM, b"all of it");
+    let (verdict, status) = goes_wrong_by_http2(By::Tcp, &whole, &data(0, b"more"))?;
+    ensure!(status == 499, "{status}");
+    verdict.says("client_abort/stream_cancelled", "inferred", 499, None)
+}
+
+/// nginx gives up the whole connection.
+#[test]
+fn what_breaks_the_rules_of_http2_is_not_blamed_on_the_upstream() -> Result<()> {
+    // More padding than there is payload. A TLS client's goodbye looks the same.
+    let (verdict, _) = goes_wrong_by_http2(By::Tcp, &data(0, b"half"), &data(PADDED, &[9, b'x']))?;
+    ensure!(verdict.cause == "unknown" && verdict.confidence != "proven", "{verdict:#?}");
+    Ok(())
 }
 
 #[test]

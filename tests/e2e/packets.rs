@@ -8,32 +8,15 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
-use rig::reconcile::pair_off;
+use rig::reconcile::account;
 use rig::tracer::Account;
-use rig::{
-    Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, Verdict, process, wait,
-};
+use rig::{Endpoint, Fault, FaultyServer, Fpm, Location, Namespace, Nginx, Sight, Tracer, process, wait};
 
 /// Shorter than the second after which a SYN is sent again.
 const ONE_SYN: Duration = Duration::from_millis(700);
 /// Long enough for a second one.
 const TWO_SYNS: Duration = Duration::from_millis(1500);
 const PATIENT: Duration = Duration::from_secs(10);
-
-/// Stops the tracer and holds its account against nginx's log.
-fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
-    tracer.wait_for(failures)?;
-    let account = tracer.stop()?;
-    account.is_orderly()?;
-    ensure!(nginx.failures().len() == failures, "{:#?}", nginx.failures());
-    pair_off(&nginx.failures(), &account.verdicts)?;
-    Ok(account)
-}
-
-fn has_evidence(verdict: &Verdict, of: &str) -> Result<()> {
-    ensure!(verdict.evidence.iter().any(|fact| fact.fact.contains(of)), "no {of}: {verdict:#?}");
-    Ok(())
-}
 
 /// Asks each path at the same time, and returns the statuses.
 fn ask_all(nginx: &Nginx, paths: impl IntoIterator<Item = String>) -> Result<Vec<u16>> {
@@ -72,7 +55,7 @@ fn a_firewall_that_drops_the_syn_or_its_answer_is_named_with_the_kernels_reason(
     for server in &servers {
         let verdict = account.only(server.endpoint())?;
         verdict.says(name, confidence, 504, Some("ETIMEDOUT"))?;
-        has_evidence(verdict, fact)?;
+        verdict.has_evidence(fact)?;
         verdict.blames(None, None, None)?;
     }
     Ok(())
@@ -120,12 +103,12 @@ fn a_firewall_that_rejects_is_told_from_a_port_where_nobody_listens() -> Result<
             sight.by_drops(("refused/rejected_by_firewall", "proven"), (unseen, "inferred"))?;
         verdict.says(name, confidence, 502, Some(errno))?;
         if sight.has("packet_drops")? {
-            has_evidence(verdict, "NETFILTER_DROP")?;
+            verdict.has_evidence("NETFILTER_DROP")?;
         }
     }
     if sight.has("icmp")? {
-        has_evidence(account.only(&cases[2].0)?, "ICMP answers the SYN: port unreachable")?;
-        has_evidence(account.only(&cases[3].0)?, "ICMP answers the SYN: administratively prohibited")?;
+        account.only(&cases[2].0)?.has_evidence("ICMP answers the SYN: port unreachable")?;
+        account.only(&cases[3].0)?.has_evidence("ICMP answers the SYN: administratively prohibited")?;
     }
     account.only(&nobody)?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
 }
@@ -146,7 +129,7 @@ fn reverse_path_filtering_is_named_with_the_kernels_reason() -> Result<()> {
         ("connect_timeout/syn_unanswered", "inferred", "nginx closes first"),
     )?;
     verdict.says(name, confidence, 504, Some("ETIMEDOUT"))?;
-    has_evidence(verdict, fact)
+    verdict.has_evidence(fact)
 }
 
 /// Two namespaces with two links: what `here` sends by the second one, `there` would answer by the first, and
@@ -191,6 +174,69 @@ fn connects_that_fail_at_once_are_told_if_asked_for() -> Result<()> {
 }
 
 #[test]
+fn connects_that_fail_at_once_are_told_by_nginxs_word() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let cases = [
+        ("10.66.0.1:9000", "refused/no_route", "inferred", "EHOSTUNREACH"),
+        ("10.67.0.1:9000", "refused/no_route", "inferred", "ENETUNREACH"),
+        ("[fd00::1]:9000", "refused/no_route", "inferred", "ENETUNREACH"),
+        ("10.68.0.1:9000", "refused/no_route", "proven", "EACCES"),
+        ("10.69.0.1:9000", "local_error/connect_error", "proven", "EINVAL"),
+    ];
+    for (kind, network) in [("unreachable", 66), ("prohibit", 68), ("blackhole", 69)] {
+        namespace.ip(&format!("route add {kind} 10.{network}.0.0/24"))?;
+    }
+    let mut nginx = Nginx::on(&namespace).location(Location::http("/nobody/", &Endpoint::v4(9017)));
+    for (index, (upstream, ..)) in cases.iter().enumerate() {
+        nginx = nginx.location(Location::http(&format!("/{index}/"), &upstream.parse()?));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let paths = (0..cases.len()).map(|n| format!("/{n}/")).chain(["/nobody/".into()]);
+    ensure!(ask_all(&nginx, paths)? == [502; 6]);
+    let account = account(tracer, &nginx, 6)?;
+    // Where connects that fail at once are seen from the start, the word is not all there is.
+    let is_seen = Sight::here()?.has("connect_errors")?;
+    for (upstream, name, by_word, errno) in cases {
+        let confidence = if is_seen { "proven" } else { by_word };
+        account.only(&upstream.parse()?)?.says(name, confidence, 502, Some(errno))?;
+    }
+    account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
+}
+
+/// Told by nginx's word alone, or where connects that fail at once are seen.
+fn an_upstream_that_no_address_reaches(arguments: &[&str]) -> Result<()> {
+    let namespace = Namespace::new()?;
+    let upstream: Endpoint = "[fd00::1]:9000".parse()?;
+    let nginx = Nginx::on(&namespace).location(Location::http("/there/", &upstream)).start()?;
+    // Not before: nginx listens on ::1, too.
+    namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+    let tracer = Tracer::start(&[&["-p", &nginx.master().to_string()], arguments].concat())?;
+    ensure!(nginx.client().get("/there/")?.status == 502);
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(&upstream)?;
+    verdict.says("local_error/connect_error", "inferred", 502, Some("EADDRNOTAVAIL"))?;
+    ensure!(verdict.explanation.contains("no address of its own"), "{verdict:#?}");
+    Ok(())
+}
+
+#[test]
+fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_by_its_word() -> Result<()> {
+    if Sight::here()?.has("connect_errors")? {
+        eprintln!(
+            "not tested: here connects that fail at once are seen, and nginx's word is not all there is"
+        );
+        return Ok(());
+    }
+    an_upstream_that_no_address_reaches(&[])
+}
+
+#[test]
+fn an_upstream_that_no_address_of_nginxs_host_reaches_is_no_want_of_ports_where_it_is_seen() -> Result<()> {
+    an_upstream_that_no_address_reaches(&["--connect-errors"])
+}
+
+#[test]
 fn a_neighbour_that_does_not_answer_is_no_route() -> Result<()> {
     let (here, there) = (Namespace::new()?, Namespace::new()?);
     here.join(&there, "wire", Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2))?;
@@ -205,7 +251,7 @@ fn a_neighbour_that_does_not_answer_is_no_route() -> Result<()> {
     let (confidence, fact) =
         Sight::here()?.by_drops(("proven", "NEIGH_FAILED"), ("inferred", "EHOSTUNREACH"))?;
     verdict.says("refused/no_route", confidence, 502, Some("EHOSTUNREACH"))?;
-    has_evidence(verdict, fact)
+    verdict.has_evidence(fact)
 }
 
 #[test]
@@ -249,7 +295,7 @@ fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result
     ensure!(is_old || half_open == BACKLOG + 1, "{half_open} fit");
     let confidence = if is_old { "inferred" } else { "proven" };
     verdict.says("connect_timeout/syn_queue_full", confidence, 504, Some("ETIMEDOUT"))?;
-    has_evidence(verdict, &format!("{half_open} handshake"))
+    verdict.has_evidence(&format!("{half_open} handshake"))
 }
 
 /// Sends SYNs from 127.0.0.2, whose handshakes do not end, until the kernel drops a SYN because there are too many; says how many there are.
@@ -326,14 +372,11 @@ fn a_handshake_that_ends_at_a_full_queue_is_a_connection_only_for_nginx() -> Res
         ensure!(dropped.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
         for verdict in dropped {
             verdict.says(DROPPED, confidence, 504, Some("ETIMEDOUT"))?;
-            has_evidence(
-                verdict,
-                match (by_function, confidence) {
-                    (true, _) => "the accept queue was full",
-                    (false, "proven") => "TCP_LISTEN_OVERFLOW",
-                    _ => "backlog 4, full",
-                },
-            )?;
+            verdict.has_evidence(match (by_function, confidence) {
+                (true, _) => "the accept queue was full",
+                (false, "proven") => "TCP_LISTEN_OVERFLOW",
+                _ => "backlog 4, full",
+            })?;
             ensure!(verdict.us.connected.is_some() && verdict.us.accepted.is_none(), "{verdict:#?}");
         }
         queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
@@ -351,7 +394,7 @@ fn with_tcp_abort_on_overflow_it_is_reset_by_the_listener() -> Result<()> {
     ensure!(aborted.len() == 2 && queued.len() == 1, "{:#?}", account.verdicts);
     for verdict in aborted {
         verdict.says("accept_queue_overflow/aborted", "proven", 502, Some("ECONNRESET"))?;
-        has_evidence(verdict, "the listener makes no socket for it")?;
+        verdict.has_evidence("the listener makes no socket for it")?;
     }
     queued[0].says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
 }
@@ -376,7 +419,7 @@ fn a_request_that_a_firewall_drops_after_the_handshake_is_no_slow_worker() -> Re
     ensure!(is_known == sight.has("accepts")?, "{verdict:#?}");
     ensure!(verdict.name() == "read_timeout/unacked", "{verdict:#?}");
     if sight.has("packet_drops")? {
-        has_evidence(verdict, "NETFILTER_DROP")?;
+        verdict.has_evidence("NETFILTER_DROP")?;
     }
     Ok(())
 }

@@ -155,7 +155,7 @@ fn duckdb_and_jq_read_evidence_as_it_is() -> Result<()> {
     let said = report(&[&recorded.file()])?;
     let file = recorded.file();
     let file = file.to_str().context("UTF-8")?;
-    // As the README shows it.
+    // As docs/recording.md shows it.
     let lines = format!("read_json('{file}', format = 'newline_delimited', compression = 'zstd')");
     let rows = duckdb::query(&format!(
         "SELECT nginx.upstream, count(*) AS ends, max(nginx.ended_ns - nginx.connect_ns) / 1e9 AS longest_s \

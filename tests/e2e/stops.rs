@@ -48,6 +48,7 @@ fn a_timeout_a_reload_and_a_stop_of_php_fpm_are_told_apart() -> Result<()> {
     }
     let timeout = account.only(late.endpoint())?;
     advises(timeout, "request_terminate_timeout", "process_control_timeout")?;
+    advises(timeout, "it is 1 s, and this request was cut off after 1.", ", or ")?;
     ensure!(!timeout.explanation.contains("had sent"), "{timeout:#?}");
     for (fpm, signal, does) in
         [(&reloaded, "SIGUSR2", "who reloads php-fpm"), (&stopped, "SIGTERM", "who stops php-fpm")]

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use rig::memory::MemoryLimit;
 use rig::reconcile::pair_off;
-use rig::{Application, Location, Namespace, Nginx, Server, Tracer, Verdict, process};
+use rig::{Application, Endpoint, Location, Namespace, Nginx, Server, Sight, Tracer, Verdict, process, wait};
 
 fn me() -> i32 {
     std::process::id().cast_signed()
@@ -113,6 +113,48 @@ fn a_server_that_exits_or_closes_at_sigterm_was_stopped() -> Result<()> {
     let verdict = account.only(python.endpoint())?;
     verdict.says("premature_close/worker_stopped", "inferred", 502, None)?;
     verdict.blames(Some(python.pid()), Some("SIGTERM"), Some(me()))
+}
+
+/// Accepts one connection, reads nothing of what arrives on it, and exits when it is told to stop.
+const EXITS_UNREAD: &str = "
+import os, select, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+server = socket.create_server(('127.0.0.1', 9100))
+open(sys.argv[1], 'w').close()
+taken = server.accept()[0]
+select.select([taken], [], [])
+open(sys.argv[2], 'w').close()
+while True:
+    signal.pause()
+";
+
+#[test]
+fn a_server_that_exits_at_sigterm_before_it_reads_is_never_proven_to_have_exited_by_itself() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let (listens, taken) = (namespace.scratch().join("listens"), namespace.scratch().join("taken"));
+    let mut python = namespace.command(process::find_program(&["/usr/bin/python3", "python3"])?);
+    python.args(["-c", EXITS_UNREAD]).args([&listens, &taken]);
+    let mut python = namespace.start(python)?;
+    wait::until_true("the server to listen", || Ok(listens.exists()))?;
+    let upstream = Endpoint::v4(9100);
+    let nginx = Nginx::on(&namespace).location(Location::http("/", &upstream)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let asked = nginx.client().ask("/")?;
+    wait::until_true("the server to have the request", || Ok(taken.exists()))?;
+    python.signal(Signal::SIGTERM)?;
+    ensure!(asked.answer()?.status == 502);
+    ensure!(python.wait()?.code() == Some(0));
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    let verdict = account.only(&upstream)?;
+    if Sight::here()?.has("accepts")? {
+        verdict.says("reset/worker_stopped", "proven", 502, Some("ECONNRESET"))?;
+        return verdict.blames(Some(python.pid()), Some("SIGTERM"), Some(me()));
+    }
+    verdict.says("reset/worker_exited", "inferred", 502, Some("ECONNRESET"))?;
+    explains(verdict, "Whether a signal had told it to is not known")
 }
 
 #[test]

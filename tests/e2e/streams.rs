@@ -104,16 +104,17 @@ fn a_session_that_either_side_ends_is_no_failure() -> Result<()> {
     let serving = thread::spawn(move || echo(&listener));
     let nginx = nginx(&namespace, &[(SESSIONS, format!("127.0.0.1:{SERVER}"))])?;
     let tracer = Tracer::of(nginx.master())?;
-    for (client, _) in ENDS {
+    for (client, server) in ENDS {
         let mut stream = connect(&namespace, SESSIONS)?;
-        for _ in 0..if client == "talks" { 3 } else { 1 } {
-            // It may have closed already.
-            if stream.write_all(b"hello").is_err() || stream.read(&mut [0; 16]).unwrap_or(0) == 0 {
-                break;
-            }
+        for _ in 0..if (client, server) == ("talks", "waits") { 3 } else { 1 } {
+            stream.write_all(b"hello")?;
+            stream.read_exact(&mut [0; 5])?;
         }
         if client == "shuts down" {
             stream.shutdown(Shutdown::Write)?;
+        }
+        // What a server has closed with bytes unread would be reset.
+        if client == "shuts down" || (client, server) == ("talks", "closes") {
             stream.read_to_end(&mut Vec::new())?;
         }
     }
@@ -124,6 +125,33 @@ fn a_session_that_either_side_ends_is_no_failure() -> Result<()> {
         502,
         Some("ECONNREFUSED"),
     )
+}
+
+/// nginx logs it, and there was no request that could have come too late for a kept connection.
+#[test]
+fn a_session_that_the_server_resets_is_reset_by_it_and_has_no_status() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let listener = namespace.run(|| Ok(TcpListener::bind(loopback(SERVER))?))?;
+    let serving = thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(wait::bound()))?;
+        let mut some = [0; 5];
+        stream.read_exact(&mut some)?;
+        stream.write_all(&some)?;
+        stream.peek(&mut some)?;
+        Ok(())
+    });
+    let nginx = nginx(&namespace, &[(SESSIONS, format!("127.0.0.1:{SERVER}"))])?;
+    let tracer = Tracer::of(nginx.master())?;
+    let mut stream = connect(&namespace, SESSIONS)?;
+    stream.write_all(b"hello")?;
+    stream.read_exact(&mut [0; 5])?;
+    stream.write_all(b"hello")?;
+    // The end, or a reset.
+    let _ended = stream.read(&mut [0; 16]);
+    serving.join().map_err(|_| anyhow!("the server panicked"))??;
+    let account = account(&nginx, tracer, 1)?;
+    says(account.only(&Endpoint::v4(SERVER))?, "reset/peer_aborted", Some("ECONNRESET"))
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Connections that were upgraded (101): whatever ends one is no failure, unless it is the death of its worker.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -9,12 +11,15 @@ use nix::sys::signal::Signal;
 use rig::error_log::Kind;
 use rig::process::{self, Pid};
 use rig::tracer::Account;
+use rig::web_socket::{greet, read_to_end};
 use rig::{By, Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict, wait};
 use tungstenite::{Message, WebSocket};
 
 /// Where nobody listens: a real failure beside the others.
 const NOBODY: u16 = 9109;
 const SERVER: u16 = 9100;
+/// Where each request goes, too.
+const MIRROR: u16 = 9101;
 
 struct Site {
     namespace: Namespace,
@@ -41,6 +46,12 @@ impl Site {
                 web_socket(Location::http("/kept/", server.endpoint()).through_group("kept"))
                     .read_timeout(timeout),
             )
+            .location(
+                web_socket(Location::http("/mirrored/", server.endpoint()))
+                    .read_timeout(timeout)
+                    .directive("mirror /copy/"),
+            )
+            .location(Location::http("/copy/", &Endpoint::v4(MIRROR)))
             .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
             .start()?;
         Ok(Site { namespace, server, nginx })
@@ -51,14 +62,7 @@ impl Site {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         let stream = self.namespace.run(|| Ok(TcpStream::connect(address)?))?;
         stream.set_read_timeout(Some(wait::bound()))?;
-        let greeted = tungstenite::client(format!("ws://rig{path}"), stream);
-        let (mut client, _) = greeted.map_err(|error| anyhow!("no WebSocket: {error}"))?;
-        for number in 0..messages {
-            let message = Message::text(format!("message {number}"));
-            client.send(message.clone())?;
-            ensure!(client.read()? == message);
-        }
-        Ok(client)
+        greet(stream, &format!("ws://rig{path}"), messages)
     }
 
     /// A real failure, after which the tracer's account holds that one and `others`.
@@ -99,11 +103,6 @@ fn web_socket(location: Location) -> Location {
     location
         .directive("proxy_set_header Upgrade $http_upgrade")
         .directive("proxy_set_header Connection upgrade")
-}
-
-/// Reads until the other side has ended it.
-fn read_to_end(mut client: WebSocket<TcpStream>) {
-    while client.read().is_ok() {}
 }
 
 /// Each way in which either side may end it.
@@ -249,6 +248,114 @@ fn a_reset_by_a_worker_that_lives_is_one_and_has_no_status() -> Result<()> {
     let said = (verdict.name(), verdict.confidence.as_str(), verdict.status, verdict.errno.as_deref());
     ensure!(said == ("reset/peer_aborted".to_owned(), "proven", None, Some("ECONNRESET")), "{verdict:#?}");
     verdict.blames(Some(site.server.pid()), None, None)
+}
+
+/// Where the copies of requests go.
+struct Mirror(TcpListener);
+
+impl Mirror {
+    fn start(namespace: &Namespace) -> Result<Mirror> {
+        Ok(Mirror(namespace.run(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, MIRROR))?))?))
+    }
+
+    /// Answers the next copy, and returns when nginx has closed it: so what it did for that is the last that it did for the request.
+    fn answer(&self) -> Result<()> {
+        let (mut stream, _) = self.0.accept()?;
+        stream.set_read_timeout(Some(wait::bound()))?;
+        ensure!(stream.read(&mut [0; 4_096])? > 0, "no copy");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")?;
+        // Of its answer nginx may leave something unread.
+        let _end = stream.read_to_end(&mut Vec::new());
+        Ok(())
+    }
+
+    /// A client of the site's that was greeted before its copy was answered.
+    fn client(&self, site: &Site, messages: usize) -> Result<WebSocket<TcpStream>> {
+        let client = site.client("/mirrored/", messages)?;
+        self.answer()?;
+        Ok(client)
+    }
+}
+
+/// nginx keeps what it does in one place for a request and for its copy: the copy's stands there last, and hides that the connection was upgraded.
+#[test]
+fn a_copy_of_its_request_makes_no_failure_and_hides_none() -> Result<()> {
+    for by in [By::Tcp, By::Unix] {
+        let site = Site::new(by)?;
+        let mirror = Mirror::start(&site.namespace)?;
+        let tracer = Tracer::of(site.nginx.master())?;
+        for messages in [0, 3] {
+            // Either side leaves.
+            drop(mirror.client(&site, messages)?);
+            let mut client = mirror.client(&site, messages)?;
+            client.close(None)?;
+            read_to_end(client);
+            let mut client = mirror.client(&site, messages)?;
+            client.send(Message::text("leave"))?;
+            read_to_end(client);
+        }
+        let clients = [mirror.client(&site, 0)?, mirror.client(&site, 2)?];
+        site.nginx.wait_for_accesses(6)?;
+        process::send(site.server.pid(), Signal::SIGKILL)?;
+        clients.into_iter().for_each(read_to_end);
+        site.nginx.wait_for_accesses(8)?;
+        let account = site.account(tracer, 2)?;
+        let cut = account.about(site.server.endpoint());
+        ensure!(cut.len() == 2, "{:#?}", account.verdicts);
+        for verdict in cut {
+            is_cut(verdict, "upgraded/worker_killed", site.server.pid(), None)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_idle_one_whose_request_was_copied_is_nobodys_fault() -> Result<()> {
+    for by in [By::Tcp, By::Unix] {
+        let site = Site::with_timeout(by, Duration::from_secs(2))?;
+        let mirror = Mirror::start(&site.namespace)?;
+        let tracer = Tracer::of(site.nginx.master())?;
+        read_to_end(mirror.client(&site, 1)?);
+        let account = site.account(tracer, 1)?;
+        let verdict = account.only(site.server.endpoint())?;
+        let said = (verdict.name(), verdict.confidence.as_str(), verdict.status);
+        ensure!(said == ("read_timeout/idle_upgraded".to_owned(), "inferred", None), "{verdict:#?}");
+    }
+    Ok(())
+}
+
+/// Answers one request with more than anybody takes.
+fn pour(listener: &TcpListener) -> Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    ensure!(stream.read(&mut [0; 4_096])? > 0, "no request");
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+    while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+    Ok(())
+}
+
+#[test]
+fn a_client_that_leaves_a_copied_request_that_was_not_upgraded_is_told() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mirror = Mirror::start(&namespace)?;
+    let listener = namespace.run(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, SERVER))?))?;
+    let pouring = thread::spawn(move || pour(&listener));
+    let server = Endpoint::v4(SERVER);
+    let nginx = Nginx::on(&namespace)
+        .location(Location::http("/", &server).unbuffered().directive("mirror /copy/"))
+        .location(Location::http("/copy/", &Endpoint::v4(MIRROR)))
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let asked = nginx.client().ask("/")?;
+    mirror.answer()?;
+    asked.abort_after(10_000)?;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(&server)?;
+    let said = (verdict.name(), verdict.confidence.as_str());
+    ensure!(said == ("client_abort/mid_response".to_owned(), "proven"), "{verdict:#?}");
+    ensure!(account.verdicts.len() == 1, "{:#?}", account.verdicts);
+    pouring.join().map_err(|_| anyhow!("the server panicked"))?
 }
 
 /// Without nginx's memory, an upgraded connection looks like a kept one: then nothing about it is proven.

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use rig::web_socket::{greet, read_to_end};
 use rig::{Certificate, Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, process, wait};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -61,20 +62,8 @@ impl Site {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FRONT));
         let stream = self.namespace.run(|| Ok(TcpStream::connect(address)?))?;
         stream.set_read_timeout(Some(wait::bound()))?;
-        let greeted = tungstenite::client("wss://rig/web-socket/", StreamOwned::new(connection, stream));
-        let (mut client, _) = greeted.map_err(|error| anyhow!("no WebSocket: {error}"))?;
-        for number in 0..messages {
-            let message = Message::text(format!("message {number}"));
-            client.send(message.clone())?;
-            ensure!(client.read()? == message);
-        }
-        Ok(client)
+        greet(StreamOwned::new(connection, stream), "wss://rig/web-socket/", messages)
     }
-}
-
-/// Reads until the other side has ended it.
-fn read_to_end(mut client: Client) {
-    while client.read().is_ok() {}
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub mod confinement;
 pub mod crowd;
 pub mod fpm;
 pub mod nginx;
+pub mod web_socket;
 
 // Whom a worker waits on.
 pub mod database;

@@ -8,7 +8,18 @@ use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
 use crate::error_log::{Failure, Kind};
-use crate::{Nginx, Verdict, wait};
+use crate::tracer::Account;
+use crate::{Nginx, Tracer, Verdict, wait};
+
+/// Stops a tracer once it has told so many failures, which are all that nginx logged, and holds its account against nginx's log.
+pub fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
+    tracer.wait_for(failures)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(nginx.failures().len() == failures, "{:#?}", nginx.failures());
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    Ok(account)
+}
 
 /// Succeeds if failures and verdicts pair off without a rest, by nginx worker, upstream, errno, and the text
 /// of the log line if the verdict foretells one.

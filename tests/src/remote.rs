@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::libc;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Device, Medium, TunTapInterface};
+use smoltcp::phy::{self, Device, FaultInjector, Medium, TunTapInterface};
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpCidr};
@@ -30,6 +30,10 @@ const PORT: u16 = 80;
 const SOCKETS: usize = 64;
 /// How often to look up from the packets, to resend and to end.
 const PAUSE: Duration = Duration::from_millis(10);
+/// What the link on the way of [`Temper::Large`] takes: a handshake and a request, and no full packet.
+const NARROW: usize = 1_000;
+/// So much longer is that answer: two full packets and a short one.
+const BODY: usize = 3_200;
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 7\r\n\r\nremote\n";
 
 const KEPT_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
@@ -51,7 +55,9 @@ pub enum Temper {
     CloseUnanswered,
     /// A proper HTTP answer.
     Answer,
-    /// The same, after which the connection is kept, and forgotten as soon as nginx has the answer.
+    /// An answer of several packets, of which only the last one, a short one, fits through a link on the way.
+    Large,
+    /// A proper HTTP answer, after which the connection is kept, and forgotten as soon as nginx has the answer.
     Forget,
 }
 
@@ -102,7 +108,12 @@ fn host(
     stop: &AtomicBool,
     ready: &SyncSender<Result<()>>,
 ) -> Result<()> {
-    let mut device = tun(c"remote").context("making a TUN device")?;
+    let device = tun(c"remote").context("making a TUN device")?;
+    let readable = device.as_raw_fd();
+    let mut device = FaultInjector::new(device, 1);
+    if temper == Temper::Large {
+        device.set_max_packet_size(NARROW);
+    }
     namespace.ip(&format!("address add {HERE}/24 dev remote"))?;
     namespace.ip("link set remote up")?;
 
@@ -133,7 +144,7 @@ fn host(
             // What behaving has queued goes out at once.
             interface.poll(Instant::now(), &mut device, &mut sockets);
         }
-        phy::wait(device.as_raw_fd(), Some(PAUSE)).context("waiting for packets")?;
+        phy::wait(readable, Some(PAUSE)).context("waiting for packets")?;
     }
     Ok(())
 }
@@ -167,6 +178,13 @@ fn behave(sockets: &mut SocketSet<'_>, temper: Temper, answered: &mut HashSet<So
             Temper::Answer if asked => {
                 take_request(socket)?;
                 socket.send_slice(ANSWER).map_err(|error| anyhow!("answering remotely: {error}"))?;
+                socket.close();
+            }
+            Temper::Large if asked => {
+                take_request(socket)?;
+                let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+                let answer = [head.into_bytes(), vec![b'x'; BODY]].concat();
+                socket.send_slice(&answer).map_err(|error| anyhow!("answering remotely: {error}"))?;
                 socket.close();
             }
             Temper::Forget if asked => {

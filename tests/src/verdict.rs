@@ -361,6 +361,12 @@ impl Verdict {
         Ok(verdict)
     }
 
+    /// Checks that a fact under it says so.
+    pub fn has_evidence(&self, of: &str) -> Result<()> {
+        ensure!(self.evidence.iter().any(|fact| fact.fact.contains(of)), "no {of}: {self:#?}");
+        Ok(())
+    }
+
     /// Checks the cause, the confidence and what nginx makes of it; the error shows the whole verdict.
     pub fn says(&self, name: &str, confidence: &str, status: u16, errno: Option<&str>) -> Result<()> {
         let said = (self.name(), self.confidence.as_str(), self.status, self.errno.as_deref());

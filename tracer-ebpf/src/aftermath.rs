@@ -1,6 +1,8 @@
 //! What nginx does right after it closed an unfinished exchange of its own accord. It tells a timeout (it answers
 //! the client) from a client that went away (it closes the client's socket, whose peer had closed).
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
 
@@ -27,23 +29,22 @@ pub fn is_awaited() -> bool {
 }
 
 /// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
-/// answers `answered_client` before, the act after that. Whose request it serves is told already if its client is known. Returns whether
+/// answers `answered_client` before, that, and the act after that. Whose request it serves is told already if its client is known. Returns whether
 /// there is room for that.
 #[inline(always)]
 pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: u64) -> bool {
     let thread = kernel::thread();
     // SAFETY: only tested for presence.
     let is_new = unsafe { AWAITING.get(thread) }.is_none();
-    let awaited = Awaited {
-        id,
-        closed_ns: now(),
-        turned_to: 0,
-        word_ns,
-        client: answered_client,
-        answered: 0,
-        is_client_known: u64::from(client != 0),
-    };
-    let is_kept = put!(AWAITING, thread, &awaited, acts_unkept);
+    let mut room = MaybeUninit::uninit();
+    // SAFETY: all zeroes are a value of the type.
+    let awaited: &mut Awaited = unsafe { kernel::cleared(&mut room) };
+    awaited.id = id;
+    awaited.closed_ns = now();
+    awaited.word_ns = word_ns;
+    awaited.client = answered_client;
+    awaited.is_client_known = u64::from(client != 0);
+    let is_kept = put!(AWAITING, thread, &*awaited, acts_unkept);
     if is_kept && is_new {
         change(&AWAITED, 1);
     }
@@ -89,9 +90,13 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     let Some(awaited) = AWAITING.get_ptr_mut(thread) else { return };
     // SAFETY: preallocated map memory of this thread's own.
     let awaited = unsafe { &mut *awaited };
-    if matches!(action, Action::Sent) && awaited.client == sk && sk != 0 {
+    let is_answer = matches!(action, Action::Sent) && awaited.client == sk && sk != 0;
+    if is_answer {
+        let is_first = awaited.answered == 0 && awaited.turned_to == 0;
         awaited.answered += u64::from(bytes);
-        return;
+        if !is_first {
+            return;
+        }
     }
     let Awaited { id, closed_ns, turned_to, word_ns, client, answered, is_client_known } = *awaited;
     let bytes = if matches!(action, Action::Closed) && client == sk { answered as u32 } else { bytes };
@@ -99,7 +104,8 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     if matches!(action, Action::Closed) && id.sock == sk {
         return;
     }
-    if AWAITING.remove(thread).is_ok() {
+    // An answer that nginx gives at once is told at once, for it may be the last act for a long time.
+    if !is_answer && AWAITING.remove(thread).is_ok() {
         change(&AWAITED, LESS);
     }
     if turned_to == 0 && is_client_known == 0 {

@@ -73,13 +73,11 @@ pub fn opens_again(sk: u64) {
     }
 }
 
-/// A unix socket ends: the running process has closed it. In a function of its own, for its room on the stack.
+/// The running process has closed a unix listener. In a function of its own, for its room on the stack.
 #[inline(never)]
 pub fn closes_unix(sk: u64) {
     let mut room = MaybeUninit::uninit();
-    if unix_place::is_listener(sk)
-        && let Some(path) = unix_place::bound(&mut room, read(sk, layout!(unix_addr)))
-    {
+    if let Some(path) = unix_place::bound(&mut room, read(sk, layout!(unix_addr))) {
         let _evicts = UNIX_CLOSED.insert(path, closed(sk), 0);
     }
 }

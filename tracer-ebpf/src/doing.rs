@@ -25,6 +25,8 @@ const CONTEXT_REQUEST: u64 = 8;
 /// `ngx_http_request_t.connection`: the client's, or one that stands for a stream of it and has its descriptor (the same file,
 /// `ngx_http_v2_create_stream` in src/http/v2/ngx_http_v2.c).
 const REQUEST_CONNECTION: u64 = 8;
+/// `ngx_http_request_t.read_event_handler`, `write_event_handler`, `cache` where nginx was built with one, and `upstream` (the same file).
+const REQUEST_HANDLERS: u64 = 48;
 
 /// What a request and a session of `stream {}` begin with: `NGX_HTTP_MODULE` and `NGX_STREAM_MODULE`.
 const HTTP: u32 = u32::from_le_bytes(*b"HTTP");
@@ -92,7 +94,8 @@ pub fn client_of(connection: u64) -> u64 {
     if descriptor < 0 { 0 } else { kernel::sock_of(descriptor as u64) }
 }
 
-/// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded.
+/// Whether nginx passes on what it reads from this connection and its client, whatever that is: it was upgraded. So it says; what it has done
+/// since for another part of the same request (`mirror`) is said instead.
 #[inline(never)]
 pub fn is_upgraded(connection: u64) -> bool {
     if connection == 0 {
@@ -100,6 +103,54 @@ pub fn is_upgraded(connection: u64) -> bool {
     }
     let log = user_word(connection.wrapping_add(CONNECTION_LOG));
     text(user_word(log.wrapping_add(LOG_ACTION))) == (word(b"proxying"), word(b" upgrade"))
+}
+
+/// The same by what nginx calls for this connection and its client: four functions of four lines that stand one after the other in its source,
+/// and so in its program (`ngx_http_upstream_upgraded_read_downstream` and the like, src/http/ngx_http_upstream.c): within 48 to 64 bytes in
+/// those of Debian. Of what it calls otherwise, two read the response, and are longer than all four.
+#[inline(never)]
+pub fn has_handlers_of_upgraded(connection: u64) -> bool {
+    /// What four such functions take at most, with whatever the compiler puts around them.
+    const FOUR: u64 = 128;
+    let Some([reads_client, writes_client, reads, writes]) = handlers(connection) else { return false };
+    let first = reads_client.min(writes_client).min(reads.min(writes));
+    let last = reads_client.max(writes_client).max(reads.max(writes));
+    first != 0 && reads_client != writes_client && reads != writes && last - first < FOUR
+}
+
+/// Whether nginx still reads the request's body from the client, of an exchange of which no response has come. Once it has all of it, and as
+/// long as no response has come, it only looks whether the client is there, by two functions of one line that stand one after the other
+/// (`ngx_http_upstream_rd_check_broken_connection` and `ngx_http_upstream_wr_check_broken_connection`, src/http/ngx_http_upstream.c).
+#[inline(never)]
+pub fn reads_request(connection: u64) -> bool {
+    /// What two such functions take at most.
+    const TWO: u64 = 64;
+    handlers(connection)
+        .is_some_and(|[reads_client, writes_client, ..]| reads_client.abs_diff(writes_client) >= TWO)
+}
+
+/// What nginx calls when the client can be read from or written to, and this connection; none of another than the one of the request itself,
+/// which may have parts (`mirror`), or where that is not known.
+#[inline(always)]
+fn handlers(connection: u64) -> Option<[u64; 4]> {
+    if connection == 0 {
+        return None;
+    }
+    let log = user_word(connection.wrapping_add(CONNECTION_LOG));
+    let context = user_word(log.wrapping_add(LOG_DATA));
+    let request = user_word(context.wrapping_add(CONTEXT_REQUEST));
+    if user_word(request) as u32 != HTTP {
+        return None;
+    }
+    let [reads_client, writes_client, without_cache, with_cache] =
+        user_words(request.wrapping_add(REQUEST_HANDLERS))?;
+    // `ngx_http_upstream_t` begins with its own two, and with the connection.
+    let mut upstream = user_words(with_cache).unwrap_or_default();
+    if upstream[2] != connection {
+        upstream = user_words(without_cache).unwrap_or_default();
+    }
+    let [reads, writes, its] = upstream;
+    (its == connection).then_some([reads_client, writes_client, reads, writes])
 }
 
 /// How a text of nginx's begins; zeroes where it cannot be read.

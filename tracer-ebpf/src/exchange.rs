@@ -242,12 +242,6 @@ pub struct Client {
     pub reserved: [u8; 3],
 }
 
-impl Client {
-    /// None is known.
-    pub const NONE: Self =
-        Self { sock: 0, peer: Endpoint { addr: [0; 4], port: 0, family: 0 }, state: 0, reserved: [0; 3] };
-}
-
 /// Bits of [`NginxEnd::flags`].
 pub mod nginx_flag {
     /// A reset arrived (`tcp_receive_reset`).
@@ -302,8 +296,10 @@ pub mod nginx_flag {
     pub const CLIENT_BLOCKED: u32 = 1 << 23;
     /// The nginx worker called itself "shutting down" when it closed this end.
     pub const SHUTTING_DOWN: u32 = 1 << 24;
+    /// nginx had not read all of the request's body when it closed this end over what it had read from its client, and nothing of the response.
+    pub const REQUEST_UNDER_WAY: u32 = 1 << 25;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (SHUTTING_DOWN << 1) - 1;
+    pub const ALL: u32 = (REQUEST_UNDER_WAY << 1) - 1;
 }
 
 /// nginx's end of an exchange: the socket that called connect.
@@ -389,6 +385,18 @@ pub struct NginxEnd {
     pub idle_since_ns: u64,
     /// Whose request it serves.
     pub client: Client,
+    /// When this host answered the upstream's next packet with a reset, for no socket of its took it; zero for never.
+    pub refused_ns: u64,
+    /// The upstream's next packet, each time that this host dropped it: what nginx's socket waited for. Of a host that sends no more it may be
+    /// an empty one.
+    pub lost_in: PacketDrop,
+    /// nginx's first packet that was never acknowledged, each time that this host dropped it; where all were, an empty one.
+    pub lost_out: PacketDrop,
+    /// How far it is from the first byte that did not come to the end of those that came after it (`tcp_sock.out_of_order_queue`); zero where
+    /// none is missing. A FIN counts as one byte.
+    pub gap: u32,
+    /// Retransmissions of the worker's end when this one ended, if that was open.
+    pub worker_retransmits: u32,
 }
 
 /// Where a signal came from.

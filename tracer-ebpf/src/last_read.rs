@@ -209,11 +209,12 @@ pub fn look_at_client(nginx: &mut NginxEnd) {
             kernel::ports(client.sock).0 == client.peer.port && listener::has_made(client.sock)
         };
     if !is_same {
-        *client = Client::NONE;
+        // SAFETY: all zeroes are no client.
+        unsafe { kernel::clear(client) };
         return;
     }
     if is_unix {
-        client.peer.addr = [0; 4];
+        kernel::unspecify(&mut client.peer.addr);
         client.peer.family = FAMILY_UNIX;
         client.state = unix_state(client.sock);
     } else {

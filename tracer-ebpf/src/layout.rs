@@ -115,6 +115,12 @@ layout! {
     bytes_retrans: "tcp_sock.bytes_retrans",
     /// Bytes received in order.
     bytes_received: "tcp_sock.bytes_received",
+    /// The root of the tree of packets that came before those they follow.
+    out_of_order: "?tcp_sock.out_of_order_queue.rb_node",
+    /// The last of them by its sequence number; it means nothing while the tree is empty.
+    out_of_order_last: "?tcp_sock.ooo_last_skb",
+    /// What follows the last byte of a packet, in [`Self::skb_cb`].
+    skb_end_seq: "?tcp_skb_cb.end_seq",
     /// Retransmissions in total.
     total_retrans: "tcp_sock.total_retrans",
     /// Network namespace's inode number.

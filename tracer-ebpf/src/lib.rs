@@ -73,7 +73,7 @@ const _: () = {
     assert!(size_of::<accept_queue::Key>() == 24);
     assert!(size_of::<accept_queue::Listener>().is_multiple_of(8));
     assert!(size_of::<accept_queue::Victim>().is_multiple_of(8));
-    assert!(size_of::<Alone>() == 8 + size_of::<NginxEnd>());
+    assert!(core::mem::offset_of!(NginxEnd, refused_ns).is_multiple_of(8) && align_of::<NginxEnd>() == 8);
     assert!(size_of::<Gone>() == 64 && size_of::<Stops>() == 184);
     assert!(size_of::<Attached>() == size_of::<u64>() && align_of::<Attached>() == 1);
     assert!(

@@ -3,6 +3,8 @@
 //! Anyone may listen on as many addresses as he likes. So what finds no room is not just left out: its address is looked up again once an
 //! upstream is there ([`seek`]), and until userspace has had every listener shown anew, nobody takes it for absent.
 
+use core::mem::MaybeUninit;
+
 use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 
 use crate::{
@@ -229,8 +231,11 @@ fn ask(key: &ListenerKey, begun: u64, done: u64) -> bool {
     if let Some(sought) = unsafe { SOUGHT.get(key) }.copied() {
         return done > sought.since;
     }
-    let new = Sought { listener: Listener { sock: 0, other: 0 }, since: begun };
-    let _evicts = SOUGHT.insert(key, &new, 0);
+    let mut room = MaybeUninit::uninit();
+    // SAFETY: all zeroes are a value of the type.
+    let new: &mut Sought = unsafe { kernel::cleared(&mut room) };
+    new.since = begun;
+    let _evicts = SOUGHT.insert(key, &*new, 0);
     count!(listeners_sought, 1);
     false
 }

@@ -78,6 +78,8 @@ mod unix_listener;
 #[cfg(target_arch = "bpf")]
 mod unix_place;
 #[cfg(target_arch = "bpf")]
+mod verified_once;
+#[cfg(target_arch = "bpf")]
 mod word;
 #[cfg(target_arch = "bpf")]
 mod worker_end;

@@ -15,7 +15,9 @@ use crate::{
     recent::Found,
     reset, share,
     tell::tell,
-    trust, word, worker_end,
+    trust,
+    verified_once::verified_once,
+    word, worker_end,
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -134,12 +136,29 @@ pub fn look_first(nginx: &mut NginxEnd, sk: u64, now: u64) {
     }
 }
 
-/// Looks at them once more.
+verified_once! {
+    /// Looks at the queues that `sk` connects to once more.
+    fn look_again(sk: u64, now: u64) = looks_again(sk, now);
+    /// Reads what the kernel itself keeps of both ends of the TCP exchange whose end of nginx's `sk` is.
+    fn take_account(sk: u64) = takes_account(sk);
+}
+
 #[inline(always)]
-fn look_again(nginx: &mut NginxEnd, sk: u64, now: u64) {
+fn looks_again(sk: u64, now: u64) {
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
     nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
     if listener::may_be_left_out(&nginx.listener_last) {
         nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
+    }
+}
+
+#[inline(always)]
+fn takes_account(sk: u64) {
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
+    look_again(sk, nginx.ended_ns);
+    if let Some(exchange) = of(sk) {
+        account(&mut exchange.nginx, sk);
+        look_at_worker(exchange);
     }
 }
 
@@ -157,6 +176,12 @@ pub fn find<'a>(sk: u64, remote_port: u16) -> Option<&'a mut OpenExchange> {
     if !port_is_watched(remote_port) {
         return None;
     }
+    of(sk)
+}
+
+/// The open exchange whose end of nginx's `sk` is.
+#[inline(always)]
+pub fn of<'a>(sk: u64) -> Option<&'a mut OpenExchange> {
     // SAFETY: preallocated map memory.
     EXCHANGES.get_ptr_mut(sk).map(|exchange| unsafe { &mut *exchange })
 }
@@ -181,7 +206,8 @@ pub fn syn_sent_again(sk: u64) {
     nginx.syn_retransmits += 1;
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    look_again(nginx, sk, now);
+    look_again(sk, now);
+    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
@@ -401,19 +427,24 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
         // SAFETY: the helper takes nothing.
         nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
-        take_account(nginx, sk);
-        look_at_worker(exchange);
-        aftermath::await_close(ConnectionId { sock: sk, connect_ns: exchange.nginx.connect_ns });
+        let id = ConnectionId { sock: sk, connect_ns: nginx.connect_ns };
+        take_account(sk);
+        aftermath::await_close(id);
         return true;
     }
     let well = ends(exchange).0;
-    if !well || exchange.nginx.syn_retransmits > 0 {
-        take_account(&mut exchange.nginx, sk);
-        look_at_worker(exchange);
-        worker_end::outlives(&exchange.worker);
-        tell(exchange, well);
+    if well && exchange.nginx.syn_retransmits == 0 {
+        forget(exchange, sk);
+        return true;
     }
-    forget(exchange, sk);
+    take_account(sk);
+    if let Some(exchange) = of(sk) {
+        worker_end::outlives(&exchange.worker);
+    }
+    tell(sk, well);
+    if let Some(exchange) = of(sk) {
+        forget(exchange, sk);
+    }
     true
 }
 
@@ -450,9 +481,11 @@ pub fn closes_broken(id: ConnectionId) {
     }
     if !well {
         worker_end::outlives(&exchange.worker);
-        tell(exchange, false);
+        tell(id.sock, false);
     }
-    forget(exchange, id.sock);
+    if let Some(exchange) = of(id.sock) {
+        forget(exchange, id.sock);
+    }
 }
 
 #[inline(always)]
@@ -460,6 +493,7 @@ fn look_at_worker(exchange: &mut OpenExchange) {
     let OpenExchange { nginx, worker, .. } = exchange;
     if worker_end::is_open(worker) {
         worker_end::look(worker, nginx.ended_ns);
+        nginx.worker_retransmits = read(worker.sock, layout!(total_retrans));
         note_worker(nginx, worker.has_socket != 0);
     }
 }
@@ -526,7 +560,7 @@ fn note_upgraded(exchange: &mut OpenExchange, well: bool) -> bool {
         || nginx.established_ns == 0
         || nginx.nginx.tgid != kernel::process()
         || nginx.flags & (nginx_flag::CLOSER_EXITING | nginx_flag::PEEKED) != 0
-        || !doing::is_upgraded(exchange.connection)
+        || !(doing::is_upgraded(exchange.connection) || doing::has_handlers_of_upgraded(exchange.connection))
     {
         return false;
     }
@@ -557,9 +591,9 @@ fn count_upstream(OpenExchange { nginx, path, .. }: &OpenExchange) {
     }
 }
 
-/// Reads what the kernel itself keeps of a TCP end.
+/// What it keeps of nginx's.
 #[inline(always)]
-fn take_account(nginx: &mut NginxEnd, sk: u64) {
+fn account(nginx: &mut NginxEnd, sk: u64) {
     nginx.local = kernel::local(sk);
     nginx.netns = read(nginx.net, layout!(net_inum));
     nginx.arrived = read(sk, layout!(bytes_received));
@@ -567,7 +601,6 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
     nginx.retransmits = read(sk, layout!(total_retrans));
     let snd_una: u32 = read(sk, layout!(snd_una));
     nginx.unacked = read::<u32>(sk, layout!(write_seq)).wrapping_sub(snd_una);
-    look_again(nginx, sk, nginx.ended_ns);
     note_blocked(nginx, sk);
     if attached().is_some_and(|attached| attached.own_resets != 0) {
         nginx.flags |= nginx_flag::OWN_RESETS_SEEN;
@@ -594,6 +627,30 @@ fn take_account(nginx: &mut NginxEnd, sk: u64) {
         nginx.flags |= nginx_flag::FACTS_LOST;
         count!(packets_unkept, 1);
     }
+    if nginx.handshake != 0 {
+        look_for_lost(nginx, sk);
+    }
+}
+
+/// Looks for what became of packets that did not come through, though the connection was made. In a function of its own, for its room on the
+/// stack.
+#[inline(never)]
+fn look_for_lost(nginx: &mut NginxEnd, sk: u64) {
+    let next: u32 = read(sk, layout!(rcv_nxt));
+    if layout!(out_of_order) != MISSING
+        && layout!(out_of_order_last) != MISSING
+        && layout!(skb_end_seq) != MISSING
+        && read::<u64>(sk, layout!(out_of_order)) != 0
+    {
+        let last: u64 = read(sk, layout!(out_of_order_last));
+        if last != 0 {
+            let end: u32 = read(last, layout!(skb_cb) + layout!(skb_end_seq));
+            nginx.gap = end.wrapping_sub(next);
+        }
+    }
+    nginx.refused_ns = reset::without_socket(next, nginx.connect_ns);
+    nginx.lost_in = packet_drop::of_packet(next, nginx.connect_ns);
+    nginx.lost_out = packet_drop::of_packet(read(sk, layout!(snd_una)), nginx.connect_ns);
 }
 
 /// Whether nginx still had something to send.

@@ -132,6 +132,15 @@ fn count_in(table: &Array<Row<PacketDrop>>, isn: u32, ns: u64, reason: DropReaso
     recent::note::<_, MASK>(table, u64::from(isn), ns, &drop);
 }
 
+/// The packet with this sequence number, if it was dropped since `since_ns`: an empty one has the number of the byte that comes next.
+#[inline(always)]
+pub fn of_packet(seq: u32, since_ns: u64) -> PacketDrop {
+    match recent::find::<_, MASK>(&DROPS, u64::from(seq.wrapping_sub(1)), since_ns, since_ns) {
+        Found::It(drop) => drop,
+        Found::Nothing | Found::MaybePushedOut => PacketDrop { ns: 0, reason: 0, packets: 0 },
+    }
+}
+
 /// What was dropped of the handshake whose SYN has this sequence number, since `connect_ns`.
 #[inline(always)]
 pub fn of_handshake(isn: u32, connect_ns: u64) -> Found<PacketDrop> {

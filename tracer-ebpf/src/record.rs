@@ -1,5 +1,7 @@
 //! What goes through the ring buffer: one record per ended, not plainly clean socket.
 
+use core::mem::offset_of;
+
 use crate::{COMM_LEN, Endpoint, NginxEnd, PATH_LEN, Stops, Task, WorkerEnd};
 
 /// The ring buffer's size in bytes. 20,000 refused connections a second fill it in not quite half a second if nobody reads. Userspace
@@ -87,7 +89,10 @@ pub struct Exchange {
     pub reserved: u32,
 }
 
-/// The same of a TCP exchange whose worker's end was not seen: half as long, and most failures of a storm are such.
+/// How many words of a [`NginxEnd`] stand before what only an established connection has.
+pub const UNCONNECTED_WORDS: usize = offset_of!(NginxEnd, refused_ns) / size_of::<u64>();
+
+/// The same of a TCP exchange whose connection did not come about: half as long, and most failures of a storm are such.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -97,8 +102,8 @@ pub struct Exchange {
 pub struct Alone {
     /// [`Kind::Alone`].
     pub header: Header,
-    /// nginx's end.
-    pub nginx: NginxEnd,
+    /// nginx's end, a [`NginxEnd`] as far as it has anything; the rest is zero.
+    pub nginx: [u64; UNCONNECTED_WORDS],
 }
 
 /// What nginx did first after it closed an unfinished exchange of its own accord.

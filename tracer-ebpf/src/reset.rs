@@ -37,6 +37,22 @@ pub fn sent(sk: u64, skb: u64, reason: u32) {
     recent::note::<_, MASK>(&RESETS, u64::from(u32::from_be(seq)), reset.ns, &reset);
 }
 
+/// When a reset answered the packet with this sequence number, which no socket took, since `since_ns`; zero for never.
+#[inline(always)]
+pub fn without_socket(seq: u32, since_ns: u64) -> u64 {
+    let moment = |reset: *const Reset| {
+        // SAFETY: map memory, which others may write meanwhile; then the moment is not believed.
+        let (ns, without_socket) = unsafe {
+            ((&raw const (*reset).ns).read_volatile(), (&raw const (*reset).without_socket).read_volatile())
+        };
+        if without_socket == 0 { 0 } else { ns }
+    };
+    match recent::find_with::<Reset, u64, MASK>(&RESETS, u64::from(seq), since_ns, since_ns, moment) {
+        Found::It(ns) => ns,
+        Found::Nothing | Found::MaybePushedOut => 0,
+    }
+}
+
 /// The reset that answered the packet with this sequence number, sent since `connect_ns`.
 #[inline(always)]
 pub fn of_packet(seq: u32, connect_ns: u64) -> Found<Reset> {

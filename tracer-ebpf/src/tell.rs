@@ -3,10 +3,27 @@
 use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
-    aftermath, hop, kernel, last_read,
+    aftermath, doing, hop, kernel, last_read,
     maps::{ConnectionId, OpenExchange, RING, count},
-    signal, word,
+    nginx_end, signal,
+    verified_once::verified_once,
+    word,
 };
+
+/// Sends the whole story of the exchange whose end of nginx's `sk` is up, and sees to it that what nginx does next follows.
+#[inline(always)]
+pub fn tell(sk: u64, well: bool) {
+    look_around(sk, well);
+    tell_all(sk, well);
+    tell_hop(sk);
+}
+
+verified_once! {
+    /// Writes down what is known only as the exchange ends.
+    fn look_around(sk: u64, well: bool) = looks_around(sk, well);
+    fn tell_all(sk: u64, well: bool) = tells_all(sk, well);
+    fn tell_hop(sk: u64) = tells_hop(sk);
+}
 
 /// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
 #[inline(always)]
@@ -14,25 +31,44 @@ pub fn tell_unconnected(exchange: &mut OpenExchange) {
     tell_of(exchange, false, false);
 }
 
-/// Sends the whole story up, and sees to it that what nginx does next follows.
 #[inline(always)]
-pub fn tell(exchange: &mut OpenExchange, well: bool) {
-    tell_of(exchange, well, true);
+fn tells_all(sk: u64, well: bool) {
+    if let Some(exchange) = nginx_end::of(sk) {
+        tell_of(exchange, well, true);
+    }
+}
+
+#[inline(always)]
+fn looks_around(sk: u64, well: bool) {
+    let Some(OpenExchange { nginx, connection, .. }) = nginx_end::of(sk) else { return };
+    if well {
+        nginx.flags |= nginx_flag::ENDED_WELL;
+    }
+    last_read::ask_nginx(nginx, *connection);
+    last_read::look_at_client(nginx);
+    if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
+        nginx.flags |= nginx_flag::SHUTTING_DOWN;
+    }
+    if nginx.flags & nginx_flag::CLIENT_READ != 0
+        && nginx.received == 0
+        && nginx.nginx.tid == kernel::thread()
+        && doing::reads_request(*connection)
+    {
+        nginx.flags |= nginx_flag::REQUEST_UNDER_WAY;
+    }
+}
+
+#[inline(always)]
+fn tells_hop(sk: u64) {
+    let Some(OpenExchange { nginx, .. }) = nginx_end::of(sk) else { return };
+    if nginx.client.sock != 0 && nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0 {
+        hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
+    }
 }
 
 #[inline(always)]
 fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
-    let OpenExchange { nginx, connection, .. } = exchange;
-    if well {
-        nginx.flags |= nginx_flag::ENDED_WELL;
-    }
-    if may_have_worker {
-        last_read::ask_nginx(nginx, *connection);
-        last_read::look_at_client(nginx);
-        if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
-            nginx.flags |= nginx_flag::SHUTTING_DOWN;
-        }
-    }
+    let nginx = &mut exchange.nginx;
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is
     // closing it right now.
@@ -46,16 +82,10 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         };
         nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
-    if exchange.worker.sock == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
+    if exchange.nginx.handshake == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);
     } else {
         send(exchange, may_have_worker);
-    }
-    if may_have_worker
-        && exchange.nginx.client.sock != 0
-        && exchange.nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0
-    {
-        hop::tell(id, exchange.nginx.client.sock);
     }
 }
 
@@ -77,7 +107,7 @@ fn send_alone(nginx: &NginxEnd) {
     // SAFETY: the entry is exactly one record; every byte of it is written here.
     unsafe {
         (*record).header = Header { kind: Kind::Alone as u32, len: size_of::<Alone>() as u32 };
-        kernel::fill(&raw mut (*record).nginx, nginx);
+        kernel::fill(&raw mut (*record).nginx, (&raw const *nginx).cast());
     }
     entry.submit(0);
 }

@@ -178,9 +178,21 @@ fn abandoned_ends(sk: u64, tgid: u32) {
     let _gone = ABANDONED.remove(sk);
 }
 
-/// nginx closes its end. What it read last tells whether the peer had closed before, and how.
+/// nginx closes its end, which is that of this open exchange.
 #[inline(always)]
-fn ended(exchange: &mut OpenExchange, sk: u64) {
+fn ended(exchange: *mut OpenExchange, sk: u64) {
+    // SAFETY: preallocated map memory. What tells of it finds it by itself: nobody has it then.
+    if !ends_well(unsafe { &mut *exchange }) {
+        tell(sk, false);
+    }
+    let _gone = EXCHANGES.remove(sk);
+}
+
+/// Writes down that nginx closes its end. What it read last tells whether the peer had closed before, and how. Returns whether nothing is
+/// left to tell. A function of its own, for its stack.
+#[inline(never)]
+fn ends_well(exchange: &mut OpenExchange) -> bool {
+    let sk = exchange.nginx.sock;
     let nginx = &mut exchange.nginx;
     (nginx.old_state, nginx.new_state) = if nginx.errno != 0 {
         nginx.error = u32::from(nginx.errno);
@@ -208,9 +220,8 @@ fn ended(exchange: &mut OpenExchange, sk: u64) {
                 hold(worker.worker.tgid, worker.sock);
             }
         }
-        tell(exchange, well);
     }
-    let _gone = EXCHANGES.remove(sk);
+    well
 }
 
 /// Whether a unix socket that a listener made was handed to a process, be it closed since or not: `unix_accept` takes the
@@ -230,8 +241,10 @@ fn is_release_seen() -> bool {
 /// A unix socket ends: its process closed it, or died; or its listener did, before anyone had accepted it.
 #[inline(always)]
 pub fn released(sk: u64, was_queued: bool) {
-    closed_listener::closes_unix(sk);
-    unix_place::forget(sk);
+    if unix_place::is_listener(sk) {
+        closed_listener::closes_unix(sk);
+        unix_place::forget(sk);
+    }
     if !port_is_watched(NO_PORT) {
         return;
     }
@@ -244,6 +257,12 @@ pub fn released(sk: u64, was_queued: bool) {
         }
         return;
     }
+    other_released(sk, was_queued);
+}
+
+/// What ends is no end of nginx's. A function of its own, for its stack.
+#[inline(never)]
+fn other_released(sk: u64, was_queued: bool) {
     if let Some(OpenExchange { worker, .. }) = joined::exchange_of(sk, NO_PORT) {
         worker_released(worker, sk, was_queued);
     } else if let Some(worker) = worker_end::alone(sk) {

@@ -108,12 +108,9 @@ pub fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u
     (address != 0 && read.is_ok_and(|path| !path.is_empty())).then_some(path)
 }
 
-/// A unix socket ends. What several were seen by stays ambiguous.
-#[inline(always)]
+/// A unix listener ends. What several were seen by stays ambiguous. A function of its own, for its stack.
+#[inline(never)]
 pub fn forget(sk: u64) {
-    if !is_listener(sk) {
-        return;
-    }
     let address: u64 = read(sk, layout!(unix_addr));
     let _gone = UNIX_SHARED.remove(address);
     let mut room = MaybeUninit::uninit();

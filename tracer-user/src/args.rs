@@ -16,10 +16,12 @@ use jiff::SignedDuration;
 use crate::{cgroup::Wanted, load::HookKind, scope::MAX_OPEN, verdict::Upstream};
 
 mod backlog;
+mod explain;
 mod record;
 mod report;
 
 pub use backlog::Backlog;
+pub use explain::Explain;
 pub use record::{Record, Trigger};
 pub use report::{Report, ReportFormat};
 
@@ -43,7 +45,8 @@ Examples:
   why502 backlog                         The accept queues of nginx's upstreams, as the kernel has them
   why502 record -o incident.zst          Write the evidence to a file, to be read later or elsewhere
   why502 report incident.zst             Read it: no root needed
-  why502 doctor                          What this kernel lets it see";
+  why502 doctor                          What this kernel lets it see
+  why502 explain reset/worker_killed     What a verdict means, and what to do";
 
 const STATUSES: &str = "\
 Exit status: 0 every cause that a kernel can prove is proven here, from the start; 1 some are not;
@@ -71,6 +74,8 @@ pub enum Command {
     Report(Report),
     /// Say what this kernel lets why502 see, and what that costs in confidence.
     Doctor(Doctor),
+    /// Say of a cause what nginx logs, how sure it is, how to make it happen, and what to do; or list all causes. No root needed.
+    Explain(Explain),
 }
 
 /// The options of `why502 doctor`.

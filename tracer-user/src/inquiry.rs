@@ -46,6 +46,9 @@ pub enum Found {
     Queue(Queue),
     /// nginx stopped waiting on a connection that had outlived its worker: who had it then.
     Holders(Vec<Process>),
+    /// php-fpm's master killed the worker: the `request_terminate_timeout` of its pool (s), zero for none, by its files; none where it could
+    /// not be looked up.
+    TerminateAfter(Option<u64>),
 }
 
 /// What stands between a process whose connect failed with EACCES and its upstream.

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod backlog;
 pub mod doctor;
+pub mod explain;
 pub mod live;
 pub mod record;
 pub mod report;

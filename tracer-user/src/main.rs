@@ -5,7 +5,7 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, live, memory, notice,
+    backlog, doctor, explain, live, memory, notice,
     output::terminal,
     record, report,
 };
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(args),
+        Command::Explain(args) => explain::run(args),
     };
     match result {
         Ok(code) => code,

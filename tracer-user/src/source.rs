@@ -625,6 +625,7 @@ impl Source {
             );
         }
         self.hearing.weigh(&mut self.tracer, stats.foreign_words);
+        self.audible.catch_up(&mut self.configurations);
         let missed = missed.map_or(0, |missed| self.missed.look(missed.saturating_sub(stood_in)));
         let before = self.stats;
         self.stats = stats;

@@ -27,9 +27,9 @@ mod spread;
 mod budget;
 
 // How it is shown.
+mod page;
 mod per_hook;
 mod picture;
-mod readme;
 mod tables;
 
 /// How much to measure.
@@ -47,7 +47,7 @@ pub(crate) struct Options {
     /// Measures nothing: shows the last run's figures again.
     #[arg(long, conflicts_with_all = ["pairs", "quick"])]
     last: bool,
-    /// Renews the figures and the picture in README.md.
+    /// Renews the figures and the picture in docs/cost.md.
     #[arg(long, conflicts_with = "per_hook")]
     renew: bool,
 }
@@ -96,8 +96,8 @@ fn conclude(workspace: &Path, options: &Options, figures: &Figures) -> Result<Ex
     println!("{told}");
     if options.renew {
         picture::draw(figures, &workspace.join(picture::PATH))?;
-        readme::renew(workspace, &format!("{}\n\n{told}", picture::link()))?;
-        eprintln!("step: README.md and {} are renewed", picture::PATH);
+        page::renew(workspace, &format!("{}\n\n{told}", picture::link()))?;
+        eprintln!("step: {} and {} are renewed", page::PATH, picture::PATH);
     }
     if options.quick {
         eprintln!("step: so few pairs judge no budget");

@@ -67,11 +67,11 @@ impl Options {
 }
 
 /// The tests of [`Options::in_short`].
-const SHORT: [&str; 20] = [
-    "accept_queue_overflow::",
+const SHORT: [&str; 21] = [
+    "accept_queue_overflow::a_full_queue",
     "backlog::a_listener_that_is_older",
     "backlog::a_unix_listener",
-    "client_abort::",
+    "client_abort::a_client",
     "doctor::what_this_kernel_shows",
     "keepalive::idle",
     "packets::a_firewall_that_drops",
@@ -79,8 +79,9 @@ const SHORT: [&str; 20] = [
     "packets::a_handshake_that_ends",
     "read_timeout::slow_workers",
     "read_timeout::waiting",
-    "refused::",
-    "reset::",
+    "refused::a_port",
+    "reset::a_kill_from_outside",
+    "reset::request_terminate_timeout",
     "silence::what_nginx_ends",
     "storm::copies",
     "unix::a_full_backlog",

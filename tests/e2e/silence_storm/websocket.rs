@@ -3,9 +3,10 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
+use rig::web_socket::{greet, read_to_end};
 use rig::{Namespace, wait};
-use tungstenite::{Message, WebSocket};
+use tungstenite::Message;
 
 /// Who ends one, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ fn serve_one(stream: TcpStream) -> Result<()> {
         match socket.read() {
             Ok(Message::Text(text)) if text.as_str() == "close" => {
                 socket.close(None)?;
-                drain(&mut socket);
+                read_to_end(socket);
                 return Ok(());
             }
             Ok(Message::Text(text)) if text.as_str() == "vanish" => return Ok(()),
@@ -54,31 +55,21 @@ fn serve_one(stream: TcpStream) -> Result<()> {
     }
 }
 
-fn drain(socket: &mut WebSocket<TcpStream>) {
-    while socket.read().is_ok() {}
-}
-
 /// Opens one through nginx, says a few things, and ends it.
 fn visit(namespace: &Namespace, server: SocketAddr, end: End) -> Result<()> {
     let stream = namespace.run(|| Ok(TcpStream::connect(server)?))?;
     stream.set_read_timeout(Some(wait::bound()))?;
-    let (mut socket, response) =
-        tungstenite::client("ws://rig/socket/", stream).map_err(|error| anyhow!("{error}"))?;
-    ensure!(response.status() == 101);
-    for _ in 0..3 {
-        socket.send("hello".into())?;
-        ensure!(socket.read()? == "hello".into());
-    }
+    let mut socket = greet(stream, "ws://rig/socket/", 3)?;
     match end {
         End::ClientCloses => {
             socket.close(None)?;
-            drain(&mut socket);
+            read_to_end(socket);
         }
         End::ClientVanishes => {}
         End::ServerCloses | End::ServerVanishes => {
             let word = if end == End::ServerCloses { "close" } else { "vanish" };
             socket.send(word.into())?;
-            drain(&mut socket);
+            read_to_end(socket);
         }
     }
     Ok(())

@@ -12,7 +12,9 @@ use crate::{
     kernel::{self, layout, read},
     listener,
     maps::port_is_watched,
-    nginx_end, transfer, word, worker_end,
+    nginx_end, transfer,
+    verified_once::verified_once,
+    word, worker_end,
 };
 
 in_copies! {
@@ -79,11 +81,6 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 // 6.13 the stacks of a chain of calls count together.
 
 #[inline(never)]
-fn turns_to(sk: u64, now: u64) {
-    aftermath::connected(sk, now);
-}
-
-#[inline(never)]
 fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     nginx_end::connects(sk, now)
 }
@@ -93,54 +90,20 @@ fn looks_first(nginx: &mut NginxEnd, sk: u64) {
     nginx_end::look_first(nginx, sk, nginx.connect_ns);
 }
 
-#[inline(never)]
-fn established(sk: u64) {
-    nginx_end::established(sk);
-}
-
-#[inline(never)]
-fn accepts(sk: u64) {
-    worker_end::established(sk);
-}
-
-#[inline(never)]
-fn listens(sk: u64) {
-    listener::add(sk);
-}
-
-#[inline(never)]
-fn opens_again(sk: u64) {
-    closed_listener::opens_again(sk);
-}
-
-#[inline(never)]
-fn closes(sk: u64) {
-    closed_listener::closes(sk);
-}
-
-#[inline(never)]
-fn listens_no_more(sk: u64) {
-    listener::remove(sk);
-}
-
-#[inline(never)]
-fn settles() {
-    transfer::settle();
-}
-
-#[inline(never)]
-fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
-    nginx_end::ended(sk, remote_port, old_state, new_state)
-}
-
-#[inline(never)]
-fn worker_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
-    worker_end::ended(sk, remote_port, old_state, new_state)
-}
-
-#[inline(never)]
-fn closed(sk: u64, old_state: u8) {
-    aftermath::closed(sk, old_state);
+verified_once! {
+    fn turns_to(sk: u64, now: u64) = aftermath::connected(sk, now);
+    fn established(sk: u64) = nginx_end::established(sk);
+    fn accepts(sk: u64) = worker_end::established(sk);
+    fn listens(sk: u64) = listener::add(sk);
+    fn opens_again(sk: u64) = closed_listener::opens_again(sk);
+    fn closes(sk: u64) = closed_listener::closes(sk);
+    fn listens_no_more(sk: u64) = listener::remove(sk);
+    fn settles() = transfer::settle();
+    fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool =
+        nginx_end::ended(sk, remote_port, old_state, new_state);
+    fn worker_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool =
+        worker_end::ended(sk, remote_port, old_state, new_state);
+    fn closed(sk: u64, old_state: u8) = aftermath::closed(sk, old_state);
 }
 
 /// An end of somebody's connection ended: by its process, a reset or a timeout.

@@ -31,6 +31,8 @@ pub struct Answer {
     pub status: u16,
     /// Each server that was tried for it; none where the log does not say.
     pub tries: Option<Vec<Try>>,
+    /// The only rule that nginx's configuration has for this status; none where that is not known.
+    pub rule: Option<Kind>,
     /// The request line; none unless the user wants to see these. It is never recorded.
     pub request: Option<String>,
 }
@@ -75,8 +77,14 @@ pub enum Kind {
     Explained,
     /// The upstream's own answer, passed on.
     Upstream,
-    /// nginx's own, by a rule of its configuration: no upstream was asked.
+    /// nginx's own, by a rule of its configuration: no upstream was asked. Which rule is not known.
     Rule,
+    /// The same by `limit_req`, which alone gives this status.
+    LimitReq,
+    /// By `limit_conn`.
+    LimitConn,
+    /// By `return`.
+    Return,
     /// Made of another answer of the upstream's, which had not failed: an `error_page`, say.
     Rewritten,
     /// None of these is known: the log does not say what the upstream answered, or the exchange was not watched.
@@ -85,7 +93,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind with its name in JSON, and in words.
-    pub const ALL: [(Self, &'static str, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str, &'static str); 8] = [
         (Self::Explained, "explained", "as its verdict says"),
         (Self::Upstream, "upstream", "by the upstream itself, whose answer nginx passed on"),
         (
@@ -93,6 +101,9 @@ impl Kind {
             "rule",
             "by a rule of nginx's own, with no upstream asked (limit_req, limit_conn, return)",
         ),
+        (Self::LimitReq, "limit_req", "by limit_req, with no upstream asked"),
+        (Self::LimitConn, "limit_conn", "by limit_conn, with no upstream asked"),
+        (Self::Return, "return", "by return, with no upstream asked"),
         (Self::Rewritten, "rewritten", "in place of another answer of the upstream's (error_page)"),
         (
             Self::Unknown,
@@ -103,6 +114,9 @@ impl Kind {
 }
 
 impl Kind {
+    /// Those that are a certain rule of nginx's.
+    pub const RULES: [Self; 3] = [Self::LimitReq, Self::LimitConn, Self::Return];
+
     /// Its name in JSON.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("unknown", |(_, name, _)| name)
@@ -218,7 +232,7 @@ impl Matching {
             let Some((_, answer)) = self.waiting.pop_front() else { break };
             let Some(kind) = self.judge(&answer, sight) else { continue };
             *self.answers.counts.entry((answer.status, kind)).or_default() += 1;
-            let Answer { ns, within_ns: _, status, tries, request } = answer;
+            let Answer { ns, within_ns: _, status, tries, rule: _, request } = answer;
             shown.extend(request.map(|request| Answered {
                 unix_ns: sight.distance.saturating_add_unsigned(ns),
                 status,
@@ -234,7 +248,8 @@ impl Matching {
     fn judge(&mut self, answer: &Answer, sight: Sight) -> Option<Kind> {
         let from = sight.distance.saturating_add_unsigned(answer.ns).saturating_sub(APART_NS);
         let to = from.saturating_add_unsigned(answer.within_ns).saturating_add(2 * APART_NS);
-        let Answer { status, tries, .. } = answer;
+        let Answer { status, tries, rule, .. } = answer;
+        let is_blind = !sight.hears || self.blind.iter().any(|blind| (from..=to).contains(blind));
         let fits_answer = |failed: &Failed| failed.status == Some(*status);
         let kind = match tries.as_deref() {
             None if self.tie(from, to, fits_answer) => Kind::Explained,
@@ -244,7 +259,8 @@ impl Matching {
             }
             // A client that left before anything was asked of an upstream.
             Some([]) if *status == 499 => Kind::Unknown,
-            Some([]) => Kind::Rule,
+            // What had no verdict may have been a name that did not resolve.
+            Some([]) => rule.filter(|_| !is_blind).unwrap_or(Kind::Rule),
             Some([earlier @ .., last]) => {
                 for one in earlier {
                     // Each has a verdict of its own, which explains no other answer.
@@ -253,7 +269,6 @@ impl Matching {
                 let is_its = |failed: &Failed| {
                     is_of(failed, last) && (failed.status == last.status || fits_answer(failed))
                 };
-                let is_blind = !sight.hears || self.blind.iter().any(|blind| (from..=to).contains(blind));
                 if self.tie(from, to, is_its) {
                     Kind::Explained
                 } else if *status == 499 || last.status.is_none() || is_blind {

@@ -27,7 +27,7 @@ fn answer(ns: u64, status: u16, tries: Option<&[(&str, u16)]>) -> Answer {
             .map(|(upstream, status)| Try { upstream: Some(at(upstream)), status: Some(*status) })
             .collect()
     });
-    Answer { ns, within_ns: SECOND, status, tries, request: None }
+    Answer { ns, within_ns: SECOND, status, tries, rule: None, request: None }
 }
 
 fn kinds(matching: &mut Matching, sight: Sight) -> Vec<(u16, Kind, u64)> {
@@ -58,6 +58,17 @@ fn each_answer_is_tied_to_one_verdict_or_told_as_what_it_was() {
             (503, Kind::Rewritten, 1)
         ]
     );
+}
+
+#[test]
+fn the_only_rule_of_a_status_is_named_unless_something_may_have_been_missed() {
+    let by_rule = |sight| {
+        let mut matching = Matching::default();
+        matching.take(Answer { rule: Some(Kind::LimitReq), ..answer(30 * SECOND, 503, Some(&[])) }, 0);
+        kinds(&mut matching, sight)
+    };
+    assert_eq!(by_rule(sight()), [(503, Kind::LimitReq, 1)]);
+    assert_eq!(by_rule(Sight { hears: false, ..sight() }), [(503, Kind::Rule, 1)]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! What the client's own socket shows when nginx closes the exchange tells it: its end, its reset, or that nginx had just read from it.
 //! Where nginx's word would have been heard and was not, nothing else can have been the reason.
 
+use tracer_ebpf::nginx_flag;
+
 use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};
 
@@ -63,9 +65,10 @@ fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
     let is_cancelled = exchange.word().is_none()
         && exchange.client_had_it_closed()
         && !exchange.client_was_refused()
-        && !exchange.client_was_closed();
+        && !exchange.client_was_closed()
+        && !is_refused(exchange);
     is_cancelled.then(|| {
-        Finding::proven(
+        let finding = Finding::proven(
             Cause::ClientCancelled,
             format!(
                 "{} cancelled this request {} into the exchange, {}, and stayed connected: nginx had just read from its \
@@ -77,6 +80,16 @@ fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
             ),
             "what the client no longer wanted (a page that was left, a video that was skipped, a gRPC deadline), and why the \
              upstream took longer.",
-        )
+        );
+        // What is cancelled has no answer. This one may be another's, or the client sent what HTTP/2 forbids.
+        if exchange.client_was_answered() { finding.at_most_inferred() } else { finding }
     })
+}
+
+/// Whether nginx answered the client in place of a request whose body it had not read to its end, and kept the connection (HTTP/2).
+pub(super) fn is_refused(exchange: &Joined) -> bool {
+    exchange.is_silent()
+        && exchange.client_had_it_closed()
+        && exchange.client_was_answered()
+        && exchange.has(nginx_flag::REQUEST_UNDER_WAY)
 }

@@ -3,7 +3,10 @@
 //! Of a body that is too large or has an invalid chunk nginx says so at level error ([`super::nginx_says`]); of the rest at info, or nothing
 //! (`ngx_http_upstream_read_request_handler`, src/http/ngx_http_upstream.c). So these are known by nginx's silence, and by what set it off.
 
-use super::{Cause, Finding, client_abort::who};
+use super::{
+    Cause, Finding,
+    client_abort::{is_refused, who},
+};
 use crate::{
     ledger::Joined,
     words::{count, span},
@@ -13,15 +16,20 @@ pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
     invalid_body(exchange).or_else(|| not_reading(exchange)).or_else(|| body_timeout(exchange))
 }
 
-/// nginx read from the client, closed the exchange, answered the client and closed its connection.
+/// nginx read from the client, closed the exchange, answered the client and closed its connection, unless that has other requests (HTTP/2).
 fn invalid_body(exchange: &Joined) -> Option<Finding> {
-    let is_refused = exchange.client_had_it_closed() && exchange.client_was_refused();
-    is_refused.then(|| {
+    let is_closed = exchange.client_had_it_closed() && exchange.client_was_refused();
+    (is_closed || is_refused(exchange)).then(|| {
+        let then = if is_closed {
+            ", answered the client with an error and closed its connection, too."
+        } else {
+            " and answered the client, though it had not read all of the body."
+        };
         Finding::inferred(
             Cause::ClientBodyInvalid,
             format!(
                 "{} sent what nginx would not pass on as the request's body, {} into the exchange: nginx had just read it, \
-                 closed the upstream's connection, answered the client with an error and closed its connection, too.",
+                 closed the upstream's connection{then}",
                 who(exchange),
                 span(exchange.lasted_ns()),
             ),

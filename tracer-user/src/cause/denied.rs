@@ -76,8 +76,12 @@ fn advice(upstream: &Upstream, denial: &Denial) -> String {
 pub(super) fn not_asked(denial: Option<&Denial>) -> &'static str {
     match denial.map(|denial| denial.ordinary) {
         Some(Ordinary::LeftOut) => {
-            " Whether owner and mode would allow it was left out: there were too many failures at a time to look."
+            " Whether owner and mode would allow it was left out: there were too many failures at a time to look. A security module may \
+             have forbidden it."
         }
-        _ => "",
+        Some(Ordinary::Unknown) | None => {
+            " Whether owner and mode would allow it is not known: a security module may have forbidden it."
+        }
+        Some(Ordinary::Allow | Ordinary::Forbid) => "",
     }
 }

@@ -154,6 +154,7 @@ impl Facts<'_> {
                 ),
             );
         }
+        self.lost(nginx);
         if nginx.icmp.ns != 0 {
             let version = if nginx.icmp.is_v6 != 0 { "ICMPv6" } else { "ICMP" };
             let what = errors::icmp(&nginx.icmp);
@@ -174,10 +175,39 @@ impl Facts<'_> {
             (nginx_flag::STREAM, nginx.connect_ns, "nginx connects for a session of stream {}"),
             (nginx_flag::OF_MODULE, nginx.connect_ns, "a module of nginx's connects for itself"),
             (nginx_flag::UPGRADED, nginx.ended_ns, "nginx was proxying an upgraded connection"),
+            (nginx_flag::REQUEST_UNDER_WAY, nginx.ended_ns, "nginx had not read all of the request's body"),
         ] {
             if self.exchange.has(flag) {
-                self.add_from(ns, "nginx's log action", what.to_owned());
+                self.add_from(ns, "nginx's memory", what.to_owned());
             }
+        }
+    }
+
+    /// What became of packets of a connection that was made.
+    fn lost(&mut self, nginx: &NginxEnd) {
+        if nginx.refused_ns != 0 {
+            let fact = "this host answers the upstream's next packet with a reset: no socket takes it";
+            self.add(nginx.refused_ns, Fact::ResetsSent, fact.to_owned());
+        }
+        for (lost, what) in [
+            (&nginx.lost_in, "that nginx's socket waited for next"),
+            (&nginx.lost_out, "of what nginx sent and nobody acknowledged"),
+        ] {
+            let reason =
+                DropReason::from_u32(lost.reason).filter(|_| lost.ns != 0 && lost.ns != nginx.dropped.ns);
+            if let Some(reason) = reason {
+                let packets = count(u64::from(lost.packets), "packet");
+                let reason = reason.kernel_name();
+                let fact = format!("this host dropped {packets} {what}, the last one now: {reason}");
+                self.add(lost.ns, Fact::PacketDrops, fact);
+            }
+        }
+        if nginx.gap > 0 {
+            let fact = format!(
+                "nginx's socket holds bytes behind others that did not come: {} from the first missing one to the last",
+                nginx.gap
+            );
+            self.add_from(nginx.ended_ns, "the socket's own queue", fact);
         }
     }
 

@@ -16,6 +16,7 @@ mod gone;
 mod hop;
 mod kernel_timeout;
 mod local_error;
+mod lost;
 mod near;
 mod nginx_exit;
 mod nginx_says;
@@ -248,13 +249,17 @@ fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
         && finding.confidence != Confidence::Proven
 }
 
-/// Whether the response had begun: nginx has most likely sent its status on then, but whether the header was whole is not
+/// Whether no status can be told: mostly, for the response had begun. nginx has most likely sent its status on then, but whether the header was whole is not
 /// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
 /// would have answered.
 fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
     if exchange.word().is_some() {
         return nginx_says::has_begun(exchange)
             || exchange.nginx.received > 0 && exchange.nginx_answered_no_more();
+    }
+    // An upload that is cancelled is in nginx's access log by another status than what is cancelled later.
+    if cause == Cause::ClientCancelled && exchange.has(nginx_flag::REQUEST_UNDER_WAY) {
+        return true;
     }
     exchange.nginx.received > 0
         && (matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")

@@ -124,13 +124,14 @@ fn lived(exchange: &Joined, worker: &WorkerEnd, is_answered: bool) -> Finding {
         return stop.finding(Cause::PrematureWorkerStopped, &format!("the connection was closed {when}"));
     }
     if worker.exiting != 0 {
-        return Finding::proven(
+        return stopped::exited(
+            exchange,
+            worker,
             Cause::PrematureWorkerExited,
             format!(
                 "The {name} exited{} {after} into the exchange, {when}; the kernel closed its connection.",
                 stopped::with_code(worker)
             ),
-            stopped::advice_of_exit(worker),
         );
     }
     Finding::proven(

@@ -2,11 +2,11 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, doing, gone, nginx_says, nobody_accepts, sharers, signals};
+use super::{Cause, Finding, doing, gone, lost, nginx_says, nobody_accepts, sharers, signals};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
-    words::{count, span},
+    words::{count, sentence, span},
 };
 
 const HEADER: &str =
@@ -32,11 +32,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
                 .unwrap_or_else(|| sharers::add(exchange, never_accepted(exchange, worker)))
         }
         Some(worker) if worker.arrived == 0 && exchange.nginx.unacked > 0 => unacked(exchange),
-        Some(worker) => {
-            gone::timeout(exchange, &waited(exchange)).unwrap_or_else(|| slow_worker(exchange, worker))
-        }
-        None if exchange.nginx.unacked > 0 => unacked(exchange),
-        None => no_answer(exchange),
+        Some(worker) => answer_lost(exchange)
+            .or_else(|| gone::timeout(exchange, &waited(exchange)))
+            .unwrap_or_else(|| slow_worker(exchange, worker)),
+        None => answer_lost(exchange).unwrap_or_else(|| match exchange.nginx.unacked {
+            0 => no_answer(exchange),
+            _ => unacked(exchange),
+        }),
     };
     Some(match (exchange.has(nginx_flag::SEND_BLOCKED), &exchange.path) {
         (false, _) => finding.logged("ETIMEDOUT", HEADER),
@@ -123,6 +125,8 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 fn stalled(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let is_said = exchange.timer_went_off();
+    let lost = lost::of(exchange);
+    let of_lost = lost.as_ref().map_or_else(String::new, |lost| format!(" {}.", sentence(&lost.what)));
     let acted = exchange.nginx_acted_at_once() && !exchange.worker_closed_in_turn();
     if !is_said && (!acted || !exchange.may_have_stalled()) {
         return exchange.may_have_stalled().then(Finding::well);
@@ -134,12 +138,15 @@ fn stalled(exchange: &Joined) -> Option<Finding> {
             Cause::TimeoutStalledResponse,
             format!(
                 "The response stalled: after {} nothing more came for {}, and nginx stopped waiting. The client saw the \
-                 status it had been sent already, and a body cut short.{}",
+                 status it had been sent already, and a body cut short.{of_lost}{}",
                 count(nginx.received, "byte"),
                 span(nginx.ended_ns.saturating_sub(nginx.last_received_ns)),
                 doing::the_worker(exchange),
             ),
-            "what the worker did in the middle of its output; then fastcgi_read_timeout or proxy_read_timeout.",
+            lost.map_or(
+                "what the worker did in the middle of its output; then fastcgi_read_timeout or proxy_read_timeout.",
+                |lost| lost.advice,
+            ),
         )
         .logged("ETIMEDOUT", BODY)
     })
@@ -171,6 +178,24 @@ fn unacked(exchange: &Joined) -> Finding {
         ),
         "the network between nginx and the upstream, and whether the upstream's host went away.",
     )
+}
+
+/// The upstream answered, or its host sent something, and nginx's socket had none of it to give.
+fn answer_lost(exchange: &Joined) -> Option<Finding> {
+    let lost = lost::of(exchange)?;
+    Some(Finding {
+        confidence: lost.confidence,
+        ..Finding::inferred(
+            Cause::TimeoutAnswerLost,
+            format!(
+                "What {} sent did not come to nginx, which stopped waiting {} after it had sent the request: {}.",
+                exchange.upstream(),
+                waited(exchange),
+                lost.what
+            ),
+            lost.advice,
+        )
+    })
 }
 
 fn no_answer(exchange: &Joined) -> Finding {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, denied, errors, near};
+use super::{Cause, Finding, denied, errors, local_error, near};
 use crate::{
-    inquiry::{Denial, Kind, Place},
+    inquiry::{Denial, Kind, Ordinary, Place},
     ledger::{Joined, Said},
     verdict::Upstream,
     words::count,
@@ -20,6 +20,8 @@ const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 const LISTENER: &str = "whether the upstream is running and listens on this address: `ss -lnt`, and fastcgi_pass or \
                         proxy_pass against the `listen` of the pool.";
+const ROUTES: &str =
+    "routes and the neighbour table between nginx and the upstream: `ip route get`, `ip neigh`.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if !exchange.was_connecting() {
@@ -46,8 +48,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     })
 }
 
-/// A connect that failed at once, of which nothing but nginx's word and the errno in it was seen. Over TCP an errno has several
-/// meanings.
+/// A connect that failed at once, of which nothing but nginx's word and the errno in it was seen.
 pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
     let (error, denial) = (said.errno, said.denial());
     if let Some(finding) = denial.and_then(|denial| denied::judge(peer, denial)) {
@@ -63,11 +64,28 @@ pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
             "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
         )),
         Upstream::Unix(path) => unix(error, path, denial, said.place(), said.has_folder()),
-        Upstream::Inet(_) | Upstream::Named(_) => None,
+        Upstream::Inet(upstream) => inet_at_once(error, &upstream.to_string()),
+        Upstream::Named(_) => None,
     }
 }
 
-/// Each errno of a unix connect has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
+/// The errno in nginx's word is what connect returned to it (`ngx_event_connect_peer`, src/event/ngx_event_connect.c). That of an
+/// unreachable upstream may be a filter's on connect, too, which is not seen: BPF programs of a control group return any.
+fn inet_at_once(error: u32, upstream: &str) -> Option<Finding> {
+    match error {
+        ENETUNREACH | EHOSTUNREACH => Some(Finding::inferred(
+            Cause::RefusedNoRoute,
+            format!(
+                "{upstream} cannot be reached: connect said so at once with {}, as it does where this host has no route to it.",
+                errors::name(error)
+            ),
+            ROUTES,
+        )),
+        _ => local_error::at_once(error, upstream),
+    }
+}
+
+/// Each errno of a unix connect but EACCES has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
 fn unix(
     error: u32,
     path: &Path,
@@ -79,14 +97,19 @@ fn unix(
     let path = path.as_str();
     Some(match error {
         ENOENT => missing(path, &folder, has_folder),
-        EACCES => Finding::proven(
-            Cause::RefusedPermission,
-            format!(
-                "nginx may not write to the unix socket {path}, or may not search one of the folders above it.{}",
-                denied::not_asked(denial)
-            ),
-            "the user of nginx's workers against listen.owner, listen.group and listen.mode of the pool.",
-        ),
+        EACCES => {
+            let finding = Finding::proven(
+                Cause::RefusedPermission,
+                format!(
+                    "nginx may not write to the unix socket {path}, or may not search one of the folders above it.{}",
+                    denied::not_asked(denial)
+                ),
+                "the user of nginx's workers against listen.owner, listen.group and listen.mode of the pool.",
+            );
+            // A security module says the same.
+            let is_looked_at = denial.is_some_and(|denial| denial.ordinary == Ordinary::Forbid);
+            if is_looked_at { finding } else { finding.at_most_inferred() }
+        }
         ECONNREFUSED => nobody_at(path, place),
         _ => return None,
     })
@@ -242,10 +265,5 @@ fn no_route(exchange: &Joined, upstream: &str) -> Finding {
             ),
         )
     };
-    finding(
-        Cause::RefusedNoRoute,
-        format!("{upstream} cannot be reached: {why}."),
-        "routes and the neighbour table between nginx and the upstream: `ip route get`, `ip neigh`."
-            .to_owned(),
-    )
+    finding(Cause::RefusedNoRoute, format!("{upstream} cannot be reached: {why}."), ROUTES.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, gone, signals, stopped, unknown};
+use super::{Cause, Finding, gone, lost, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
     words::{count, sentence, span},
@@ -21,6 +21,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     let finding = match &exchange.worker {
         Some(worker) if worker.ended_ns != 0 && worker.error == 0 => by_process(exchange, worker)?,
+        _ if lost::is_own_reset(exchange) => by_own_host(exchange),
         Some(_) => return None,
         None if exchange.has(nginx_flag::RESET_RECEIVED) => by_remote(exchange),
         None => return None,
@@ -93,10 +94,11 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
             return Some(stop.finding(Cause::ResetWorkerStopped, &consequence));
         }
         if worker.exiting != 0 {
-            return Some(Finding::proven(
+            return Some(stopped::exited(
+                exchange,
+                worker,
                 Cause::ResetWorkerExited,
                 format!("The {name} exited{} {into}: {consequence}.", stopped::with_code(worker)),
-                stopped::advice_of_exit(worker),
             ));
         }
         return Some(Finding::proven(
@@ -135,6 +137,42 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
         ),
         stopped::advice_of_kill(exchange, worker),
     ))
+}
+
+/// What is on the way on this host reset the connection, and no process did.
+fn by_own_host(exchange: &Joined) -> Finding {
+    let upstream = exchange.upstream();
+    let Some(before_ns) = lost::rejected(exchange) else {
+        let nginx = &exchange.nginx;
+        return Finding::inferred(
+            Cause::ResetByOwnHost,
+            format!(
+                "nginx's own host answered a packet of {upstream} with a reset, {} after nginx connected, because no socket took it, though \
+                 nginx's was open. That ended the upstream's end, and nginx met a reset {} later.",
+                span(nginx.refused_ns.saturating_sub(nginx.connect_ns)),
+                span(nginx.ended_ns.saturating_sub(nginx.refused_ns))
+            ),
+            lost::ADVICE_OF_REFUSAL,
+        );
+    };
+    // The worker's end was seen to be open: then nothing but the rule can have sent the reset.
+    let is_open = exchange.has(nginx_flag::WORKER_OPEN);
+    let (finding, worker): (fn(_, _, _) -> _, _) = if is_open {
+        (Finding::proven, " The worker's end was still open.")
+    } else {
+        (Finding::inferred, "")
+    };
+    finding(
+        Cause::ResetByOwnHost,
+        format!(
+            "A netfilter rule of nginx's own host rejected what nginx sent to {upstream}: it dropped the packet, and within {} a reset came in \
+             the upstream's name.{worker}",
+            span(before_ns)
+        ),
+        "the rule: `nft list ruleset`, a REJECT with a TCP reset that matches packets of connections that are made, or that are taken for \
+         INVALID."
+            .to_owned(),
+    )
 }
 
 fn by_remote(exchange: &Joined) -> Finding {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tracer_ebpf::{WorkerEnd, tcp_state};
 
-use super::{Cause, Finding, errors, signals};
+use super::{Cause, Finding, errors, lost, signals};
 use crate::{
     ledger::{Joined, comm},
     verdict::{Alike, Kept},
@@ -25,7 +25,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let met_end = nginx.error == 0 && nginx.old_state == tcp_state::CLOSE_WAIT;
     let met = matches!(nginx.error, ECONNRESET | EPIPE) || met_end;
-    if !exchange.is_on_kept_connection() || nginx.received > 0 || nginx.sent == 0 || !met {
+    // What comes and goes on a connection that is only passed on are no requests.
+    if !exchange.has_request()
+        || !exchange.is_on_kept_connection()
+        || nginx.received > 0
+        || nginx.sent == 0
+        || !met
+    {
         return None;
     }
     let is_end = match exchange.word() {
@@ -36,7 +42,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let finding = match &exchange.worker {
         Some(worker) => by_worker(exchange, worker, cause)?,
         // What had reached the peer's kernel before it closed is acknowledged by its end at the latest.
-        None if u64::from(nginx.unacked) >= nginx.sent => {
+        None if u64::from(nginx.unacked) >= nginx.sent && !lost::is_own_reset(exchange) => {
             let how = if is_end { "closed" } else { "reset" };
             Finding::inferred(
                 cause,

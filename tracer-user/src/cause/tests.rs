@@ -232,6 +232,16 @@ fn no_port_left_is_a_local_error() {
 }
 
 #[test]
+fn no_address_of_its_own_is_no_want_of_ports() {
+    let mut record = connecting(0, 0);
+    record.nginx.local.port = 0;
+    record.nginx.error = 99;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::LocalError, Confidence::Inferred));
+    assert!(verdict.explanation.contains("no address of its own"), "{}", verdict.explanation);
+}
+
+#[test]
 fn the_master_that_sent_the_signal_is_the_killer() {
     let mut record = killed(3_259, 15);
     record.worker.signal.from_parent = 1;
@@ -488,6 +498,57 @@ fn a_timeout_of_a_remote_upstream_does_not_pretend_to_see_the_worker() {
 }
 
 #[test]
+fn an_answer_that_is_lost_on_its_way_is_no_missing_one() {
+    let drop = |packets| PacketDrop { ns: at(500), reason: DropReason::Netfilter as u32, packets };
+    let mut record = given_up(1_000);
+    record.worker.sock = 0;
+    let judged = |record| {
+        let verdict = verdict(record, ANSWERS);
+        (verdict.cause, verdict.confidence)
+    };
+    let lost = |confidence| (Cause::TimeoutAnswerLost, confidence);
+    // Once, that may be an empty packet.
+    record.nginx.lost_in = drop(1);
+    assert_eq!(judged(record).0, Cause::TimeoutNoAnswer);
+    record.nginx.gap = 2_000;
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    record.nginx.lost_in = PacketDrop::default();
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    (record.nginx.gap, record.nginx.refused_ns) = (0, at(400));
+    assert_eq!(judged(record), lost(Confidence::Inferred));
+    // Of a worker here: what it sent only once may still have been on its way.
+    let mut record = given_up(1_000);
+    record.worker.sent = 300;
+    assert_eq!(judged(record).0, Cause::TimeoutSlowWorker);
+    record.nginx.worker_retransmits = 3;
+    let verdict = verdict(record, ANSWERS);
+    assert_eq!(verdict.cause, Cause::TimeoutAnswerLost);
+    assert!(
+        verdict.explanation.contains("the worker had sent 300 bytes, of which 0 had come"),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn a_rule_that_rejects_is_told_from_the_upstreams_host() {
+    let mut record = killed(1_000, 9);
+    record.worker.sock = 0;
+    record.nginx.flags |= nginx_flag::RESET_RECEIVED;
+    record.nginx.error = 104;
+    let judged = |record| {
+        let verdict = verdict(record, ANSWERS);
+        (verdict.cause, verdict.confidence)
+    };
+    assert_eq!(judged(record).0, Cause::ResetByRemote);
+    let ns = record.nginx.ended_ns - 50_000;
+    record.nginx.lost_out = PacketDrop { ns, reason: DropReason::Netfilter as u32, packets: 1 };
+    assert_eq!(judged(record), (Cause::ResetByOwnHost, Confidence::Inferred));
+    // What was dropped long before has nothing to do with it.
+    record.nginx.lost_out.ns = record.nginx.ended_ns - 500_000_000;
+    assert_eq!(judged(record).0, Cause::ResetByRemote);
+}
+
+#[test]
 fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
     let mut record = given_up(60_000);
     record.nginx.flags |= nginx_flag::READ_LAST;
@@ -628,13 +689,16 @@ const CLIENT: u64 = 0xffff_8880_0000_4000;
 /// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
 fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
     record.nginx.flags |= nginx_flag::WORD_AUDIBLE | read;
-    record.nginx.client = Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::NONE };
+    record.nginx.client =
+        Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::default() };
     record
 }
 
 #[test]
 fn what_set_nginx_off_names_what_the_client_did() {
-    use nginx_flag::{CLIENT_READ, NOTHING_READ, OTHER_READ, SHUTTING_DOWN, UPSTREAM_READ};
+    use nginx_flag::{
+        CLIENT_READ, NOTHING_READ, OTHER_READ, REQUEST_UNDER_WAY, SHUTTING_DOWN, UPSTREAM_READ,
+    };
     use tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED};
     const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
     const RETRIES: Option<(Action, u8)> = Some((Action::Connected, CLOSE));
@@ -651,9 +715,15 @@ fn what_set_nginx_off_names_what_the_client_did() {
         }
     }
     // Its bytes, with its connection kept.
-    for next in [None, ANSWERS, RETRIES] {
+    for next in [None, RETRIES] {
         assert_eq!(told(CLIENT_READ, ESTABLISHED, next), proven(Cause::ClientCancelled));
+        assert_eq!(told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, next), proven(Cause::ClientCancelled));
     }
+    // What is cancelled has no answer: that may be another's.
+    let inferred = |cause| Some((cause, Confidence::Inferred));
+    assert_eq!(told(CLIENT_READ, ESTABLISHED, ANSWERS), inferred(Cause::ClientCancelled));
+    let refused = told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, ANSWERS);
+    assert_eq!(refused, inferred(Cause::ClientBodyInvalid));
     // Nothing of anybody's.
     assert_eq!(told(NOTHING_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
     assert_eq!(told(OTHER_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));

@@ -31,9 +31,11 @@ const SHORTEST_NS: u64 = 1_000_000_000;
 /// client's side, at level info, for which it is ordinary.
 fn idle(exchange: &Joined) -> Option<Finding> {
     let nginx = &exchange.nginx;
-    let is_said = exchange
-        .word()
-        .is_some_and(|said| said.is_of_timer() && said.doing == "proxying upgraded connection");
+    // What nginx did since for a `mirror` of the request stands there instead.
+    let is_said = exchange.word().is_some_and(|said| {
+        said.is_of_timer()
+            && (exchange.has(nginx_flag::UPGRADED) || said.doing == "proxying upgraded connection")
+    });
     let idle_ns = nginx.ended_ns.saturating_sub(nginx.last_received_ns.max(nginx.last_sent_ns));
     // Nothing else has nginx close it while its client is there and nothing came from either.
     let is_shown = exchange.has(nginx_flag::UPGRADED | nginx_flag::NOTHING_READ)

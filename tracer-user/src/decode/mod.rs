@@ -5,7 +5,7 @@ use thiserror::Error;
 use tracer_ebpf::{
     Action, Aftermath, Alone, Exchange, Header, Hop, Kind, Served, Started, WordOf, WorkerGone,
 };
-use zerocopy::{FromBytes, FromZeros as _, Immutable, KnownLayout};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 /// One record of the kernel side.
 #[derive(Clone, Debug)]
@@ -66,8 +66,11 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
     let record = match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
         Kind::Alone => {
-            let Alone { header, nginx } = *whole::<Alone>(bytes, header.kind)?;
-            Record::Exchange(Box::new(Exchange { header, nginx, ..Exchange::new_zeroed() }))
+            let alone = whole::<Alone>(bytes, header.kind)?;
+            let mut exchange = Exchange { header: alone.header, ..Exchange::new_zeroed() };
+            let begins = alone.nginx.as_bytes();
+            exchange.nginx.as_mut_bytes()[..begins.len()].copy_from_slice(begins);
+            Record::Exchange(Box::new(exchange))
         }
         Kind::Hop => Record::Hop(whole(bytes, header.kind)?),
         Kind::WorkerGone => Record::WorkerGone(whole(bytes, header.kind)?),
@@ -100,6 +103,7 @@ pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::NginxEnd;
     use zerocopy::IntoBytes;
 
     use super::*;
@@ -121,13 +125,17 @@ mod tests {
 
     #[test]
     fn an_end_alone_is_an_exchange_without_a_worker() {
+        let mut nginx = NginxEnd::new_zeroed();
+        (nginx.error, nginx.client.state) = (111, 8);
         let mut record = Alone::new_zeroed();
         record.header.kind = Kind::Alone as u32;
-        record.nginx.error = 111;
+        let begins = &nginx.as_bytes()[..size_of_val(&record.nginx)];
+        record.nginx.as_mut_bytes().copy_from_slice(begins);
         let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
             panic!("not an exchange")
         };
-        assert_eq!((decoded.nginx.error, decoded.worker.sock, decoded.path[0]), (111, 0, 0));
+        assert_eq!((decoded.nginx.error, decoded.nginx.client.state), (111, 8));
+        assert_eq!((decoded.worker.sock, decoded.path[0]), (0, 0));
     }
 
     #[test]

@@ -110,6 +110,11 @@ const FIREWALL_DROPS: Need = Need {
     without: Level::NotSeen,
     because: "This kernel does not say why it drops a packet: told as connect_timeout/syn_unanswered.",
 };
+const REJECTS_LATER: Need = Need {
+    any: &[Proof::NetfilterDrop],
+    without: Level::Partly,
+    because: "This kernel does not say why it drops a packet: a rule's reset is told as reset/by_remote, or as unknown.",
+};
 const REVERSE_PATH_DROPS: Need = Need { any: &[Proof::ReversePathDrop], ..FIREWALL_DROPS };
 const DEATHS: Need = Need {
     any: &[Proof::Fact(Fact::Deaths), Proof::UnixRelease],
@@ -159,7 +164,8 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         // By the listener's own counts, read when a SYN goes out.
         Cause::ConnectSynQueueFull => (&[], Proven),
         Cause::ConnectSynUnanswered | Cause::KernelRetransmits | Cause::KernelSynRetries => (&[], LOST),
-        Cause::TimeoutUnacked => (&[], LOST),
+        Cause::TimeoutUnacked | Cause::TimeoutAnswerLost => (&[], LOST),
+        Cause::ResetByOwnHost => (&[REJECTS_LATER], Proven),
         Cause::ResetWorkerOom | Cause::PrematureWorkerOom => (&[OOM, DEATHS], Proven),
         Cause::ResetWorkerKilled
         | Cause::ResetWorkerCrashed
@@ -288,7 +294,8 @@ mod tests {
                 Cause::ConnectDroppedFirewall,
                 Cause::ConnectDroppedRpFilter,
                 Cause::ConnectConntrackFull,
-                Cause::ConnectDroppedKernel
+                Cause::ConnectDroppedKernel,
+                Cause::ResetByOwnHost
             ]
         );
         // The first read stands for accept, and a packet drop's reason for the handshake's end.

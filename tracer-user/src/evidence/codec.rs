@@ -367,9 +367,10 @@ pub enum Flag {
     ClientBlocked,
     /// The nginx worker was shutting down.
     ShuttingDown,
+    RequestUnderWay,
 }
 
-const FLAGS: [(u32, Flag); 25] = [
+const FLAGS: [(u32, Flag); 26] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -395,6 +396,7 @@ const FLAGS: [(u32, Flag); 25] = [
     (nginx_flag::NOTHING_READ, Flag::NothingRead),
     (nginx_flag::CLIENT_BLOCKED, Flag::ClientBlocked),
     (nginx_flag::SHUTTING_DOWN, Flag::ShuttingDown),
+    (nginx_flag::REQUEST_UNDER_WAY, Flag::RequestUnderWay),
 ];
 
 /// [`nginx_flag`] bits by name.

@@ -86,6 +86,7 @@ mirror! {
     }
 
     /// Packets that this host dropped.
+    #[derive(Default)]
     Drops = PacketDrop {
         /// When the last one was dropped.
         ns: Option<i64> = Moment,
@@ -245,6 +246,22 @@ mirror! {
         /// The client whose request it served; unknown in recordings from before this was told.
         #[serde(default)]
         client: Client = Client,
+        /// This host answered the upstream's next packet with a reset, for no socket took it; null for not, and in recordings from before this
+        /// was told, as what follows is nothing.
+        #[serde(default)]
+        refused_ns: Option<i64> = Moment,
+        /// This host dropped the upstream's next packet.
+        #[serde(default)]
+        lost_in: Drops = Drops,
+        /// This host dropped nginx's first packet that was never acknowledged.
+        #[serde(default)]
+        lost_out: Drops = Drops,
+        /// How far it is from the first byte that did not come to the end of those that came after it; zero where none is missing.
+        #[serde(default)]
+        gap: u32 = Number,
+        /// Retransmissions of the worker's end, if that was open.
+        #[serde(default)]
+        worker_retransmits: u32 = Number,
     }
 
     /// The worker's end of an exchange. Moments are nanoseconds since the recording began.

@@ -499,9 +499,9 @@ impl Decoder {
             }
             Line::Pressure { at, reading } => (at, What::Pressure(Reading::decode(reading, base)?)),
             Line::Member { at, member } => (at, What::Member(Member::decode(member, base)?)),
-            Line::Answer { at, ns, within_ns, status, tries } => {
+            Line::Answer { at, ns, within_ns, status, tries, rule } => {
                 let ns = Moment::decode(ns, base)?;
-                (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries)?)))
+                (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries, rule.as_deref())?)))
             }
             Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
             Line::Near { at, ns, upstream, from, neighbours, others, closed } => {

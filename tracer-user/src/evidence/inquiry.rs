@@ -86,6 +86,11 @@ pub enum Found {
         /// Who had it then.
         processes: Vec<Holder>,
     },
+    /// php-fpm's master had killed the worker.
+    TerminateAfter {
+        /// request_terminate_timeout of its pool, zero for none; null where it could not be looked up.
+        seconds: Option<u64>,
+    },
 }
 
 /// One of several listeners that share an address.
@@ -194,6 +199,7 @@ impl Found {
                 }
             }
             inquiry::Found::Holders(processes) => Self::Holders { processes: to_holders(processes) },
+            inquiry::Found::TerminateAfter(seconds) => Self::TerminateAfter { seconds: *seconds },
             inquiry::Found::Conntrack(inquiry::Conntrack { entries, max, drops, risen }) => {
                 Self::Conntrack { entries: *entries, max: *max, drops: *drops, risen: *risen }
             }
@@ -250,6 +256,7 @@ impl Found {
                 })
             }
             Self::Holders { processes } => inquiry::Found::Holders(of_holders(processes)?),
+            Self::TerminateAfter { seconds } => inquiry::Found::TerminateAfter(seconds),
             Self::Conntrack { entries, max, drops, risen } => {
                 inquiry::Found::Conntrack(inquiry::Conntrack { entries, max, drops, risen })
             }

@@ -306,6 +306,9 @@ pub enum Line {
         status: u16,
         /// Each server that was tried; null where the log does not say.
         tries: Option<Vec<Try>>,
+        /// The only rule of nginx's configuration that gives this status: `limit_req`, `limit_conn` or `return`; null where that is not known.
+        #[serde(default)]
+        rule: Option<String>,
     },
     /// Whether access logs are followed, from now on.
     AccessLogs {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tracer_ebpf::{Action, FAMILY_UNIX, nginx_flag, tcp_state};
+use tracer_ebpf::{Action, Aftermath, FAMILY_UNIX, nginx_flag, tcp_state};
 
 use super::{
     Aftermaths, Joined, address,
@@ -77,6 +77,17 @@ impl Joined {
     /// Whether nginx closed the client's connection next without an answer.
     pub fn client_was_closed(&self) -> bool {
         self.fate_of_client() == Fate::Closed(0)
+    }
+
+    /// Whether nginx answered the client at once, and kept its connection, which has others: it may have refused this one of them, or dealt
+    /// with another in the same moment.
+    pub fn client_was_answered(&self) -> bool {
+        self.fate_of_client() == Fate::Answered
+    }
+
+    /// Whether an act was for the client, in the turn in which nginx closed the exchange.
+    pub(super) fn is_same_turn_for_client(&self, what: &Aftermath) -> bool {
+        what.other_sock == self.nginx.client.sock && is_same_turn(what)
     }
 
     /// Whether nginx had, or may have had, all of the response.

@@ -181,6 +181,14 @@ impl Joined {
         }
     }
 
+    /// After how long php-fpm cuts off a request of the worker's pool (s), zero for never, if that was looked up and found.
+    pub fn terminate_after_s(&self) -> Option<u64> {
+        match &self.found {
+            Some(Found::TerminateAfter(seconds)) => *seconds,
+            _ => None,
+        }
+    }
+
     /// Whether nginx's word on it begins so; its conversions are nginx's own.
     pub fn nginx_says(&self, beginning: &str) -> bool {
         self.said.iter().any(|said| said.message().starts_with(beginning))

@@ -96,6 +96,8 @@ struct Waiting {
     joined: Joined,
     /// Its line in nginx's log is still to come.
     awaits_line: bool,
+    /// nginx answered the client at once: whether it closes its connection, too, is still to come.
+    awaits_end: bool,
     /// Whose request it served, as far as that is known from what nginx did next.
     hop: Option<Box<Hop>>,
     /// The exchange whose request it served is over and not whole: what that came to explains this one.
@@ -107,12 +109,12 @@ struct Waiting {
 impl Waiting {
     /// Whether nothing that is still to come belongs to it.
     fn is_whole(&self) -> bool {
-        let Self { place: _, joined, awaits_line, hop: _, awaits_outer, inner: _ } = self;
+        let Self { place: _, joined, awaits_line, awaits_end, hop: _, awaits_outer, inner: _ } = self;
         let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
         let awaits_worker = joined.depends_on_worker()
             && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
             && joined.worker.is_none_or(|worker| worker.ended_ns == 0);
-        !awaits_line && !awaits_act && !awaits_worker && !awaits_outer
+        !awaits_line && !awaits_act && !awaits_end && !awaits_worker && !awaits_outer
     }
 }
 
@@ -183,8 +185,15 @@ impl Ledger {
         self.came += 1;
         let place = (joined.nginx.ended_ns.saturating_add(PATIENCE_NS), self.came);
         self.by_deadline.insert(place, name);
-        let waiting =
-            Waiting { place, joined, awaits_line, hop: None, awaits_outer: false, inner: Vec::new() };
+        let waiting = Waiting {
+            place,
+            joined,
+            awaits_line,
+            awaits_end: false,
+            hop: None,
+            awaits_outer: false,
+            inner: Vec::new(),
+        };
         if let Some(same) = self.waiting.insert(name, waiting) {
             self.by_deadline.remove(&same.place);
         }
@@ -206,7 +215,14 @@ impl Ledger {
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
-        let Waiting { joined, hop, .. } = self.waiting.get_mut(&name)?;
+        let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name)?;
+        if *awaits_end && !(action == Action::Closed && joined.is_same_turn_for_client(aftermath)) {
+            *awaits_end = false;
+            return self.complete_if_whole(name);
+        }
+        *awaits_end = action == Action::Sent
+            && joined.has(nginx_flag::CLIENT_READ)
+            && joined.is_same_turn_for_client(aftermath);
         let mut what = *aftermath;
         if what.word_ns != 0 {
             match self.words.claim(joined.nginx.nginx.tid, what.word_ns, what.connect_ns) {
@@ -307,7 +323,7 @@ impl Ledger {
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
-        let Waiting { place, mut joined, awaits_line, hop, awaits_outer: _, inner } =
+        let Waiting { place, mut joined, awaits_line, awaits_end: _, hop, awaits_outer: _, inner } =
             self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
         // Of the close of a unix socket nothing may be seen, and then no act of nginx's follows.

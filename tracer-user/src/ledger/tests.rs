@@ -24,6 +24,35 @@ fn an_exchange_waits_for_what_nginx_does_next() {
     assert!(ledger.next_deadline().is_none(), "nothing is left waiting");
 }
 
+/// Whether it closes the client's connection as well; what it does for others is nothing of it.
+#[test]
+fn an_answer_that_follows_at_once_may_be_followed_by_its_client_s_end() {
+    let mut record = given_up(1_000);
+    record.nginx.flags |= nginx_flag::CLIENT_READ;
+    record.nginx.client.sock = 0xffff_8880_0000_4000;
+    record.nginx.client.state = tcp_state::ESTABLISHED;
+    let answer = || aftermath(&record, Action::Sent, tcp_state::ESTABLISHED);
+    let later = |action, turned_to| {
+        let Record::Aftermath(mut what, action) = aftermath(&record, action, tcp_state::ESTABLISHED) else {
+            panic!("no act")
+        };
+        (what.turned_to, what.bytes) = (turned_to, 400);
+        Record::Aftermath(what, action)
+    };
+    let mut ledger = Ledger::default();
+    ledger.take(exchange(record));
+    assert!(ledger.take(answer()).is_none());
+    assert!(joined(ledger.take(later(Action::Closed, 0))).client_was_refused());
+    for act in [later(Action::Closed, 1), later(Action::Connected, 0)] {
+        ledger.take(exchange(record));
+        assert!(ledger.take(answer()).is_none());
+        assert!(joined(ledger.take(act)).client_was_answered());
+    }
+    ledger.take(exchange(record));
+    assert!(ledger.take(answer()).is_none());
+    assert_eq!(ledger.overdue(u64::MAX).len(), 1);
+}
+
 #[test]
 fn patience_ends_at_its_moment_and_not_before() {
     let mut ledger = Ledger::default();

@@ -27,7 +27,8 @@ use super::{
 use crate::{facts::Fact, failure::Failure};
 
 /// The BPF object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-backlog-bpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-backlog-bpf"));
 
 /// The function that consumes a SYN once a listener has dealt with it.
 const SYN_CONSUMER: &str = "tcp_rcv_state_process";

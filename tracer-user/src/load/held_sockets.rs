@@ -13,7 +13,8 @@ use super::{load, open_files, prepare, refused, take, types::Types};
 use crate::failure::Failure;
 
 /// The BPF object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-sockets-bpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-sockets-bpf"));
 
 /// The program that tells of them.
 const PROGRAM: &str = "sockets";

@@ -2,6 +2,8 @@
 
 mod backlog;
 mod btf;
+#[cfg(test)]
+mod call_chains;
 mod closed;
 mod held_sockets;
 mod hooks;

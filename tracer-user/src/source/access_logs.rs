@@ -9,12 +9,13 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use nix::time::ClockId;
 
-use super::configurations::Configurations;
+use super::{configurations::Configurations, masters::began_after};
 use crate::{
     answers::{
         Answer, Followed, STATUSES,
@@ -26,7 +27,7 @@ use crate::{
     clock::{monotonic_ns, nanoseconds, now},
     host::{
         HeldLog, Identity, Master, Refusal,
-        nginx::{AccessLog, access_logs, configuration, master_of},
+        nginx::{AccessLog, Rules, access_logs, configuration, master_of, rules},
     },
     stream::What,
 };
@@ -65,6 +66,8 @@ pub(super) struct AccessLogs {
 struct Held {
     master: Master,
     logs: Vec<AccessLog>,
+    /// What gives which status without an upstream.
+    rules: Arc<Rules>,
     /// It has been asked for its files before.
     is_known: bool,
     next: Instant,
@@ -78,6 +81,8 @@ struct Log {
     own: PathBuf,
     called: PathBuf,
     formats: Vec<Format>,
+    /// Of the master that holds it open.
+    rules: Arc<Rules>,
     is_held: bool,
 }
 
@@ -105,13 +110,13 @@ impl AccessLogs {
         if !self.is_wanted {
             return;
         }
-        for pid in pids.iter().filter_map(|pid| master_of(*pid)) {
+        for (one, pid) in pids.iter().filter_map(|pid| Some((*pid, master_of(*pid)?))) {
             if self.masters.contains_key(&pid) || self.masters.len() >= budget::CONFIGURATIONS {
                 continue;
             }
-            match configurations.ask(move |_| known(pid)) {
-                Some(Ok((master, logs))) => {
-                    let held = Held { master, logs, is_known: false, next: Instant::now() };
+            match configurations.ask(move |_| known(pid, one)) {
+                Some(Ok((master, logs, rules))) => {
+                    let held = Held { master, logs, rules, is_known: false, next: Instant::now() };
                     self.masters.insert(pid, held);
                     self.look(pid);
                 }
@@ -165,10 +170,11 @@ impl AccessLogs {
         for identity in known {
             if let Some(log) = self.followed.get_mut(&identity) {
                 log.is_held = true;
+                log.rules = Arc::clone(&held.rules);
             }
         }
         let was_known = std::mem::replace(&mut held.is_known, true);
-        let logs = held.logs.clone();
+        let (logs, rules) = (held.logs.clone(), Arc::clone(&held.rules));
         if left_out > 0 {
             self.complain(format!(
                 "more than {} access logs are held open: the others are not followed",
@@ -176,14 +182,20 @@ impl AccessLogs {
             ));
         }
         for log in new {
-            if let Err(error) = self.begin(log, &logs, was_known) {
+            if let Err(error) = self.begin(log, &logs, &rules, was_known) {
                 self.complain(cannot_be_read(&error));
             }
         }
     }
 
     /// Follows one more log, if it is one of these: from its beginning if it was made meanwhile.
-    fn begin(&mut self, log: HeldLog, logs: &[AccessLog], was_known: bool) -> io::Result<()> {
+    fn begin(
+        &mut self,
+        log: HeldLog,
+        logs: &[AccessLog],
+        rules: &Arc<Rules>,
+        was_known: bool,
+    ) -> io::Result<()> {
         let HeldLog { identity, file } = log;
         let is_new = was_known && file.metadata()?.created().map_or(true, |made| made >= self.since);
         // The file stays open for as long as it is read.
@@ -209,7 +221,8 @@ impl AccessLogs {
         if !is_new {
             reading.skip()?;
         }
-        self.followed.insert(identity, Log { reading, own, called, formats, is_held: true });
+        self.followed
+            .insert(identity, Log { reading, own, called, formats, rules: Arc::clone(rules), is_held: true });
         Ok(())
     }
 
@@ -270,7 +283,7 @@ impl AccessLogs {
                     continue;
                 }
             }
-            let formats = &log.formats;
+            let (formats, rules) = (&log.formats, &log.rules);
             let read = log.reading.read(&mut |line| {
                 if !may_tell(line.as_bytes()) {
                     return;
@@ -282,6 +295,7 @@ impl AccessLogs {
                 if let Some(said) = formats.iter().find_map(|format| format.read(line)) {
                     *taken += 1;
                     let mut answer = answer(said, at, distance);
+                    answer.rule = rules.only(answer.status);
                     answer.request = answer.request.filter(|_| shows_requests);
                     found.extend(is_asked_for(&answer, upstreams).then_some(answer));
                 }
@@ -308,11 +322,14 @@ impl Log {
     }
 }
 
-/// A master and its logs, by the thread that reads configurations.
-fn known(pid: u32) -> Result<(Master, Vec<AccessLog>), Refusal> {
-    let master = Master::believe(pid)?;
-    let logs = access_logs(&configuration(&master)?);
-    Ok((master, logs))
+/// A master, its logs and its rules, by the thread that reads configurations. `pid` is a process of this master's: one that is older than the
+/// files may run by other rules.
+fn known(master: u32, pid: u32) -> Result<(Master, Vec<AccessLog>, Arc<Rules>), Refusal> {
+    let master = Master::believe(master)?;
+    let configuration = configuration(&master)?;
+    let is_older = began_after(pid, configuration.changed_ns);
+    let rules = if is_older { rules(&configuration) } else { Rules::default() };
+    Ok((master, access_logs(&configuration), Arc::new(rules)))
 }
 
 fn cannot_be_read(error: &io::Error) -> String {
@@ -342,7 +359,7 @@ fn answer(said: Said, at: u64, distance: i64) -> Answer {
         }
         None => since(),
     };
-    Answer { ns, within_ns, status, tries, request }
+    Answer { ns, within_ns, status, tries, rule: None, request }
 }
 
 /// Whether an answer may be about an upstream that was asked for.

@@ -50,6 +50,15 @@ impl Audible {
         })
     }
 
+    /// Asks again for those whose configuration could not be read in time: once they have ended, nobody can say whose it was.
+    pub(super) fn catch_up(&mut self, configurations: &mut Configurations) {
+        let unknown = self.0.iter().filter(|(_, speaker)| speaker.says_errors.is_none());
+        let unknown: Vec<u32> = unknown.map(|(pid, _)| *pid).collect();
+        for pid in unknown {
+            self.look(pid, configurations);
+        }
+    }
+
     /// The process runs another program from now on.
     pub(super) fn forget(&mut self, pid: u32) {
         self.0.remove(&pid);

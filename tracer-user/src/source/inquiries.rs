@@ -2,16 +2,20 @@
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket};
+use nix::sys::signal::Signal;
+use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
     budget,
     clock::monotonic_ns,
     failure::Failure,
-    host::{self, conntrack, denial},
+    host::{
+        self, Master, conntrack, denial,
+        php_fpm::{Pool, Pools, pools},
+    },
     inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
-    ledger::{Said, address, holder_of, path_of},
+    ledger::{Said, address, comm, holder_of, path_of},
     load::held_sockets,
     processes::pids,
     verdict::{Process, Upstream},
@@ -69,7 +73,10 @@ impl Inquiries {
             return Some(Inquiry { about, found: Found::Holders(holders) });
         }
         if nginx.established_ns != 0 {
-            return None;
+            let master = killed_by_fpm(&exchange.worker).filter(|_| self.may_ask())?;
+            let listens = upstream_of(exchange);
+            let found = configurations.ask(move |_| terminate_after(master, &listens));
+            return Some(Inquiry { about, found: Found::TerminateAfter(found.flatten()) });
         }
         if nginx.dropped.ns != 0 && nginx.dropped.reason == DropReason::Netfilter as u32 && self.may_ask() {
             return self.of_table(nginx.nginx.tgid, nginx.netns).map(|found| Inquiry { about, found });
@@ -152,6 +159,37 @@ impl Inquiries {
             self.asked = 0;
             self.found.clear();
         }
+    }
+}
+
+/// The master of php-fpm's that sent this worker the SIGTERM that it died of, as it does at a timeout of a request, a reload or a stop.
+fn killed_by_fpm(worker: &WorkerEnd) -> Option<u32> {
+    let signal = &worker.signal;
+    let is_term = worker.exiting != 0 && signal.number == Signal::SIGTERM as u32;
+    let is_fpm = signal.from_parent != 0 && comm(&signal.sender).starts_with("php-fpm");
+    (is_term && is_fpm && signal.sender.tgid > 1).then_some(signal.sender.tgid)
+}
+
+/// Where the worker's listener is.
+fn upstream_of(exchange: &Exchange) -> Upstream {
+    match exchange.nginx.upstream.family {
+        FAMILY_UNIX => Upstream::Unix(path_of(&exchange.path)),
+        _ => Upstream::Inet(address(&exchange.worker.local)),
+    }
+}
+
+/// `request_terminate_timeout` of the pool that listens there (s), zero for none.
+fn terminate_after(master: u32, listens: &Upstream) -> Option<u64> {
+    let Pools { pools, gap } = Master::believe(master).and_then(|master| pools(&master)).ok()?;
+    let is_its = |pool: &&Pool| match (&pool.listen, listens) {
+        (Upstream::Inet(pool), Upstream::Inet(at)) => {
+            pool.port() == at.port() && (pool.ip() == at.ip() || pool.ip().is_unspecified())
+        }
+        (pool, at) => pool == at,
+    };
+    match (&pools[..], gap) {
+        ([only], None) => only.terminate_after_s,
+        _ => pools.iter().find(is_its)?.terminate_after_s,
     }
 }
 

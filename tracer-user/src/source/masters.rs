@@ -196,6 +196,11 @@ fn born(pid: u32) -> Result<Option<u64>, String> {
         .map_err(|error| format!("the /proc entry of {pid} cannot be read: {error}"))
 }
 
+/// Whether a process began after this moment (ns since 1970), as far as its time of birth tells.
+pub(super) fn began_after(pid: u32, unix_ns: i64) -> bool {
+    matches!(born(pid), Ok(Some(born)) if unix_ns <= latest_ns(born))
+}
+
 /// When that was by the wall clock at the latest (ns since 1970).
 fn latest_ns(born: u64) -> i64 {
     let since_boot = born.saturating_mul(1_000_000_000 / procfs::ticks_per_second());

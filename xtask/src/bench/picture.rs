@@ -16,7 +16,10 @@ use super::{
 };
 
 /// Where it stands, in the workspace.
-pub(crate) const PATH: &str = "xtask/src/bench/cost.svg";
+pub(crate) const PATH: &str = "docs/cost.svg";
+
+/// The same, as the page beside it calls it.
+const NAME: &str = "cost.svg";
 
 const WIDTH: u32 = 900;
 const ROW: u32 = 34;
@@ -46,7 +49,7 @@ const DARK: [(&str, &str); 5] = [
 pub(crate) fn link() -> String {
     let what =
         "Throughput while why502, tcpdump, strace and bpftrace watch, as a share of the second beside it";
-    format!("![{what}]({PATH})")
+    format!("![{what}]({NAME})")
 }
 
 /// Draws it.

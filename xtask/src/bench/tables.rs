@@ -33,7 +33,7 @@ const FAILURES: [(&str, &str); 5] = [
     ("slow_worker", "what the slow worker waited for"),
 ];
 
-/// Everything, as it stands in README.md.
+/// Everything, as it stands in docs/cost.md.
 pub(crate) fn all(figures: &Figures, budgets: &[Budget], machine: &Machine) -> String {
     [
         format!("On {}:", machine.shown()),

@@ -7,6 +7,7 @@ mod groups;
 mod invocation;
 mod levels;
 mod lua;
+mod rules;
 mod statement;
 mod unix;
 mod upstreams;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use access_logs::{AccessLog, access_logs};
 pub(crate) use configuration::{Configuration, Directive, Gaps};
 pub(crate) use groups::{counts_statuses, groups};
+pub(crate) use rules::{Rules, rules};
 pub(crate) use statement::Fault;
 pub(crate) use upstreams::passes;
 

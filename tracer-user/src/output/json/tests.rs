@@ -102,10 +102,10 @@ fn what_clients_were_answered_is_counted_by_status_and_kind() {
     let answers = Some(Answers { counts, left_out: 1 });
     let line = lines(|json| json.summary(&Summary { answers: answers.clone(), ..samples::summary() }));
     let golden = concat!(
-        r#""answers":{"statuses":{"499":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
-        r#""502":{"explained":3,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
-        r#""503":{"explained":0,"rewritten":0,"rule":2,"unknown":0,"upstream":0},"#,
-        r#""504":{"explained":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0}},"left_out":1}}"#,
+        r#""answers":{"statuses":{"499":{"explained":0,"limit_conn":0,"limit_req":0,"return":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""502":{"explained":3,"limit_conn":0,"limit_req":0,"return":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0},"#,
+        r#""503":{"explained":0,"limit_conn":0,"limit_req":0,"return":0,"rewritten":0,"rule":2,"unknown":0,"upstream":0},"#,
+        r#""504":{"explained":0,"limit_conn":0,"limit_req":0,"return":0,"rewritten":0,"rule":0,"unknown":0,"upstream":0}},"left_out":1}}"#,
     );
     assert!(line.contains(golden), "{line}");
 }

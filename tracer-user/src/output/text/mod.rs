@@ -96,16 +96,18 @@ impl<W: Write> Text<W> {
         let moments = facts.iter().map(|(moment, ..)| moment.len()).max().unwrap_or(0);
         let sources = facts.iter().map(|(_, source, _)| width(source)).max().unwrap_or(0);
 
-        let dim = Style::new().dimmed();
         let mut text = String::new();
         for (moment, source, fact) in &facts {
             let head = format!("{:INDENT$}{moment:>moments$}  {}  ", "", pad(source, sources));
-            for line in paragraph(&head, fact, width(&head), self.look.width).lines() {
-                text += &self.look.paint(dim, line, 0);
-                text.push('\n');
-            }
+            text += &self.dimmed(&paragraph(&head, fact, width(&head), self.look.width));
         }
         text
+    }
+
+    /// Whole lines, each in faint letters.
+    fn dimmed(&self, lines: &str) -> String {
+        let paint = |line| self.look.paint(Style::new().dimmed(), line, 0) + "\n";
+        lines.lines().map(paint).collect()
     }
 }
 
@@ -140,6 +142,7 @@ impl<W: Write> Output for Text<W> {
             if !verdict.advice.is_empty() {
                 text += &self.under(&format!("Look at: {}", verdict.advice));
             }
+            text += &self.dimmed(&self.under(&format!("more: why502 explain {}", verdict.cause)));
         }
         if self.look.evidence {
             text += &self.evidence(verdict);

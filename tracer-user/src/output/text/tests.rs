@@ -59,6 +59,7 @@ fn details_are_indented_and_wrapped() {
               unread, so the kernel reset the connection and nginx read ECONNRESET.
               Look at: request_terminate_timeout of the pool on 127.0.0.1:19001 (this request was cut off at
               about 3 s).
+              more: why502 explain reset/worker_killed
 ";
     assert_eq!(text(DETAILS, |text| text.verdict(&samples::killed())), golden);
 }
