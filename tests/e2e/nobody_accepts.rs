@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use rig::process::{self, Pid, Process};
 use rig::reconcile::pair_off;
 use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Sight, Tracer, Verdict};
@@ -160,4 +161,27 @@ fn a_server_that_stands_still_is_named_and_one_that_goes_on_is_not_said_to_hang(
         ensure!(verdict.advice.as_deref().unwrap_or_default().contains("SIGSTOP"), "{verdict:#?}");
     }
     Ok(())
+}
+
+#[test]
+fn a_queue_that_was_worked_off_before_anybody_looked_is_not_said_to_stand_still() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9001), 16)?;
+    let nginx =
+        Nginx::on(&namespace).location(Location::http("/", server.endpoint()).read_timeout(READ)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let client = nginx.client();
+    ensure!(client.get("/")?.status == 200);
+    let busy = process::stop(server.pid())?;
+    tracer.signal(Signal::SIGSTOP)?;
+    ensure!(client.get("/")?.status == 504);
+    drop(busy);
+    namespace.wait_for_queue(server.endpoint(), 0)?;
+    ensure!(client.get("/")?.status == 200);
+    tracer.signal(Signal::SIGCONT)?;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(server.endpoint())?;
+    verdict.says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))
 }

@@ -74,7 +74,10 @@ fn workers_that_all_stand_still_accept_nothing_over_ipv6() -> Result<()> {
     let account = tracer.stop()?;
     account.is_orderly()?;
     pair_off(&nginx.failures(), &account.verdicts)?;
+    // That nobody was taken from before them is known of the first, and of those that ended after it.
+    ensure!(account.verdicts.iter().any(|verdict| verdict.confidence == "proven"), "{account:#?}");
     for verdict in &account.verdicts {
+        ensure!(["proven", "inferred"].contains(&verdict.confidence.as_str()), "{verdict:#?}");
         verdict.says("read_timeout/nobody_accepts", &verdict.confidence, 504, Some("ETIMEDOUT"))?;
         ensure!(verdict.explanation.contains("which was stopped"), "{verdict:#?}");
         verdict.blames(None, None, None)?;

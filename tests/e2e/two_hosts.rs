@@ -80,11 +80,12 @@ fn what_one_host_infers_two_prove() -> Result<()> {
     wait::until_true("a new worker", || Ok(fpm.workers()?.len() == 2 && !fpm.workers()?.contains(&killed)))?;
     fpm.freeze()?;
     ensure!(client.get("/ok.php")?.status == 504);
+    // Who holds the listener is looked up right after the failure.
+    whole.wait_for(3)?;
     fpm.thaw()?;
     far.wait_for_queue(fpm.endpoint(), 0)?;
     ensure!(client.get("/patient/ok.php")?.status == 200);
 
-    whole.wait_for(3)?;
     let account = whole.stop()?;
     account.is_orderly()?;
     web.wait_for(3)?;

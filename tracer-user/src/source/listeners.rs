@@ -81,6 +81,8 @@ struct Worked {
     holders: Vec<Holder>,
     others: u32,
     is_served: bool,
+    /// As few connections as were ever seen to wait in it during the look.
+    waiting: u32,
 }
 
 /// The first connection of a queue: its socket, and when it came (ns, monotonic).
@@ -96,6 +98,8 @@ struct InQueue {
     listener: u64,
     /// nginx's connection in it, and when it came; none where there was no room for it.
     child: Option<Head>,
+    /// How many were in the queue when nginx ended.
+    depth: u32,
     /// Whether nobody was before it.
     is_first: bool,
     is_shared: bool,
@@ -150,7 +154,11 @@ impl Listeners {
                 worked
             }
         };
-        let Worked { holders, others, is_served } = worked?;
+        let Worked { holders, others, is_served, waiting } = worked?;
+        // Nobody leaves a queue but by accept. One that got shorter after nginx's end was worked off meanwhile, by who may have been at work
+        // until then; a look before that end has seen such a process if there was one.
+        let least = if self.looked_ns >= nginx.ended_ns { asked.depth } else { 1 };
+        let is_served = is_served || waiting < least;
         let has_accepted = others > 0 || holders.iter().any(|holder| has_accepted(holder.process.pid));
         let is_followed = is_end_seen(tracer, nginx.upstream.family);
         let since_ns = self.nobody_accepts_since(&asked, since_ns, is_followed);
@@ -411,6 +419,7 @@ fn in_queue(exchange: &Exchange) -> Option<InQueue> {
     Some(InQueue {
         listener: view.sock,
         child: is_queued.then_some(Head { sock: worker.sock, since_ns: worker.created_ns }),
+        depth: view.depth,
         is_first: first.sock != 0 && first.depth <= none_before,
         is_shared,
     })
@@ -418,8 +427,11 @@ fn in_queue(exchange: &Exchange) -> Option<InQueue> {
 
 /// Who holds a listener, and whether anybody is at work on what came from it; none where that cannot be looked at.
 fn worked(listener: &Listener) -> Option<Worked> {
-    let mut serving = Vec::new();
+    let (mut serving, mut waiting) = (Vec::new(), listener.waiting);
     let looked = each_socket(|held| {
+        if held.sock == listener.sock {
+            waiting = waiting.min(held.waiting);
+        }
         let is_new = !serving.contains(&held.tgid) && serving.len() < MOST_SERVING;
         if is_new && listener.may_have_made(held) {
             serving.push(held.tgid);
@@ -436,7 +448,7 @@ fn worked(listener: &Listener) -> Option<Worked> {
         process: process.clone(),
     };
     let holders = listener.holders.iter().map(holder).collect();
-    Some(Worked { holders, others: listener.others, is_served })
+    Some(Worked { holders, others: listener.others, is_served, waiting })
 }
 
 /// What names a process's mount namespace, as `mnt:[4026531841]`.
