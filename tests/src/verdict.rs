@@ -60,6 +60,8 @@ pub struct Verdict {
     pub closed: Option<Closed>,
     /// Who holds the listener in whose queue nginx waited; null where that was not looked for.
     pub holders: Option<Vec<Holder>>,
+    /// When an upstream that nothing answers for was last reached; null where that is not known.
+    pub reached: Option<Reached>,
     /// What the verdict rests on.
     pub evidence: Vec<Evidence>,
     /// The sentence for people.
@@ -272,6 +274,15 @@ pub struct Holder {
     pub doing: Option<String>,
 }
 
+/// When an upstream was last reached.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reached {
+    /// When, in microseconds from connect.
+    pub us: i64,
+    /// Who knows it: `exchange` or `tcp_metrics`.
+    pub by: String,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kept {
@@ -299,7 +310,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 30] = [
     "/v",
     "/type",
     "/time",
@@ -326,6 +337,7 @@ const FIELDS: [&str; 29] = [
     "/near",
     "/closed",
     "/holders",
+    "/reached",
     "/evidence",
     "/explanation",
     "/advice",
@@ -428,7 +440,7 @@ pub(crate) fn example() -> Result<Value> {
  "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
- "queue":{"depth":0,"limit":4},"kept":null,"near":null,"closed":null,"holders":null,
+ "queue":{"depth":0,"limit":4},"kept":null,"near":null,"closed":null,"holders":null,"reached":null,
  "evidence":[{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],
  "explanation":"...","advice":"..."}"#,
     )?)

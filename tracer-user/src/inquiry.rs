@@ -40,6 +40,9 @@ pub enum Found {
         /// Whether it is.
         has_folder: bool,
     },
+    /// Nothing answered nginx's connect over TCP, or it was told that there is no way: when a connection with the upstream's address, whatever the
+    /// port, was last known to work, as the kernel remembers it (`tcp_metrics`; ns, monotonic).
+    Reached(u64),
     /// nginx stopped waiting on a connection in the queue of one of several listeners that share an address: those.
     Sharers(Vec<Sharer>),
     /// nginx stopped waiting on a connection in a listener's queue, or found that full: who should work it off.

@@ -264,6 +264,8 @@ pub struct Verdict {
     /// Who holds the listener in whose queue nginx waited, or which it found full; at most [`crate::budget::HOLDERS`]. None where that was not
     /// looked for.
     pub holders: Option<Vec<Holder>>,
+    /// When an upstream that nothing answers for was last reached; none where that is not known, or no matter.
+    pub reached: Option<Reached>,
     /// The facts, in the order of time.
     pub evidence: Vec<Evidence>,
     /// What happened, in one sentence that can be read aloud.
@@ -296,6 +298,34 @@ pub struct Closed {
     pub signal: Option<String>,
     /// Where else processes of that name listen.
     pub namesakes: Vec<Neighbour>,
+}
+
+/// When an upstream was last reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// When, in microseconds from the moment at which nginx asked: less than zero, mostly.
+    pub us: i64,
+    /// Who knows it.
+    pub by: ReachedBy,
+}
+
+/// Who knows when an upstream was last reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReachedBy {
+    /// An exchange of nginx's that had a connection to it, and that was recorded, since it failed or was late.
+    Exchange,
+    /// The kernel (`tcp_metrics`): a TCP connection with its address, of whatever port and process.
+    TcpMetrics,
+}
+
+impl ReachedBy {
+    /// As JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::TcpMetrics => "tcp_metrics",
+        }
+    }
 }
 
 /// A process that holds a listener.

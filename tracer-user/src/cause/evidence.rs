@@ -4,7 +4,7 @@ use tracer_ebpf::{
     Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use super::{errors, gone, signals, stopped};
+use super::{errors, gone, reached::Reached, signals, stopped};
 use crate::{
     facts::{Fact, Sources},
     inquiry::{Holder, Sharer},
@@ -14,8 +14,8 @@ use crate::{
     words::{count, span, times},
 };
 
-/// Every fact that the records of this exchange hold.
-pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
+/// Every fact that the records of this exchange hold, and when its upstream was last reached.
+pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
     let mut facts = Facts { exchange, sources, facts: Vec::new() };
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
@@ -44,6 +44,7 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
             facts.add(again, facts.changes(), "somebody listens there again".to_owned());
         }
     }
+    facts.facts.extend(reached.map(|reached| reached.evidence(exchange.began_ns())));
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts

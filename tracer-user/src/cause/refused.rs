@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, denied, errors, local_error, near};
+use super::{Cause, Finding, denied, errors, local_error, near, reached};
 use crate::{
     inquiry::{Denial, Kind, Ordinary, Place},
     ledger::{Joined, Said},
@@ -38,6 +38,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
         Upstream::Named(_) => None,
     })?;
     let finding = near::with(finding, exchange);
+    let reached = reached::of(exchange, finding.cause);
+    let finding = reached::with(finding, reached, exchange.began_ns());
     let errno = errors::name(exchange.nginx.error);
     // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
     // and meet the error in its first receive.
@@ -64,7 +66,11 @@ pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
             "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
         )),
         Upstream::Unix(path) => unix(error, path, denial, said.place(), said.has_folder()),
-        Upstream::Inet(upstream) => inet_at_once(error, &upstream.to_string()),
+        Upstream::Inet(upstream) => {
+            let finding = inet_at_once(error, &upstream.to_string())?;
+            let reached = reached::of_word(said, finding.cause);
+            Some(reached::with(finding, reached, said.ns))
+        }
         Upstream::Named(_) => None,
     }
 }

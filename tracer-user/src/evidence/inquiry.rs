@@ -62,6 +62,11 @@ pub enum Found {
         /// Whether the folder that it should be in is there.
         folder: bool,
     },
+    /// Nothing answered nginx's connect over TCP, or there was no way.
+    Reached {
+        /// When a connection with the upstream's address, whatever the port, was last known to work, as the kernel remembers it.
+        last_ns: Option<i64>,
+    },
     /// nginx stopped waiting on a connection in the queue of one of several listeners that share an address.
     #[serde(alias = "neighbours")]
     Sharers {
@@ -173,6 +178,7 @@ impl Found {
     pub(super) fn encode(found: &inquiry::Found, context: Context<'_>) -> Self {
         match found {
             inquiry::Found::Missing { has_folder } => Self::Missing { folder: *has_folder },
+            inquiry::Found::Reached(ns) => Self::Reached { last_ns: Moment::encode(ns, context) },
             inquiry::Found::Sharers(listeners) => {
                 let sharer = |inquiry::Sharer { process, waiting, stands_still }: &inquiry::Sharer| Sharer {
                     process: Holder { pid: process.pid, comm: process.comm.clone() },
@@ -225,6 +231,7 @@ impl Found {
     pub(super) fn decode(self, base: Base) -> Result<inquiry::Found, Bad> {
         Ok(match self {
             Self::Missing { folder } => inquiry::Found::Missing { has_folder: folder },
+            Self::Reached { last_ns } => inquiry::Found::Reached(Moment::decode(last_ns, base)?),
             Self::Sharers { listeners } => {
                 let (rest, processes): (Vec<_>, Vec<_>) = listeners
                     .into_iter()

@@ -241,6 +241,7 @@ fn entries() -> Vec<Entry> {
         inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 3)), Found::Sharers(vec![sharer])),
         inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 4)), Found::Missing { has_folder: true }),
         inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 5)), Found::Queue(queue)),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 6)), Found::Reached(at(0) - 1)),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

@@ -58,6 +58,8 @@ pub struct Joined {
     pub activity: Option<Activity>,
     /// How the idle time of its connection compares with that of others that the upstream closed under a request.
     pub alike: Option<Alike>,
+    /// Until when an earlier exchange is known to have had a connection to its upstream, where this one had none (ns, monotonic).
+    pub reached_ns: Option<u64>,
     /// Who listens near its upstream, where nobody does.
     pub near: Option<Near>,
     /// What nginx said of it, in order: the last word is the one before it closed.
@@ -82,6 +84,7 @@ impl Joined {
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
             alike: None,
+            reached_ns: None,
             near: None,
             said: Vec::new(),
             outer: None,
@@ -146,6 +149,14 @@ impl Joined {
         match &self.found {
             Some(Found::Place(place)) => Some(place),
             _ => self.said.iter().find_map(Said::place),
+        }
+    }
+
+    /// When a connection with its upstream's address was last known to work, as the kernel remembers it (ns, monotonic), if that was looked up.
+    pub fn worked_ns(&self) -> Option<u64> {
+        match &self.found {
+            Some(Found::Reached(ns)) => Some(*ns),
+            _ => self.said.iter().find_map(Said::reached_ns),
         }
     }
 

@@ -104,6 +104,7 @@ struct Verdict<'a> {
     near: Option<Vec<Neighbour<'a>>>,
     closed: Option<Closed<'a>>,
     holders: Option<Vec<Holder<'a>>>,
+    reached: Option<Reached>,
     evidence: Vec<Evidence<'a>>,
     explanation: &'a str,
     advice: &'a str,
@@ -277,6 +278,13 @@ struct Holder<'a> {
     doing: Option<&'a str>,
 }
 
+/// When an upstream was last reached.
+#[derive(Serialize)]
+struct Reached {
+    us: i64,
+    by: &'static str,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Serialize)]
 struct Kept {
@@ -323,6 +331,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             near,
             closed,
             holders,
+            reached,
             evidence,
             explanation,
             advice,
@@ -359,6 +368,7 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             near: near.as_ref().map(|near| near.iter().map(Neighbour::from).collect()),
             closed: closed.as_ref().map(Closed::from),
             holders: holders.as_ref().map(|holders| holders.iter().map(Holder::from).collect()),
+            reached: reached.map(|verdict::Reached { us, by }| Reached { us, by: by.name() }),
             evidence: evidence.iter().map(Evidence::from).collect(),
             explanation,
             advice,

@@ -67,6 +67,7 @@ pub fn killed() -> Verdict {
         near: None,
         closed: None,
         holders: None,
+        reached: None,
         evidence: vec![
             evidence(-400, "raw_tp/inet_sock_set_state", "nginx 24945 called connect"),
             evidence(3_256_900, "raw_tp/signal_generate", "php-fpm8.2 24938 sent SIGTERM to 24940"),
@@ -106,6 +107,7 @@ pub fn unknown() -> Verdict {
         near: None,
         closed: None,
         holders: None,
+        reached: None,
         evidence: Vec::new(),
         explanation: "Facts were lost.".to_owned(),
         advice: "the summary.".to_owned(),

@@ -1,6 +1,6 @@
 //! What is to be looked up about a failure, and how often.
 
-use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::signal::Signal;
 use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
@@ -11,7 +11,7 @@ use crate::{
     clock::monotonic_ns,
     failure::Failure,
     host::{
-        self, Master, conntrack, denial,
+        self, Master, conntrack, denial, last_worked_ms,
         php_fpm::{Pool, Pools, pools},
     },
     inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
@@ -23,7 +23,10 @@ use crate::{
 
 const ENOENT: u32 = 2;
 const EACCES: u32 = 13;
+const ENETUNREACH: u32 = 101;
+const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
+const EHOSTUNREACH: u32 = 113;
 
 /// So many questions are answered in a second; what comes beyond is judged without, and where that says less, it is told.
 const MOST_A_SECOND: usize = 20;
@@ -97,11 +100,13 @@ impl Inquiries {
         upstream: impl FnOnce() -> Option<Upstream>,
         configurations: &mut Configurations,
     ) -> Option<Found> {
-        if !matches!(error, ENOENT | EACCES | ECONNREFUSED) {
-            return None;
-        }
         let upstream = upstream()?;
-        if error != EACCES && !matches!(upstream, Upstream::Unix(_)) {
+        let is_of_use = match upstream {
+            Upstream::Unix(_) => matches!(error, ENOENT | EACCES | ECONNREFUSED),
+            Upstream::Inet(_) => error == EACCES || is_without_answer(error),
+            Upstream::Named(_) => false,
+        };
+        if !is_of_use {
             return None;
         }
         let key = (pid, error, upstream);
@@ -204,8 +209,20 @@ fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Option<Found> {
     match upstream {
         Upstream::Unix(path) if error == ENOENT => has_folder(pid, path),
         Upstream::Unix(path) if error == ECONNREFUSED => Some(Found::Place(at(pid, path))),
+        Upstream::Inet(address) if is_without_answer(error) => reached(pid, *address),
         _ => Some(Found::Denial(denial(pid, upstream))),
     }
+}
+
+/// Whether a connect over TCP that ended so got no answer; zero where nginx, or its client, waited no longer.
+fn is_without_answer(error: u32) -> bool {
+    matches!(error, 0 | ENETUNREACH | ETIMEDOUT | EHOSTUNREACH)
+}
+
+/// When a connection with this address last worked; none where the kernel of that process's network remembers none.
+fn reached(pid: u32, address: SocketAddr) -> Option<Found> {
+    let ago_ns = last_worked_ms(pid, address).ok()??.saturating_mul(1_000_000);
+    Some(Found::Reached(monotonic_ns().saturating_sub(ago_ns).max(1)))
 }
 
 /// Whether the folder that this path should be in is there for that process; none where that cannot be told, or the path itself is there by now.
