@@ -18,9 +18,10 @@ fn hosts() -> Result<(Namespace, Namespace)> {
     Ok((here, there))
 }
 
-/// `there` takes no more SYNs at its port 9000.
-fn drop_syns(there: &Namespace) -> Result<()> {
-    there.nft("table ip rig { chain in { type filter hook input priority 0; tcp dport 9000 tcp flags syn drop; }; }")
+/// Packets for this address go to nobody on the link any more.
+fn lose(here: &Namespace, address: &str) -> Result<()> {
+    here.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 dev wire nud permanent"))?;
+    Ok(())
 }
 
 fn reached<'a>(verdict: &'a Verdict, by: &str) -> Result<&'a Reached> {
@@ -48,11 +49,12 @@ fn the_kernel_remembers_until_when_an_upstream_answered_before_the_tracing() -> 
         Ok(here.ip("tcp_metrics show 10.82.0.2")?.contains("10.82.0.2"))
     })?;
     let tracer = Tracer::of(nginx.master())?;
-    drop_syns(&there)?;
+    lose(&here, "10.82.0.2")?;
+    lose(&here, "10.82.0.4")?;
     ensure!(client.get("/there/")?.status == 504 && client.get("/never/")?.status == 504);
     // It moves: nobody answers for its address on the link any more, and then no way leads there.
     there.ip("address flush dev wire")?;
-    here.ip("neigh flush dev wire")?;
+    here.ip("neigh del 10.82.0.2 dev wire")?;
     ensure!(client.get("/there/")?.status == 502);
     here.ip(&format!("route del {NETWORK} dev wire"))?;
     ensure!(client.get("/there/")?.status == 502);
@@ -87,7 +89,7 @@ fn until_when_nginx_had_connections_to_an_upstream_is_known_without_the_kernels_
     let nginx = Nginx::on(&here).location(location).start()?;
     let tracer = Tracer::of(nginx.master())?;
     ensure!(nginx.client().get("/")?.status == 504);
-    drop_syns(&there)?;
+    lose(&here, "10.82.0.2")?;
     ensure!(nginx.client().get("/")?.status == 504);
     tracer.wait_for(2)?;
     let account = tracer.stop()?;
