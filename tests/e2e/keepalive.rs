@@ -262,7 +262,7 @@ fn verdicts_of_one_request_bear_the_same_name_and_of_others_another() -> Result<
     for (request, names) in by_request {
         let expected: &[&str] = match request {
             None => &["refused/no_listener"],
-            Some(_) => &["refused/no_listener", "read_timeout/never_accepted", "refused/no_listener"],
+            Some(_) => &["refused/no_listener", "read_timeout/nobody_accepts", "refused/no_listener"],
         };
         ensure!(names == expected, "{request:?}: {names:?}");
     }

@@ -67,7 +67,7 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
         kind("/nowhere/", &nowhere, 200, 2, "refused/no_route"),
         kind("/closes/", at(0), 300, 2, "premature_close/peer_closed"),
         kind("/resets/", at(1), 300, 2, "reset/peer_aborted"),
-        kind("/queued/", at(2), 120, 60, "read_timeout/never_accepted"),
+        kind("/queued/", at(2), 120, 60, "read_timeout/nobody_accepts"),
         kind("/mute/", at(3), 120, 60, "read_timeout/slow_worker"),
         kind("/stalls/", at(4), 60, 60, "read_timeout/stalled_response"),
         kind("/cuts/", at(5), 60, 2, "reset/peer_aborted"),

@@ -102,7 +102,7 @@ fn causes_keep_their_proof(hosts: &Hosts, listen: &str, upstream: &str) -> Resul
     by_kill.blames(Some(killed), Some("SIGKILL"), Some(std::process::id().cast_signed()))?;
     by_sleep.says("read_timeout/slow_worker", "proven", 504, Some("ETIMEDOUT"))?;
     by_sleep.blames(Some(slow), None, None)?;
-    queued.says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
+    queued.says("read_timeout/nobody_accepts", "proven", 504, Some("ETIMEDOUT"))?;
     let depth = queued.queue.as_ref().and_then(|queue| queue.depth);
     ensure!(depth == Some(1), "{queued:#?}");
     // Where a SYN goes that never came about is known only from those that did, unless its drop itself is seen.

@@ -3,10 +3,11 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use rig::reconcile::pair_off;
 use rig::tracer::Account;
 use rig::verdict::Neighbour;
-use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, Verdict, process, wait};
+use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Sight, Tracer, Verdict, process, wait};
 
 /// Listens on a unix socket, and does no more.
 const LISTENER: &str = "import signal, socket, sys
@@ -112,5 +113,77 @@ fn a_socket_that_another_mount_namespace_has_is_not_taken_for_one_whose_file_is_
     }
     let advice = account.only(&private)?.advice.as_deref().unwrap_or_default();
     ensure!(advice.contains("PrivateTmp"), "{advice}");
+    Ok(())
+}
+
+#[test]
+fn who_listened_there_until_a_moment_ago_is_named() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let start = |endpoint| FaultyServer::start(&namespace, Fault::Answer, endpoint, 8);
+    let mut closing = start(Endpoint::v4(9375))?;
+    let killed = start(Endpoint::v4(9376))?;
+    let unix = start(Endpoint::Unix(namespace.scratch().join("closed.sock")))?;
+    let mut nginx = Nginx::on(&namespace);
+    for (name, server) in [("closed", &closing), ("killed", &killed), ("unix", &unix)] {
+        nginx = nginx.location(Location::http(&format!("/{name}/"), server.endpoint()));
+    }
+    let nginx = nginx.start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    for name in ["closed", "killed", "unix"] {
+        ensure!(nginx.client().get(&format!("/{name}/"))?.status == 200);
+    }
+    closing.close_listener()?;
+    process::send(killed.pid(), Signal::SIGKILL)?;
+    process::send(unix.pid(), Signal::SIGKILL)?;
+    let all = [closing.endpoint(), killed.endpoint(), unix.endpoint()];
+    all.iter().try_for_each(|endpoint| namespace.wait_for_no_listener(endpoint))?;
+    // It listens somewhere else now.
+    let elsewhere = start(Endpoint::v4(9377))?;
+    for name in ["closed", "killed", "unix"] {
+        ensure!(nginx.client().get(&format!("/{name}/"))?.status == 502);
+    }
+    tracer.wait_for(3)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    let died = "until it died of SIGKILL";
+    for (server, how, signal) in [
+        (&closing, "until it closed its listener", None),
+        (&killed, died, Some("SIGKILL")),
+        (&unix, died, Some("SIGKILL")),
+    ] {
+        let verdict = account.only(server.endpoint())?;
+        verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+        // Tracepoints do not tell when a unix listener ends.
+        let is_unix = matches!(server.endpoint(), Endpoint::Unix(_));
+        if is_unix && !Sight::here()?.has("unix_sockets")? {
+            ensure!(verdict.closed.is_none(), "{verdict:#?}");
+            continue;
+        }
+        explains(verdict, &format!("faulty-server {} listened there {how}", server.pid()))?;
+        let closed = verdict.closed.as_ref().with_context(|| format!("nobody was seen to: {verdict:#?}"))?;
+        ensure!(closed.pid == server.pid() && closed.us < 0 && closed.again_us.is_none(), "{verdict:#?}");
+        ensure!(closed.signal.as_deref() == signal, "{verdict:#?}");
+        let at = elsewhere.endpoint().to_string();
+        ensure!(closed.namesakes.iter().any(|one| one.addr == at), "{verdict:#?}");
+        explains(verdict, &format!("faulty-server {} listens on {at}", elsewhere.pid()))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_is_missing_is_told_from_one_whose_folder_is() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let folder = namespace.folder("there")?;
+    let [there, not] = [folder.join("a.sock"), namespace.scratch().join("not/a.sock")].map(Endpoint::Unix);
+    let account = refused_at(&namespace, &[&there, &not])?;
+    for (endpoint, what, advice) in
+        [(&there, "though its folder does", "is running"), (&not, "nor does its folder", "RuntimeDirectory")]
+    {
+        let verdict = account.only(endpoint)?;
+        verdict.says("refused/socket_missing", "proven", 502, Some("ENOENT"))?;
+        explains(verdict, what)?;
+        ensure!(verdict.advice.as_deref().unwrap_or_default().contains(advice), "{verdict:#?}");
+    }
     Ok(())
 }

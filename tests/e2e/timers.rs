@@ -139,8 +139,8 @@ fn a_request_that_is_not_read_fails_while_sending_only_if_it_did_not_fit() -> Re
     let right = [
         "send_timeout/peer_not_reading",
         "read_timeout/slow_worker",
-        "read_timeout/never_accepted",
-        "read_timeout/never_accepted",
+        "read_timeout/nobody_accepts",
+        "read_timeout/nobody_accepts",
     ];
     ensure!(names == right, "{names:?}");
     Ok(())

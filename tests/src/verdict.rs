@@ -56,6 +56,12 @@ pub struct Verdict {
     pub kept: Option<Kept>,
     /// Who listens near an upstream at which nobody does; null where that was not looked for.
     pub near: Option<Vec<Neighbour>>,
+    /// The listener that was closed there within the last minute; null where none was seen to be.
+    pub closed: Option<Closed>,
+    /// Who holds the listener in whose queue nginx waited; null where that was not looked for.
+    pub holders: Option<Vec<Holder>>,
+    /// When an upstream that nothing answers for was last reached; null where that is not known.
+    pub reached: Option<Reached>,
     /// What the verdict rests on.
     pub evidence: Vec<Evidence>,
     /// The sentence for people.
@@ -240,6 +246,43 @@ pub struct Neighbour {
     pub elsewhere: bool,
 }
 
+/// A listener that was closed before nginx asked.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Closed {
+    /// The process that closed it.
+    pub pid: Pid,
+    /// Its name.
+    pub comm: String,
+    /// When, in microseconds from connect.
+    pub us: i64,
+    /// Since when somebody listens there again.
+    pub again_us: Option<i64>,
+    /// The signal that the process died of.
+    pub signal: Option<String>,
+    /// Where else processes of that name listen.
+    pub namesakes: Vec<Neighbour>,
+}
+
+/// A process that holds a listener.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Holder {
+    /// The pid.
+    pub pid: Pid,
+    /// The name.
+    pub comm: String,
+    /// What it did.
+    pub doing: Option<String>,
+}
+
+/// When an upstream was last reached.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reached {
+    /// When, in microseconds from connect.
+    pub us: i64,
+    /// Who knows it: `exchange` or `tcp_metrics`.
+    pub by: String,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Kept {
@@ -267,7 +310,7 @@ pub struct Evidence {
 }
 
 /// Unknown values are null, never left out: all of these are always there.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 30] = [
     "/v",
     "/type",
     "/time",
@@ -292,6 +335,9 @@ const FIELDS: [&str; 27] = [
     "/queue",
     "/kept",
     "/near",
+    "/closed",
+    "/holders",
+    "/reached",
     "/evidence",
     "/explanation",
     "/advice",
@@ -394,7 +440,7 @@ pub(crate) fn example() -> Result<Value> {
  "pressure":null,
  "us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},
  "bytes":{"sent":552,"received":0,"unread":8},
- "queue":{"depth":0,"limit":4},"kept":null,"near":null,
+ "queue":{"depth":0,"limit":4},"kept":null,"near":null,"closed":null,"holders":null,"reached":null,
  "evidence":[{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],
  "explanation":"...","advice":"..."}"#,
     )?)

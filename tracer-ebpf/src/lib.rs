@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod accept_queue;
+mod closed;
 mod exchange;
 mod held;
 mod kernel_function;
@@ -16,6 +17,7 @@ mod record;
 mod saying;
 mod stats;
 
+pub use closed::{ClosedListener, ListenPlace};
 pub use exchange::{
     Client, DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Gone, Icmp, ListenerView, NginxEnd,
     OpenExchange, Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
@@ -62,6 +64,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Task>() == 24);
     assert!(size_of::<Client>() == 32);
+    assert!(size_of::<ListenPlace>() == 24 && size_of::<ClosedListener>() == 48);
     assert!(size_of::<HeldSocket>() == 216);
     assert!(size_of::<ListenerView>() == 40);
     assert!(size_of::<Signal>() == 48);
@@ -97,6 +100,10 @@ mod pod {
     unsafe impl aya::Pod for crate::accept_queue::Victim {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Attached {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::ClosedListener {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::ListenPlace {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Filters {}
     // SAFETY: as above.

@@ -6,6 +6,8 @@ mod address;
 #[cfg(target_arch = "bpf")]
 mod aftermath;
 #[cfg(target_arch = "bpf")]
+mod closed_listener;
+#[cfg(target_arch = "bpf")]
 mod connect_call;
 #[cfg(target_arch = "bpf")]
 mod copies;

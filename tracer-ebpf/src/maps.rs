@@ -16,6 +16,7 @@
 //! | `BESIDE` (rows) | whoever signals anybody | the oldest goes; a worker's own signal has no sender then, marked | the same, of a worker's first exchange |
 //! | `RESETS` (rows) | whoever has a connection refused | the oldest goes; `packets_unkept`, marked | refused, reset |
 //! | `DROPS`, `DROPS_BESIDE` (rows) | whoever sends packets that are dropped | the same | connect timeouts, full queues |
+//! | `CLOSED`, `UNIX_CLOSED` (LRU) | whoever closes a listener | the oldest goes | no verdict: who listened before where nobody does |
 //! | `MEMBERS` (LRU) | processes that took up an exchange, and whoever signals them | `members_unkept` | no verdict: the unit or container of one that has ended |
 //! | `ABANDONED`, `HOLDERS` | workers that nginx gave up | `afterwards_unkept` | no verdict: how long they went on |
 //! | `UNIX_PATHS` (a place for each path) | nginx | `untracked` | exchanges over further paths have no verdict |

@@ -136,6 +136,9 @@ pub fn emit(ctx: *const TaskFile, socket: &OpenSocket) {
     held.state = read(sk, layout!(state));
     let family: u16 = read(sk, layout!(family));
     if family == FAMILY_UNIX {
+        if held.state == tcp_state::LISTEN {
+            held.waiting = read(sk, layout!(receive_qlen));
+        }
         held.local = Endpoint { addr: [0; 4], port: 0, family };
         held.is_bound = u8::from(read::<u64>(sk, layout!(unix_addr)) != 0);
         let peer: u64 = read(sk, layout!(unix_peer));

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::b
 use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
-    joined,
+    closed_listener, joined,
     kernel::{self, layout, read},
     maps::{
         ABANDONED, EXCHANGES, HELD, HOLDERS, LESS, OpenExchange, WORKERS, attached, change, count, is_any,
@@ -243,7 +243,10 @@ fn is_release_seen() -> bool {
 /// A unix socket ends: its process closed it, or died; or its listener did, before anyone had accepted it.
 #[inline(always)]
 pub fn released(sk: u64, was_queued: bool) {
-    unix_place::forget(sk);
+    if unix_place::is_listener(sk) {
+        closed_listener::closes_unix(sk);
+        unix_place::forget(sk);
+    }
     if !port_is_watched(NO_PORT) {
         return;
     }

@@ -99,7 +99,7 @@ pub fn register(sk: u64) -> bool {
 /// The path that a socket was bound to, in that room; none for a name in the abstract namespace, which begins with a zero, and none for no
 /// name at all.
 #[inline(always)]
-fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; PATH_LEN]> {
+pub fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; PATH_LEN]> {
     // SAFETY: all zeroes are an empty path.
     let path = unsafe { kernel::cleared(room) };
     let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
@@ -108,17 +108,9 @@ fn bound(room: &mut MaybeUninit<[u8; PATH_LEN]>, address: u64) -> Option<&[u8; P
     (address != 0 && read.is_ok_and(|path| !path.is_empty())).then_some(path)
 }
 
-/// A unix socket ends. What several were seen by stays ambiguous.
-#[inline(always)]
-pub fn forget(sk: u64) {
-    if is_listener(sk) {
-        listens_no_more(sk);
-    }
-}
-
-/// A function of its own, for its stack.
+/// A unix listener ends. What several were seen by stays ambiguous. A function of its own, for its stack.
 #[inline(never)]
-fn listens_no_more(sk: u64) {
+pub fn forget(sk: u64) {
     let address: u64 = read(sk, layout!(unix_addr));
     let _gone = UNIX_SHARED.remove(address);
     let mut room = MaybeUninit::uninit();

@@ -1,7 +1,7 @@
 //! What is looked up on this host about a failure, right after it: on failures only, so many a second at most, and recorded, so that a replay
 //! says the same.
 
-use crate::{ledger::Name, verdict::Process};
+use crate::{ledger::Name, sample::Doing, verdict::Process};
 
 /// What was found about one failure. It comes before the record that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,18 @@ pub enum Found {
     Conntrack(Conntrack),
     /// connect to a unix socket was refused: what the path leads to.
     Place(Place),
+    /// connect to a unix socket found nothing there (ENOENT): whether the folder that it should be in is there.
+    Missing {
+        /// Whether it is.
+        has_folder: bool,
+    },
+    /// Nothing answered nginx's connect over TCP, or it was told that there is no way: when a connection with the upstream's address, whatever the
+    /// port, was last known to work, as the kernel remembers it (`tcp_metrics`; ns, monotonic).
+    Reached(u64),
     /// nginx stopped waiting on a connection in the queue of one of several listeners that share an address: those.
-    Neighbours(Vec<Neighbour>),
+    Sharers(Vec<Sharer>),
+    /// nginx stopped waiting on a connection in a listener's queue, or found that full: who should work it off.
+    Queue(Queue),
     /// nginx stopped waiting on a connection that had outlived its worker: who had it then.
     Holders(Vec<Process>),
     /// php-fpm's master killed the worker: the `request_terminate_timeout` of its pool (s), zero for none, by its files; none where it could
@@ -140,11 +150,35 @@ impl Conntrack {
 
 /// One of several listeners that share an address (`SO_REUSEPORT`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct Sharer {
     /// Who has it; of several the one with the lowest pid.
     pub process: Process,
     /// Connections that waited in its accept queue.
     pub waiting: u32,
     /// Whether that process stood still: stopped, or frozen with its cgroup.
     pub stands_still: bool,
+}
+
+/// Who holds a listener, and whether anybody works its queue off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The processes that have the listener open, by pid; at most [`crate::budget::HOLDERS`].
+    pub holders: Vec<Holder>,
+    /// How many more have.
+    pub others: u32,
+    /// Whether some process that does not stand still has, or may have, a connection that came from it.
+    pub is_served: bool,
+    /// Since when (ns, monotonic) nobody has accepted from it, as far as its queue shows; none where it does not.
+    pub since_ns: Option<u64>,
+    /// Whether one of them is known to have taken up an exchange before.
+    pub has_accepted: bool,
+}
+
+/// A process that holds a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub process: Process,
+    /// What its first thread did; none where that could not be told.
+    pub doing: Option<Doing>,
 }

@@ -14,6 +14,7 @@ pub mod report;
 pub mod scope;
 
 mod host;
+mod netlink;
 mod processes;
 
 pub mod load;

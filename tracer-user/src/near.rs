@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     budget,
     ledger::Joined,
-    verdict::{Neighbour, Upstream},
+    verdict::{Neighbour, Process, Upstream},
 };
 
 /// A look is of use for what failed so long after it at most (ns).
@@ -25,7 +25,27 @@ pub struct Near {
     pub neighbours: Vec<Neighbour>,
     /// How many more there were.
     pub others: u32,
+    /// The listener that was closed there within the last minute, if one was seen to be.
+    pub closed: Option<Closed>,
 }
+
+/// A listener that was closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The process that closed it, as the last one that held it.
+    pub process: Process,
+    /// When (ns, monotonic).
+    pub ns: u64,
+    /// Since when somebody listens there again; none where nobody did by then.
+    pub again_ns: Option<u64>,
+    /// The process's exit code, if it was ending: the signal in the low seven bits.
+    pub exit: Option<u32>,
+    /// Where else processes of that name listen; at most [`budget::NEIGHBOURS`].
+    pub namesakes: Vec<Neighbour>,
+}
+
+/// How long a listener that was closed is told (ns).
+pub const CLOSED_FOR_NS: u64 = 60_000_000_000;
 
 /// What was asked, by the exchange that asked it.
 pub fn asked(exchange: &Joined) -> Asked {
@@ -71,7 +91,7 @@ mod tests {
     use crate::ledger::samples::{at, connecting};
 
     fn near(asked: Asked, ms: u64) -> Near {
-        Near { ns: at(ms), asked, neighbours: Vec::new(), others: 0 }
+        Near { ns: at(ms), asked, neighbours: Vec::new(), others: 0, closed: None }
     }
 
     #[test]

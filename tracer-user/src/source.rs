@@ -6,9 +6,9 @@ mod configurations;
 mod groups;
 mod hearing;
 mod inquiries;
+mod listeners;
 mod logs;
 mod masters;
-mod near;
 mod unix;
 mod upstreams;
 
@@ -24,7 +24,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval, sleep},
 };
-use tracer_ebpf::{Beginning, Endpoint, SUBJECT_LEN, Stats, WordOf, nginx_flag};
+use tracer_ebpf::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},
@@ -35,6 +35,7 @@ use crate::{
     failure::Failure,
     groups::{Configured, Place},
     host::text_of,
+    inquiry::Inquiry,
     ledger::Said,
     load::Tracer,
     pressure::{Meter, Reading},
@@ -50,8 +51,8 @@ use audible::Audible;
 use configurations::Configurations;
 use hearing::Hearing;
 use inquiries::Inquiries;
+use listeners::Listeners;
 use masters::UnixUpstreams;
-use near::Neighbourhood;
 use unix::Unix;
 use upstreams::Upstreams;
 
@@ -139,7 +140,7 @@ pub struct Source {
     held: VecDeque<What>,
     hearing: Hearing,
     access_logs: AccessLogs,
-    neighbourhood: Neighbourhood,
+    listeners: Listeners,
 }
 
 impl Source {
@@ -210,7 +211,7 @@ impl Source {
             words_unread: 0,
             held: VecDeque::new(),
             access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
-            neighbourhood: Neighbourhood::default(),
+            listeners: Listeners::default(),
         };
         source.access_logs.follow(running, &mut source.configurations);
         for pid in running {
@@ -438,9 +439,9 @@ impl Source {
                 "of nginx's known by level and errno alone, for its process ended before its text was read",
             ),
             (
-                self.neighbourhood.left_out(),
+                self.listeners.left_out(),
                 "failure",
-                "of which it was not looked who listens near: this host has too many open files for a look every second",
+                "of which it was not looked who listens there or near: this host has too many open files for a look every second",
             ),
             (
                 self.hearing.passed_over(),
@@ -505,14 +506,18 @@ impl Source {
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
                     }
-                    let near = self.neighbourhood.ask(&mut self.tracer, &exchange).map(What::Near);
-                    let inquiry =
-                        self.inquiries.of_exchange(&exchange, &mut self.configurations).map(What::Inquiry);
+                    let near = self.listeners.near(&mut self.tracer, &exchange).map(What::Near);
+                    let inquiry = self.inquire(&exchange).map(What::Inquiry);
                     let record = What::Record(Record::Exchange(exchange));
                     self.held.extend(near.into_iter().chain(inquiry).chain([record]));
                     return self.held.pop_front();
                 }
-                Ok(Event::Record(record)) => return Some(What::Record(record)),
+                Ok(Event::Record(record)) => {
+                    if let Record::WorkerGone(gone) = &record {
+                        self.listeners.is_gone(gone.worker.sock);
+                    }
+                    return Some(What::Record(record));
+                }
                 Err(error) => {
                     crate::notice!("a record was passed over: {error}");
                     let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
@@ -520,6 +525,13 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// What there is to be looked up about an exchange.
+    fn inquire(&mut self, exchange: &Exchange) -> Option<Inquiry> {
+        let has_accepted = |pid| self.members.has_accepted(pid);
+        let queue = self.listeners.queue(&mut self.tracer, exchange, &mut self.configurations, has_accepted);
+        queue.or_else(|| self.inquiries.of_exchange(exchange, &mut self.configurations))
     }
 
     /// A process of ours has begun to run, or is told to read its configuration again.
@@ -622,8 +634,12 @@ impl Source {
         let mut news: Vec<_> = self.strangers.drain(..).chain(found).map(What::Stranger).collect();
         let kept = losses(&stats).into_iter().zip(losses(&before));
         let unkept = kept.map(|((reason, count), (_, before))| (reason, count.saturating_sub(before)));
+        if stats.afterwards_unkept > before.afterwards_unkept {
+            self.listeners.forget_queues();
+        }
         for (reason, count) in unkept.chain([(LossReason::Missed, missed)]) {
             if count > 0 {
+                self.listeners.forget_queues();
                 news.push(What::Loss(Loss { ns: monotonic_ns(), reason, count }));
             }
         }

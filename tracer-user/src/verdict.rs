@@ -259,6 +259,13 @@ pub struct Verdict {
     /// Who listens near an upstream at which nobody does: on its port or under its name; at most [`crate::budget::NEIGHBOURS`]. None where
     /// that was not looked for.
     pub near: Option<Vec<Neighbour>>,
+    /// The listener that was closed there within the last minute; none where none was seen to be.
+    pub closed: Option<Closed>,
+    /// Who holds the listener in whose queue nginx waited, or which it found full; at most [`crate::budget::HOLDERS`]. None where that was not
+    /// looked for.
+    pub holders: Option<Vec<Holder>>,
+    /// When an upstream that nothing answers for was last reached; none where that is not known, or no matter.
+    pub reached: Option<Reached>,
     /// The facts, in the order of time.
     pub evidence: Vec<Evidence>,
     /// What happened, in one sentence that can be read aloud.
@@ -276,6 +283,58 @@ pub struct Neighbour {
     pub listens: Upstream,
     /// Whether that is in another network namespace than nginx's, or for a unix socket another mount namespace.
     pub is_elsewhere: bool,
+}
+
+/// A listener that was closed before nginx asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The process that closed it, as the last one that held it.
+    pub process: Process,
+    /// When, in microseconds from connect: less than zero, mostly.
+    pub us: i64,
+    /// Since when somebody listens there again; none where nobody did yet.
+    pub again_us: Option<i64>,
+    /// The signal that the process died of, if it closed it by that.
+    pub signal: Option<String>,
+    /// Where else processes of that name listen.
+    pub namesakes: Vec<Neighbour>,
+}
+
+/// When an upstream was last reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// When, in microseconds from the moment at which nginx asked: less than zero, mostly.
+    pub us: i64,
+    /// Who knows it.
+    pub by: ReachedBy,
+}
+
+/// Who knows when an upstream was last reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReachedBy {
+    /// An exchange of nginx's that had a connection to it, and that was recorded, since it failed or was late.
+    Exchange,
+    /// The kernel (`tcp_metrics`): a TCP connection with its address, of whatever port and process.
+    TcpMetrics,
+}
+
+impl ReachedBy {
+    /// As JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::TcpMetrics => "tcp_metrics",
+        }
+    }
+}
+
+/// A process that holds a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub process: Process,
+    /// What it did: `slept (nanosleep)`; none where that could not be told.
+    pub doing: Option<String>,
 }
 
 /// How many of the connections that an upstream closed under a request had been idle for about the same time.

@@ -82,7 +82,7 @@ impl Site {
             ("/nowhere/", "10.66.0.1:9000".parse()?, 100, 2, "refused/no_route"),
             ("/closes/", tcp(9101), 100, 2, "premature_close/peer_closed"),
             ("/resets/", tcp(9102), 100, 2, "reset/peer_aborted"),
-            ("/queued/", tcp(9103), 30, 30, "read_timeout/never_accepted"),
+            ("/queued/", tcp(9103), 30, 30, "read_timeout/nobody_accepts"),
             ("/mute/", tcp(9104), 30, 30, "read_timeout/slow_worker"),
             ("/stalls/", tcp(9105), 20, 20, "read_timeout/stalled_response"),
             ("/cuts/", tcp(9106), 40, 2, "reset/peer_aborted"),

@@ -4,7 +4,7 @@
 //! Argument positions are those of the running kernel's BTF where they have changed.
 
 use crate::{
-    connect_call,
+    closed_listener, connect_call,
     function::{on_entry, on_fexit, on_return},
     kernel::{layout, read},
     nginx_end, packet_drop, reset, transfer, unix_end, unix_listener, worker_end,
@@ -66,6 +66,7 @@ on_return! {
     10 "unix_listen": fexit_unix_listen, kprobe_unix_listen, kretprobe_unix_listen;
     [0, 0, 0], returns at 2 => |[socket, _, _], returned| if returned as i32 == 0 {
         unix_listener::listens(sock(socket));
+        closed_listener::opens_unix_again(sock(socket));
     };
 }
 

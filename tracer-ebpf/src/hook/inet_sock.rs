@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    aftermath,
+    aftermath, closed_listener,
     copies::in_copies,
     kernel::{self, layout, read},
     listener,
@@ -61,8 +61,14 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
         }
         (SYN_SENT, ESTABLISHED) => established(sk),
         (SYN_RECV, ESTABLISHED) => accepts(sk),
-        (CLOSE, LISTEN) => listens(sk),
-        (LISTEN, CLOSE) => listens_no_more(sk),
+        (CLOSE, LISTEN) => {
+            listens(sk);
+            opens_again(sk);
+        }
+        (LISTEN, CLOSE) => {
+            listens_no_more(sk);
+            closes(sk);
+        }
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
             ended(sk, old_state, new_state);
         }
@@ -89,6 +95,8 @@ verified_once! {
     fn established(sk: u64) = nginx_end::established(sk);
     fn accepts(sk: u64) = worker_end::established(sk);
     fn listens(sk: u64) = listener::add(sk);
+    fn opens_again(sk: u64) = closed_listener::opens_again(sk);
+    fn closes(sk: u64) = closed_listener::closes(sk);
     fn listens_no_more(sk: u64) = listener::remove(sk);
     fn settles() = transfer::settle();
     fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool =

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{DropReason, FAMILY_UNIX, nginx_flag};
 
-use super::{Cause, Finding, errors};
+use super::{Cause, Finding, errors, nobody_accepts};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -13,13 +13,14 @@ const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps t
                       net.core.somaxconn: a longer queue only waits longer.";
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    if exchange.nginx.upstream.family == FAMILY_UNIX {
+    let finding = if exchange.nginx.upstream.family == FAMILY_UNIX {
         unix_full(exchange)
     } else if exchange.was_connecting() {
         syn_dropped(exchange)
     } else {
         aborted(exchange).or_else(|| ack_dropped(exchange))
-    }
+    };
+    finding.map(|finding| nobody_accepts::add(exchange, finding))
 }
 
 /// EAGAIN from a unix connect means this and nothing else (`unix_recvq_full` in unix_stream_connect).

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, conntrack, dropped};
+use super::{Cause, Finding, conntrack, dropped, reached};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -15,8 +15,9 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     let finding =
         dropped_here(exchange).or_else(|| syn_queue_full(exchange)).unwrap_or_else(|| unanswered(exchange));
+    let reached = reached::of(exchange, finding.cause);
     Some(
-        finding.logged(
+        reached::with(finding, reached, exchange.began_ns()).logged(
             "ETIMEDOUT",
             "upstream timed out (110: Connection timed out) while connecting to upstream",
         ),

@@ -4,17 +4,18 @@ use tracer_ebpf::{
     Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use super::{errors, gone, signals, stopped};
+use super::{errors, gone, reached::Reached, signals, stopped};
 use crate::{
     facts::{Fact, Sources},
-    inquiry::Neighbour,
+    inquiry::{Holder, Sharer},
     ledger::{Aftermaths, Joined, address, comm},
+    near::Closed,
     verdict::{Evidence, Process},
     words::{count, span, times},
 };
 
-/// Every fact that the records of this exchange hold.
-pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
+/// Every fact that the records of this exchange hold, and when its upstream was last reached.
+pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
     let mut facts = Facts { exchange, sources, facts: Vec::new() };
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
@@ -37,7 +38,13 @@ pub(super) fn of(exchange: &Joined, sources: &Sources) -> Vec<Evidence> {
         };
         let what = if exchange.path.is_some() { "under this name" } else { "on this port" };
         facts.add_from(near.ns, "iter/task_file", format!("{found} {what} on this host"));
+        if let Some(Closed { process: Process { pid, comm }, ns, again_ns, .. }) = &near.closed {
+            facts.add(*ns, facts.changes(), format!("{comm} {pid} closes its listener there"));
+            let again = again_ns.unwrap_or(0);
+            facts.add(again, facts.changes(), "somebody listens there again".to_owned());
+        }
     }
+    facts.facts.extend(reached.map(|reached| reached.evidence(exchange.began_ns())));
     facts.aftermath();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts
@@ -332,15 +339,21 @@ impl Facts<'_> {
 
     /// Who else had to do with the connection, as the open files of processes tell.
     fn holders(&mut self) {
-        for Neighbour { process: Process { pid, comm }, waiting, stands_still } in self.exchange.neighbours()
-        {
+        let ended_ns = self.exchange.nginx.ended_ns;
+        for Sharer { process: Process { pid, comm }, waiting, stands_still } in self.exchange.sharers() {
             let still = if *stands_still { ", and stands still" } else { "" };
             let waiting = count(u64::from(*waiting), "connection");
-            self.add_from(
-                self.exchange.nginx.ended_ns,
-                "open files",
-                format!("{comm} {pid} listens there, with {waiting} in its queue{still}"),
-            );
+            let fact = format!("{comm} {pid} listens there, with {waiting} in its queue{still}");
+            self.add_from(ended_ns, "open files", fact);
+        }
+        if let Some(queue) = self.exchange.queue() {
+            for Holder { process: Process { pid, comm }, doing } in &queue.holders {
+                let doing =
+                    doing.as_ref().map_or_else(String::new, |doing| format!(", and {}", doing.in_words()));
+                self.add_from(ended_ns, "open files", format!("{comm} {pid} holds the listener{doing}"));
+            }
+            let served = if queue.is_served { "a process serves" } else { "no process serves" };
+            self.add_from(ended_ns, "open files", format!("{served} a connection that came from it"));
         }
         for Process { pid, comm } in self.exchange.holders().unwrap_or_default() {
             self.add_from(

@@ -1,6 +1,6 @@
 //! `kernel_timeout`: the kernel gave up before nginx did.
 
-use super::{Cause, Finding};
+use super::{Cause, Finding, reached};
 use crate::{
     ledger::Joined,
     words::{count, span},
@@ -14,15 +14,17 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     }
     let (upstream, after) = (exchange.upstream(), span(exchange.lasted_ns()));
     Some(if exchange.was_connecting() {
-        Finding::inferred(
+        let finding = Finding::inferred(
             Cause::KernelSynRetries,
             format!(
                 "{upstream} answered none of {} in {after}, and the kernel gave up.",
                 count(u64::from(exchange.nginx.syn_retransmits) + 1, "SYN")
             ),
             "whether the upstream's host is up; net.ipv4.tcp_syn_retries, and a shorter connect timeout in nginx.",
-        )
-        .logged("ETIMEDOUT", "connect() failed (110: Connection timed out) while connecting to upstream")
+        );
+        let reached = reached::of(exchange, finding.cause);
+        reached::with(finding, reached, exchange.began_ns())
+            .logged("ETIMEDOUT", "connect() failed (110: Connection timed out) while connecting to upstream")
     } else {
         Finding::inferred(
             Cause::KernelRetransmits,

@@ -18,16 +18,18 @@ mod kernel_timeout;
 mod local_error;
 mod lost;
 mod near;
-mod neighbours;
 mod nginx_exit;
 mod nginx_says;
+mod nobody_accepts;
 mod not_attempted;
 mod premature_close;
+mod reached;
 mod read_timeout;
 mod refused;
 mod rejected_response;
 mod reset;
 mod send_timeout;
+mod sharers;
 mod signals;
 mod silence;
 mod stale_keepalive;
@@ -163,6 +165,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
     };
     let finding = if said.is_logged() { finding.at_most_inferred() } else { finding };
     let Finding { cause, confidence, errno: _, error_log: _, explanation, advice } = finding;
+    let reached = reached::of_word(said, cause);
     let cause = cause.unwrap_or(Cause::NginxSays);
     let line = line(said);
     let (group, servers) =
@@ -183,7 +186,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         request: None,
         status: cause.status().filter(|_| !said.is_of_session),
         errno: (said.errno != 0).then(|| errors::name(said.errno)),
-        evidence: not_attempted::facts(said, &line, &servers),
+        evidence: not_attempted::facts(said, &line, &servers, reached),
         error_log: Some(line),
         word: Some(nginx_says::word(said)),
         servers,
@@ -197,6 +200,9 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         queue: None,
         kept: None,
         near: None,
+        closed: None,
+        holders: None,
+        reached: reached.map(|reached| reached::told(reached, said.ns)),
         explanation,
         advice,
     }
@@ -284,6 +290,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref();
     let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
+    let reached = reached::of(exchange, cause);
     let cause = cause.unwrap_or(Cause::NotEnoughFacts);
     let lacks_facts = context.evidence_lost
         || worker.is_some_and(signals::is_lost)
@@ -332,7 +339,10 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         queue: exchange.listener().map(|view| Queue { depth: view.depth, limit: view.limit }),
         kept: stale_keepalive::kept(exchange, cause),
         near: exchange.near.as_ref().map(|near| near.neighbours.clone()),
-        evidence: evidence::of(exchange, context.sources),
+        closed: near::closed(exchange),
+        holders: nobody_accepts::holders(exchange, cause),
+        reached: reached.map(|reached| reached::told(reached, exchange.began_ns())),
+        evidence: evidence::of(exchange, reached, context.sources),
         explanation: hop::with(explanation, exchange, context.outer),
         advice,
     }

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Cause, Finding};
+use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
-    near::Near,
-    verdict::{Neighbour, Process, Upstream},
-    words::count,
+    near::{Closed, Near},
+    verdict::{self, Neighbour, Process, Upstream},
+    words::{count, span},
 };
 
 /// The same finding, with who listens near, where that was looked for.
@@ -16,10 +16,19 @@ pub(super) fn with(finding: Finding, exchange: &Joined) -> Finding {
     let Some(near) = exchange.near.as_ref().filter(|_| is_bare && is_of_use(exchange)) else {
         return finding;
     };
+    let closed = near.closed.as_ref().map(|closed| was_closed(closed, exchange.nginx.ended_ns));
+    let is_unexplained = near.neighbours.is_empty();
     let said = match exchange.upstream() {
+        // Who was there says more than that nobody else is.
+        Upstream::Inet(_) if closed.is_some() && is_unexplained => None,
         Upstream::Inet(upstream) => Some(inet(near, upstream)),
         Upstream::Unix(_) => unix(near),
         Upstream::Named(_) => None,
+    };
+    let said = match (closed, said) {
+        (Some((closed, advice)), None) => Some((closed, advice)),
+        (Some((closed, _)), Some((sentence, advice))) => Some((format!("{closed}{sentence}"), advice)),
+        (None, said) => said,
     };
     let Some((sentence, advice)) = said else { return finding };
     Finding {
@@ -27,6 +36,67 @@ pub(super) fn with(finding: Finding, exchange: &Joined) -> Finding {
         advice: if advice.is_empty() { finding.advice } else { advice },
         ..finding
     }
+}
+
+/// Who had listened there until a moment before nginx asked, and what became of him.
+fn was_closed(closed: &Closed, failed_ns: u64) -> (String, String) {
+    let Closed { process: Process { pid, comm }, ns, again_ns, exit, namesakes } = closed;
+    let ago = span(failed_ns.saturating_sub(*ns));
+    let (how, advice) = match (exit, exit.and_then(signals::of_exit)) {
+        (_, Some(signal)) => {
+            let signal = signals::name(signal);
+            (
+                format!("until it died of {signal}, {ago} before"),
+                format!("who sent {signal} to {comm} {pid}, or why it died; and what is to start it again."),
+            )
+        }
+        (Some(_), None) => (
+            format!("until it exited, {ago} before"),
+            format!("why {comm} {pid} exited (its log), and what is to start it again."),
+        ),
+        (None, None) => (
+            format!("until it closed its listener, {ago} before"),
+            format!(
+                "whether {comm} was being restarted or reloaded: with nobody there in between, nginx is refused."
+            ),
+        ),
+    };
+    let again = match again_ns {
+        None => String::new(),
+        Some(again) if *again >= failed_ns => {
+            format!(" Somebody has listened there again since {} after nginx asked.", span(again - failed_ns))
+        }
+        Some(again) => {
+            format!(
+                " Somebody has listened there again since {} before nginx asked.",
+                span(failed_ns - again)
+            )
+        }
+    };
+    let named: Vec<String> = namesakes.iter().map(in_words).collect();
+    let (elsewhere, advice) = match namesakes.first() {
+        None => (String::new(), advice),
+        Some(first) => (
+            format!(" By now, {}.", named.join(", ")),
+            format!(
+                "the address in fastcgi_pass or proxy_pass against the one that {comm} listens on now, {}: its configuration may have changed.",
+                first.listens
+            ),
+        ),
+    };
+    (format!(" {comm} {pid} listened there {how}.{again}{elsewhere}"), advice)
+}
+
+/// The listener that was closed, as a verdict tells it.
+pub(super) fn closed(exchange: &Joined) -> Option<verdict::Closed> {
+    let Closed { process, ns, again_ns, exit, namesakes } = exchange.near.as_ref()?.closed.clone()?;
+    Some(verdict::Closed {
+        process,
+        us: exchange.us(ns)?,
+        again_us: again_ns.and_then(|ns| exchange.us(ns)),
+        signal: exit.and_then(signals::of_exit).map(signals::name),
+        namesakes,
+    })
 }
 
 /// Whether the upstream's address leads to this host: what listens here has nothing to do with another one.
@@ -120,7 +190,7 @@ mod tests {
                 is_elsewhere: *is_elsewhere,
             })
             .collect();
-        joined.near = Some(Near { ns: at(1), asked: asked(&joined), neighbours, others });
+        joined.near = Some(Near { ns: at(1), asked: asked(&joined), neighbours, others, closed: None });
         with(Finding::proven(Cause::RefusedNoListener, "", ""), &joined).explanation
     }
 

@@ -1,6 +1,6 @@
 //! `not_attempted`, and what else nginx says of no connection: it had nobody to ask, or no means to.
 
-use super::{Cause, Finding, nginx_says, refused, source};
+use super::{Cause, Finding, nginx_says, reached::Reached, refused, source};
 use crate::{
     groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
@@ -56,7 +56,12 @@ pub(super) fn judge(said: &Said, outage: Option<&Outage>) -> Finding {
 }
 
 /// The facts under it: what nginx says, and what took the servers out before.
-pub(super) fn facts(said: &Said, line: &str, servers: &[OutOfUse]) -> Vec<Evidence> {
+pub(super) fn facts(
+    said: &Said,
+    line: &str,
+    servers: &[OutOfUse],
+    reached: Option<Reached>,
+) -> Vec<Evidence> {
     let of_server = |server: &OutOfUse| {
         let OutOfUse { upstream, failed, limits, is_down } = server;
         // What is not watched is no fact.
@@ -75,6 +80,7 @@ pub(super) fn facts(said: &Said, line: &str, servers: &[OutOfUse]) -> Vec<Eviden
         })
     };
     let mut facts: Vec<_> = servers.iter().filter_map(of_server).collect();
+    facts.extend(reached.map(|reached| reached.evidence(said.ns)));
     let source = source(said).to_owned();
     facts.push(Evidence { us: 0, source, fact: format!("nginx {} says: {line}", said.nginx.pid) });
     facts.sort_by_key(|fact| fact.us);

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{WorkerEnd, nginx_flag};
 
-use super::{Cause, Finding, doing, gone, lost, neighbours, nginx_says, signals};
+use super::{Cause, Finding, doing, gone, lost, nginx_says, nobody_accepts, sharers, signals};
 use crate::{
     ledger::Joined,
     verdict::Confidence,
@@ -28,7 +28,8 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let finding = match &exchange.worker {
         Some(worker) if is_undelivered(exchange, worker) => undelivered(exchange),
         Some(worker) if !exchange.was_accepted() => {
-            neighbours::add(exchange, never_accepted(exchange, worker))
+            nobody_accepts::timeout(exchange, worker.created_ns, &waited(exchange))
+                .unwrap_or_else(|| sharers::add(exchange, never_accepted(exchange, worker)))
         }
         Some(worker) if worker.arrived == 0 && exchange.nginx.unacked > 0 => unacked(exchange),
         Some(worker) => answer_lost(exchange)

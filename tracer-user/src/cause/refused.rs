@@ -1,8 +1,10 @@
 //! `refused`: the connection was turned down.
 
+use std::path::Path;
+
 use tracer_ebpf::{DropReason, nginx_flag};
 
-use super::{Cause, Finding, denied, errors, local_error, near};
+use super::{Cause, Finding, denied, errors, local_error, near, reached};
 use crate::{
     inquiry::{Denial, Kind, Ordinary, Place},
     ledger::{Joined, Said},
@@ -30,12 +32,14 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let denied = denial.and_then(|denial| denied::judge(&upstream, denial));
     let finding = denied.or_else(|| match &upstream {
         Upstream::Unix(path) => {
-            unix(exchange.nginx.error, &path.display().to_string(), denial, exchange.place())
+            unix(exchange.nginx.error, path, denial, exchange.place(), exchange.has_folder())
         }
         Upstream::Inet(upstream) => inet(exchange, &upstream.to_string()),
         Upstream::Named(_) => None,
     })?;
     let finding = near::with(finding, exchange);
+    let reached = reached::of(exchange, finding.cause);
+    let finding = reached::with(finding, reached, exchange.began_ns());
     let errno = errors::name(exchange.nginx.error);
     // Since 5.19 (ip_icmp_error in tcp_v4_err) the kernel wakes nginx before it sets the error: nginx may take itself for connected then,
     // and meet the error in its first receive.
@@ -61,8 +65,12 @@ pub(super) fn at_once(peer: &Upstream, said: &Said) -> Option<Finding> {
             ),
             "what keeps the workers busy; then listen.backlog of the pool, and net.core.somaxconn, which limits it.",
         )),
-        Upstream::Unix(path) => unix(error, &path.display().to_string(), denial, said.place()),
-        Upstream::Inet(upstream) => inet_at_once(error, &upstream.to_string()),
+        Upstream::Unix(path) => unix(error, path, denial, said.place(), said.has_folder()),
+        Upstream::Inet(upstream) => {
+            let finding = inet_at_once(error, &upstream.to_string())?;
+            let reached = reached::of_word(said, finding.cause);
+            Some(reached::with(finding, reached, said.ns))
+        }
         Upstream::Named(_) => None,
     }
 }
@@ -84,15 +92,17 @@ fn inet_at_once(error: u32, upstream: &str) -> Option<Finding> {
 }
 
 /// Each errno of a unix connect but EACCES has one meaning (unix_find_other and unix_stream_connect in net/unix/af_unix.c).
-fn unix(error: u32, path: &str, denial: Option<&Denial>, place: Option<&Place>) -> Option<Finding> {
+fn unix(
+    error: u32,
+    path: &Path,
+    denial: Option<&Denial>,
+    place: Option<&Place>,
+    has_folder: Option<bool>,
+) -> Option<Finding> {
+    let (folder, path) = (path.parent().unwrap_or(path).display().to_string(), path.display().to_string());
+    let path = path.as_str();
     Some(match error {
-        ENOENT => Finding::proven(
-            Cause::RefusedSocketMissing,
-            format!(
-                "The unix socket {path} does not exist: whoever should listen there has not started, or was stopped properly."
-            ),
-            "whether the upstream is running, and fastcgi_pass or proxy_pass against the `listen` of the pool.",
-        ),
+        ENOENT => missing(path, &folder, has_folder),
         EACCES => {
             let finding = Finding::proven(
                 Cause::RefusedPermission,
@@ -109,6 +119,32 @@ fn unix(error: u32, path: &str, denial: Option<&Denial>, place: Option<&Place>) 
         ECONNREFUSED => nobody_at(path, place),
         _ => return None,
     })
+}
+
+/// The path does not exist.
+fn missing(path: &str, folder: &str, has_folder: Option<bool>) -> Finding {
+    let (what, advice) = match has_folder {
+        Some(false) => (
+            format!("nor does its folder {folder}: whoever should make both has not started, or nginx has another root"),
+            format!(
+                "what makes {folder} (RuntimeDirectory= of the upstream's unit, tmpfiles.d: what lies under /run is gone after a boot), and \
+                 fastcgi_pass or proxy_pass against the `listen` of the pool."
+            ),
+        ),
+        has_folder => (
+            format!(
+                "{}whoever should listen there has not started, or was stopped properly",
+                if has_folder.is_some() { "though its folder does: " } else { "" }
+            ),
+            "whether the upstream is running, and fastcgi_pass or proxy_pass against the `listen` of the pool.".to_owned(),
+        ),
+    };
+    let joint = if has_folder.is_some() { "," } else { ":" };
+    Finding::proven(
+        Cause::RefusedSocketMissing,
+        format!("The unix socket {path} does not exist{joint} {what}."),
+        advice,
+    )
 }
 
 /// The path exists, and connect was refused: `unix_find_bsd` and `unix_stream_connect` in net/unix/af_unix.c refuse what is no socket, one that

@@ -10,8 +10,13 @@ use crate::{
 
 /// The signal that ended this worker while it had the exchange: `task_struct.exit_code`'s low seven bits.
 pub(super) fn died_of(worker: &WorkerEnd) -> Option<u32> {
-    let signal = worker.exit_code & 0x7f;
-    (worker.exiting != 0 && signal != 0).then_some(signal)
+    if worker.exiting != 0 { of_exit(worker.exit_code) } else { None }
+}
+
+/// The signal that an exit code tells of.
+pub(super) fn of_exit(code: u32) -> Option<u32> {
+    let signal = code & 0x7f;
+    (signal != 0).then_some(signal)
 }
 
 /// A signal's name, as in `SIGTERM`.

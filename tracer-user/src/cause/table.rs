@@ -118,6 +118,8 @@ causes! {
         "The upstream closed the connection properly in the middle of its response.";
     TimeoutNeverAccepted: "read_timeout" / "never_accepted", Some(504),
         "The connection waited in the accept queue, behind busy workers, until nginx stopped waiting.";
+    TimeoutNobodyAccepts: "read_timeout" / "nobody_accepts", Some(504),
+        "The connection waited in the accept queue of a listener from which nobody accepts, until nginx stopped waiting.";
     TimeoutSlowWorker: "read_timeout" / "slow_worker", Some(504),
         "A worker had the request and did not answer before nginx stopped waiting.";
     TimeoutWorkerGone: "read_timeout" / "worker_gone", Some(504),

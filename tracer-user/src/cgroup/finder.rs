@@ -74,6 +74,11 @@ impl Finder {
         news
     }
 
+    /// Whether the kernel side saw this process take up an exchange, or signal one that had.
+    pub fn has_accepted(&self, pid: u32) -> bool {
+        self.kept.get(&pid, 0).is_ok()
+    }
+
     /// Processes that were not looked at, for too many were named at a time.
     pub fn left_out(&self) -> u64 {
         self.left_out

@@ -183,7 +183,10 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         | Cause::PrematurePeerClosed => (&[], Proven),
         Cause::ResetByRemote | Cause::TimeoutNoAnswer => (&[], ELSEWHERE),
         // Where accept is not hooked, the worker's first read stands for it, and the socket's own state.
-        Cause::TimeoutNeverAccepted | Cause::TimeoutSlowWorker | Cause::SendTimeout => (&[], Proven),
+        Cause::TimeoutNeverAccepted
+        | Cause::TimeoutNobodyAccepts
+        | Cause::TimeoutSlowWorker
+        | Cause::SendTimeout => (&[], Proven),
         Cause::TimeoutStalledResponse => {
             (&[], Inferred("A kept-alive connection that was idle for too long looks nearly the same."))
         }

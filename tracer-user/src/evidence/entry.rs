@@ -28,6 +28,7 @@ use crate::{
     groups::Configured,
     inquiry::Inquiry,
     ledger::Said,
+    near::Near,
     stream::{
         Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
     },
@@ -493,7 +494,7 @@ impl Decoder {
                 (at, What::Clock(Distance(distance)))
             }
             Line::Inquiry { at, about, found } => {
-                (at, What::Inquiry(Inquiry { about: about.decode(base)?, found: found.decode()? }))
+                (at, What::Inquiry(Inquiry { about: about.decode(base)?, found: found.decode(base)? }))
             }
             Line::Groups { at, workers, groups, is_narrowed, counts_statuses, gaps } => {
                 (at, What::Groups(groups::decode(workers, groups, is_narrowed, counts_statuses, gaps)?))
@@ -505,10 +506,11 @@ impl Decoder {
                 (at, What::Answer(Box::new(answers::decode(ns, within_ns, status, tries, rule.as_deref())?)))
             }
             Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
-            Line::Near { at, ns, upstream, from, neighbours, others } => {
+            Line::Near { at, ns, upstream, from, neighbours, others, closed } => {
                 let asked = (self::upstream(&upstream)?, from);
                 let ns = Moment::decode(ns, base)?;
-                (at, What::Near(near::decode(ns, asked, neighbours, others)?))
+                let (neighbours, closed) = (near::neighbours(neighbours)?, near::closed(closed, base)?);
+                (at, What::Near(Near { ns, asked, neighbours, others, closed }))
             }
             Line::End { at } => (at, What::End),
         };

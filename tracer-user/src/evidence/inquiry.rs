@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Bad, Base, Codec, Context, Id, Moment, bad};
+use super::{
+    codec::{Bad, Base, Codec, Context, Id, Moment, bad},
+    look::{self, Doing},
+};
 use crate::{budget, inquiry, verdict::Process};
 
 /// Which failure: an exchange by its connection, or what nginx said by its thread and moment.
@@ -54,10 +57,34 @@ pub enum Found {
         /// Who has a socket that was bound to it; null where that is not known.
         bound: Option<Vec<Holder>>,
     },
+    /// connect to a unix socket found nothing at its path.
+    Missing {
+        /// Whether the folder that it should be in is there.
+        folder: bool,
+    },
+    /// Nothing answered nginx's connect over TCP, or there was no way.
+    Reached {
+        /// When a connection with the upstream's address, whatever the port, was last known to work, as the kernel remembers it.
+        last_ns: Option<i64>,
+    },
     /// nginx stopped waiting on a connection in the queue of one of several listeners that share an address.
-    Neighbours {
+    #[serde(alias = "neighbours")]
+    Sharers {
         /// They.
-        listeners: Vec<Neighbour>,
+        listeners: Vec<Sharer>,
+    },
+    /// nginx stopped waiting on a connection in a listener's queue, or found that full.
+    Queue {
+        /// Who holds the listener.
+        holders: Vec<Waiter>,
+        /// How many more do.
+        others: u32,
+        /// Whether some process that does not stand still has, or may have, a connection that came from it.
+        served: bool,
+        /// Since when nobody has accepted from it; null where that is not known.
+        since_ns: Option<i64>,
+        /// Whether one of its holders is known to have taken up an exchange before.
+        accepted: bool,
     },
     /// nginx stopped waiting on a connection that had outlived its worker.
     Holders {
@@ -75,13 +102,26 @@ pub enum Found {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Neighbour {
+pub struct Sharer {
     /// Who has it.
     pub process: Holder,
     /// Connections that waited in its queue.
     pub waiting: u32,
     /// Whether that process was stopped or frozen.
     pub stands_still: bool,
+}
+
+/// A process that held a listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Waiter {
+    /// The process.
+    pub process: Holder,
+    /// What its first thread did; null where that is not known.
+    pub doing: Option<Doing>,
+    /// To what, or on what, where that has a name.
+    pub target: Option<String>,
 }
 
 /// A process that held a connection.
@@ -137,14 +177,32 @@ impl About {
 impl Found {
     pub(super) fn encode(found: &inquiry::Found, context: Context<'_>) -> Self {
         match found {
-            inquiry::Found::Neighbours(listeners) => {
-                let neighbour =
-                    |inquiry::Neighbour { process, waiting, stands_still }: &inquiry::Neighbour| Neighbour {
+            inquiry::Found::Missing { has_folder } => Self::Missing { folder: *has_folder },
+            inquiry::Found::Reached(ns) => Self::Reached { last_ns: Moment::encode(ns, context) },
+            inquiry::Found::Sharers(listeners) => {
+                let sharer = |inquiry::Sharer { process, waiting, stands_still }: &inquiry::Sharer| Sharer {
+                    process: Holder { pid: process.pid, comm: process.comm.clone() },
+                    waiting: *waiting,
+                    stands_still: *stands_still,
+                };
+                Self::Sharers { listeners: listeners.iter().map(sharer).collect() }
+            }
+            inquiry::Found::Queue(inquiry::Queue { holders, others, is_served, since_ns, has_accepted }) => {
+                let waiter = |inquiry::Holder { process, doing }: &inquiry::Holder| {
+                    let (doing, target) = doing.as_ref().map(|doing| look::encode(doing, context)).unzip();
+                    Waiter {
                         process: Holder { pid: process.pid, comm: process.comm.clone() },
-                        waiting: *waiting,
-                        stands_still: *stands_still,
-                    };
-                Self::Neighbours { listeners: listeners.iter().map(neighbour).collect() }
+                        doing,
+                        target: target.flatten(),
+                    }
+                };
+                Self::Queue {
+                    holders: holders.iter().map(waiter).collect(),
+                    others: *others,
+                    served: *is_served,
+                    since_ns: since_ns.and_then(|ns| Moment::encode(&ns, context)),
+                    accepted: *has_accepted,
+                }
             }
             inquiry::Found::Holders(processes) => Self::Holders { processes: to_holders(processes) },
             inquiry::Found::TerminateAfter(seconds) => Self::TerminateAfter { seconds: *seconds },
@@ -170,21 +228,39 @@ impl Found {
         }
     }
 
-    pub(super) fn decode(self) -> Result<inquiry::Found, Bad> {
+    pub(super) fn decode(self, base: Base) -> Result<inquiry::Found, Bad> {
         Ok(match self {
-            Self::Neighbours { listeners } => {
+            Self::Missing { folder } => inquiry::Found::Missing { has_folder: folder },
+            Self::Reached { last_ns } => inquiry::Found::Reached(Moment::decode(last_ns, base)?),
+            Self::Sharers { listeners } => {
                 let (rest, processes): (Vec<_>, Vec<_>) = listeners
                     .into_iter()
-                    .map(|Neighbour { process, waiting, stands_still }| ((waiting, stands_still), process))
+                    .map(|Sharer { process, waiting, stands_still }| ((waiting, stands_still), process))
                     .unzip();
-                let neighbour = |(process, (waiting, stands_still))| inquiry::Neighbour {
-                    process,
-                    waiting,
-                    stands_still,
+                let sharer =
+                    |(process, (waiting, stands_still))| inquiry::Sharer { process, waiting, stands_still };
+                inquiry::Found::Sharers(of_holders(processes)?.into_iter().zip(rest).map(sharer).collect())
+            }
+            Self::Queue { holders, others, served, since_ns, accepted } => {
+                let (doings, processes): (Vec<_>, Vec<_>) = holders
+                    .into_iter()
+                    .map(|Waiter { process, doing, target }| ((doing, target), process))
+                    .unzip();
+                let holder = |(process, (doing, target)): (Process, (Option<Doing>, Option<String>))| {
+                    let doing = doing.map(|doing| look::decode(doing, target)).transpose()?;
+                    Ok(inquiry::Holder { process, doing })
                 };
-                inquiry::Found::Neighbours(
-                    of_holders(processes)?.into_iter().zip(rest).map(neighbour).collect(),
-                )
+                inquiry::Found::Queue(inquiry::Queue {
+                    holders: of_holders(processes)?
+                        .into_iter()
+                        .zip(doings)
+                        .map(holder)
+                        .collect::<Result<_, Bad>>()?,
+                    others,
+                    is_served: served,
+                    since_ns: since_ns.map(|ns| Moment::decode(Some(ns), base)).transpose()?,
+                    has_accepted: accepted,
+                })
             }
             Self::Holders { processes } => inquiry::Found::Holders(of_holders(processes)?),
             Self::TerminateAfter { seconds } => inquiry::Found::TerminateAfter(seconds),

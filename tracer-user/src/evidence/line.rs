@@ -333,6 +333,9 @@ pub enum Line {
         neighbours: Vec<Neighbour>,
         /// How many more there were.
         others: u32,
+        /// The listener that was closed there within the last minute; null where none was seen to be.
+        #[serde(default)]
+        closed: Option<Closed>,
     },
     /// The recording is over.
     End {
@@ -400,6 +403,25 @@ pub struct Try {
     pub upstream: Option<String>,
     /// What it answered, or what nginx made of its failure; null where there was nothing, or the log does not say.
     pub status: Option<u16>,
+}
+
+/// A listener that was closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Closed {
+    /// The process that closed it.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// When.
+    pub ns: Option<i64>,
+    /// Since when somebody listens there again; null where nobody did by then.
+    pub again_ns: Option<i64>,
+    /// The process's exit code, if it was ending; null otherwise.
+    pub exit: Option<u32>,
+    /// Where else processes of that name listen.
+    pub namesakes: Vec<Neighbour>,
 }
 
 /// A listener near an upstream.

@@ -109,7 +109,7 @@ fn of_path(path: &std::path::Path, context: Context<'_>) -> String {
     context.names.path(&text(path.as_os_str().as_encoded_bytes())).into_owned()
 }
 
-fn encode(doing: &sample::Doing, context: Context<'_>) -> (Doing, Option<String>) {
+pub(super) fn encode(doing: &sample::Doing, context: Context<'_>) -> (Doing, Option<String>) {
     use sample::Target;
     let target = match doing {
         sample::Doing::Running => return (Doing::Running, None),
@@ -149,7 +149,7 @@ const MOST_NAME: usize = 512;
 /// The exchanges that one thread serves.
 const MOST_EXCHANGES: usize = 1 << 16;
 
-fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doing, Bad> {
+pub(super) fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doing, Bad> {
     use sample::{Peer, Target};
     let most = match doing {
         Doing::Unix | Doing::ConnectingUnix | Doing::File | Doing::FileLock => 4 * MOST_PATH,

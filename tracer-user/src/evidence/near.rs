@@ -2,18 +2,18 @@
 
 use super::{
     Line,
-    codec::{Bad, Codec as _, Context, Moment, bad},
+    codec::{Bad, Base, Codec as _, Context, Moment, bad},
     entry::{named, upstream},
-    line::Neighbour,
+    line::{Closed, Neighbour},
 };
 use crate::{
     budget,
-    near::{Asked, Near},
+    near::{self, Near},
     verdict::{self, Process},
 };
 
 pub(super) fn encode(near: &Near, at: i64, context: Context<'_>) -> Line {
-    let Near { ns, asked: (asked, from), neighbours, others } = near;
+    let Near { ns, asked: (asked, from), neighbours, others, closed } = near;
     let neighbour = |neighbour: &verdict::Neighbour| {
         let verdict::Neighbour { process: Process { pid, comm }, listens, is_elsewhere } = neighbour;
         Neighbour {
@@ -23,6 +23,17 @@ pub(super) fn encode(near: &Near, at: i64, context: Context<'_>) -> Line {
             elsewhere: *is_elsewhere,
         }
     };
+    let closed = closed.as_ref().map(|closed| {
+        let near::Closed { process: Process { pid, comm }, ns, again_ns, exit, namesakes } = closed;
+        Closed {
+            pid: *pid,
+            comm: comm.clone(),
+            ns: Moment::encode(ns, context),
+            again_ns: again_ns.and_then(|ns| Moment::encode(&ns, context)),
+            exit: *exit,
+            namesakes: namesakes.iter().map(neighbour).collect(),
+        }
+    });
     Line::Near {
         at,
         ns: Moment::encode(ns, context),
@@ -30,21 +41,35 @@ pub(super) fn encode(near: &Near, at: i64, context: Context<'_>) -> Line {
         from: *from,
         neighbours: neighbours.iter().map(neighbour).collect(),
         others: *others,
+        closed,
     }
 }
 
-pub(super) fn decode(ns: u64, asked: Asked, neighbours: Vec<Neighbour>, others: u32) -> Result<Near, Bad> {
+pub(super) fn neighbours(neighbours: Vec<Neighbour>) -> Result<Vec<verdict::Neighbour>, Bad> {
     if neighbours.len() > budget::NEIGHBOURS {
         return Err(bad("an upstream has more neighbours than are named"));
     }
-    let neighbour = |neighbour: Neighbour| {
-        let Neighbour { pid, comm, listens, elsewhere } = neighbour;
-        if comm.len() >= tracer_ebpf::COMM_LEN * 4 {
-            return Err(bad("a process's name is longer than any is"));
-        }
-        let process = Process { pid, comm };
+    let neighbour = |Neighbour { pid, comm, listens, elsewhere }| {
+        let process = process(pid, comm)?;
         Ok(verdict::Neighbour { process, listens: upstream(&listens)?, is_elsewhere: elsewhere })
     };
-    let neighbours = neighbours.into_iter().map(neighbour).collect::<Result<_, _>>()?;
-    Ok(Near { ns, asked, neighbours, others })
+    neighbours.into_iter().map(neighbour).collect()
+}
+
+pub(super) fn closed(closed: Option<Closed>, base: Base) -> Result<Option<near::Closed>, Bad> {
+    let Some(Closed { pid, comm, ns, again_ns, exit, namesakes }) = closed else { return Ok(None) };
+    Ok(Some(near::Closed {
+        process: process(pid, comm)?,
+        ns: Moment::decode(ns, base)?,
+        again_ns: again_ns.map(|ns| Moment::decode(Some(ns), base)).transpose()?,
+        exit,
+        namesakes: neighbours(namesakes)?,
+    }))
+}
+
+fn process(pid: u32, comm: String) -> Result<Process, Bad> {
+    if comm.len() >= tracer_ebpf::COMM_LEN * 4 {
+        return Err(bad("a process's name is longer than any is"));
+    }
+    Ok(Process { pid, comm })
 }

@@ -12,9 +12,9 @@ use crate::{
     decode::Record,
     facts::{Fact, Sources},
     groups::{self, Configured, Place as At, Server},
-    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Neighbour as Beside, Ordinary, Place},
+    inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
     ledger::samples::*,
-    near::Near,
+    near::{Closed, Near},
     pressure::{Group, Quota, Reading, Stall, Stalls},
     sample::{Doing, Look, Peer, Target},
     stream::{
@@ -137,7 +137,15 @@ fn entries() -> Vec<Entry> {
     });
     let holder = Process { pid: 9, comm: "sleep".to_owned() };
     let place = Place { kind: Kind::Socket, bound: Some(vec![holder.clone()]) };
-    let neighbour = Beside { process: holder.clone(), waiting: 3, stands_still: true };
+    let sharer = Sharer { process: holder.clone(), waiting: 3, stands_still: true };
+    let holders = vec![
+        Holder {
+            process: sharer.process.clone(),
+            doing: Some(Doing::Waiting(Target::Sleep("nanosleep".into()))),
+        },
+        Holder { process: sharer.process.clone(), doing: None },
+    ];
+    let queue = Queue { holders, others: 1, is_served: false, since_ns: Some(at(3)), has_accepted: true };
     let table = Conntrack { entries: 7, max: 8, drops: 9, risen: Some(1) };
     let whats = vec![
         What::Record(Record::Exchange(Box::new(exchange))),
@@ -191,6 +199,17 @@ fn entries() -> Vec<Entry> {
                 is_elsewhere: true,
             }],
             others: 1,
+            closed: Some(Closed {
+                process: Process { pid: 7, comm: "php-fpm8.2".to_owned() },
+                ns: at(3),
+                again_ns: Some(at(4)),
+                exit: Some(9),
+                namesakes: vec![Neighbour {
+                    process: Process { pid: 9, comm: "php-fpm8.2".to_owned() },
+                    listens: Upstream::Inet("127.0.0.1:9001".parse().unwrap()),
+                    is_elsewhere: false,
+                }],
+            }),
         }),
         What::Answer(Box::new(Answer {
             ns: at(7),
@@ -219,7 +238,10 @@ fn entries() -> Vec<Entry> {
         inquiry(About::Word { thread: 8, ns: at(1_901) }, Found::Place(place)),
         inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 1)), Found::Holders(vec![holder])),
         inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 2)), Found::Conntrack(table)),
-        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 3)), Found::Neighbours(vec![neighbour])),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 3)), Found::Sharers(vec![sharer])),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 4)), Found::Missing { has_folder: true }),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 5)), Found::Queue(queue)),
+        inquiry(About::Exchange((exchange.nginx.sock, CONNECT + 6)), Found::Reached(at(0) - 1)),
         What::End,
     ];
     whats.into_iter().zip(1..).map(|(what, ms)| Entry { at_ns: at(ms), what }).collect()

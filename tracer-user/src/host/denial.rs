@@ -66,7 +66,7 @@ fn label(pid: u32) -> Option<String> {
 }
 
 /// Runs `work` in a thread of its own, whose identity and namespaces nobody else has.
-fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<T> {
+pub(super) fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<T> {
     // A panic of it was told where it happened.
     thread::scope(|scope| scope.spawn(work).join()).ok().flatten()
 }

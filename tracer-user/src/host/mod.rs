@@ -16,6 +16,7 @@ pub(crate) mod php_fpm;
 mod place;
 mod refusal;
 mod root;
+mod tcp_metrics;
 mod texts;
 
 pub(crate) use budget::Budget;
@@ -27,6 +28,7 @@ pub(crate) use master::Master;
 pub(crate) use place::place;
 pub(crate) use refusal::Refusal;
 pub(crate) use root::{Identity, Root};
+pub(crate) use tcp_metrics::last_worked_ms;
 pub(crate) use texts::text_of;
 
 /// Whether what belongs to this user can be no trap: root's, or of whoever runs why502.

@@ -15,7 +15,7 @@ use tracer_ebpf::{
 
 use super::{Outer, Said};
 use crate::{
-    inquiry::{Denial, Found, Neighbour, Place},
+    inquiry::{Denial, Found, Place, Queue, Sharer},
     near::Near,
     sample::Activity,
     verdict::{Alike, Process, Upstream},
@@ -58,6 +58,8 @@ pub struct Joined {
     pub activity: Option<Activity>,
     /// How the idle time of its connection compares with that of others that the upstream closed under a request.
     pub alike: Option<Alike>,
+    /// Until when an earlier exchange is known to have had a connection to its upstream, where this one had none (ns, monotonic).
+    pub reached_ns: Option<u64>,
     /// Who listens near its upstream, where nobody does.
     pub near: Option<Near>,
     /// What nginx said of it, in order: the last word is the one before it closed.
@@ -82,6 +84,7 @@ impl Joined {
             aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
             activity: None,
             alike: None,
+            reached_ns: None,
             near: None,
             said: Vec::new(),
             outer: None,
@@ -149,11 +152,35 @@ impl Joined {
         }
     }
 
-    /// The listeners that share the upstream's address, if they were looked up.
-    pub fn neighbours(&self) -> &[Neighbour] {
+    /// When a connection with its upstream's address was last known to work, as the kernel remembers it (ns, monotonic), if that was looked up.
+    pub fn worked_ns(&self) -> Option<u64> {
         match &self.found {
-            Some(Found::Neighbours(neighbours)) => neighbours,
+            Some(Found::Reached(ns)) => Some(*ns),
+            _ => self.said.iter().find_map(Said::reached_ns),
+        }
+    }
+
+    /// Whether the folder of a unix upstream's path that is not there is, if that was looked up.
+    pub fn has_folder(&self) -> Option<bool> {
+        match &self.found {
+            Some(Found::Missing { has_folder }) => Some(*has_folder),
+            _ => self.said.iter().find_map(Said::has_folder),
+        }
+    }
+
+    /// The listeners that share the upstream's address, if they were looked up.
+    pub fn sharers(&self) -> &[Sharer] {
+        match &self.found {
+            Some(Found::Sharers(sharers)) => sharers,
             _ => &[],
+        }
+    }
+
+    /// Who should work off the queue of the upstream's listener, if that was looked up.
+    pub fn queue(&self) -> Option<&Queue> {
+        match &self.found {
+            Some(Found::Queue(queue)) => Some(queue),
+            _ => None,
         }
     }
 
@@ -365,5 +392,10 @@ fn comm_of(comm: &[u8]) -> Cow<'_, str> {
 
 /// The process that has this socket open.
 pub(crate) fn holder_of(held: &HeldSocket) -> Process {
-    Process { pid: held.tgid, comm: comm_of(&held.comm).into_owned() }
+    process_named(held.tgid, &held.comm)
+}
+
+/// A process with its name, which a zero closes.
+pub(crate) fn process_named(pid: u32, comm: &[u8]) -> Process {
+    Process { pid, comm: comm_of(comm).into_owned() }
 }

@@ -13,16 +13,19 @@ pub(crate) mod samples;
 mod tests;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::SocketAddr,
+};
 
 use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
-use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
+use tracer_ebpf::{Action, Aftermath, Exchange, Hop, NginxEnd, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, holder_of, path_of, process};
+pub(crate) use exchange::{address, comm, holder_of, path_of, process, process_named};
 pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]
@@ -59,7 +62,7 @@ pub enum Whole {
 #[derive(Clone, Debug)]
 pub struct Afterwards {
     /// nginx's own address in the exchange, as its verdict has it.
-    pub local: Option<std::net::SocketAddr>,
+    pub local: Option<SocketAddr>,
     /// nginx's pid.
     pub nginx: u32,
     /// Where the exchange went.
@@ -84,6 +87,8 @@ pub struct Ledger {
     answers: Remembered<About, Answer>,
     /// What each thread of nginx closed last.
     closed: Remembered<u32, Name>,
+    /// Until when exchanges had a connection to an upstream over TCP, by the network namespace of nginx's.
+    reached: Remembered<(u32, SocketAddr), u64>,
     hops: Hops,
     idle_closes: IdleCloses,
     /// What became whole together with something else.
@@ -125,7 +130,7 @@ impl Waiting {
 
 #[derive(Debug)]
 struct Abandoned {
-    local: Option<std::net::SocketAddr>,
+    local: Option<SocketAddr>,
     nginx: u32,
     upstream: Upstream,
 }
@@ -165,6 +170,7 @@ impl Ledger {
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
         joined.found = self.answers.take(&About::Exchange(joined.name()));
+        joined.reached_ns = self.reached(&joined);
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
             (joined.request, joined.retried_for) = (Some(request), client);
         }
@@ -245,6 +251,18 @@ impl Ledger {
             let whole = self.complete_if_whole(earlier);
             self.freed.extend(whole);
         }
+    }
+
+    /// Until when others had a connection to the upstream of this one; remembers it if this one had.
+    fn reached(&mut self, joined: &Joined) -> Option<u64> {
+        let Upstream::Inet(upstream) = joined.upstream() else { return None };
+        let NginxEnd { netns, established_ns, last_received_ns, .. } = joined.nginx;
+        let before = self.reached.get(&(netns, upstream)).copied();
+        if established_ns != 0 {
+            let last_ns = established_ns.max(last_received_ns);
+            self.reached.put((netns, upstream), before.map_or(last_ns, |before| before.max(last_ns)));
+        }
+        before.filter(|_| established_ns == 0)
     }
 
     /// What this exchange retries, if nginx was seen to connect its socket for that.

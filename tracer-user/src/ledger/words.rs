@@ -212,6 +212,22 @@ impl Said {
         }
     }
 
+    /// Whether the folder is there that a unix upstream's socket should be in.
+    pub fn has_folder(&self) -> Option<bool> {
+        match self.found.as_ref()? {
+            Found::Missing { has_folder } => Some(*has_folder),
+            _ => None,
+        }
+    }
+
+    /// When a connection with the upstream's address was last known to work (ns, monotonic), where it cannot be reached now.
+    pub fn reached_ns(&self) -> Option<u64> {
+        match self.found.as_ref()? {
+            Found::Reached(ns) => Some(*ns),
+            _ => None,
+        }
+    }
+
     /// Where connect went, as nginx names it, if it was that which failed; and the upstream that a note is of.
     pub fn peer(&self) -> Option<Upstream> {
         if self.of.is_some() {

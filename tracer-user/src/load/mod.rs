@@ -4,6 +4,7 @@ mod backlog;
 mod btf;
 #[cfg(test)]
 mod call_chains;
+mod closed;
 mod functions;
 mod held_sockets;
 mod hooks;
@@ -28,7 +29,8 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
 use tracer_ebpf::{
-    Attached, Endpoint, FAMILY_UNIX, Filters, HeldSocket, Layout, Member, PATH_LEN, Stats, gate,
+    Attached, ClosedListener, Endpoint, FAMILY_UNIX, Filters, HeldSocket, Layout, Member, PATH_LEN, Stats,
+    gate,
 };
 
 pub use backlog::{Backlog, Source as BacklogSource};
@@ -41,6 +43,7 @@ pub use privileges::missing_capabilities;
 pub use tracefs::is_mounted as tracefs_is_mounted;
 pub use words::{Binary, binary};
 
+use closed::ClosedListeners;
 use shares::{GivenUp, Shares};
 use types::Types;
 use words::Words;
@@ -99,6 +102,7 @@ pub struct Tracer {
     listeners: usize,
     masters: Option<HashMap<MapData, u32, u64>>,
     members: Option<HashMap<MapData, u32, Member>>,
+    closed: ClosedListeners,
     given_up: GivenUp,
 }
 
@@ -237,6 +241,7 @@ impl Tracer {
             shares: Shares::new(&mut object)?,
         });
         let given_up = open.as_ref().map(|open| open.shares.given_up()).unwrap_or_default();
+        let closed = ClosedListeners::new(&mut object)?;
         let masters = Some(HashMap::try_from(take(&mut object, "MASTERS")?).map_err(anyhow::Error::from)?);
         let members = Some(HashMap::try_from(take(&mut object, "MEMBERS")?).map_err(anyhow::Error::from)?);
         let mut tracer = Self {
@@ -258,6 +263,7 @@ impl Tracer {
             listeners,
             masters,
             members,
+            closed,
             given_up,
         };
         if !scope.paths.is_empty() || scope.connect_errors {
@@ -270,6 +276,11 @@ impl Tracer {
     pub fn may_trace_system_calls(&self) -> bool {
         let is_seen = self.plan.sources.has(Fact::UnixSockets) && self.plan.sources.has(Fact::ConnectErrors);
         !self.traces_system_calls && !is_seen && self.plan.may_trace_system_calls
+    }
+
+    /// Whether the end of every unix socket is seen, and not only that of those whose process closes them.
+    pub fn sees_unix_ends(&self) -> bool {
+        !self.traces_system_calls && self.plan.sources.has(Fact::UnixSockets)
     }
 
     /// The processes of the name that held a connection to a path which may be a unix upstream's when the tracer started, whoever
@@ -395,6 +406,11 @@ impl Tracer {
     /// Where they cannot be visited.
     pub fn visit_listeners(&mut self, each: impl FnMut(&HeldSocket)) -> Result<bool, Failure> {
         Ok(self.showing.visit(&mut self.object, each)?)
+    }
+
+    /// The listener that was closed there last, if that is remembered; of an address also one on all addresses.
+    pub fn closed_listener(&self, upstream: &Upstream, netns: u32) -> Option<ClosedListener> {
+        self.closed.at(upstream, netns)
     }
 
     /// The ring buffer; it can be taken once.

@@ -102,6 +102,9 @@ struct Verdict<'a> {
     queue: Option<Queue>,
     kept: Option<Kept>,
     near: Option<Vec<Neighbour<'a>>>,
+    closed: Option<Closed<'a>>,
+    holders: Option<Vec<Holder<'a>>>,
+    reached: Option<Reached>,
     evidence: Vec<Evidence<'a>>,
     explanation: &'a str,
     advice: &'a str,
@@ -256,6 +259,32 @@ struct Neighbour<'a> {
     elsewhere: bool,
 }
 
+/// A listener that was closed before nginx asked.
+#[derive(Serialize)]
+struct Closed<'a> {
+    pid: u32,
+    comm: &'a str,
+    us: i64,
+    again_us: Option<i64>,
+    signal: Option<&'a str>,
+    namesakes: Vec<Neighbour<'a>>,
+}
+
+/// A process that holds a listener.
+#[derive(Serialize)]
+struct Holder<'a> {
+    pid: u32,
+    comm: &'a str,
+    doing: Option<&'a str>,
+}
+
+/// When an upstream was last reached.
+#[derive(Serialize)]
+struct Reached {
+    us: i64,
+    by: &'static str,
+}
+
 /// A connection that was kept from an earlier exchange.
 #[derive(Serialize)]
 struct Kept {
@@ -300,6 +329,9 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             queue,
             kept,
             near,
+            closed,
+            holders,
+            reached,
             evidence,
             explanation,
             advice,
@@ -334,6 +366,9 @@ impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
             queue: queue.as_ref().map(Queue::from),
             kept: kept.as_ref().map(Kept::from),
             near: near.as_ref().map(|near| near.iter().map(Neighbour::from).collect()),
+            closed: closed.as_ref().map(Closed::from),
+            holders: holders.as_ref().map(|holders| holders.iter().map(Holder::from).collect()),
+            reached: reached.map(|verdict::Reached { us, by }| Reached { us, by: by.name() }),
             evidence: evidence.iter().map(Evidence::from).collect(),
             explanation,
             advice,
@@ -345,6 +380,22 @@ impl<'a> From<&'a verdict::Neighbour> for Neighbour<'a> {
     fn from(neighbour: &'a verdict::Neighbour) -> Self {
         let verdict::Neighbour { process: verdict::Process { pid, comm }, listens, is_elsewhere } = neighbour;
         Self { pid: *pid, comm, addr: listens.to_string(), elsewhere: *is_elsewhere }
+    }
+}
+
+impl<'a> From<&'a verdict::Closed> for Closed<'a> {
+    fn from(closed: &'a verdict::Closed) -> Self {
+        let verdict::Closed { process: verdict::Process { pid, comm }, us, again_us, signal, namesakes } =
+            closed;
+        let namesakes = namesakes.iter().map(Neighbour::from).collect();
+        Self { pid: *pid, comm, us: *us, again_us: *again_us, signal: signal.as_deref(), namesakes }
+    }
+}
+
+impl<'a> From<&'a verdict::Holder> for Holder<'a> {
+    fn from(holder: &'a verdict::Holder) -> Self {
+        let verdict::Holder { process: verdict::Process { pid, comm }, doing } = holder;
+        Self { pid: *pid, comm, doing: doing.as_deref() }
     }
 }
 

@@ -21,7 +21,11 @@ use crate::{
 ///
 /// That some tasks of a host wait for a CPU (PSI's `some`) explains nothing of a certain one, and is evidence only.
 pub fn add(verdict: &mut Verdict, exchange: &Joined, readings: &Readings) {
-    if !matches!(verdict.cause, Cause::TimeoutSlowWorker | Cause::TimeoutNeverAccepted) {
+    let is_of_use = matches!(
+        verdict.cause,
+        Cause::TimeoutSlowWorker | Cause::TimeoutNeverAccepted | Cause::TimeoutNobodyAccepts
+    );
+    if !is_of_use {
         return;
     }
     let nginx = &exchange.nginx;

@@ -5,10 +5,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, SocketAddr},
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -19,12 +16,10 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, setns},
-    sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-    },
+    sys::socket::SockProtocol,
 };
 
-use crate::{budget, clock::monotonic_ns, processes, stream::Depth, verdict::Upstream};
+use crate::{budget, clock::monotonic_ns, netlink, processes, stream::Depth, verdict::Upstream};
 
 /// The time between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -198,19 +193,13 @@ struct Listener {
 
 /// `SOCK_DIAG_BY_FAMILY`, include/uapi/linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `NLMSG_ERROR` and `NLMSG_DONE`, include/uapi/linux/netlink.h.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// A netlink message's header, and `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
-const HEADER: usize = 16;
+/// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
 const MESSAGE: usize = 72;
 
 /// The listeners of a network namespace, which this thread enters.
 fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    let netlink = netlink::open(SockProtocol::NetlinkSockDiag)?;
     let mut listeners = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         ask(&netlink, family as u8, &mut listeners)?;
@@ -219,37 +208,22 @@ fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
 }
 
 fn ask(netlink: &OwnedFd, family: u8, listeners: &mut Vec<Listener>) -> io::Result<()> {
-    let mut request = [0_u8; HEADER + 56];
-    let len = request.len() as u32;
-    request[..4].copy_from_slice(&len.to_ne_bytes());
-    request[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
     // struct inet_diag_req_v2: family, protocol, two bytes, the states, and an address that a dump passes over.
-    request[HEADER] = family;
-    request[HEADER + 1] = libc::IPPROTO_TCP as u8;
-    request[HEADER + 4..HEADER + 8].copy_from_slice(&(1_u32 << tracer_ebpf::tcp_state::LISTEN).to_ne_bytes());
-    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut request = [0_u8; 56];
+    request[0] = family;
+    request[1] = libc::IPPROTO_TCP as u8;
+    request[4..8].copy_from_slice(&(1_u32 << tracer_ebpf::tcp_state::LISTEN).to_ne_bytes());
+    netlink::ask(netlink, SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request)?;
     let mut buffer = vec![0; 32 << 10];
     loop {
-        let received = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..received).unwrap_or_default();
-        while let Some((len, kind)) = header(rest) {
+        for (kind, message) in netlink::messages(netlink::receive(netlink, &mut buffer)?) {
             match kind {
-                NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
-                _ => listeners.extend(rest.get(HEADER..len).and_then(listener)),
+                netlink::DONE => return Ok(()),
+                netlink::ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
+                _ => listeners.extend(listener(message)),
             }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-}
-
-/// The length and the kind of the first message.
-fn header(bytes: &[u8]) -> Option<(usize, u16)> {
-    let (len, rest) = bytes.split_first_chunk::<4>()?;
-    let len = usize::try_from(u32::from_ne_bytes(*len)).ok()?;
-    let kind = u16::from_ne_bytes(*rest.first_chunk::<2>()?);
-    (len >= HEADER && len <= bytes.len()).then_some((len, kind))
 }
 
 /// Of `struct inet_diag_msg`: family, state, timer, retransmits; ports, addresses, interface, cookie; expiry, receive queue,
@@ -268,7 +242,10 @@ fn listener(message: &[u8]) -> Option<Listener> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::fd::AsRawFd as _,
+    };
 
     use super::*;
 

@@ -135,6 +135,11 @@ impl fmt::Display for Target {
 }
 
 impl Doing {
+    /// Whether it stood still: stopped, or frozen with its cgroup.
+    pub fn is_standing_still(&self) -> bool {
+        matches!(self, Self::Waiting(Target::Stopped | Target::Thaw))
+    }
+
     /// In the past tense, after "it": `waited on 10.0.0.5:3306`, `ran on the CPU`, `slept (nanosleep)`.
     pub fn in_words(&self) -> String {
         let target = match self {

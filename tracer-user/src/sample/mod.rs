@@ -133,6 +133,15 @@ pub fn start(
     Ok(found)
 }
 
+/// What the first thread of a process does at this moment. None if it has gone, or may not be looked at.
+pub(crate) fn doing(pid: i32) -> Option<Doing> {
+    let mut sockets = Sockets::default();
+    sockets.begin_round([pid].into_iter());
+    let served =
+        Served { name: (0, 0), exchange: 0, since_ns: 0, is_answered: false, pid, tid: pid, local: None };
+    Some(look(&served, None, &mut sockets, monotonic_ns())?.doing)
+}
+
 /// The state between two rounds.
 #[derive(Debug, Default)]
 struct Rounds {

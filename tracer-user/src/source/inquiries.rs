@@ -1,19 +1,9 @@
 //! What is to be looked up about a failure, and how often.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-    fs,
-    net::SocketAddr,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-};
+use std::{collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::signal::Signal;
-use tracer_ebpf::{
-    DropReason, Exchange, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, WorkerEnd, nginx_flag,
-    tcp_state,
-};
+use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
@@ -21,19 +11,22 @@ use crate::{
     clock::monotonic_ns,
     failure::Failure,
     host::{
-        self, Master, conntrack, denial,
+        self, Master, conntrack, denial, last_worked_ms,
         php_fpm::{Pool, Pools, pools},
     },
-    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Neighbour, Ordinary, Place},
+    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
     ledger::{Said, address, comm, holder_of, path_of},
     load::held_sockets,
     processes::pids,
-    sample,
     verdict::{Process, Upstream},
 };
 
+const ENOENT: u32 = 2;
 const EACCES: u32 = 13;
+const ENETUNREACH: u32 = 101;
+const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
+const EHOSTUNREACH: u32 = 113;
 
 /// So many questions are answered in a second; what comes beyond is judged without, and where that says less, it is told.
 const MOST_A_SECOND: usize = 20;
@@ -82,13 +75,6 @@ impl Inquiries {
             let holders = configurations.ask(move |_| holders(sock)).flatten()?;
             return Some(Inquiry { about, found: Found::Holders(holders) });
         }
-        let is_queued = is_kept_open && exchange.worker.accepted_ns == 0 && exchange.worker.has_socket == 0;
-        let is_here = nginx.listener_last.shared > 1 && nginx.listener_last.elsewhere == 0;
-        if is_queued && is_here && nginx.flags & nginx_flag::ENDED_WELL == 0 && self.may_ask() {
-            let (netns, local) = (nginx.netns, address(&exchange.worker.local));
-            let found = configurations.ask(move |_| neighbours(netns, local)).flatten()?;
-            return Some(Inquiry { about, found: Found::Neighbours(found) });
-        }
         if nginx.established_ns != 0 {
             let master = killed_by_fpm(&exchange.worker).filter(|_| self.may_ask())?;
             let listens = upstream_of(exchange);
@@ -114,11 +100,13 @@ impl Inquiries {
         upstream: impl FnOnce() -> Option<Upstream>,
         configurations: &mut Configurations,
     ) -> Option<Found> {
-        if !matches!(error, EACCES | ECONNREFUSED) {
-            return None;
-        }
         let upstream = upstream()?;
-        if error == ECONNREFUSED && !matches!(upstream, Upstream::Unix(_)) {
+        let is_of_use = match upstream {
+            Upstream::Unix(_) => matches!(error, ENOENT | EACCES | ECONNREFUSED),
+            Upstream::Inet(_) => error == EACCES || is_without_answer(error),
+            Upstream::Named(_) => false,
+        };
+        if !is_of_use {
             return None;
         }
         let key = (pid, error, upstream);
@@ -129,8 +117,11 @@ impl Inquiries {
         let is_asked = self.may_ask();
         let (pid, error, upstream) = key.clone();
         // A path may lead where looking takes for ever.
-        let answer =
-            if is_asked { configurations.ask(move |_| look_up(pid, error, &upstream)) } else { None };
+        let answer = if is_asked {
+            configurations.ask(move |_| look_up(pid, error, &upstream)).flatten()
+        } else {
+            None
+        };
         let found = answer.or_else(|| (error == EACCES).then(|| unasked(is_asked)));
         if is_asked {
             self.found.insert(key, found.clone());
@@ -214,11 +205,39 @@ fn unasked(is_asked: bool) -> Found {
 }
 
 /// Looks around after a connect that was refused or forbidden.
-fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Found {
+fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Option<Found> {
     match upstream {
-        Upstream::Unix(path) if error == ECONNREFUSED => Found::Place(at(pid, path)),
-        _ => Found::Denial(denial(pid, upstream)),
+        Upstream::Unix(path) if error == ENOENT => has_folder(pid, path),
+        Upstream::Unix(path) if error == ECONNREFUSED => Some(Found::Place(at(pid, path))),
+        Upstream::Inet(address) if is_without_answer(error) => reached(pid, *address),
+        _ => Some(Found::Denial(denial(pid, upstream))),
     }
+}
+
+/// Whether a connect over TCP that ended so got no answer; zero where nginx, or its client, waited no longer.
+fn is_without_answer(error: u32) -> bool {
+    matches!(error, 0 | ENETUNREACH | ETIMEDOUT | EHOSTUNREACH)
+}
+
+/// When a connection with this address last worked; none where the kernel of that process's network remembers none.
+fn reached(pid: u32, address: SocketAddr) -> Option<Found> {
+    let ago_ns = last_worked_ms(pid, address).ok()??.saturating_mul(1_000_000);
+    Some(Found::Reached(monotonic_ns().saturating_sub(ago_ns).max(1)))
+}
+
+/// Whether the folder that this path should be in is there for that process; none where that cannot be told, or the path itself is there by now.
+fn has_folder(pid: u32, path: &Path) -> Option<Found> {
+    let folder = path.parent()?;
+    let is_missing = |path: &Path| match host::place(pid, path) {
+        Ok(place) => Some((false, place.kind)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some((true, Kind::Unknown)),
+        Err(_) => None,
+    };
+    if !is_missing(path)?.0 {
+        return None;
+    }
+    let (is_gone, kind) = is_missing(folder)?;
+    (is_gone || kind == Kind::Folder).then_some(Found::Missing { has_folder: !is_gone })
 }
 
 /// What this path leads to for that process, and who has bound a socket to it.
@@ -255,39 +274,10 @@ fn all_sockets(is_meant: impl Fn(&HeldSocket) -> bool) -> Result<Vec<Process>, F
 }
 
 /// Every socket that any process of this host has open.
-fn each_socket(mut take: impl FnMut(&HeldSocket)) -> Result<(), Failure> {
+pub(super) fn each_socket(mut take: impl FnMut(&HeldSocket)) -> Result<(), Failure> {
     let pids: Vec<u32> = pids().map_err(anyhow::Error::from)?.into_iter().map(i32::cast_unsigned).collect();
     for pids in pids.chunks(AT_ONCE) {
         held_sockets(pids.iter().copied())?.iter().for_each(&mut take);
     }
     Ok(())
-}
-
-/// The listeners at this address in this network namespace, those with the longest queues first; none where they cannot be looked at.
-fn neighbours(netns: u32, at: SocketAddr) -> Option<Vec<Neighbour>> {
-    let mut found = BTreeMap::<u64, (Process, u32)>::new();
-    let looked = each_socket(|held| {
-        let local = address(&held.local);
-        let is_at = local.port() == at.port() && (local.ip() == at.ip() || local.ip().is_unspecified());
-        let is_inet = matches!(held.local.family, FAMILY_INET | FAMILY_INET6);
-        if held.state == tcp_state::LISTEN && is_inet && held.netns == netns && is_at {
-            let (first, waiting) = found.entry(held.sock).or_insert_with(|| (holder_of(held), held.waiting));
-            if held.tgid < first.pid {
-                *first = holder_of(held);
-            }
-            *waiting = held.waiting;
-        }
-    });
-    if let Err(error) = looked {
-        crate::notice!("who listens at {at} is not known: {error}");
-        return None;
-    }
-    let mut listeners: Vec<_> = found.into_values().collect();
-    listeners.sort_by_key(|(process, waiting)| (Reverse(*waiting), process.pid));
-    listeners.truncate(budget::HOLDERS);
-    let neighbour = |(process, waiting): (Process, u32)| {
-        let stands_still = sample::stands_still(process.pid.cast_signed());
-        Neighbour { process, waiting, stands_still }
-    };
-    Some(listeners.into_iter().map(neighbour).collect())
 }

@@ -23,7 +23,7 @@ fn a_verdict_is_what_the_contract_says() {
         r#""worker":{"pid":24940,"comm":"php-fpm8.2","unit":"php8.2-fpm.service","container":null,"pod":null,"signal":"SIGTERM","doing":null},"#,
         r#""killer":{"pid":24938,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null},"pressure":null,"#,
         r#""us":{"connected":45,"accepted":60,"first_sent":52,"first_received":null,"ended":3259000,"worker_ended":3259010},"#,
-        r#""bytes":{"sent":552,"received":0,"unread":8},"queue":{"depth":0,"limit":4},"kept":null,"near":null,"#,
+        r#""bytes":{"sent":552,"received":0,"unread":8},"queue":{"depth":0,"limit":4},"kept":null,"near":null,"closed":null,"holders":null,"reached":null,"#,
         r#""evidence":[{"us":-400,"source":"raw_tp/inet_sock_set_state","fact":"nginx 24945 called connect"},"#,
         r#"{"us":3256900,"source":"raw_tp/signal_generate","fact":"php-fpm8.2 24938 sent SIGTERM to 24940"}],"#,
         r#""explanation":"php-fpm master 24938 sent SIGTERM to worker 24940, 3.257 s into the request; "#,
@@ -43,7 +43,7 @@ fn what_is_unknown_is_null_and_present() {
         r#""upstream":{"family":"unix","addr":"/run/php/php8.2-fpm.sock"},"group":null,"request":null,"status":null,"errno":null,"#,
         r#""error_log":null,"word":null,"servers":[],"outer":null,"worker":null,"killer":null,"pressure":null,"us":{"connected":null,"accepted":null,"first_sent":null,"#,
         r#""first_received":null,"ended":null,"worker_ended":null},"bytes":{"sent":0,"received":0,"unread":null},"#,
-        r#""queue":null,"kept":null,"near":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
+        r#""queue":null,"kept":null,"near":null,"closed":null,"holders":null,"reached":null,"evidence":[],"explanation":"Facts were lost.","advice":"the summary."}"#,
         "\n"
     );
     assert_eq!(lines(|json| json.verdict(&samples::unknown())), golden);
