@@ -142,9 +142,10 @@ impl Site {
         let failing: String = FAULTS
             .iter()
             .zip(&servers)
-            .map(|((_, path, _), server)| {
+            .map(|((fault, path, _), server)| {
                 let to = server.endpoint().for_nginx();
-                format!("location {path} {{ proxy_pass http://{to}; proxy_read_timeout 1s; }}\n")
+                let timeout = if *fault == Fault::Mute { "proxy_read_timeout 1s;" } else { "" };
+                format!("location {path} {{ proxy_pass http://{to}; {timeout} }}\n")
             })
             .collect();
         let wrong_uploads: String = uploads::FAULTS
@@ -185,6 +186,8 @@ impl Site {
         let (path, key) = (certificate.path(), certificate.key());
         let nginx = Nginx::on(&namespace)
             .workers(2)
+            // What is made to wait otherwise, waits for its client, however long a busy machine takes to come to that.
+            .block("proxy_read_timeout 1h;")
             .block(&format!(
                 "upstream pair {{ server 127.0.0.1:{ODD} max_fails=0; server 127.0.0.1:{PLAIN} backup; }}
                  upstream kept {{ server 127.0.0.1:{PLAIN}; keepalive 4; }}
