@@ -1,11 +1,15 @@
 //! Packets of a connection that is made: what nginx's own host does to them, and what is lost on the way back.
 
+use std::fs;
 use std::net::Ipv4Addr;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rig::reconcile::account;
-use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Remote, Sight, Temper, Tracer};
+use rig::{
+    Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Remote, Sight, Temper, Tracer, process,
+};
 
 const SOON: Duration = Duration::from_millis(1_500);
 /// Longer than it takes until the request is sent again, however busy the machine is.
@@ -119,6 +123,56 @@ fn an_answer_that_this_host_drops_is_proven_to_be_lost_and_its_worker_not_slow()
     ensure!(verdict.explanation.contains("the worker had sent"), "{verdict:#?}");
     if names_drops()? {
         verdict.has_evidence("that nginx's socket waited for next, the last one now: NETFILTER_DROP")?;
+    }
+    Ok(())
+}
+
+/// What connection tracking has forgotten is INVALID to it where it takes up no connection in its middle, and the rule that many hosts have
+/// for that resets a connection that both ends still have.
+#[test]
+fn a_kept_connection_that_connection_tracking_has_forgotten_is_reset_by_nginxs_own_host() -> Result<()> {
+    /// So long connection tracking remembers, in seconds.
+    const REMEMBERED: u64 = 1;
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9100), 4)?;
+    // Connections are tracked from the first rule about them on.
+    namespace.nft(
+        "table ip rig {
+           counter invalid { }
+           chain out { type filter hook output priority 0; tcp dport 9100 ct state invalid counter name invalid reject with tcp reset; }
+         }",
+    )?;
+    if !fs::exists("/proc/sys/net/netfilter/nf_conntrack_max")? {
+        eprintln!("not tested: this kernel tracks no connections");
+        return Ok(());
+    }
+    namespace.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0")?;
+    namespace.sysctl("net.netfilter.nf_conntrack_tcp_timeout_established", &REMEMBERED.to_string())?;
+    let nginx = Nginx::on(&namespace)
+        .group("kept", &[server.endpoint()], &["keepalive 4"])
+        .location(
+            Location::http("/kept/", server.endpoint())
+                .through_group("kept")
+                .directive("proxy_next_upstream off")
+                .read_timeout(SOON),
+        )
+        .start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/kept/")?.status == 200);
+    // Not for anything to happen: the connection has to be idle for longer than it is remembered.
+    thread::sleep(Duration::from_secs(REMEMBERED + 1));
+    ensure!(nginx.client().get("/kept/")?.status == 502);
+    let mut list = namespace.command(process::find_program(&["nft"])?);
+    let listed = String::from_utf8(list.args(["list", "counter", "ip", "rig", "invalid"]).output()?.stdout)?;
+    ensure!(listed.contains("packets") && !listed.contains("packets 0 "), "nothing was INVALID: {listed}");
+    let account = account(tracer, &nginx, 1)?;
+    let verdict = account.only(server.endpoint())?;
+    if names_drops()? {
+        verdict.says("reset/by_own_host", "proven", 502, Some("ECONNRESET"))?;
+        verdict.has_evidence("NETFILTER_DROP")?;
+        ensure!(verdict.advice.as_ref().is_some_and(|advice| advice.contains("INVALID")), "{verdict:#?}");
+    } else {
+        ensure!(verdict.confidence != "proven", "{verdict:#?}");
     }
     Ok(())
 }

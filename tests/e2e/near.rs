@@ -187,3 +187,37 @@ fn a_socket_that_is_missing_is_told_from_one_whose_folder_is() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_listener_that_is_open_again_is_told_with_since_when() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9378), 8)?;
+    let endpoint = server.endpoint().clone();
+    let nginx = Nginx::on(&namespace).location(Location::http("/", &endpoint)).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    ensure!(nginx.client().get("/")?.status == 200);
+    // The tracer looks only once somebody listens there again.
+    tracer.signal(Signal::SIGSTOP)?;
+    server.close_listener()?;
+    namespace.wait_for_no_listener(&endpoint)?;
+    ensure!(nginx.client().get("/")?.status == 502);
+    let again = FaultyServer::start(&namespace, Fault::Answer, endpoint.clone(), 8)?;
+    tracer.signal(Signal::SIGCONT)?;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    pair_off(&nginx.failures(), &account.verdicts)?;
+    let verdict = account.only(&endpoint)?;
+    verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
+    explains(
+        verdict,
+        &format!("faulty-server {} listened there until it closed its listener", server.pid()),
+    )?;
+    explains(verdict, "Somebody has listened there again since")?;
+    explains(verdict, "after nginx asked")?;
+    explains(verdict, &format!("faulty-server {} listens on {endpoint} by now", again.pid()))?;
+    let closed = verdict.closed.as_ref().with_context(|| format!("nobody was seen to: {verdict:#?}"))?;
+    ensure!(closed.pid == server.pid() && closed.us < 0, "{verdict:#?}");
+    ensure!(closed.again_us.is_some_and(|us| us > 0), "{verdict:#?}");
+    Ok(())
+}

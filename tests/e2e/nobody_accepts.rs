@@ -167,7 +167,14 @@ fn a_server_that_stands_still_is_named_and_one_that_goes_on_is_not_said_to_hang(
     let account = tracer.stop()?;
     account.is_orderly()?;
     pair_off(&nginx.failures(), &account.verdicts)?;
-    for verdict in account.about(server.endpoint()) {
+    let (looked_at, not): (Vec<_>, Vec<_>) =
+        account.about(server.endpoint()).into_iter().partition(|verdict| verdict.holders.is_some());
+    ensure!(!looked_at.is_empty(), "{account:#?}");
+    // Where a look takes long, as in an emulated machine, there is none within the second after another.
+    for verdict in not {
+        verdict.says("read_timeout/never_accepted", "proven", 504, Some("ETIMEDOUT"))?;
+    }
+    for verdict in looked_at {
         verdict.says("read_timeout/nobody_accepts", "proven", 504, Some("ETIMEDOUT"))?;
         held_by(verdict, server.pid(), "faulty-server")?;
         ensure!(verdict.explanation.contains("was stopped"), "{verdict:#?}");

@@ -4,7 +4,7 @@ use tracer_ebpf::{
     Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
 };
 
-use super::{errors, gone, reached::Reached, signals, stopped};
+use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
     facts::{Fact, Sources},
     inquiry::{Holder, Sharer},
@@ -201,9 +201,14 @@ impl Facts<'_> {
             let fact = "this host answers the upstream's next packet with a reset: no socket takes it";
             self.add(nginx.refused_ns, Fact::ResetsSent, fact.to_owned());
         }
-        for (lost, what) in [
-            (&nginx.lost_in, "that nginx's socket waited for next"),
-            (&nginx.lost_out, "of what nginx sent and nobody acknowledged"),
+        // The kernel sends from within nginx's call, which counts from its return on.
+        let sent_ns = match lost::rejected(self.exchange) {
+            Some(_) => nginx.lost_out.ns.max(self.exchange.began_ns()),
+            None => nginx.lost_out.ns,
+        };
+        for (lost, ns, what) in [
+            (&nginx.lost_in, nginx.lost_in.ns, "that nginx's socket waited for next"),
+            (&nginx.lost_out, sent_ns, "of what nginx sent and nobody acknowledged"),
         ] {
             let reason =
                 DropReason::from_u32(lost.reason).filter(|_| lost.ns != 0 && lost.ns != nginx.dropped.ns);
@@ -211,7 +216,7 @@ impl Facts<'_> {
                 let packets = count(u64::from(lost.packets), "packet");
                 let reason = reason.kernel_name();
                 let fact = format!("this host dropped {packets} {what}, the last one now: {reason}");
-                self.add(lost.ns, Fact::PacketDrops, fact);
+                self.add(ns, Fact::PacketDrops, fact);
             }
         }
         if nginx.gap > 0 {
