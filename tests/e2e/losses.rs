@@ -150,10 +150,17 @@ fn where_the_workers_find_no_room_verdicts_are_incomplete_and_not_wrong() -> Res
     for verdict in whole {
         // Of those that came at once, the first alone is known to have been the first in the queue.
         ensure!(["proven", "inferred"].contains(&verdict.confidence.as_str()), "{verdict:#?}");
-        verdict.says("read_timeout/nobody_accepts", &verdict.confidence, 504, Some("ETIMEDOUT"))?;
+        // Looks take a twentieth of the time at most: on a busy machine there is none for some.
+        let is_looked_at = verdict.holders.is_some();
+        let right = if is_looked_at { "read_timeout/nobody_accepts" } else { "read_timeout/never_accepted" };
+        verdict.says(right, &verdict.confidence, 504, Some("ETIMEDOUT"))?;
     }
+    ensure!(account.verdicts.iter().any(|verdict| verdict.name() == "read_timeout/nobody_accepts"));
     for verdict in incomplete {
-        let right = ["read_timeout/nobody_accepts", "unknown/evidence_lost"];
+        let right = match &verdict.holders {
+            Some(_) => ["read_timeout/nobody_accepts", "unknown/evidence_lost"],
+            None => ["read_timeout/never_accepted", "unknown/evidence_lost"],
+        };
         ensure!(right.contains(&verdict.name().as_str()), "{verdict:#?}");
     }
     Ok(())

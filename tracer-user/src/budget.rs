@@ -47,6 +47,9 @@ pub const NEIGHBOURS: usize = 3;
 /// Upstreams at which nobody listens and of which the neighbours are remembered; those seen longest ago are forgotten.
 pub const NEARS: usize = 256;
 
+/// Upstreams of which it is remembered until when they were reached over TCP; the one that was reached longest ago is forgotten.
+pub const REACHED: usize = 1_024;
+
 /// Upstreams of which it is remembered after how long they closed idle connections under a request; the one known for longest is forgotten.
 pub const IDLE_CLOSERS: usize = 1_024;
 

@@ -7,6 +7,7 @@ mod hop;
 mod idle;
 mod lines;
 mod next_act;
+mod reached;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -21,7 +22,8 @@ use std::{
 use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
-use tracer_ebpf::{Action, Aftermath, Exchange, Hop, NginxEnd, WordOf, WorkerEnd, nginx_flag};
+use reached::Reached;
+use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
@@ -87,8 +89,7 @@ pub struct Ledger {
     answers: Remembered<About, Answer>,
     /// What each thread of nginx closed last.
     closed: Remembered<u32, Name>,
-    /// Until when exchanges had a connection to an upstream over TCP, by the network namespace of nginx's.
-    reached: Remembered<(u32, SocketAddr), u64>,
+    reached: Reached,
     hops: Hops,
     idle_closes: IdleCloses,
     /// What became whole together with something else.
@@ -170,7 +171,7 @@ impl Ledger {
     fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
         let mut joined = Joined::new(exchange);
         joined.found = self.answers.take(&About::Exchange(joined.name()));
-        joined.reached_ns = self.reached(&joined);
+        joined.reached_ns = self.reached.take(&joined);
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
             (joined.request, joined.retried_for) = (Some(request), client);
         }
@@ -251,18 +252,6 @@ impl Ledger {
             let whole = self.complete_if_whole(earlier);
             self.freed.extend(whole);
         }
-    }
-
-    /// Until when others had a connection to the upstream of this one; remembers it if this one had.
-    fn reached(&mut self, joined: &Joined) -> Option<u64> {
-        let Upstream::Inet(upstream) = joined.upstream() else { return None };
-        let NginxEnd { netns, established_ns, last_received_ns, .. } = joined.nginx;
-        let before = self.reached.get(&(netns, upstream)).copied();
-        if established_ns != 0 {
-            let last_ns = established_ns.max(last_received_ns);
-            self.reached.put((netns, upstream), before.map_or(last_ns, |before| before.max(last_ns)));
-        }
-        before.filter(|_| established_ns == 0)
     }
 
     /// What this exchange retries, if nginx was seen to connect its socket for that.

@@ -43,7 +43,9 @@ const MOST_SERVING: usize = 64;
 /// Looks, and what the last one found, which serves all that fails within a moment.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
+    /// When the last look was over, and when it began.
     looked_ns: u64,
+    look_began_ns: u64,
     due: Option<Instant>,
     listeners: Vec<Listener>,
     /// Whether these are all.
@@ -155,10 +157,12 @@ impl Listeners {
             }
         };
         let Worked { holders, others, is_served, waiting } = worked?;
-        // Nobody leaves a queue but by accept. One that got shorter after nginx's end was worked off meanwhile, by who may have been at work
-        // until then; a look before that end has seen such a process if there was one.
-        let least = if self.looked_ns >= nginx.ended_ns { asked.depth } else { 1 };
-        let is_served = is_served || waiting < least;
+        // Nobody leaves a queue but by accept. If it got shorter after nginx's end, it was worked off meanwhile, by who may have been at work until
+        // then: the look came too late. One that began before that end has seen such a process if there was one.
+        let least = if self.look_began_ns >= nginx.ended_ns { asked.depth } else { 1 };
+        if waiting < least {
+            return None;
+        }
         let has_accepted = others > 0 || holders.iter().any(|holder| has_accepted(holder.process.pid));
         let is_followed = is_end_seen(tracer, nginx.upstream.family);
         let since_ns = self.nobody_accepts_since(&asked, since_ns, is_followed);
@@ -221,7 +225,7 @@ impl Listeners {
     }
 
     fn visit(&mut self, tracer: &mut Tracer) -> Result<(), Failure> {
-        let began = Instant::now();
+        let (began, began_ns) = (Instant::now(), monotonic_ns());
         let mut places = HashMap::new();
         let mut listeners: Vec<Listener> = Vec::new();
         self.told.clear();
@@ -239,7 +243,7 @@ impl Listeners {
         })?;
         self.is_all = is_all && listeners.len() < budget::LISTENERS_SEEN;
         self.listeners = listeners;
-        self.looked_ns = monotonic_ns();
+        (self.looked_ns, self.look_began_ns) = (monotonic_ns(), began_ns);
         self.due = Some(Instant::now() + began.elapsed() * SHARE);
         Ok(())
     }

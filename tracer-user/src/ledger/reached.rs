@@ -1,0 +1,77 @@
+//! Until when exchanges had a connection to their upstream over TCP, as far as records tell: of those that failed or were late.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use tracer_ebpf::NginxEnd;
+
+use super::Joined;
+use crate::{budget, verdict::Upstream};
+
+/// By the network namespace of nginx's and the address (ns, monotonic). Bounded: the one that was reached longest ago is forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Reached(HashMap<(u32, SocketAddr), u64>);
+
+impl Reached {
+    /// Until when others had a connection to the upstream of this one, where it has none; remembers it if it has.
+    pub(super) fn take(&mut self, joined: &Joined) -> Option<u64> {
+        let Upstream::Inet(upstream) = joined.upstream() else { return None };
+        let NginxEnd { netns, established_ns, last_received_ns, .. } = joined.nginx;
+        if established_ns == 0 {
+            return self.0.get(&(netns, upstream)).copied();
+        }
+        let ns = established_ns.max(last_received_ns);
+        match self.0.get_mut(&(netns, upstream)) {
+            Some(last) => *last = ns.max(*last),
+            None => {
+                self.make_room();
+                self.0.insert((netns, upstream), ns);
+            }
+        }
+        None
+    }
+
+    fn make_room(&mut self) {
+        if self.0.len() < budget::REACHED {
+            return;
+        }
+        if let Some(oldest) = self.0.iter().min_by_key(|(_, ns)| **ns).map(|(place, _)| *place) {
+            self.0.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::samples::{at, connecting};
+
+    fn exchange(port: u16, established_ms: u64) -> Joined {
+        let mut record = connecting(5_000, 0);
+        record.nginx.upstream.port = port;
+        record.nginx.established_ns = if established_ms == 0 { 0 } else { at(established_ms) };
+        Joined::new(&record)
+    }
+
+    #[test]
+    fn the_latest_is_told_to_those_without_a_connection() {
+        let mut reached = Reached::default();
+        assert_eq!(reached.take(&exchange(80, 0)), None);
+        for ms in [10, 30, 20] {
+            assert_eq!(reached.take(&exchange(80, ms)), None);
+        }
+        assert_eq!(reached.take(&exchange(80, 0)), Some(at(30)));
+        assert_eq!(reached.take(&exchange(81, 0)), None);
+    }
+
+    #[test]
+    fn the_one_reached_longest_ago_is_forgotten() {
+        let mut reached = Reached::default();
+        let most = u16::try_from(budget::REACHED).unwrap();
+        for port in 1..most + 2 {
+            reached.take(&exchange(port, port.into()));
+        }
+        assert_eq!(reached.0.len(), budget::REACHED);
+        assert_eq!(reached.take(&exchange(1, 0)), None);
+        assert!(reached.take(&exchange(2, 0)).is_some());
+    }
+}
