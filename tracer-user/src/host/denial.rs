@@ -36,12 +36,19 @@ const SECCOMP_FILTER: u32 = 2;
 /// Letters of a label that are kept: more than any policy's are long.
 const LABEL: usize = 256;
 
-/// What stands between this process and an upstream.
-pub(crate) fn denial(pid: u32, upstream: &Upstream) -> Denial {
+/// What stood between this process and an upstream at a moment (ns since 1970) that has just been: where owner or mode were changed since, what they
+/// were then is not known.
+pub(crate) fn denial(pid: u32, upstream: &Upstream, failed_ns: i64) -> Denial {
     let status = Process::new(pid.cast_signed()).and_then(|process| process.status());
     let ordinary = status.as_ref().ok().and_then(|status| {
         let allows = match upstream {
-            Upstream::Unix(path) => mode_allows(pid, status, path)?,
+            Upstream::Unix(path) => {
+                let allows = mode_allows(pid, status, path)?;
+                if place::is_changed_since(pid, path, failed_ns) {
+                    return None;
+                }
+                allows
+            }
             Upstream::Inet(address) => route_allows(pid, status, *address)?,
             Upstream::Named(_) => return None,
         };
@@ -155,7 +162,10 @@ mod tests {
         process::Command,
     };
 
+    use nix::time::ClockId;
+
     use super::*;
+    use crate::clock::now;
 
     #[test]
     fn owner_and_mode_are_asked_in_the_process_place() {
@@ -171,7 +181,7 @@ mod tests {
         let ordinary = |mode: u32, folder_mode: u32| {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(folder_mode)).unwrap();
-            denial(pid, &Upstream::Unix(path.clone())).ordinary
+            denial(pid, &Upstream::Unix(path.clone()), now(ClockId::CLOCK_REALTIME) + 1_000_000_000).ordinary
         };
         let found =
             [(0o666, 0o755), (0o644, 0o755), (0o666, 0o700)].map(|(mode, above)| ordinary(mode, above));
@@ -183,9 +193,22 @@ mod tests {
         // Nothing of it sticks to those who ask.
         assert!(fs::metadata(folder.path()).is_ok() && geteuid().is_root());
         // Root's capabilities make up for any mode.
-        let own = denial(std::process::id(), &Upstream::Unix(path.clone())).ordinary;
+        let own = denial(
+            std::process::id(),
+            &Upstream::Unix(path.clone()),
+            now(ClockId::CLOCK_REALTIME) + 1_000_000_000,
+        )
+        .ordinary;
         assert_eq!(own, Ordinary::Allow);
-        let own = denial(std::process::id(), &Upstream::Inet("127.0.0.1:9".parse().unwrap())).ordinary;
+        let own = denial(std::process::id(), &Upstream::Inet("127.0.0.1:9".parse().unwrap()), 0).ordinary;
         assert_eq!(own, Ordinary::Allow);
+        // Its mode was changed just now: what it was before, nobody can tell.
+        let before = denial(
+            std::process::id(),
+            &Upstream::Unix(path.clone()),
+            now(ClockId::CLOCK_REALTIME) - 1_000_000_000,
+        )
+        .ordinary;
+        assert_eq!(before, Ordinary::Unknown);
     }
 }

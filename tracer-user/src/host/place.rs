@@ -34,6 +34,20 @@ pub(super) fn below_root() -> OpenHow {
     OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(keep | no_magic)
 }
 
+/// Whether who may use what this path leads to in the root of this process, or search the folders above it, was changed after a moment (ns since
+/// 1970); also where that cannot be told. What is made in a folder changes nothing of that.
+pub(super) fn is_changed_since(pid: u32, path: &Path, ns: i64) -> bool {
+    // A file's time of change is that of the last tick of the kernel's clock.
+    const TICK_NS: i64 = 10_000_000;
+    let is_unchanged = |part: &Path| {
+        let found = File::from(openat2(root_of(pid)?, part, below_root())?).metadata()?;
+        let (changed, written) = ((found.ctime(), found.ctime_nsec()), (found.mtime(), found.mtime_nsec()));
+        let changed_ns = changed.0.saturating_mul(1_000_000_000).saturating_add(changed.1);
+        io::Result::Ok(changed_ns < ns.saturating_sub(TICK_NS) || found.is_dir() && changed == written)
+    };
+    !path.ancestors().all(|part| is_unchanged(part).is_ok_and(|is_unchanged| is_unchanged))
+}
+
 /// What a path leads to in the root of this process.
 ///
 /// # Errors

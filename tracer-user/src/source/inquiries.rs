@@ -8,7 +8,7 @@ use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 use super::configurations::Configurations;
 use crate::{
     budget,
-    clock::monotonic_ns,
+    clock::{distance, monotonic_ns},
     failure::Failure,
     host::{
         self, Master, conntrack, denial, last_worked_ms,
@@ -47,7 +47,8 @@ pub(super) struct Inquiries {
     asked: usize,
     /// What the table of connections of each network namespace had dropped when it was last looked at.
     dropped: HashMap<u32, u64>,
-    found: HashMap<(u32, u32, Upstream), Option<Found>>,
+    /// When somebody looked, and what was found.
+    found: HashMap<(u32, u32, Upstream), (u64, Option<Found>)>,
 }
 
 impl Inquiries {
@@ -57,7 +58,7 @@ impl Inquiries {
             return None;
         }
         let about = About::Word { thread: said.thread, ns: said.ns };
-        let found = self.of_connect(said.nginx.pid, said.errno, || said.peer(), configurations)?;
+        let found = self.of_connect(said.nginx.pid, said.errno, said.ns, || said.peer(), configurations)?;
         Some(Inquiry { about, found })
     }
 
@@ -88,15 +89,17 @@ impl Inquiries {
             FAMILY_UNIX => Some(Upstream::Unix(path_of(&exchange.path))),
             _ => Some(Upstream::Inet(address(&nginx.upstream))),
         };
-        let found = self.of_connect(nginx.nginx.tgid, nginx.error, upstream, configurations)?;
+        let (pid, failed_ns) = (nginx.nginx.tgid, nginx.ended_ns);
+        let found = self.of_connect(pid, nginx.error, failed_ns, upstream, configurations)?;
         Some(Inquiry { about, found })
     }
 
-    /// What there is to know about a connect of this process's that failed.
+    /// What there is to know about a connect of this process's that failed then.
     fn of_connect(
         &mut self,
         pid: u32,
         error: u32,
+        failed_ns: u64,
         upstream: impl FnOnce() -> Option<Upstream>,
         configurations: &mut Configurations,
     ) -> Option<Found> {
@@ -111,20 +114,25 @@ impl Inquiries {
         }
         let key = (pid, error, upstream);
         self.begin_second();
-        if let Some(found) = self.found.get(&key) {
+        // What forbade one connect may not be what forbids the next. To look at that again is cheap.
+        let is_of_this = |looked_ns: u64| error != EACCES || looked_ns >= failed_ns;
+        if let Some((looked_ns, found)) = self.found.get(&key)
+            && (is_of_this(*looked_ns) || self.asked >= MOST_A_SECOND / 2)
+        {
             return found.clone();
         }
         let is_asked = self.may_ask();
         let (pid, error, upstream) = key.clone();
+        let looked_ns = monotonic_ns();
         // A path may lead where looking takes for ever.
         let answer = if is_asked {
-            configurations.ask(move |_| look_up(pid, error, &upstream)).flatten()
+            configurations.ask(move |_| look_up(pid, error, failed_ns, &upstream)).flatten()
         } else {
             None
         };
         let found = answer.or_else(|| (error == EACCES).then(|| unasked(is_asked)));
         if is_asked {
-            self.found.insert(key, found.clone());
+            self.found.insert(key, (looked_ns, found.clone()));
         }
         found
     }
@@ -204,13 +212,18 @@ fn unasked(is_asked: bool) -> Found {
     Found::Denial(Denial { ordinary, selinux: false, label: None, seccomp: false })
 }
 
-/// Looks around after a connect that was refused or forbidden.
-fn look_up(pid: u32, error: u32, upstream: &Upstream) -> Option<Found> {
+/// A moment of the monotonic clock on the wall's (ns since 1970).
+fn wall_ns(ns: u64) -> i64 {
+    ns.cast_signed().saturating_add(distance().0)
+}
+
+/// Looks around after a connect that was refused or forbidden then.
+fn look_up(pid: u32, error: u32, failed_ns: u64, upstream: &Upstream) -> Option<Found> {
     match upstream {
         Upstream::Unix(path) if error == ENOENT => has_folder(pid, path),
         Upstream::Unix(path) if error == ECONNREFUSED => Some(Found::Place(at(pid, path))),
         Upstream::Inet(address) if is_without_answer(error) => reached(pid, *address),
-        _ => Some(Found::Denial(denial(pid, upstream))),
+        _ => Some(Found::Denial(denial(pid, upstream, wall_ns(failed_ns)))),
     }
 }
 
