@@ -10,9 +10,9 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData},
 };
-use tracer_ebpf::HeldSocket;
+use tracer_ebpf::{HeldSocket, Layout};
 
-use super::{load, open_files, prepare, refused, take, types::Types};
+use super::{btf, load, open_files, prepare, refused, take, types::Types};
 use crate::failure::Failure;
 
 /// The BPF object that the build script made.
@@ -39,7 +39,13 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let Loaded { object, pids: asked } = match &mut *loaded {
         Some(loaded) => loaded,
-        none => none.insert(Loaded::new()?),
+        none => {
+            let (kernel, layout) = prepare()?;
+            let object = object(&kernel, &layout)?;
+            // Before they are read another time.
+            drop(kernel);
+            none.insert(Loaded::new(object, &mut Types::default())?)
+        }
     };
     let before: Vec<u32> = asked.keys().collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
     for pid in before {
@@ -59,13 +65,27 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
     Ok(held)
 }
 
+/// The object, whose program is to be loaded.
+///
+/// # Errors
+/// Where the kernel refuses its maps.
+pub(super) fn object(kernel: &btf::Kernel, layout: &Layout) -> Result<Ebpf, Failure> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).override_global("LAYOUT", layout, true);
+    load(&mut loader, OBJECT, kernel, &HashSet::new())
+}
+
+/// Loads its program now, with types that are there anyway: it will be needed after the first failures. Where this kernel refuses, whoever asks
+/// then is told.
+pub(super) fn keep(object: Result<Ebpf, Failure>, types: &mut Types) {
+    if let Ok(loaded) = object.and_then(|object| Loaded::new(object, types)) {
+        *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+    }
+}
+
 impl Loaded {
-    fn new() -> Result<Self, Failure> {
-        let (kernel, layout) = prepare()?;
-        let mut loader = EbpfLoader::new();
-        loader.btf(None).override_global("LAYOUT", &layout, true);
-        let mut object = load(&mut loader, OBJECT, &kernel, &HashSet::new())?;
-        open_files::load(&mut object, PROGRAM, &mut Types::default()).map_err(|error| {
+    fn new(mut object: Ebpf, types: &mut Types) -> Result<Self, Failure> {
+        open_files::load(&mut object, PROGRAM, types).map_err(|error| {
             Failure::CannotTrace(format!("the sockets of processes cannot be read here: {}", refused(&error)))
         })?;
         let pids = HashMap::try_from(take(&mut object, "PIDS")?).map_err(anyhow::Error::from)?;

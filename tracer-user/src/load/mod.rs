@@ -199,6 +199,7 @@ impl Tracer {
             }
         }
         let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
+        let sockets = held_sockets::object(&kernel, &layout);
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
@@ -227,6 +228,7 @@ impl Tracer {
         attached.set(gate::ATTACHED, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
+        held_sockets::keep(sockets, &mut types);
         drop(types);
         let stats = PerCpuArray::try_from(take(&mut object, "STATS")?).map_err(anyhow::Error::from)?;
         let foreign = HashMap::try_from(take(&mut object, "FOREIGN")?).map_err(anyhow::Error::from)?;
