@@ -158,10 +158,12 @@ counted() { # WHO
     echo "${lines:-$1 nothing}"
 }
 
-# What nginx logged, and what why502 made of it: so many failures.
 has_verdicts() { [ "$(grep -c '"type":"verdict"' "$LAB/verdicts")" -ge "$1" ]; }
+# Waits until why502 has told so many failures: it does not look any more at what was there then.
+told() { until_true has_verdicts "$1"; }
+# What nginx logged, and what why502 made of it: so many failures.
 why() {
-    until_true has_verdicts "$1"
+    told "$1"
     kill -INT "${groups[why502]}" && until_true eval '! kill -0 ${groups[why502]}'
     unset "groups[why502]"
     wait

@@ -211,7 +211,7 @@ impl Account {
     /// Checks that all verdicts about an upstream have this name; returns how many of so many failures have none.
     pub fn without_verdict(&self, upstream: &Endpoint, name: &str, count: usize) -> Result<usize> {
         let about = self.about(upstream);
-        let others: Vec<_> = about.iter().filter(|verdict| verdict.name() != name).collect();
+        let others: Vec<_> = about.iter().filter(|verdict| !is_named(verdict, name)).collect();
         ensure!(others.is_empty(), "{upstream} should have {name} only: {others:#?}");
         count
             .checked_sub(about.len())
@@ -317,4 +317,11 @@ fn collect(mut process: Process, stdout: Lines, stderr: Lines) -> Result<Run> {
 
 fn is(line: &str, kind: &str) -> bool {
     serde_json::from_str::<Value>(line).is_ok_and(|value| value["type"] == kind)
+}
+
+/// Whether a verdict has a name. That nobody accepts is told where it was looked who holds the listener, which takes a twentieth of the time
+/// at most: in a storm on a slow machine, the moment in which a timer goes off may be left out.
+fn is_named(verdict: &Verdict, name: &str) -> bool {
+    let is_unlooked = name == "read_timeout/nobody_accepts" && verdict.holders.is_none();
+    verdict.name() == if is_unlooked { "read_timeout/never_accepted" } else { name }
 }
