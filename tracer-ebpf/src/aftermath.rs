@@ -4,7 +4,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Action, Aftermath, Header, Kind, tcp_state};
+use wire::{Action, Aftermath, Header, Kind, tcp_state};
 
 use crate::{
     hop, kernel,

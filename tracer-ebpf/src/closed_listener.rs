@@ -6,7 +6,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::LruHashMap};
-use tracer_ebpf::{ClosedListener, ListenPlace, PATH_LEN, Task};
+use wire::{ClosedListener, ListenPlace, PATH_LEN, Task};
 
 use crate::{
     kernel::{self, layout, read},

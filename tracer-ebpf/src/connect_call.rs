@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user, bpf_probe_read_user_str_bytes,
     generated,
 };
-use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, PATH_LEN, tcp_state};
+use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, PATH_LEN, tcp_state};
 
 use crate::{
     aftermath, doing,

@@ -5,7 +5,7 @@
 //! exist in copies: each is a program of its own to the kernel, called for each event in turn.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::Array};
-use tracer_ebpf::SEEN_LEN;
+use wire::SEEN_LEN;
 
 use crate::{
     kernel::bounded,

@@ -7,7 +7,7 @@
 
 use core::mem::MaybeUninit;
 
-use tracer_ebpf::{MISSING, characters as word, nginx_flag};
+use wire::{MISSING, characters as word, nginx_flag};
 
 use crate::{
     kernel::{self, filter, layout, read},

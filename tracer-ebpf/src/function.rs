@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::ProbeContext,
 };
-use tracer_ebpf::MISSING;
+use wire::MISSING;
 
 use crate::{kernel::layout, maps::count, put::put};
 

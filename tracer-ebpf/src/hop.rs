@@ -1,6 +1,6 @@
 //! nginx before nginx: the client of one is the other's end of an exchange.
 
-use tracer_ebpf::{Header, Hop, Kind};
+use wire::{Header, Hop, Kind};
 
 use crate::{
     joined, kernel,

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{FAMILY_UNIX, PORTS_LEN};
+use wire::{FAMILY_UNIX, PORTS_LEN};
 
 use crate::{
     kernel::{self, layout, read},

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task,
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use tracer_ebpf::{
+use wire::{
     COMM_LEN, COMMON_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, Filters, Layout, MISSING, READ_ONLY_CAST, Task,
 };
 

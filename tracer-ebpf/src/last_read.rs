@@ -4,7 +4,7 @@
 //! before. Whether a thread has slept since is told by the kernel's own count of it: what a timer sets off is preceded by sleep.
 
 use aya_ebpf::{macros::map, maps::Array};
-use tracer_ebpf::{Client, FAMILY_UNIX, NginxEnd, nginx_flag, tcp_state};
+use wire::{Client, FAMILY_UNIX, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
     doing,

@@ -5,7 +5,7 @@
 
 use core::mem::MaybeUninit;
 
-use tracer_ebpf::{Endpoint, ListenerView, MISSING, shown, tcp_state};
+use wire::{Endpoint, ListenerView, MISSING, shown, tcp_state};
 
 use crate::{
     address::{ANY4, is_global, key},

@@ -32,13 +32,13 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, gate, shown};
+use wire::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, gate, shown};
 
 pub use crate::{
     address::ListenerKey,
     ports::{port_is_watched, watch_port},
 };
-pub use tracer_ebpf::OpenExchange;
+pub use wire::OpenExchange;
 
 use crate::kernel::bounded;
 

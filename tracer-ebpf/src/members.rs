@@ -2,7 +2,7 @@
 //! once in a worker's life and at such signals, and read by userspace when an exchange has failed.
 
 use aya_ebpf::{helpers::bpf_get_current_cgroup_id, macros::map, maps::LruHashMap};
-use tracer_ebpf::Member;
+use wire::Member;
 
 use crate::{kernel, put::put};
 

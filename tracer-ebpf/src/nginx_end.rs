@@ -1,7 +1,7 @@
 //! nginx's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
+use wire::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
 
 use crate::{
     aftermath, connect_call, doing, handshake, joined,

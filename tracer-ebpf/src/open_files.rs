@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_probe_read_kernel as read_bytes, bpf_seq_write},
 };
-use tracer_ebpf::{Endpoint, FAMILY_UNIX, HeldSocket, MISSING, PATH_LEN, Task, tcp_state};
+use wire::{Endpoint, FAMILY_UNIX, HeldSocket, MISSING, PATH_LEN, Task, tcp_state};
 
 use crate::kernel::{self, layout, read};
 

@@ -1,7 +1,7 @@
 //! Packets of handshakes that this host drops: why a SYN went unanswered.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
-use tracer_ebpf::{DropReason, PacketDrop};
+use wire::{DropReason, PacketDrop};
 
 use crate::{
     kernel::{layout, read},

@@ -2,11 +2,11 @@
 //!
 //! Since 7.0 the kernel may preempt the programs of tracepoints; those on its functions always were. It does not run a program on a CPU
 //! that is inside of it already: until the preempted task's turn comes again, maybe after many of others, each of their events
-//! would be missed. Userspace decides whether the marks become calls ([`tracer_ebpf::KERNEL_FUNCTIONS`]).
+//! would be missed. Userspace decides whether the marks become calls ([`wire::KERNEL_FUNCTIONS`]).
 
 use core::mem::MaybeUninit;
 
-use tracer_ebpf::{IRQ_RESTORE, IRQ_SAVE, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE};
+use wire::{IRQ_RESTORE, IRQ_SAVE, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE};
 
 /// While there is one of these, no other task gets this CPU.
 #[must_use]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, Queue},
 };
-use tracer_ebpf::COMM_LEN;
+use wire::COMM_LEN;
 
 use crate::{
     kernel::{self, layout, read},

@@ -1,7 +1,7 @@
 //! Resets that this host sends: the other end's proof of a refusal.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::Array};
-use tracer_ebpf::{Reset, tcp_state};
+use wire::{Reset, tcp_state};
 
 use crate::{
     kernel::{layout, read},

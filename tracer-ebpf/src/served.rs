@@ -1,7 +1,7 @@
 //! Connections that a listener of this host takes up while nginx is on another host.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
+use wire::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
 
 use crate::{
     kernel::{self, filter},

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap},
 };
-use tracer_ebpf::Task;
+use wire::Task;
 
 use crate::{kernel, maps::count};
 

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::{Origin, Signal, Stops, Task, WorkerEnd};
+use wire::{Origin, Signal, Stops, Task, WorkerEnd};
 
 use crate::{
     kernel::{self, layout, read},

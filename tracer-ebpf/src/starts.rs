@@ -1,7 +1,7 @@
 //! When a process of ours begins to run another binary, and when nginx is told to read its configuration again: userspace looks at
 //! both.
 
-use tracer_ebpf::{Header, Kind, Started, Task};
+use wire::{Header, Kind, Started, Task};
 
 use crate::{
     kernel::{self, filter, layout, read},

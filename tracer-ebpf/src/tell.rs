@@ -1,6 +1,6 @@
 //! Sending a failed exchange's story up.
 
-use tracer_ebpf::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
+use wire::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
     aftermath, doing, hop, kernel, last_read,

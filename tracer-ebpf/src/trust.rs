@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use tracer_ebpf::Task;
+use wire::Task;
 
 use crate::kernel::{bounded, filter, layout, read};
 

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
-use tracer_ebpf::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
+use wire::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
     closed_listener, joined,

@@ -1,7 +1,7 @@
 //! Unix listeners, and how full their accept queues are.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{ListenerView, PATH_LEN};
+use wire::{ListenerView, PATH_LEN};
 
 use crate::{
     kernel::{layout, read},

@@ -2,7 +2,7 @@
 //! there is none.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
-use tracer_ebpf::PATH_LEN;
+use wire::PATH_LEN;
 
 /// Paths by their number.
 #[map]

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap},
 };
-use tracer_ebpf::{FAMILY_UNIX, MISSING, PATH_LEN, tcp_state};
+use wire::{FAMILY_UNIX, MISSING, PATH_LEN, tcp_state};
 
 use crate::kernel::{self, layout, read};
 

@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap},
 };
-use tracer_ebpf::{
+use wire::{
     ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, PATH_LEN, SUBJECT_LEN, Task,
     Word, WordOf, characters as word,
 };

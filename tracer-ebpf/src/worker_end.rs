@@ -1,7 +1,7 @@
 //! The worker's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::{Header, Kind, WorkerEnd, WorkerGone};
+use wire::{Header, Kind, WorkerEnd, WorkerGone};
 
 use crate::{
     handshake, joined,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use procfs::process::{Process, Stat};
-use tracer_ebpf::{COMM_LEN, Endpoint, Filters, PATH_LEN};
+use wire::{COMM_LEN, Endpoint, Filters, PATH_LEN};
 
 use crate::{
     args::{Trace, UpstreamFilter},

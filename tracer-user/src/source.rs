@@ -24,7 +24,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval, sleep},
 };
-use tracer_ebpf::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
+use wire::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::{Trace, UpstreamFilter},

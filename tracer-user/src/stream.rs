@@ -1,7 +1,7 @@
 //! The stream of what was learnt, in the order in which it was: everything that verdicts rest on. Live tracing, recording and
 //! replaying take in the same stream, and it needs nothing from the machine to be taken in again.
 
-use tracer_ebpf::WordOf;
+use wire::WordOf;
 
 use crate::{
     answers::{Answer, Followed},
@@ -164,8 +164,8 @@ impl LossReason {
         ("acts_unkept", Self::ActsUnkept),
     ];
 
-    /// Whether the exchanges that it touches bear a mark of their own ([`tracer_ebpf::nginx_flag::FACTS_LOST`],
-    /// [`tracer_ebpf::Origin::Lost`]): the others have all of their facts.
+    /// Whether the exchanges that it touches bear a mark of their own ([`wire::nginx_flag::FACTS_LOST`],
+    /// [`wire::Origin::Lost`]): the others have all of their facts.
     pub fn is_marked(self) -> bool {
         matches!(self, Self::ProcessesUnkept | Self::SignalsUnkept | Self::PacketsUnkept | Self::ActsUnkept)
     }

@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, sleep_until},
 };
-use tracer_ebpf::{Aftermath, RING_BYTES};
+use wire::{Aftermath, RING_BYTES};
 
 use crate::{
     args::Trace,

@@ -13,7 +13,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 /// The sources, below the workspace's folder.
-const SOURCES: [&str; 2] = ["tracer-user/src", "tracer-ebpf/src"];
+const SOURCES: [&str; 3] = ["tracer-user/src", "tracer-ebpf/src", "tracer-ebpf/wire/src"];
 /// The exceptions, below this package's folder: after each `==` and a reason, lines of a file, a function, and the end of an expression.
 const EXCEPTIONS: &str = "tests/discarded_results.txt";
 /// Under this `RENEW=1` puts what has no reason yet.

@@ -1,7 +1,7 @@
 //! The client's end of a TCP connection, where the client is on this host: who it is, and how its attempt ends.
 
 use aya_ebpf::{macros::map, maps::Array};
-use tracer_ebpf::{
+use wire::{
     Task,
     accept_queue::{Fate, Key},
     tcp_state,

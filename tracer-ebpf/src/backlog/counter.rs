@@ -2,7 +2,7 @@
 //! packet that it has just done with is the one that it counted last.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use tracer_ebpf::{MISSING, accept_queue::Places};
+use wire::{MISSING, accept_queue::Places};
 
 use crate::{
     kernel::{layout, read},

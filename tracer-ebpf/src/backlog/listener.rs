@@ -1,7 +1,7 @@
 //! Listeners and their accept queues.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
-use tracer_ebpf::{
+use wire::{
     Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
     accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
 };

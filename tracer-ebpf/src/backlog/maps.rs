@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{
+use wire::{
     PATH_LEN, Task,
     accept_queue::{Attached, Key, Listener, MAX_LISTENERS, MAX_VICTIMS, RING_BYTES, Stats, Victim},
 };

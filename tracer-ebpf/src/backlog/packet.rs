@@ -1,6 +1,6 @@
 //! Packets of handshakes that met a full accept queue.
 
-use tracer_ebpf::{
+use wire::{
     Endpoint, FAMILY_INET, FAMILY_INET6, MISSING,
     accept_queue::{Fate, Listener},
 };

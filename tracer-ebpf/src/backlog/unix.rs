@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
     generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
-use tracer_ebpf::{
+use wire::{
     Endpoint, FAMILY_UNIX, PATH_LEN,
     accept_queue::{Fate, Key, Listener},
 };

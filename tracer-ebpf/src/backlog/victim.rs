@@ -1,6 +1,6 @@
 //! Connections that met a full accept queue.
 
-use tracer_ebpf::{
+use wire::{
     Endpoint, Header, Task,
     accept_queue::{Fate, Key, Kind, Listener, Victim, VictimEnded},
 };

@@ -94,9 +94,9 @@ on_entry! {
     /// `void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb, ...)`: before 6.12 the tracepoint is silent where no socket
     /// took the packet.
     "tcp_v4_send_reset": fentry_tcp_v4_send_reset, kprobe_tcp_v4_send_reset;
-    [0, 1] => |[sk, skb]| reset::sent(sk, skb, tracer_ebpf::MISSING);
+    [0, 1] => |[sk, skb]| reset::sent(sk, skb, wire::MISSING);
 
     /// The same for IPv6.
     "tcp_v6_send_reset": fentry_tcp_v6_send_reset, kprobe_tcp_v6_send_reset;
-    [0, 1] => |[sk, skb]| reset::sent(sk, skb, tracer_ebpf::MISSING);
+    [0, 1] => |[sk, skb]| reset::sent(sk, skb, wire::MISSING);
 }

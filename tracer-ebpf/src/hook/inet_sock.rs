@@ -1,7 +1,7 @@
 //! Hooks of the TCP state machine (net/ipv4/af_inet.c).
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::{
+use wire::{
     NginxEnd,
     tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
 };

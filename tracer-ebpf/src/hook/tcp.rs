@@ -1,7 +1,7 @@
 //! Hooks of TCP's resets, retransmissions and teardown (include/trace/events/tcp.h).
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::{MISSING, tcp_state};
+use wire::{MISSING, tcp_state};
 
 use crate::{
     aftermath,

@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::HashMap,
     programs::RetProbeContext,
 };
-use tracer_ebpf::FAMILY_INET;
+use wire::FAMILY_INET;
 
 use super::function::sock;
 use crate::{

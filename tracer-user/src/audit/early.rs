@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
 };
 
-use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
+use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::{pairing::Logged, workers::Workers};
 use crate::{ledger::address, load::held_sockets, verdict::Upstream};

@@ -1,6 +1,6 @@
 //! nginx's word, read from a line of its error log: the same that a uprobe hears, as far as the line has it.
 
-use tracer_ebpf::{Beginning, WordOf};
+use wire::{Beginning, WordOf};
 use zerocopy::FromZeros as _;
 
 use super::line::{self, Named};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use procfs::process::Process;
-use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, tcp_state};
+use wire::{FAMILY_INET, FAMILY_INET6, tcp_state};
 
 use super::{masters, queue::Queue, verify::is_same};
 use crate::{

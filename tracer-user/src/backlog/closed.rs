@@ -79,7 +79,7 @@ impl Closed {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::accept_queue::Listener;
+    use wire::accept_queue::Listener;
     use zerocopy::FromZeros as _;
 
     use super::*;

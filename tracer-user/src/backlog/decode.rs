@@ -1,6 +1,6 @@
 //! From a ring buffer's bytes to records. Pure.
 
-use tracer_ebpf::{
+use wire::{
     Header,
     accept_queue::{Kind, Listener, ListenerClosed, Victim, VictimEnded},
 };

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_ebpf::HeldSocket;
+use wire::HeldSocket;
 
 use crate::{
     budget,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracer_ebpf::{
+use wire::{
     FAMILY_UNIX,
     accept_queue::{Listener, longest_in},
 };
@@ -169,7 +169,7 @@ pub(super) fn addr(listener: &Listener) -> Upstream {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::accept_queue::bucket;
+    use wire::accept_queue::bucket;
     use zerocopy::FromZeros as _;
 
     use super::*;

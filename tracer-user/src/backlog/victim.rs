@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tracer_ebpf::{
+use wire::{
     FAMILY_UNIX,
     accept_queue::{Fate, STRANGER, Victim},
 };
@@ -163,7 +163,7 @@ pub(super) fn at_the_end(victim: &Victim) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::{Endpoint, FAMILY_INET, Task};
+    use wire::{Endpoint, FAMILY_INET, Task};
 
     use super::*;
 

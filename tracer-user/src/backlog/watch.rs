@@ -15,7 +15,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, interval, sleep_until},
 };
-use tracer_ebpf::{
+use wire::{
     COMM_LEN, FAMILY_UNIX,
     accept_queue::{Listener, RING_BYTES, Stats, Victim},
 };

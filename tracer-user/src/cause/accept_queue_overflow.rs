@@ -1,6 +1,6 @@
 //! `accept_queue_overflow`: the listener had no room for the connection.
 
-use tracer_ebpf::{DropReason, FAMILY_UNIX, nginx_flag};
+use wire::{DropReason, FAMILY_UNIX, nginx_flag};
 
 use super::{Cause, Finding, errors, nobody_accepts};
 use crate::{

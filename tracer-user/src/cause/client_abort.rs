@@ -3,7 +3,7 @@
 //! What the client's own socket shows when nginx closes the exchange tells it: its end, its reset, or that nginx had just read from it.
 //! Where nginx's word would have been heard and was not, nothing else can have been the reason.
 
-use tracer_ebpf::nginx_flag;
+use wire::nginx_flag;
 
 use super::{Cause, Finding, doing};
 use crate::{ledger::Joined, words::span};

@@ -3,7 +3,7 @@
 //! Of a body that is too large or has an invalid chunk nginx says so at level error ([`super::nginx_says`]); of the rest at info, or nothing
 //! (`ngx_http_upstream_read_request_handler`, src/http/ngx_http_upstream.c). So these are known by nginx's silence, and by what set it off.
 
-use tracer_ebpf::nginx_flag;
+use wire::nginx_flag;
 
 use super::{
     Cause, Finding,

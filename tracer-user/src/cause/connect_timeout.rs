@@ -1,6 +1,6 @@
 //! `connect_timeout`: nginx gave up connecting, and no full queue explains it.
 
-use tracer_ebpf::{DropReason, nginx_flag};
+use wire::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, conntrack, dropped, reached};
 use crate::{

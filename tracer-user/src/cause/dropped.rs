@@ -1,6 +1,6 @@
 //! What dropped the packets of a handshake on this host, by the kernel's reason (include/net/dropreason-core.h).
 
-use tracer_ebpf::DropReason;
+use wire::DropReason;
 
 /// Who or what drops packets for this reason; none for those that have a cause of their own.
 pub(super) fn by(reason: DropReason) -> Option<&'static str> {

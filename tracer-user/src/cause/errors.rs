@@ -1,7 +1,7 @@
 //! Errors by name, and the lines nginx makes of them.
 
 use nix::errno::Errno;
-use tracer_ebpf::Icmp;
+use wire::Icmp;
 
 use crate::{ledger::Joined, verdict::Upstream};
 

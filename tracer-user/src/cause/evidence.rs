@@ -1,8 +1,6 @@
 //! The facts under a verdict, in the order of time.
 
-use tracer_ebpf::{
-    Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state,
-};
+use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state};
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{

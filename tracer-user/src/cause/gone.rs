@@ -1,7 +1,7 @@
 //! A worker that died while another process held its connection on: a child that had inherited the descriptor, mostly. The connection then ends
 //! with that process, or nginx stops waiting before.
 
-use tracer_ebpf::WorkerEnd;
+use wire::WorkerEnd;
 
 use super::{Cause, Finding, signals, stopped};
 use crate::{

@@ -1,6 +1,6 @@
 //! What the upstream sent and nginx's socket never had, or not whole: a gap in what came, or packets that this host refused or dropped.
 
-use tracer_ebpf::{DropReason, PacketDrop, nginx_flag};
+use wire::{DropReason, PacketDrop, nginx_flag};
 
 use super::dropped;
 use crate::{

@@ -45,7 +45,7 @@ pub use afterwards::afterwards;
 use finding::Finding;
 pub use nginx_says::line;
 pub use table::Cause;
-use tracer_ebpf::{DropReason, nginx_flag};
+use wire::{DropReason, nginx_flag};
 
 use crate::{
     cgroup::Places,

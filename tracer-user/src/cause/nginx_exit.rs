@@ -1,6 +1,6 @@
 //! `nginx_exit`: the nginx worker itself ended while the exchange was under way.
 
-use tracer_ebpf::nginx_flag;
+use wire::nginx_flag;
 
 use super::{Cause, Finding, signals};
 use crate::{ledger::Joined, words::span};

@@ -1,6 +1,6 @@
 //! `premature_close`: the upstream closed properly, before it had answered.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag, tcp_state};
+use wire::{WorkerEnd, nginx_flag, tcp_state};
 
 use super::{Cause, Finding, gone, nginx_says, signals, stopped, unknown};
 use crate::{

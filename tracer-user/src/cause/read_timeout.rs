@@ -1,6 +1,6 @@
 //! `read_timeout`: nginx stopped waiting for the response.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag};
+use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, doing, gone, lost, nginx_says, nobody_accepts, sharers, signals};
 use crate::{

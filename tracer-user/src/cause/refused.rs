@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tracer_ebpf::{DropReason, nginx_flag};
+use wire::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, denied, errors, local_error, near, reached};
 use crate::{

@@ -1,6 +1,6 @@
 //! `rejected_response`: nginx itself ended the exchange over what it had read.
 
-use tracer_ebpf::tcp_state;
+use wire::tcp_state;
 
 use super::{Cause, Finding};
 use crate::{

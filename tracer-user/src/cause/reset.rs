@@ -1,6 +1,6 @@
 //! `reset`: the connection was reset after it was established.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag};
+use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, gone, lost, signals, stopped, unknown};
 use crate::{

@@ -1,6 +1,6 @@
 //! `send_timeout`: the upstream stopped reading the request.
 
-use tracer_ebpf::{WorkerEnd, nginx_flag};
+use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, doing, signals};
 use crate::{

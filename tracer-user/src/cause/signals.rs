@@ -1,7 +1,7 @@
 //! Signals, deaths, and who is who in them.
 
 use nix::sys::signal::Signal;
-use tracer_ebpf::{Origin, WorkerEnd};
+use wire::{Origin, WorkerEnd};
 
 use crate::{
     ledger::{Joined, comm, process},
@@ -40,7 +40,7 @@ fn origin(worker: &WorkerEnd) -> Option<Origin> {
 
 /// Where a signal came from; none where none was seen. Recordings from before it was told have the code alone: zero (`SI_USER`) or negative
 /// for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
-pub(super) fn origin_of(signal: &tracer_ebpf::Signal) -> Option<Origin> {
+pub(super) fn origin_of(signal: &wire::Signal) -> Option<Origin> {
     const SI_TIMER: i32 = -2;
     const EVENTS: std::ops::RangeInclusive<i32> = -5..=-3;
     match Origin::from_u16(signal.origin)? {
@@ -86,7 +86,7 @@ pub(super) fn sender_in_words(worker: &WorkerEnd) -> Option<String> {
 }
 
 /// The same of any signal to a worker.
-pub(super) fn sender_of(signal: &tracer_ebpf::Signal, worker: u32) -> Option<String> {
+pub(super) fn sender_of(signal: &wire::Signal, worker: u32) -> Option<String> {
     let Process { pid, comm } = process(&signal.sender);
     Some(match origin_of(signal)? {
         Origin::Process | Origin::Untold => match (signal.from_parent != 0, is_php_fpm(&comm)) {

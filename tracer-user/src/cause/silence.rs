@@ -3,7 +3,7 @@
 //! nginx says a word at level error about each failure of an upstream. So what it ended without one did not fail by the upstream: the client
 //! left, or nginx had what it wanted (X-Accel-Redirect, intercepted errors, the answer to `auth_request`), or the connection was idle.
 
-use tracer_ebpf::{nginx_flag, tcp_state};
+use wire::{nginx_flag, tcp_state};
 
 use super::{Finding, client_abort, client_error, nginx_exit, signals, upgraded};
 use crate::ledger::Joined;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tracer_ebpf::{WorkerEnd, tcp_state};
+use wire::{WorkerEnd, tcp_state};
 
 use super::{Cause, Finding, errors, lost, signals};
 use crate::{
@@ -175,7 +175,7 @@ pub(super) fn kept(exchange: &Joined, cause: Cause) -> Option<Kept> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::Exchange;
+    use wire::Exchange;
 
     use super::*;
     use crate::{

@@ -2,7 +2,7 @@
 //! workers.
 
 use nix::sys::signal::Signal::{SIGABRT, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
-use tracer_ebpf::{Origin, Signal as Sent, WorkerEnd};
+use wire::{Origin, Signal as Sent, WorkerEnd};
 
 use super::{Cause, Finding, signals};
 use crate::{

@@ -1,4 +1,4 @@
-use tracer_ebpf::{
+use wire::{
     Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WorkerEnd,
     nginx_flag, tcp_state,
 };
@@ -127,7 +127,7 @@ fn a_listener_that_may_have_been_left_out_is_not_taken_for_absent() {
 #[test]
 fn no_figure_contradicts_a_full_queue() {
     let mut record = connecting(0, 11);
-    record.nginx.upstream.family = tracer_ebpf::FAMILY_UNIX;
+    record.nginx.upstream.family = wire::FAMILY_UNIX;
     for (view, figures) in
         [(queue(3, 2), "3 connections waited where the backlog is 2"), (queue(0, 777), "was full. A")]
     {

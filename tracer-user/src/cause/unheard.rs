@@ -1,6 +1,6 @@
 //! Where nginx's word cannot be heard: what nginx did next stands in for it, and proves nothing.
 
-use tracer_ebpf::{nginx_flag, tcp_state};
+use wire::{nginx_flag, tcp_state};
 
 use super::Finding;
 use crate::{ledger::Joined, verdict::Confidence};

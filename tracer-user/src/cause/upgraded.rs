@@ -1,7 +1,7 @@
 //! `upgraded`: a connection on which nginx only passed on what came was cut by the death of its worker. An idle one is ended by nginx's timer
 //! (`read_timeout/idle_upgraded`). Whatever else ends one is no failure, or an error of the kernel's that nginx says.
 
-use tracer_ebpf::{nginx_flag, tcp_state};
+use wire::{nginx_flag, tcp_state};
 
 use super::{Cause, Finding, signals};
 use crate::{

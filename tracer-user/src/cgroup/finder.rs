@@ -37,7 +37,7 @@ const SLACK_NS: u64 = 10_000_000;
 #[derive(Debug)]
 pub struct Finder {
     /// What the kernel side kept of those that may be gone.
-    kept: BpfMap<MapData, u32, tracer_ebpf::Member>,
+    kept: BpfMap<MapData, u32, wire::Member>,
     ids: Ids,
     found: HashMap<u32, Found>,
     /// Since when looks are counted, and how many there were.
@@ -58,7 +58,7 @@ struct Found {
 
 impl Finder {
     /// With what the kernel side keeps.
-    pub fn new(kept: BpfMap<MapData, u32, tracer_ebpf::Member>) -> Self {
+    pub fn new(kept: BpfMap<MapData, u32, wire::Member>) -> Self {
         Self { kept, ids: Ids::now(), found: HashMap::new(), since_ns: 0, looks: 0, left_out: 0, unread: 0 }
     }
 
@@ -143,7 +143,7 @@ impl Finder {
 
     /// What the kernel side kept of one that has ended.
     fn gone(&mut self, pid: u32, at_ns: u64) -> Option<Member> {
-        let Ok(tracer_ebpf::Member { began_ns, cgroup }) = self.kept.get(&pid, 0) else { return None };
+        let Ok(wire::Member { began_ns, cgroup }) = self.kept.get(&pid, 0) else { return None };
         if began_ns > at_ns {
             return None;
         }

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use tracer_ebpf::{
-    Action, Aftermath, Alone, Exchange, Header, Hop, Kind, Served, Started, WordOf, WorkerGone,
-};
+use wire::{Action, Aftermath, Alone, Exchange, Header, Hop, Kind, Served, Started, WordOf, WorkerGone};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 /// One record of the kernel side.
@@ -103,7 +101,7 @@ pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::NginxEnd;
+    use wire::NginxEnd;
     use zerocopy::IntoBytes;
 
     use super::*;

@@ -11,7 +11,7 @@ use procfs::{
     ProcError, ProcResult,
     process::{Process, Stat},
 };
-use tracer_ebpf::{FAMILY_UNIX, HeldSocket, tcp_state};
+use wire::{FAMILY_UNIX, HeldSocket, tcp_state};
 
 use crate::{failure::Failure, ledger::address, load::held_sockets, processes, words::count};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::{Filters, Layout, MISSING};
+use wire::{Filters, Layout, MISSING};
 
 use crate::{
     facts::Fact,

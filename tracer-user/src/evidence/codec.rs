@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use tracer_ebpf::{COMM_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, PATH_LEN, nginx_flag, tcp_state};
+use wire::{COMM_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, PATH_LEN, nginx_flag, tcp_state};
 
 use super::Names;
 use crate::ledger::address;
@@ -451,14 +451,14 @@ pub enum Origin {
     Lost,
 }
 
-const ORIGINS: [(tracer_ebpf::Origin, Origin); 7] = [
-    (tracer_ebpf::Origin::Process, Origin::Process),
-    (tracer_ebpf::Origin::Timer, Origin::Timer),
-    (tracer_ebpf::Origin::Kernel, Origin::Kernel),
-    (tracer_ebpf::Origin::Fault, Origin::Fault),
-    (tracer_ebpf::Origin::ParentDeath, Origin::ParentDeath),
-    (tracer_ebpf::Origin::Event, Origin::Event),
-    (tracer_ebpf::Origin::Lost, Origin::Lost),
+const ORIGINS: [(wire::Origin, Origin); 7] = [
+    (wire::Origin::Process, Origin::Process),
+    (wire::Origin::Timer, Origin::Timer),
+    (wire::Origin::Kernel, Origin::Kernel),
+    (wire::Origin::Fault, Origin::Fault),
+    (wire::Origin::ParentDeath, Origin::ParentDeath),
+    (wire::Origin::Event, Origin::Event),
+    (wire::Origin::Lost, Origin::Lost),
 ];
 
 /// A signal's origin by name; null where it is not told.
@@ -468,7 +468,7 @@ impl Codec<u16> for Origins {
     type Json = Option<Origin>;
 
     fn encode(origin: &u16, _: Context<'_>) -> Option<Origin> {
-        let number = tracer_ebpf::Origin::from_u16(*origin)?;
+        let number = wire::Origin::from_u16(*origin)?;
         ORIGINS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
     }
 

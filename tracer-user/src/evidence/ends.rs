@@ -21,17 +21,17 @@ macro_rules! mirror {
             $($(#[$doc])* pub $field: $json,)*
         }
 
-        impl Codec<tracer_ebpf::$wire> for $name {
+        impl Codec<wire::$wire> for $name {
             type Json = Self;
 
-            fn encode(wire: &tracer_ebpf::$wire, context: Context<'_>) -> Self {
-                let tracer_ebpf::$wire { $($field,)* $($($unused: _,)+)? } = wire;
+            fn encode(wire: &wire::$wire, context: Context<'_>) -> Self {
+                let wire::$wire { $($field,)* $($($unused: _,)+)? } = wire;
                 Self { $($field: <$codec>::encode($field, context),)* }
             }
 
-            fn decode(json: Self, base: Base) -> Result<tracer_ebpf::$wire, Bad> {
+            fn decode(json: Self, base: Base) -> Result<wire::$wire, Bad> {
                 let Self { $($field,)* } = json;
-                Ok(tracer_ebpf::$wire {
+                Ok(wire::$wire {
                     $($field: <$codec>::decode($field, base)?,)*
                     $($($unused: $zero,)+)?
                 })

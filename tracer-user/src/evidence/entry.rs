@@ -1,6 +1,6 @@
 //! From the stream's entries to lines, and back.
 
-use tracer_ebpf::{
+use wire::{
     Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, PATH_LEN, Served, Word,
     WordOf, WorkerGone,
 };
@@ -89,10 +89,10 @@ impl Encoder {
                     turned_to: Id::encode(turned_to, context),
                     other_sock: Id::encode(other_sock, context),
                     action: match action {
-                        tracer_ebpf::Action::Sent => Action::Sent,
-                        tracer_ebpf::Action::Closed => Action::Closed,
-                        tracer_ebpf::Action::Connected => Action::Connected,
-                        tracer_ebpf::Action::ShutDown => Action::ShutDown,
+                        wire::Action::Sent => Action::Sent,
+                        wire::Action::Closed => Action::Closed,
+                        wire::Action::Connected => Action::Connected,
+                        wire::Action::ShutDown => Action::ShutDown,
                     },
                     bytes: *bytes,
                     old_state: State::encode(old_state, context),
@@ -229,7 +229,7 @@ impl Encoder {
         let WordOf { word, comm, subject, unread_message: _, unread_action: _, upstream: of, is_of_session } =
             word;
         let Word { header: _, ns, connection, number, tgid, tid, level, errno, message, action } = word;
-        let nginx = tracer_ebpf::Task { tgid: *tgid, tid: *tid, comm: *comm };
+        let nginx = wire::Task { tgid: *tgid, tid: *tid, comm: *comm };
         // A group is called as its site is.
         let upstream =
             upstream.filter(|upstream| !matches!(upstream, Upstream::Named(_)) || !self.names.is_anonymous());
@@ -319,10 +319,10 @@ impl Decoder {
                 word_ns,
             } => {
                 let action = match action {
-                    Action::Sent => tracer_ebpf::Action::Sent,
-                    Action::Closed => tracer_ebpf::Action::Closed,
-                    Action::Connected => tracer_ebpf::Action::Connected,
-                    Action::ShutDown => tracer_ebpf::Action::ShutDown,
+                    Action::Sent => wire::Action::Sent,
+                    Action::Closed => wire::Action::Closed,
+                    Action::Connected => wire::Action::Connected,
+                    Action::ShutDown => wire::Action::ShutDown,
                 };
                 let aftermath = Aftermath {
                     header: header::<Aftermath>(Kind::Aftermath),
@@ -520,8 +520,8 @@ impl Decoder {
     }
 }
 
-fn stops_of(json: Option<Box<Stops>>, base: Base) -> Result<tracer_ebpf::Stops, Bad> {
-    json.map_or_else(|| Ok(tracer_ebpf::Stops::default()), |json| Stops::decode(*json, base))
+fn stops_of(json: Option<Box<Stops>>, base: Base) -> Result<wire::Stops, Bad> {
+    json.map_or_else(|| Ok(wire::Stops::default()), |json| Stops::decode(*json, base))
 }
 
 fn header<T>(kind: Kind) -> RecordHeader {

@@ -166,7 +166,7 @@ mod tests {
         for secret in ["@bus", "/run/a.sock", "10.0.0.5:80", "[fe80::1]:80", "run/b.sock", ":run"] {
             assert_ne!(names.named(secret), secret);
         }
-        assert!(names.named("/run/a.sock").len() < tracer_ebpf::PATH_LEN);
+        assert!(names.named("/run/a.sock").len() < wire::PATH_LEN);
     }
 
     #[test]

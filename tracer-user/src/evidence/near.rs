@@ -68,7 +68,7 @@ pub(super) fn closed(closed: Option<Closed>, base: Base) -> Result<Option<near::
 }
 
 fn process(pid: u32, comm: String) -> Result<Process, Bad> {
-    if comm.len() >= tracer_ebpf::COMM_LEN * 4 {
+    if comm.len() >= wire::COMM_LEN * 4 {
         return Err(bad("a process's name is longer than any is"));
     }
     Ok(Process { pid, comm })

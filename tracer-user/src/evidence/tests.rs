@@ -1,8 +1,6 @@
 use std::{env, fs, io::Read as _, path::PathBuf};
 
-use tracer_ebpf::{
-    Action, Endpoint, FAMILY_UNIX, Hop, Kind as RecordKind, PATH_LEN, Served, WordOf, tcp_state,
-};
+use wire::{Action, Endpoint, FAMILY_UNIX, Hop, Kind as RecordKind, PATH_LEN, Served, WordOf, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::*;
@@ -69,7 +67,7 @@ fn entries() -> Vec<Entry> {
     unix.path[..4].copy_from_slice(b"/a\\\xff");
     let mut exchange = killed(3_000, 15);
     exchange.stops.worker = exchange.worker.signal;
-    exchange.stops.parent = tracer_ebpf::Signal { number: 12, origin: 1, ..exchange.worker.signal };
+    exchange.stops.parent = wire::Signal { number: 12, origin: 1, ..exchange.worker.signal };
     exchange.stops.parent_task = exchange.worker.signal.sender;
     exchange.stops.gone.ns = exchange.worker.signal.ns + 1;
     (exchange.stops.gone.exit_code, exchange.stops.gone.signal) = (15, exchange.worker.signal);

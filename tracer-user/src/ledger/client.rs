@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tracer_ebpf::{Action, Aftermath, FAMILY_UNIX, nginx_flag, tcp_state};
+use wire::{Action, Aftermath, FAMILY_UNIX, nginx_flag, tcp_state};
 
 use super::{
     Aftermaths, Joined, address,

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use tracer_ebpf::{
+use wire::{
     Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, HeldSocket, ListenerView,
     NginxEnd, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
 };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tracer_ebpf::{Action, Aftermath, FAMILY_UNIX, Hop};
+use wire::{Action, Aftermath, FAMILY_UNIX, Hop};
 
 use super::{Aftermaths, Joined, Name, Remembered, address, next_act::has_peer_left, path_of, process};
 use crate::{

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tracer_ebpf::nginx_flag;
+use wire::nginx_flag;
 
 use super::{Joined, Name, Said};
 use crate::{budget, verdict::Upstream};

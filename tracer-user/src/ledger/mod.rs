@@ -23,7 +23,7 @@ use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
 use reached::Reached;
-use tracer_ebpf::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
+use wire::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};

@@ -1,7 +1,7 @@
 //! What nginx did next after it closed an exchange. Where nginx's word cannot be heard, it stands in for that, and what is judged by it is
 //! an inference.
 
-use tracer_ebpf::{Action, Aftermath, nginx_flag, tcp_state};
+use wire::{Action, Aftermath, nginx_flag, tcp_state};
 
 use super::{Aftermaths, Joined, address};
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use tracer_ebpf::NginxEnd;
+use wire::NginxEnd;
 
 use super::Joined;
 use crate::{budget, verdict::Upstream};

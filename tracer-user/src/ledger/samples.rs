@@ -1,6 +1,6 @@
 //! Hand-made records for tests.
 
-use tracer_ebpf::{
+use wire::{
     Action, Aftermath, COMM_LEN, Endpoint, Exchange, FAMILY_INET, ListenerView, Reset, Task, WorkerEnd,
     WorkerGone, nginx_flag, tcp_state,
 };

@@ -1,4 +1,4 @@
-use tracer_ebpf::{Action, nginx_flag, tcp_state};
+use wire::{Action, nginx_flag, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::{samples::*, *};

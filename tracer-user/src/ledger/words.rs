@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use tracer_ebpf::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
+use wire::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
 use super::{PATIENCE_NS, address};
 use crate::{

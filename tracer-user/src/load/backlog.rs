@@ -9,7 +9,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, RingBuf},
 };
-use tracer_ebpf::{
+use wire::{
     COMM_LEN, Filters, HeldSocket, Layout, MISSING,
     accept_queue::{Attached, Key, Listener, Places, Stats, Victim},
 };

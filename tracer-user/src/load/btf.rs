@@ -10,7 +10,7 @@ use std::{
 
 use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use tracer_ebpf::{COMMON_LEN, Layout, MISSING};
+use wire::{COMMON_LEN, Layout, MISSING};
 
 use super::{functions, kernel_functions};
 use crate::failure::Failure;

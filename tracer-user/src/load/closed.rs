@@ -9,7 +9,7 @@ use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData},
 };
-use tracer_ebpf::{ClosedListener, ListenPlace, PATH_LEN};
+use wire::{ClosedListener, ListenPlace, PATH_LEN};
 
 use super::take;
 use crate::{failure::Failure, verdict::Upstream};

@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData},
 };
-use tracer_ebpf::{HeldSocket, Layout};
+use wire::{HeldSocket, Layout};
 
 use super::{btf, load, open_files, prepare, refused, take, types::Types};
 use crate::failure::Failure;
@@ -104,7 +104,7 @@ mod tests {
         },
     };
 
-    use tracer_ebpf::{FAMILY_UNIX, tcp_state};
+    use wire::{FAMILY_UNIX, tcp_state};
 
     use super::*;
     use crate::ledger::address;

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     programs::{Program, ProgramError},
 };
-use tracer_ebpf::{Attached, Layout, MISSING};
+use wire::{Attached, Layout, MISSING};
 
 use super::{btf, functions, refused, tracefs, types::Types};
 use crate::{

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
-use tracer_ebpf::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST};
+use wire::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST};
 
 use super::btf::Kernel;
 

@@ -10,7 +10,7 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
 };
-use tracer_ebpf::{
+use wire::{
     HeldSocket,
     shown::{BEGUN, DONE, LEFT_OUT},
     tcp_state,
@@ -45,7 +45,7 @@ pub(super) struct Showing {
     shown: Array<MapData, u64>,
     /// Whether there is an iterator.
     is_possible: bool,
-    /// Addresses that had been sought when they were shown last ([`tracer_ebpf::Stats::listeners_sought`]).
+    /// Addresses that had been sought when they were shown last ([`wire::Stats::listeners_sought`]).
     sought: u64,
     begun: u64,
     due: Option<Instant>,

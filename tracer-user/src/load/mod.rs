@@ -28,7 +28,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
 };
-use tracer_ebpf::{
+use wire::{
     Attached, ClosedListener, Endpoint, FAMILY_UNIX, Filters, HeldSocket, Layout, Member, PATH_LEN, Stats,
     gate,
 };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use aya::maps::{HashMap, MapData};
-use tracer_ebpf::{OpenExchange, nginx_flag};
+use wire::{OpenExchange, nginx_flag};
 
 use super::shares::{Place, Shares};
 use crate::{ledger::address, sample::Served};

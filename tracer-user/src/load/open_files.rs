@@ -11,7 +11,7 @@ use aya::{
     Ebpf,
     programs::{Iter, Program, ProgramError},
 };
-use tracer_ebpf::HeldSocket;
+use wire::HeldSocket;
 use zerocopy::FromBytes as _;
 
 use super::types::Types;

@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, MapData},
 };
 use procfs::process::Process;
-use tracer_ebpf::{FAMILY_UNIX, NginxEnd};
+use wire::{FAMILY_UNIX, NginxEnd};
 
 use super::take;
 use crate::failure::Failure;

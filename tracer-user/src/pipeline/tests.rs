@@ -1,4 +1,4 @@
-use tracer_ebpf::{Action, tcp_state};
+use wire::{Action, tcp_state};
 
 use super::*;
 use crate::{

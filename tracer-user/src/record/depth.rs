@@ -212,7 +212,7 @@ fn ask(netlink: &OwnedFd, family: u8, listeners: &mut Vec<Listener>) -> io::Resu
     let mut request = [0_u8; 56];
     request[0] = family;
     request[1] = libc::IPPROTO_TCP as u8;
-    request[4..8].copy_from_slice(&(1_u32 << tracer_ebpf::tcp_state::LISTEN).to_ne_bytes());
+    request[4..8].copy_from_slice(&(1_u32 << wire::tcp_state::LISTEN).to_ne_bytes());
     netlink::ask(netlink, SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request)?;
     let mut buffer = vec![0; 32 << 10];
     loop {

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use tracer_ebpf::{
+use wire::{
     Exchange, Gone, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone, nginx_flag,
     tcp_state,
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracer_ebpf::WorkerGone;
+use wire::WorkerGone;
 
 use super::join::{Ends, Join};
 use crate::{

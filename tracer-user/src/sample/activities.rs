@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_ebpf::NginxEnd;
+use wire::NginxEnd;
 
 use super::{Activity, Doing, Found, Look, Name, Target};
 use crate::budget;

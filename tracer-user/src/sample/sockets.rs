@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_ebpf::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
+use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::Peer;
 use crate::{

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use procfs::process::Process;
-use tracer_ebpf::NginxEnd;
+use wire::NginxEnd;
 
 use super::configurations::Configurations;
 use crate::{

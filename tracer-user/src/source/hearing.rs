@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_ebpf::WordOf;
+use wire::WordOf;
 
 use super::logs::{self, Logs};
 use crate::{

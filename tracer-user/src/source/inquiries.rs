@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::signal::Signal;
-use tracer_ebpf::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
+use wire::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use tracer_ebpf::{
+use wire::{
     ClosedListener, Endpoint, Exchange, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, nginx_flag,
     tcp_state,
 };

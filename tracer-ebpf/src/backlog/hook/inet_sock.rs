@@ -1,7 +1,7 @@
 //! Hooks of the TCP state machine (include/trace/events/sock.h).
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::{
+use wire::{
     FAMILY_INET,
     tcp_state::{CLOSE, ESTABLISHED, FIN_WAIT1, LISTEN, SYN_RECV, SYN_SENT},
 };

@@ -1,7 +1,7 @@
 //! Hooks of packets (net/core/skbuff.c).
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::MISSING;
+use wire::MISSING;
 
 use crate::{kernel::layout, packet, preemption::Undisturbed};
 

@@ -1,7 +1,7 @@
 //! Hooks of TCP's retransmissions (include/trace/events/tcp.h).
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::tcp_state;
+use wire::tcp_state;
 
 use crate::{
     client,

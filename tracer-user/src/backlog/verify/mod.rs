@@ -234,7 +234,7 @@ pub(super) fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::accept_queue::Listener;
+    use wire::accept_queue::Listener;
     use zerocopy::FromZeros as _;
 
     use super::*;
