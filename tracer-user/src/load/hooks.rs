@@ -8,7 +8,7 @@ use aya::{
 };
 use wire::{Attached, Layout, MISSING};
 
-use super::{btf, functions, refused, tracefs, types::Types};
+use super::{btf, functions, lean::keep_handle_only, refused, tracefs, types::Types};
 use crate::{
     facts::{Fact, Sources},
     failure::Failure,
@@ -379,19 +379,26 @@ impl<'a> Attacher<'a> {
         let missing = || ProgramError::InvalidName { name: name.to_owned() };
         let program = self.object.program_mut(name).ok_or_else(missing)?;
         let result = match program {
-            Program::RawTracePoint(program) => program.load().and_then(|()| program.attach(target).map(drop)),
-            Program::TracePoint(program) => {
-                program.load().and_then(|()| tracefs::with(|| program.attach("syscalls", target).map(drop))?)
-            }
-            Program::KProbe(program) => program.load().and_then(|()| program.attach(target, 0).map(drop)),
-            Program::FEntry(program) => {
-                program.load(target, self.types.get()?).and_then(|()| program.attach().map(drop))
-            }
-            Program::FExit(program) => {
-                program.load(target, self.types.get()?).and_then(|()| program.attach().map(drop))
-            }
+            Program::RawTracePoint(program) => program.load(),
+            Program::TracePoint(program) => program.load(),
+            Program::KProbe(program) => program.load(),
+            Program::FEntry(program) => program.load(target, self.types.get()?),
+            Program::FExit(program) => program.load(target, self.types.get()?),
             _ => Err(missing()),
         };
+        let result = result.and_then(|()| {
+            keep_handle_only(program, name);
+            match program {
+                Program::RawTracePoint(program) => program.attach(target).map(drop),
+                Program::TracePoint(program) => {
+                    tracefs::with(|| program.attach("syscalls", target).map(drop))?
+                }
+                Program::KProbe(program) => program.attach(target, 0).map(drop),
+                Program::FEntry(program) => program.attach().map(drop),
+                Program::FExit(program) => program.attach().map(drop),
+                _ => Err(missing()),
+            }
+        });
         if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
             crate::output::terminal::complain(&format!("{name}: {error:?}\n"));
         }

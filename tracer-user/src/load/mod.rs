@@ -9,6 +9,7 @@ mod functions;
 mod held_sockets;
 mod hooks;
 mod kernel_functions;
+mod lean;
 mod left_out;
 mod listeners;
 mod lockdown;
@@ -137,7 +138,7 @@ const PER_BROKEN: &str = "BROKEN";
 const PER_LONE_WORKER: &str = "WORKERS";
 
 /// How many worker's ends that nginx gave up are followed to their own end.
-const MOST_GIVEN_UP: u32 = 4_096;
+const MOST_GIVEN_UP: u32 = 2_048;
 
 /// The map that holds one entry for each open exchange from a port that another has, too: few do, unless nginx has more connections than ports.
 /// Those beyond are counted (`workers_untracked`).

@@ -14,7 +14,7 @@ use aya::{
 use wire::HeldSocket;
 use zerocopy::FromBytes as _;
 
-use super::types::Types;
+use super::{lean::keep_handle_only, types::Types};
 
 /// How long one reading may take: whoever opens files by the million does not keep the tracer from its work.
 const MOST: Duration = Duration::from_secs(5);
@@ -31,7 +31,11 @@ pub(super) fn load(object: &mut Ebpf, name: &str, types: &mut Types) -> Result<(
     if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
         crate::notice!("{name}: {error:?}");
     }
-    result
+    result?;
+    if let Some(program) = object.program_mut(name) {
+        keep_handle_only(program, name);
+    }
+    Ok(())
 }
 
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter, ProgramError> {

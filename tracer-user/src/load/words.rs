@@ -23,7 +23,7 @@ use aya::{
 };
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
-use super::refused;
+use super::{lean::keep_handle_only, refused};
 use crate::clock::monotonic_ns;
 
 /// The function, and the program that hears it on any kernel.
@@ -83,6 +83,10 @@ pub(super) fn load(object: &mut Ebpf) -> Result<Words, String> {
     let may_wait = named(object, SLEEPABLE)?.load().is_ok();
     if !may_wait {
         named(object, FUNCTION)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+    }
+    let loaded = if may_wait { SLEEPABLE } else { FUNCTION };
+    if let Some(program) = object.program_mut(loaded) {
+        keep_handle_only(program, loaded);
     }
     Ok(Words { may_wait, known: HashMap::new() })
 }
