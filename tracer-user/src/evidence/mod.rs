@@ -1,6 +1,6 @@
 //! Evidence: the stream on disk, as JSON Lines in zstd frames, which `zstdcat | jq`, DuckDB and others read as they are.
 //!
-//! The types here stand apart from the program's own, so that a rename inside never makes a file unreadable. `schema.json`
+//! The types here stand apart from the program's own, so that a rename inside never makes a file unreadable. `docs/schema/evidence.json`
 //! describes every line; [`VERSION`] rises when a reader of the version before would misread a line.
 
 mod answers;

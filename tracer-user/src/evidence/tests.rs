@@ -331,8 +331,8 @@ fn what_is_made_to_be_large_is_refused() {
     assert!(matches!(read(&[start, lines].concat()), Err(Unreadable::Bomb)));
 }
 
-fn beside(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/evidence").join(name)
+fn schema() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/evidence.json")
 }
 
 /// `RENEW=1 cargo test -p tracer-user schema` writes it anew.
@@ -340,15 +340,15 @@ fn beside(name: &str) -> PathBuf {
 fn the_schema_is_that_of_the_lines() {
     let schema = serde_json::to_string_pretty(&schemars::schema_for!(Line)).unwrap() + "\n";
     if env::var_os("RENEW").is_some() {
-        fs::write(beside("schema.json"), schema).unwrap();
+        fs::write(self::schema(), schema).unwrap();
     } else {
-        assert_eq!(fs::read_to_string(beside("schema.json")).unwrap(), schema);
+        assert_eq!(fs::read_to_string(schema()).unwrap(), schema);
     }
 }
 
 #[test]
 fn every_line_fits_the_schema() {
-    let schema = serde_json::from_str(&fs::read_to_string(beside("schema.json")).unwrap()).unwrap();
+    let schema = serde_json::from_str(&fs::read_to_string(schema()).unwrap()).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let encoder = Encoder::new(CONNECT, Names::new(true));
     let lines = entries().into_iter().map(|entry| encoder.line(&entry));

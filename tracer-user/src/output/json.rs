@@ -77,12 +77,17 @@ impl<W: Write> Output for Json<W> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Verdict<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "verdict")))]
     r#type: &'static str,
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     cause: &'static str,
     detail: &'static str,
+    #[cfg_attr(test, schemars(extend("enum" = ["proven", "inferred", "incomplete"])))]
     confidence: &'static str,
     nginx: Nginx<'a>,
     upstream: Option<Upstream>,
@@ -111,15 +116,20 @@ struct Verdict<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Outer<'a> {
     nginx: Nginx<'a>,
     upstream: Upstream,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Delayed<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "delayed")))]
     r#type: &'static str,
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     nginx: Process<'a>,
     upstream: Upstream,
@@ -131,9 +141,13 @@ struct Delayed<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct After<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "after")))]
     r#type: &'static str,
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     nginx: AfterNginx,
     upstream: Upstream,
@@ -144,9 +158,13 @@ struct After<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Note<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "note")))]
     r#type: &'static str,
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     nginx: Process<'a>,
     upstream: Option<Upstream>,
@@ -155,12 +173,14 @@ struct Note<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct AfterNginx {
     pid: u32,
     local: Option<String>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Nginx<'a> {
     pid: u32,
     comm: &'a str,
@@ -170,6 +190,7 @@ struct Nginx<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Process<'a> {
     pid: u32,
     comm: &'a str,
@@ -178,6 +199,7 @@ struct Process<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Worker<'a> {
     pid: u32,
     comm: &'a str,
@@ -188,6 +210,7 @@ struct Worker<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Word<'a> {
     level: &'a str,
     errno: Option<u32>,
@@ -198,6 +221,7 @@ struct Word<'a> {
 
 /// A server that nginx left alone.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct OutOfUse {
     upstream: Upstream,
     cause: Option<&'static str>,
@@ -209,6 +233,7 @@ struct OutOfUse {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Doing<'a> {
     samples: u32,
     waits: Vec<Wait<'a>>,
@@ -216,18 +241,22 @@ struct Doing<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Wait<'a> {
     on: &'a str,
     samples: u32,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Upstream {
+    #[cfg_attr(test, schemars(extend("enum" = ["inet", "inet6", "unix"])))]
     family: &'static str,
     addr: String,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Moments {
     connected: Option<i64>,
     accepted: Option<i64>,
@@ -238,6 +267,7 @@ struct Moments {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Bytes {
     sent: u64,
     received: u64,
@@ -245,6 +275,7 @@ struct Bytes {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Queue {
     depth: u32,
     limit: u32,
@@ -252,6 +283,7 @@ struct Queue {
 
 /// A listener near an upstream at which nobody listens.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Neighbour<'a> {
     pid: u32,
     comm: &'a str,
@@ -261,6 +293,7 @@ struct Neighbour<'a> {
 
 /// A listener that was closed before nginx asked.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Closed<'a> {
     pid: u32,
     comm: &'a str,
@@ -272,6 +305,7 @@ struct Closed<'a> {
 
 /// A process that holds a listener.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Holder<'a> {
     pid: u32,
     comm: &'a str,
@@ -280,6 +314,7 @@ struct Holder<'a> {
 
 /// When an upstream was last reached.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Reached {
     us: i64,
     by: &'static str,
@@ -287,6 +322,7 @@ struct Reached {
 
 /// A connection that was kept from an earlier exchange.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Kept {
     exchange: u32,
     idle_us: Option<u64>,
@@ -296,6 +332,7 @@ struct Kept {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Evidence<'a> {
     us: i64,
     source: &'a str,
@@ -596,5 +633,7 @@ impl<'a> From<&'a verdict::Evidence> for Evidence<'a> {
     }
 }
 
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod tests;

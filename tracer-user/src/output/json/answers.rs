@@ -12,9 +12,13 @@ use crate::{
 
 /// What a client was answered whose request is shown.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Answer<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "answer")))]
     r#type: &'static str,
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     status: u16,
     kind: &'static str,
@@ -43,6 +47,7 @@ impl<'a> From<&'a Answered> for Answer<'a> {
 
 /// How many answers there were, by status and kind.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Answers {
     statuses: BTreeMap<u16, BTreeMap<&'static str, u64>>,
     left_out: u64,

@@ -6,6 +6,7 @@ use crate::cgroup::{Cgroup, Places};
 
 /// Stands in each process; all null where its control group is not known or has no name.
 #[derive(Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Home<'a> {
     unit: Option<&'a str>,
     container: Option<&'a str>,

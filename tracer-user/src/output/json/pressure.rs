@@ -6,6 +6,7 @@ use crate::pressure;
 
 /// Between two readings; microseconds.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Pressure<'a> {
     us: u64,
     host: Stalls,
@@ -15,6 +16,7 @@ pub(super) struct Pressure<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Stalls {
     cpu: Stall,
     io: Stall,
@@ -22,12 +24,14 @@ struct Stalls {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Stall {
     some_us: Option<u64>,
     full_us: Option<u64>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Group<'a> {
     us: u64,
     path: &'a str,
@@ -38,6 +42,7 @@ struct Group<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Quota<'a> {
     path: &'a str,
     throttled_us: u64,

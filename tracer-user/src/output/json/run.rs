@@ -6,8 +6,11 @@ use super::{VERSION, answers::Answers};
 use crate::{audit, cause, stream, verdict, words::time};
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Audit<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "audit")))]
     r#type: &'static str,
     logged: u64,
     explained: u64,
@@ -21,7 +24,9 @@ pub(super) struct Audit<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Unexplained<'a> {
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     pid: u32,
     upstream: Option<&'a str>,
@@ -29,7 +34,9 @@ struct Unexplained<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Unlogged {
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
     cause: &'static str,
     detail: &'static str,
@@ -38,13 +45,17 @@ struct Unlogged {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Summary<'a> {
+    #[cfg_attr(test, schemars(extend("const" = VERSION)))]
     v: u32,
+    #[cfg_attr(test, schemars(extend("const" = "summary")))]
     r#type: &'static str,
     elapsed_us: u64,
     exchanges: u64,
     failures: u64,
     #[serde(serialize_with = "by_cause")]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
     causes: &'a [(cause::Cause, u64)],
     delayed: u64,
     ended_early: u64,
@@ -60,6 +71,7 @@ pub(super) struct Summary<'a> {
 
 /// What nginx said of upstreams.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Words<'a> {
     said: u64,
     explained: u64,
@@ -71,12 +83,14 @@ struct Words<'a> {
 
 /// Those who only have nginx's name.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Ignored<'a> {
     connections: u64,
     processes: Vec<Stranger<'a>>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Stranger<'a> {
     pid: u32,
     uid: Option<u32>,

@@ -10,7 +10,26 @@ use crate::{
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
     write(&mut Json::new(&mut out)).unwrap();
-    String::from_utf8(out).unwrap()
+    let lines = String::from_utf8(out).unwrap();
+    for line in lines.lines() {
+        assert!(schema::fits(line), "{line}");
+    }
+    lines
+}
+
+#[test]
+fn a_line_that_lacks_a_field_or_says_something_else_does_not_fit_the_schema() {
+    let line = lines(|json| json.verdict(&samples::killed()));
+    for (field, instead) in [
+        (r#""kept":null,"#, ""),
+        (r#""proven""#, r#""sure""#),
+        (r#""verdict""#, r#""word""#),
+        (r#""status":502"#, r#""status":"502""#),
+    ] {
+        let other = line.replacen(field, instead, 1);
+        assert_ne!(other, line);
+        assert!(!schema::fits(&other), "{other}");
+    }
 }
 
 #[test]
