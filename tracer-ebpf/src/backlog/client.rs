@@ -8,13 +8,19 @@ use wire::{
 };
 
 use crate::{
-    kernel::{self, layout, read},
-    listener,
-    maps::{CONNECTING, count},
-    ports::port_is_watched,
-    put::put,
-    recent::{self, Found, Row},
-    victim,
+    backlog::{
+        listener,
+        maps::{CONNECTING, count},
+        victim,
+    },
+    kernel::{
+        memory,
+        ports::port_is_watched,
+        put::put,
+        read::{layout, read},
+        recent::{self, Found, Row},
+        sock,
+    },
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -23,8 +29,8 @@ const ECONNRESET: u32 = 104;
 /// connect was called on `sk`: the destination is set, the local port and the sequence numbers are not yet.
 #[inline(always)]
 pub fn connects(sk: u64) {
-    if !port_is_watched(kernel::ports(sk).0)
-        || !kernel::is_inet(sk)
+    if !port_is_watched(sock::ports(sk).0)
+        || !sock::is_inet(sk)
         || read::<u16>(sk, layout!(sk_protocol)) != IPPROTO_TCP
     {
         return;
@@ -32,7 +38,7 @@ pub fn connects(sk: u64) {
     let task = listener::client();
     put!(CONNECTING, sk, task, clients_unkept);
     if listener::is_nginx(&task)
-        && let Some(group) = listener::group(kernel::net(sk), &kernel::remote(sk))
+        && let Some(group) = listener::group(sock::net(sk), &sock::remote(sk))
     {
         let _all = listener::first(group, |listener| {
             listener.by_nginx = 1;
@@ -43,13 +49,13 @@ pub fn connects(sk: u64) {
 
 #[inline(always)]
 fn key(sk: u64) -> Key {
-    victim::key(kernel::net(sk), &kernel::local(sk), kernel::ports(sk).0)
+    victim::key(sock::net(sk), &sock::local(sk), sock::ports(sk).0)
 }
 
 /// The SYN goes out again: its first one may have been a victim.
 #[inline(always)]
 pub fn syn_sent_again(sk: u64) {
-    if !victim::any() || !port_is_watched(kernel::ports(sk).0) {
+    if !victim::any() || !port_is_watched(sock::ports(sk).0) {
         return;
     }
     // SAFETY: copied out at once.
@@ -63,7 +69,7 @@ pub fn syn_sent_again(sk: u64) {
 /// The handshake is over on the client's side.
 #[inline(always)]
 pub fn established(sk: u64) {
-    if !port_is_watched(kernel::ports(sk).0) {
+    if !port_is_watched(sock::ports(sk).0) {
         return;
     }
     // SAFETY: copied out at once.
@@ -81,7 +87,7 @@ pub fn established(sk: u64) {
 /// The client's end is over, by its process, its kernel or a reset.
 #[inline(always)]
 pub fn ended(sk: u64, old_state: u8) {
-    if !port_is_watched(kernel::ports(sk).0) {
+    if !port_is_watched(sock::ports(sk).0) {
         return;
     }
     // SAFETY: copied out at once.
@@ -143,7 +149,7 @@ fn number(key: &Key) -> u64 {
 fn is_same(one: *const Key, other: &Key) -> bool {
     // SAFETY: map memory that is a value of the type.
     let one = unsafe { &*one };
-    kernel::is_same(&one.addr, &other.addr)
+    memory::is_same(&one.addr, &other.addr)
         && one.port == other.port
         && one.listener_port == other.listener_port
 }

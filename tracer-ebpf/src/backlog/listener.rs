@@ -7,13 +7,18 @@ use wire::{
 };
 
 use crate::{
-    address::{ANY4, ListenerKey, is_global, key},
-    kernel::{self, layout, read},
-    maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
-    open_files,
-    ports::watch_port,
-    put::put,
-    trust, unix, unix_place, victim, waiting,
+    backlog::{
+        maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
+        unix, victim, waiting,
+    },
+    kernel::{
+        address::{ANY4, ListenerKey, is_global, key},
+        memory, open_files,
+        ports::watch_port,
+        put::put,
+        read::{self, layout, read},
+        sock, task, trust, unix_place,
+    },
 };
 
 #[inline(always)]
@@ -70,7 +75,7 @@ pub fn look(listener: &mut Listener, now: u64) {
 /// What names a unix socket for as long as it lives: its inode's number where the kernel shows it.
 #[inline(always)]
 pub fn lasting_name(sk: u64) -> u64 {
-    match kernel::inode(sk) {
+    match sock::inode(sk) {
         0 => sk,
         inode => inode,
     }
@@ -159,11 +164,11 @@ fn fresh<'a>(sk: u64, by_owner: bool) -> Option<&'a mut Listener> {
 pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
     let Some(listener) = fresh(sk, by_owner) else { return false };
     listener.sock = sk;
-    listener.net = kernel::net(sk);
-    listener.inode = kernel::inode(sk);
+    listener.net = sock::net(sk);
+    listener.inode = sock::inode(sk);
     listener.netns = read(listener.net, layout!(net_inum));
     if by_owner {
-        let task = kernel::current();
+        let task = task::current();
         listener.tgid = task.tgid;
         listener.comm = task.comm;
     }
@@ -175,7 +180,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
             count!(listeners_untracked, 1);
         }
     } else {
-        listener.local = kernel::local(sk);
+        listener.local = sock::local(sk);
         watch_port(listener.local.port);
         add_under(&key(listener.net, listener.local.addr, listener.local.port), sk);
         if is_global(&listener.local.addr) {
@@ -193,7 +198,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
 #[inline(always)]
 pub fn shown(sk: u64) {
     if find(sk).is_none() {
-        let is_inet = kernel::is_inet(sk);
+        let is_inet = sock::is_inet(sk);
         let is_new = add(sk, if is_inet { FAMILY_INET } else { FAMILY_UNIX }, false);
         // Closed while it was written down: see `remove`.
         if is_new && is_inet && !open_files::is_listener(sk) {
@@ -283,8 +288,8 @@ fn has_newest(listener: &Listener, child: u64) -> bool {
 /// `inet_csk_complete_hashdance`.
 #[inline(always)]
 pub fn tcp_arrives(child: u64) {
-    let local = kernel::local(child);
-    let Some(group) = group(kernel::net(child), &local) else { return };
+    let local = sock::local(child);
+    let Some(group) = group(sock::net(child), &local) else { return };
     let listener = if group.used == 1 {
         first(group, |_| true)
     } else {
@@ -303,7 +308,7 @@ pub fn tcp_arrives(child: u64) {
 pub fn arrives(listener: &mut Listener, child: u64) {
     let now = now();
     // SAFETY: a counter in a map.
-    unsafe { kernel::add(&raw mut listener.arrivals, 1) };
+    unsafe { memory::add(&raw mut listener.arrivals, 1) };
     waiting::begins(child, listener.sock, now);
     look(listener, now);
     // With room to spare no SYN is being dropped at this moment: the count of drops can be set anew.
@@ -325,9 +330,9 @@ pub fn accepted(child: u64) {
     let Some(listener) = find(waiting.listener) else { return };
     let now = now();
     let wait = now.saturating_sub(waiting.queued_ns);
-    let bucket = kernel::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
+    let bucket = memory::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
     // SAFETY: a counter in a map, within the array.
-    unsafe { kernel::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
+    unsafe { memory::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
     if wait > listener.longest_wait_ns {
         listener.longest_wait_ns = wait;
     }
@@ -337,8 +342,8 @@ pub fn accepted(child: u64) {
 /// It was in the queue before the tracer was: only the depth changes.
 #[inline(always)]
 fn older_accepted(child: u64) {
-    if kernel::is_inet(child) {
-        if let Some(group) = group(kernel::net(child), &kernel::local(child)) {
+    if sock::is_inet(child) {
+        if let Some(group) = group(sock::net(child), &sock::local(child)) {
             let now = now();
             let _all = first(group, |listener| {
                 look(listener, now);
@@ -354,7 +359,7 @@ fn older_accepted(child: u64) {
 /// thread.
 #[inline(always)]
 pub fn client() -> Task {
-    let mut task = kernel::current();
+    let mut task = task::current();
     if has_name(&task) && !trust::is_trusted(&task) {
         task.tid = STRANGER;
     }
@@ -369,5 +374,5 @@ pub fn is_nginx(task: &Task) -> bool {
 
 #[inline(always)]
 fn has_name(task: &Task) -> bool {
-    kernel::is_named(task, &kernel::FILTERS.comm)
+    task::is_named(task, &read::FILTERS.comm)
 }

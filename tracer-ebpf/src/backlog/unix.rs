@@ -12,12 +12,18 @@ use wire::{
 };
 
 use crate::{
-    kernel::{self, layout, read},
-    listener,
-    maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
-    put::put,
-    unix_place::{self, is_listener},
-    victim::{self, Stage},
+    backlog::{
+        listener,
+        maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
+        victim::{self, Stage},
+    },
+    kernel::{
+        memory,
+        put::put,
+        read::{layout, read},
+        task,
+        unix_place::{self, is_listener},
+    },
 };
 
 const EAGAIN: i64 = 11;
@@ -75,7 +81,7 @@ const PATH_ROOM: usize = 128;
 #[inline(always)]
 fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
     // SAFETY: all zeroes are a path, and there is more room.
-    unsafe { &mut *kernel::cleared(room).as_mut_ptr().cast() }
+    unsafe { &mut *memory::cleared(room).as_mut_ptr().cast() }
 }
 
 /// The listener whose queue `child` waits in, or has left.
@@ -132,11 +138,11 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
     }
     // It has come out of its last call without being seen.
     // SAFETY: only tested for presence.
-    if unsafe { UNIX_CALLS.get(kernel::thread()) }.is_some() {
+    if unsafe { UNIX_CALLS.get(task::thread()) }.is_some() {
         count!(returns_missed, 1);
     }
-    put!(UNIX_CALLS, kernel::thread(), call, returns_missed);
-    put!(UNIX_PATHS, kernel::thread(), path, returns_missed);
+    put!(UNIX_CALLS, task::thread(), call, returns_missed);
+    put!(UNIX_PATHS, task::thread(), path, returns_missed);
 }
 
 #[inline(always)]
@@ -157,7 +163,7 @@ fn meets(listener: &Listener, sk: u64) {
 /// follows in memory is anything.
 #[inline(always)]
 fn path_size(len: u32) -> u32 {
-    kernel::bounded::<{ PATH_ROOM as u64 - 1 }>(u64::from(len - 1)) as u32
+    memory::bounded::<{ PATH_ROOM as u64 - 1 }>(u64::from(len - 1)) as u32
 }
 
 /// The system call connect begins, with an address of `len` bytes in user memory.
@@ -175,7 +181,7 @@ pub fn connect_called(fd: u64, address: u64, len: u32) {
     };
     path[PATH_LEN - 1] = 0;
     if path[0] != 0 {
-        begins(kernel::sock_of(fd), path);
+        begins(task::sock_of(fd), path);
     }
 }
 
@@ -212,7 +218,7 @@ fn learn(thread: u32, sk: u64) {
 /// connect returned `ret`.
 #[inline(always)]
 pub fn connect_returned(ret: i64) {
-    let thread = kernel::thread();
+    let thread = task::thread();
     // SAFETY: copied out at once.
     let Some(call) = unsafe { UNIX_CALLS.get(thread) }.copied() else { return };
     let _gone = UNIX_CALLS.remove(thread);
@@ -240,14 +246,14 @@ pub fn connect_returned(ret: i64) {
         }
         0 if call.met_full != 0 => {
             // SAFETY: a counter in a map.
-            unsafe { kernel::add(&raw mut listener.unix_waited, 1) };
+            unsafe { memory::add(&raw mut listener.unix_waited, 1) };
             victim::ended(&key, Fate::GotIn, 0);
         }
         // It was refused before, and tried again.
         0 if victim::any() => victim::ended(&key, Fate::GotIn, 0),
         _ if ret == -EAGAIN => {
             // SAFETY: a counter in a map.
-            unsafe { kernel::add(&raw mut listener.unix_refused, 1) };
+            unsafe { memory::add(&raw mut listener.unix_refused, 1) };
             listener::look(listener, listener::now());
             if call.met_full == 0 {
                 meets(listener, call.sock);

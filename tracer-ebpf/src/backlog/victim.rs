@@ -6,12 +6,16 @@ use wire::{
 };
 
 use crate::{
-    address::is_global,
-    client,
-    kernel::{self, layout, read},
-    listener,
-    maps::{RING, STATS, VICTIMS, count},
-    put::put,
+    backlog::{
+        client, listener,
+        maps::{RING, STATS, VICTIMS, count},
+    },
+    kernel::{
+        address::is_global,
+        put::put,
+        read::{layout, read},
+        sock,
+    },
 };
 
 /// Names the attempt of `client` to connect to a port, in a network namespace.
@@ -146,7 +150,7 @@ pub fn tcp_got_in(listener: &mut Listener, child: u64) {
     if listener.by_nginx != 0 && !any() {
         return;
     }
-    let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
+    let key = key(sock::net(child), &sock::remote(child), listener.local.port);
     if let Some(task) = client::of(&key)
         && listener::is_nginx(&task)
     {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::map, maps::HashMap};
 
-use crate::open_files::{self, TaskFile};
+use crate::kernel::open_files::{self, TaskFile};
 
 /// The processes whose sockets are asked for.
 #[map]

@@ -1,0 +1,11 @@
+//! Accept queues, and the connections that meet a full one.
+
+mod client;
+mod counter;
+mod hook;
+mod listener;
+pub mod maps;
+mod packet;
+mod unix;
+mod victim;
+mod waiting;

@@ -1,0 +1,84 @@
+//! Connections that a listener of this host takes up while nginx is on another host.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use wire::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
+
+use crate::{
+    kernel::{memory, ports::watch_port, put::put, read::filter, sock},
+    live::{
+        exchange::worker_end,
+        explain::signals,
+        maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count},
+    },
+};
+
+/// Whether the user asked for this listener, by address and port or by port alone.
+#[inline(always)]
+fn is_wanted(local: &Endpoint) -> bool {
+    let mut key = Endpoint { family: 0, ..*local };
+    // SAFETY: only tested for presence.
+    unsafe {
+        if SERVED.get(key).is_some() {
+            return true;
+        }
+        key.addr = [0; 4];
+        SERVED.get(key).is_some()
+    }
+}
+
+/// A listener's new socket is ready to be accepted, and no nginx of this host is at its other end.
+#[inline(always)]
+pub fn begins(sk: u64, handshake: u64) {
+    if filter!(listeners) == 0 {
+        return;
+    }
+    let local = sock::local(sk);
+    if !is_wanted(&local) {
+        return;
+    }
+    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
+    worker_end::is_unread(sk);
+    if WORKERS.insert(sk, &empty.worker, 0).is_err() {
+        count!(workers_untracked, 1);
+        return;
+    }
+    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
+    // SAFETY: preallocated map memory, made just above.
+    let worker = unsafe { &mut *worker };
+    worker.sock = sk;
+    // SAFETY: the helper takes nothing.
+    worker.created_ns = unsafe { bpf_ktime_get_ns() };
+    worker.local = local;
+    watch_port(local.port);
+    let visitor = Visitor { handshake, peer: sock::remote(sk), reserved: 0 };
+    put!(VISITORS, sk, &visitor, workers_untracked);
+}
+
+/// It ended. One that was answered and closed by its worker first, which lives on, ended plainly well.
+#[inline(always)]
+pub fn ends(worker: &WorkerEnd) {
+    // SAFETY: copied out at once.
+    let Some(visitor) = (unsafe { VISITORS.get(worker.sock) }).copied() else { return };
+    let _gone = VISITORS.remove(worker.sock);
+    let by_living = worker.error == 0 && worker.exit_code & 0x7f == 0;
+    let closed_first = worker.old_state == tcp_state::ESTABLISHED && worker.new_state == tcp_state::FIN_WAIT1;
+    if by_living && closed_first && worker.accepted_ns != 0 && worker.sent > 0 {
+        return;
+    }
+    let Some(mut entry) = RING.reserve::<Served>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::Served as u32, len: size_of::<Served>() as u32 };
+        (*record).handshake = visitor.handshake;
+        (*record).peer = visitor.peer;
+        (*record).reserved = 0;
+        (*record).worker = *worker;
+        memory::clear(&raw mut (*record).stops);
+        signals::stops(worker, &raw mut (*record).stops);
+    }
+    entry.submit(0);
+}

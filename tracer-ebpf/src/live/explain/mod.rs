@@ -1,0 +1,14 @@
+//! What else is known when an exchange fails.
+
+pub mod closed_listener;
+pub mod doing;
+pub mod drops;
+pub mod hop;
+pub mod last_read;
+pub mod listener;
+pub mod members;
+pub mod process;
+pub mod resets;
+pub mod signals;
+pub mod unix_listener;
+pub mod word;

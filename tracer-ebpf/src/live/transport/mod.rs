@@ -1,0 +1,5 @@
+//! How TCP and unix sockets carry an exchange.
+
+pub mod connect;
+pub mod transfer;
+pub mod unix;
