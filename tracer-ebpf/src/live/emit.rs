@@ -5,8 +5,7 @@ use wire::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp
 use crate::{
     kernel::{memory, task, verified_once::verified_once},
     live::{
-        entry::unix_path,
-        exchange::nginx_end,
+        entry::{self, unix_path},
         explain::{doing, hop, last_read, signals, word},
         fallback,
         maps::{ConnectionId, OpenExchange, RING, count},
@@ -36,14 +35,14 @@ pub fn tell_unconnected(exchange: &mut OpenExchange) {
 
 #[inline(always)]
 fn tells_all(sk: u64, well: bool) {
-    if let Some(exchange) = nginx_end::of(sk) {
+    if let Some(exchange) = entry::of(sk) {
         tell_of(exchange, well, true);
     }
 }
 
 #[inline(always)]
 fn looks_around(sk: u64, well: bool) {
-    let Some(OpenExchange { nginx, connection, .. }) = nginx_end::of(sk) else { return };
+    let Some(OpenExchange { nginx, connection, .. }) = entry::of(sk) else { return };
     if well {
         nginx.flags |= nginx_flag::ENDED_WELL;
     }
@@ -67,7 +66,7 @@ fn looks_around(sk: u64, well: bool) {
 
 #[inline(always)]
 fn tells_hop(sk: u64) {
-    let Some(OpenExchange { nginx, .. }) = nginx_end::of(sk) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
     if nginx.client.sock != 0 && nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0 {
         hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
     }

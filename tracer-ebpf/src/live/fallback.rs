@@ -9,6 +9,7 @@ use wire::{Action, Aftermath, Header, Kind, tcp_state};
 use crate::{
     kernel::{memory, put::put, sock, task},
     live::{
+        entry,
         exchange::nginx_end,
         explain::{hop, word},
         maps::{
@@ -147,10 +148,10 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
 pub fn sent(sk: u64, bytes: u32, state: u8) {
     if sock::is_stream(sk) {
         // On an end of ours it is the next upstream's turn, on a connection that was kept.
-        match nginx_end::just_began(sk) {
+        match entry::just_began(sk) {
             Some(began_ns) => connected(sk, began_ns),
             // Any other request that goes out belongs to a client whose turn has come.
-            None if nginx_end::is_ours(sk) => received(sk),
+            None if entry::is_ours(sk) => received(sk),
             None => act(Action::Sent, sk, bytes, state, now()),
         }
     }
@@ -209,7 +210,7 @@ pub fn destroyed(sk: u64) {
     if let Some(connect_ns) = unsafe { BROKEN.get(sk) }.copied() {
         if BROKEN.remove(sk).is_ok() {
             let id = ConnectionId { sock: sk, connect_ns };
-            if nginx_end::is_open(id) {
+            if entry::is_open(id) {
                 nginx_end::closes_broken(id);
             } else if task::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.

@@ -4,6 +4,8 @@
 
 pub mod maps;
 
+mod scope;
+
 mod entry;
 
 mod explain;

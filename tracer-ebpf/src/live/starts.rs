@@ -9,8 +9,8 @@ use crate::{
         task, trust,
     },
     live::{
-        exchange::nginx_end,
         maps::{RING, count},
+        scope,
     },
 };
 
@@ -21,7 +21,7 @@ const SIGHUP: u32 = 1;
 #[inline(always)]
 pub fn begins() {
     let task = task::current();
-    if nginx_end::is_our_task(&task) {
+    if scope::is_our_task(&task) {
         emit(task);
     }
 }
@@ -35,7 +35,7 @@ pub fn signalled(number: u32, task: u64) {
     let tgid: u32 = read(task, layout!(task_tgid));
     let told = Task { tgid, tid: tgid, comm: read(task, layout!(task_comm)) };
     let pid = filter!(pid);
-    if nginx_end::is_named(&told) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
+    if scope::is_named(&told) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
         emit(told);
     }
 }

@@ -1,13 +1,12 @@
 //! nginx's end of an exchange.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use wire::{Endpoint, FAMILY_UNIX, Icmp, MISSING, NginxEnd, Task, nginx_flag, tcp_state};
+use wire::{FAMILY_UNIX, Icmp, MISSING, NginxEnd, nginx_flag, tcp_state};
 
 use crate::{
     kernel::{
-        memory,
-        ports::{port_is_watched, watch_port},
-        read::{self, Plain, filter, layout, read},
+        ports::watch_port,
+        read::{Plain, filter, layout, read},
         recent::Found,
         sock::{self, Common},
         task, trust,
@@ -15,14 +14,15 @@ use crate::{
     },
     live::{
         emit::tell,
-        entry::{handshake, joined, share, unix_path},
+        entry::{self, handshake, joined, share, unix_path},
         exchange::worker_end,
         explain::{doing, drops, last_read, listener, resets, word},
         fallback,
         maps::{
-            ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, UNIX_UPSTREAMS, UPSTREAMS, WANTED, add,
-            attached, count,
+            ConnectionId, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, UNIX_UPSTREAMS, UPSTREAMS, add, attached,
+            count,
         },
+        scope,
         transport::connect,
     },
 };
@@ -30,64 +30,12 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 const EAGAIN: i32 = 11;
 
-/// The end of ours that the running thread has read from last, if it has read from nothing else since.
-#[inline(always)]
-pub fn read_last<'a>() -> Option<(u64, &'a mut NginxEnd)> {
-    let sock = last_read::sock();
-    let exchange = EXCHANGES.get_ptr_mut(sock)?;
-    // SAFETY: preallocated map memory.
-    let nginx = unsafe { &mut (*exchange).nginx };
-    let is_its = nginx.nginx.tid == task::thread() && nginx.flags & nginx_flag::READ_LAST != 0;
-    is_its.then_some((sock, nginx))
-}
-
-/// Whether the user asked for this upstream, by address and port or by port alone.
-#[inline(always)]
-pub fn is_wanted(upstream: &Endpoint) -> bool {
-    if filter!(upstreams) == 0 {
-        return true;
-    }
-    let mut key = Endpoint { family: 0, ..*upstream };
-    // SAFETY: only tested for presence.
-    unsafe {
-        if WANTED.get(key).is_some() {
-            return true;
-        }
-        memory::unspecify(&mut key.addr);
-        WANTED.get(key).is_some()
-    }
-}
-
-/// Whether connections of the running task are ours.
-#[inline(always)]
-pub fn is_our_task(task: &Task) -> bool {
-    is_asked_for(task) && trust::is_trusted(task)
-}
-
-/// Whether the running task is called what ours are, and is not one that was left out.
-#[inline(always)]
-pub fn is_asked_for(task: &Task) -> bool {
-    let pid = filter!(pid);
-    is_named(task)
-        && task.tgid != filter!(own_pid)
-        && (pid == 0 || pid == task.tgid || pid == task::current_parent())
-}
-
-/// Whether a task is called what ours are.
-#[inline(always)]
-pub fn is_named(task: &Task) -> bool {
-    let name = &read::FILTERS.comm;
-    // SAFETY: a reference; volatile as in `filter!`.
-    let has_name = unsafe { name.as_ptr().read_volatile() } != 0;
-    !has_name || task::is_named(task, name)
-}
-
 /// connect was called on `sk` just now: the destination is set, the local port and the sequence numbers are not yet. Returns nginx's end if this
 /// begins an exchange of ours: [`look_first`] is to follow.
 #[inline(always)]
 pub fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     let task = task::current();
-    if !is_asked_for(&task) {
+    if !scope::is_asked_for(&task) {
         return None;
     }
     let common = Common::of(sk);
@@ -101,7 +49,7 @@ pub fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     word::forget();
     connect::goes_on(sk);
     let upstream = common.remote();
-    if !is_wanted(&upstream) {
+    if !scope::is_wanted(&upstream) {
         return None;
     }
     count!(connections, 1);
@@ -152,7 +100,7 @@ verified_once! {
 
 #[inline(always)]
 fn looks_again(sk: u64, now: u64) {
-    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
     nginx.listener_last = listener::view(sk, nginx.net, &nginx.upstream, now);
     if listener::may_be_left_out(&nginx.listener_last) {
         nginx.flags |= nginx_flag::LISTENER_LEFT_OUT;
@@ -161,9 +109,9 @@ fn looks_again(sk: u64, now: u64) {
 
 #[inline(always)]
 fn takes_account(sk: u64) {
-    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
     look_again(sk, nginx.ended_ns);
-    if let Some(exchange) = of(sk) {
+    if let Some(exchange) = entry::of(sk) {
         account(&mut exchange.nginx, sk);
         look_at_worker(exchange);
     }
@@ -172,31 +120,16 @@ fn takes_account(sk: u64) {
 /// The SYN is about to be made (`tcp_connect`): the look at the queues when connect was called is a moment old by now.
 #[inline(always)]
 pub fn syn_goes_out(sk: u64) {
-    if let Some(OpenExchange { nginx, .. }) = find(sk, sock::ports(sk).0) {
+    if let Some(OpenExchange { nginx, .. }) = entry::find(sk, sock::ports(sk).0) {
         // SAFETY: the helper takes nothing.
         look_first(nginx, sk, unsafe { bpf_ktime_get_ns() });
     }
 }
 
-#[inline(always)]
-pub fn find<'a>(sk: u64, remote_port: u16) -> Option<&'a mut OpenExchange> {
-    if !port_is_watched(remote_port) {
-        return None;
-    }
-    of(sk)
-}
-
-/// The open exchange whose end of nginx's `sk` is.
-#[inline(always)]
-pub fn of<'a>(sk: u64) -> Option<&'a mut OpenExchange> {
-    // SAFETY: preallocated map memory.
-    EXCHANGES.get_ptr_mut(sk).map(|exchange| unsafe { &mut *exchange })
-}
-
 /// The handshake is over on this side.
 #[inline(always)]
 pub fn established(sk: u64) {
-    let Some(OpenExchange { nginx, .. }) = find(sk, sock::ports(sk).0) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::find(sk, sock::ports(sk).0) else { return };
     // SAFETY: the helper takes nothing.
     nginx.established_ns = unsafe { bpf_ktime_get_ns() };
     let nginx_isn: u32 = read(sk, layout!(snd_nxt));
@@ -208,12 +141,12 @@ pub fn established(sk: u64) {
 /// The SYN goes out again: looks at the listener's queue at this moment.
 #[inline(always)]
 pub fn syn_sent_again(sk: u64) {
-    let Some(OpenExchange { nginx, .. }) = find(sk, sock::ports(sk).0) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::find(sk, sock::ports(sk).0) else { return };
     nginx.syn_retransmits += 1;
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     look_again(sk, now);
-    let Some(OpenExchange { nginx, .. }) = of(sk) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
     if !listener::is_full(&nginx.listener_last) {
         nginx.flags &= !nginx_flag::QUEUE_FULL_AT_CONNECT;
     }
@@ -225,7 +158,7 @@ pub fn syn_sent_again(sk: u64) {
 /// A reset arrived.
 #[inline(always)]
 pub fn reset_received(sk: u64) {
-    if let Some(OpenExchange { nginx, .. }) = find(sk, sock::ports(sk).0) {
+    if let Some(OpenExchange { nginx, .. }) = entry::find(sk, sock::ports(sk).0) {
         nginx.flags |= nginx_flag::RESET_RECEIVED;
     }
 }
@@ -249,7 +182,7 @@ impl Plain for ExtendedError {}
 pub fn error_reported(sk: u64) {
     const FROM_ICMP: u8 = 2;
     const FROM_ICMP6: u8 = 3;
-    let Some(OpenExchange { nginx, .. }) = find(sk, sock::ports(sk).0) else { return };
+    let Some(OpenExchange { nginx, .. }) = entry::find(sk, sock::ports(sk).0) else { return };
     let queue = sk.wrapping_add(u64::from(layout!(sk_error_queue)));
     // The queue is a ring through its head; its second pointer is to the newest entry.
     let newest: u64 = read(queue, 8);
@@ -296,7 +229,7 @@ fn keep_error(nginx: &mut NginxEnd, ret: i32) {
 /// Returns whether this was an end of ours.
 #[inline(always)]
 pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
-    let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
+    let Some(OpenExchange { nginx, .. }) = entry::find(sk, remote_port) else { return false };
     if ret <= 0 {
         keep_error(nginx, ret);
         return true;
@@ -326,25 +259,10 @@ pub fn sends(sk: u64, remote_port: u16, ret: i32, ns: Option<u64>) -> bool {
     true
 }
 
-/// Whether `sk` is nginx's end of an open exchange.
-#[inline(always)]
-pub fn is_ours(sk: u64) -> bool {
-    // SAFETY: only tested for presence.
-    unsafe { EXCHANGES.get(sk) }.is_some()
-}
-
-/// When the exchange began whose first bytes were sent on `sk` just now; none if they were not its first.
-#[inline(always)]
-pub fn just_began(sk: u64) -> Option<u64> {
-    // SAFETY: copied out at once.
-    let nginx = unsafe { &EXCHANGES.get(sk)?.nginx };
-    (nginx.exchange > 1 && nginx.first_sent_ns == nginx.last_sent_ns).then_some(nginx.first_sent_ns)
-}
-
 /// nginx's receive returned `ret`. Returns whether this was an end of ours.
 #[inline(always)]
 pub fn receives(sk: u64, remote_port: u16, ret: i32, is_peek: bool) -> bool {
-    let Some(OpenExchange { nginx, .. }) = find(sk, remote_port) else { return false };
+    let Some(OpenExchange { nginx, .. }) = entry::find(sk, remote_port) else { return false };
     if is_peek {
         if nginx.flags & nginx_flag::READ_LAST != 0 {
             nginx.flags |= nginx_flag::PEEKED;
@@ -416,7 +334,7 @@ fn ended_well(exchange: &OpenExchange, now: u64) -> bool {
 /// read all of a response that came before a reset. So that is told when nginx closes the socket.
 #[inline(always)]
 pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
-    let Some(exchange) = find(sk, remote_port) else { return false };
+    let Some(exchange) = entry::find(sk, remote_port) else { return false };
     let nginx = &mut exchange.nginx;
     nginx.old_state = old_state;
     nginx.new_state = new_state;
@@ -444,21 +362,14 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
         return true;
     }
     take_account(sk);
-    if let Some(exchange) = of(sk) {
+    if let Some(exchange) = entry::of(sk) {
         worker_end::outlives(&exchange.worker);
     }
     tell(sk, well);
-    if let Some(exchange) = of(sk) {
+    if let Some(exchange) = entry::of(sk) {
         forget(exchange, sk);
     }
     true
-}
-
-/// Whether this very connection is still watched.
-#[inline(always)]
-pub fn is_open(id: ConnectionId) -> bool {
-    // SAFETY: only looked at.
-    unsafe { EXCHANGES.get(id.sock) }.is_some_and(|exchange| exchange.nginx.connect_ns == id.connect_ns)
 }
 
 /// nginx closes a socket that the network had ended. An error that nobody has taken (`sock_error` clears it) has harmed
@@ -489,7 +400,7 @@ pub fn closes_broken(id: ConnectionId) {
         worker_end::outlives(&exchange.worker);
         tell(id.sock, false);
     }
-    if let Some(exchange) = of(id.sock) {
+    if let Some(exchange) = entry::of(id.sock) {
         forget(exchange, id.sock);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         sock, task,
     },
     live::{
-        exchange::nginx_end,
+        entry,
         explain::{doing, listener},
     },
 };
@@ -122,7 +122,7 @@ pub fn begins(nginx: &mut NginxEnd) {
     } else if is_read {
         (client, port) = (sk, (reader >> 32) as u16);
         // A response of another exchange, or of the one before on this connection.
-        if let Some(other) = nginx_end::find(sk, port) {
+        if let Some(other) = entry::find(sk, port) {
             (client, port) = (other.nginx.client.sock, other.nginx.client.peer.port);
         }
     }

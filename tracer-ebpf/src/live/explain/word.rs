@@ -16,8 +16,8 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap},
 };
 use wire::{
-    ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, PATH_LEN, SUBJECT_LEN, Task,
-    Word, WordOf, characters as word,
+    ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, NginxEnd, PATH_LEN, SUBJECT_LEN,
+    Task, Word, WordOf, characters as word, nginx_flag,
 };
 
 use crate::{
@@ -29,9 +29,9 @@ use crate::{
     },
     live::{
         entry::unix_path,
-        exchange::nginx_end,
-        explain::doing,
+        explain::{doing, last_read},
         maps::{self, EXCHANGES, LESS, RING, SPOKEN, change, count},
+        scope,
     },
 };
 
@@ -191,7 +191,7 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
         }
     }
     let task = task::current();
-    if !nginx_end::is_our_task(&task) {
+    if !scope::is_our_task(&task) {
         return;
     }
     // SAFETY: the helper takes nothing.
@@ -199,7 +199,7 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
     let is_of_no_connection = begins.is_of_no_connection();
     // What it has read from just now, and goes on with.
     let may_be_note = begins.is_note() || texts.unread_message != 0;
-    let read = if begins.is_passed_on() || may_be_note { nginx_end::read_last() } else { None };
+    let read = if begins.is_passed_on() || may_be_note { read_last() } else { None };
     let mut upstream = Endpoint::default();
     let mut path_of = 0;
     let mut is_placed = false;
@@ -379,4 +379,15 @@ pub fn forget() {
     if is_any() && SAID.remove(task::thread()).is_ok() {
         change(&SPOKEN, LESS);
     }
+}
+
+/// The end of ours that the running thread has read from last, if it has read from nothing else since.
+#[inline(always)]
+fn read_last<'a>() -> Option<(u64, &'a mut NginxEnd)> {
+    let sock = last_read::sock();
+    let exchange = EXCHANGES.get_ptr_mut(sock)?;
+    // SAFETY: preallocated map memory.
+    let nginx = unsafe { &mut (*exchange).nginx };
+    let is_its = nginx.nginx.tid == task::thread() && nginx.flags & nginx_flag::READ_LAST != 0;
+    is_its.then_some((sock, nginx))
 }

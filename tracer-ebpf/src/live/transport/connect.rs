@@ -14,7 +14,7 @@ use crate::{
         memory,
         ports::watch_port,
         put::put,
-        read::{filter, layout, read},
+        read::{layout, read},
         sock, task, trust, unix_place,
     },
     live::{
@@ -26,10 +26,8 @@ use crate::{
             unix_listener::{listens, look, queue_of},
         },
         fallback,
-        maps::{
-            ABANDONED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, NAMED_PATHS, OpenExchange,
-            attached, count,
-        },
+        maps::{ABANDONED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, attached, count},
+        scope,
         transport::unix::NO_PORT,
     },
 };
@@ -54,7 +52,7 @@ fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connectin
 #[inline(always)]
 fn is_ours() -> bool {
     let task = task::current();
-    if !nginx_end::is_asked_for(&task) {
+    if !scope::is_asked_for(&task) {
         return false;
     }
     let is_trusted = trust::is_trusted(&task);
@@ -149,7 +147,7 @@ pub fn returned(ret: i64) {
     // SAFETY: preallocated map memory of this thread's own.
     let call = unsafe { &*call };
     let is_unix = call.upstream.family == FAMILY_UNIX;
-    let is_ours = if is_unix { is_wanted_path(&call.path) } else { nginx_end::is_wanted(&call.upstream) };
+    let is_ours = if is_unix { scope::is_wanted_path(&call.path) } else { scope::is_wanted(&call.upstream) };
     let sk = task::sock_of(call.fd);
     // A resolver and a log are asked by datagrams.
     let is_stream = sk == 0 || sock::is_stream(sk);
@@ -178,7 +176,7 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
         FAMILY_UNIX if len > 3 => {
             // SAFETY: the helper checks the address.
             let path = unsafe { bpf_probe_read_kernel_str_bytes((address + 2) as *const u8, &mut call.path) };
-            if path.is_ok_and(<[u8]>::is_empty) || !is_wanted_path(&call.path) {
+            if path.is_ok_and(<[u8]>::is_empty) || !scope::is_wanted_path(&call.path) {
                 return;
             }
         }
@@ -194,23 +192,13 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     }
     // An exchange that TCP's own hooks know, or knew a moment ago, is told by them: it has a port, or found none.
     if !is_unix
-        && (ret == -EADDRNOTAVAIL
-            || !nginx_end::is_wanted(&call.upstream)
-            || sock::lasting_local_port(sk) != 0)
+        && (ret == -EADDRNOTAVAIL || !scope::is_wanted(&call.upstream) || sock::lasting_local_port(sk) != 0)
     {
         return;
     }
     // SAFETY: the helper takes nothing.
     call.start_ns = unsafe { bpf_ktime_get_ns() };
     begin(sk, call, ret);
-}
-
-/// Whether the user asked for this path, or for none in particular and it may be an upstream's.
-#[inline(always)]
-fn is_wanted_path(path: &[u8; PATH_LEN]) -> bool {
-    // SAFETY: only tested for presence.
-    let is_named = unsafe { NAMED_PATHS.get(path) }.is_some();
-    is_named == (filter!(upstreams) != 0)
 }
 
 /// A connect is over: unix ones are complete at once, well or not; a TCP one comes here only if it failed at once.

@@ -11,6 +11,7 @@ use crate::{
         sock,
     },
     live::{
+        entry,
         exchange::{nginx_end, worker_end},
         explain::last_read,
         fallback,
@@ -96,7 +97,7 @@ pub fn settle() {
         let bytes = bytes_since(sk, mark);
         if bytes != 0 {
             sent_at(sk, bytes, Some(began_ns));
-        } else if nginx_end::is_ours(sk) {
+        } else if entry::is_ours(sk) {
             count!(returns_missed, 1);
         }
     }
@@ -148,7 +149,7 @@ pub fn receive_begins(sk: u64) -> bool {
     if is_readable(sk) {
         last_read::note(sk, remote_port);
     }
-    if nginx_end::find(sk, remote_port).is_some() {
+    if entry::find(sk, remote_port).is_some() {
         return true;
     }
     worker_end::read_from(sk, remote_port, local_port);

@@ -15,12 +15,13 @@ use crate::{
     },
     live::{
         emit::tell,
-        entry::{joined, unix_path},
+        entry::{self, joined, unix_path},
         exchange::{nginx_end, worker_end},
         explain::{closed_listener, process, signals, unix_listener::look, word},
         maps::{
             ABANDONED, EXCHANGES, HELD, HOLDERS, LESS, OpenExchange, WORKERS, attached, change, count, is_any,
         },
+        scope,
         transport::transfer,
     },
 };
@@ -41,7 +42,7 @@ pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
     let is_watched = |attached: &Attached| attached.unix_release != 0 || attached.system_calls != 0;
     read::<u16>(sk, layout!(family)) == FAMILY_UNIX
         && !attached().is_some_and(is_watched)
-        && nginx_end::is_named(task)
+        && scope::is_named(task)
         && sock::is_stream(sk)
         && has_path(read(sk, layout!(unix_peer)))
 }
@@ -52,7 +53,7 @@ pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
 pub fn notice(sk: u64) {
     let task = task::current();
     if read::<u16>(sk, layout!(family)) != FAMILY_UNIX
-        || !nginx_end::is_asked_for(&task)
+        || !scope::is_asked_for(&task)
         || !has_path(read(sk, layout!(unix_peer)))
     {
         return;
@@ -70,7 +71,7 @@ pub fn close_called(fd: u64) {
     let task = task::current();
     // SAFETY: copied out at once.
     let held = if is_any(&HELD) { unsafe { HOLDERS.get(task.tgid) }.copied().unwrap_or(0) } else { 0 };
-    if held == 0 && !nginx_end::is_our_task(&task) {
+    if held == 0 && !scope::is_our_task(&task) {
         return;
     }
     let sk = task::sock_of(fd);
@@ -81,7 +82,7 @@ pub fn close_called(fd: u64) {
         abandoned_ends(sk, task.tgid);
         return;
     }
-    match nginx_end::find(sk, NO_PORT) {
+    match entry::find(sk, NO_PORT) {
         Some(exchange) if exchange.nginx.upstream.family == FAMILY_UNIX => ended(exchange, sk),
         None if !sock::is_inet(sk) => word::forget(),
         Some(_) | None => {}
@@ -91,7 +92,7 @@ pub fn close_called(fd: u64) {
 /// The running process ends, maybe one of ours: its open exchanges end with it, without a system call.
 #[inline(always)]
 pub fn owner_dies() {
-    if !nginx_end::is_our_task(&task::current()) || !port_is_watched(NO_PORT) {
+    if !scope::is_our_task(&task::current()) || !port_is_watched(NO_PORT) {
         return;
     }
     // SAFETY: the callback has the signature that the helper asks for, and uses no context.
@@ -255,7 +256,7 @@ pub fn released(sk: u64, was_queued: bool) {
     if transfer::may_miss_sends() {
         transfer::settle();
     }
-    if let Some(exchange) = nginx_end::find(sk, NO_PORT) {
+    if let Some(exchange) = entry::find(sk, NO_PORT) {
         if exchange.nginx.upstream.family == FAMILY_UNIX {
             ended(exchange, sk);
         }
