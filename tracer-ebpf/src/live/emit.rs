@@ -6,7 +6,7 @@ use crate::{
     kernel::{memory, task, verified_once::verified_once},
     live::{
         entry::{self, unix_path},
-        explain::{doing, hop, last_read, signals, word},
+        explain::{deaths, doing, hop, last_read, word},
         fallback,
         maps::{ConnectionId, OpenExchange, RING, count},
     },
@@ -133,7 +133,7 @@ fn send(exchange: &OpenExchange, may_have_worker: bool) {
                 memory::fill(&raw mut (*record).worker, &raw const exchange.worker);
                 memory::clear(&raw mut (*record).stops);
                 if may_have_worker {
-                    signals::stops(&exchange.worker, &raw mut (*record).stops);
+                    deaths::stops(&exchange.worker, &raw mut (*record).stops);
                 }
                 (*record).reserved = 0;
                 match unix_path::of(exchange.path) {

@@ -7,7 +7,7 @@ use crate::{
     kernel::{memory, ports::watch_port, put::put, read::filter, sock},
     live::{
         exchange::worker_end,
-        explain::signals,
+        explain::deaths,
         maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count},
     },
 };
@@ -78,7 +78,7 @@ pub fn ends(worker: &WorkerEnd) {
         (*record).reserved = 0;
         (*record).worker = *worker;
         memory::clear(&raw mut (*record).stops);
-        signals::stops(worker, &raw mut (*record).stops);
+        deaths::stops(worker, &raw mut (*record).stops);
     }
     entry.submit(0);
 }

@@ -15,7 +15,7 @@ use crate::{
     live::{
         entry::{handshake, joined},
         exchange::served,
-        explain::{listener, process, signals},
+        explain::{deaths, listener, workers},
         maps::{EXCHANGES, OpenExchange, RING, WORKERS, count, place_of_reader},
         transport::unix,
     },
@@ -110,7 +110,7 @@ fn is_taken(sk: u64, peer_port: u16, local_port: u16) -> bool {
     // SAFETY: the helper takes nothing.
     worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
     worker.worker = task;
-    process::takes_up(worker.worker.tgid);
+    workers::takes_up(worker.worker.tgid);
     true
 }
 
@@ -224,7 +224,7 @@ pub fn closes(worker: &mut WorkerEnd) {
     if let Some(exit_code) = task::current_exit() {
         worker.exiting = 1;
         worker.exit_code = exit_code;
-        signals::of_death(
+        deaths::of_death(
             worker.closer.tgid,
             task::began(task::current_task()),
             exit_code,

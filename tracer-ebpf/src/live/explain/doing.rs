@@ -14,7 +14,7 @@ use crate::{
         read::{filter, layout, read},
         task,
     },
-    live::explain::word::{read_text, user_word, user_words},
+    live::explain::nginx_memory::{read_text, user_word, user_words},
 };
 
 /// `ngx_connection_t.fd` and `log` (src/core/ngx_connection.h).

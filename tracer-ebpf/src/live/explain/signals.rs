@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use wire::{Origin, Signal, Stops, Task, WorkerEnd};
+use wire::{Origin, Signal, Task};
 
 use crate::{
     kernel::{
@@ -21,18 +21,15 @@ use crate::{
         recent::{self, Found, Row},
         task,
     },
-    live::{
-        explain::{
-            members,
-            process::{self, Process},
-        },
-        maps::count,
+    live::explain::{
+        members,
+        process::{self, Process},
     },
 };
 
 /// The last signals that workers and their parents were sent, of each number, by `tgid << 32 | number`.
 #[map]
-static SIGNALS: HashMap<u64, Signal> = HashMap::with_max_entries(2_048, 0);
+pub static SIGNALS: HashMap<u64, Signal> = HashMap::with_max_entries(2_048, 0);
 
 /// The last signals to whoever is no worker, or none yet, by process.
 #[map]
@@ -43,10 +40,10 @@ const BESIDE_MASK: u64 = BESIDE_ROWS as u64 - 1;
 /// A signal to a process that is no worker.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Beside {
-    signal: Signal,
+pub struct Beside {
+    pub signal: Signal,
     /// When an earlier one was lost, as [`Process::lost_ns`].
-    lost_ns: u64,
+    pub lost_ns: u64,
 }
 
 /// A process that has not ended of a signal by then, nor sent it to itself again, does not end of it (ns).
@@ -74,10 +71,6 @@ const FATAL: u32 = 1 << 1
     | 1 << 25
     | 1 << 31;
 
-/// Those by which programs are told to stop, and that many handle: HUP INT QUIT ABRT USR1 USR2 TERM.
-const STOPS: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << SIGUSR1 | 1 << 12 | 1 << 15;
-const SIGUSR1: u32 = 10;
-
 /// `TRACE_SIGNAL_DELIVERED`: the signal was queued. Others were ignored, or pending already.
 const DELIVERED: u32 = 0;
 const SIGKILL: u32 = 9;
@@ -93,12 +86,12 @@ const SEND_SIG_NOINFO: u64 = 0;
 const SEND_SIG_PRIV: u64 = 1;
 
 #[inline(always)]
-fn key(tgid: u32, number: u32) -> u64 {
+pub fn key(tgid: u32, number: u32) -> u64 {
     u64::from(tgid) << 32 | u64::from(number)
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: the helper takes nothing.
     unsafe { bpf_ktime_get_ns() }
 }
@@ -176,13 +169,13 @@ fn name_nobody(signal: &mut Signal) {
 
 /// Who sent it is not known any more.
 #[inline(always)]
-fn lose(signal: &mut Signal) {
+pub fn lose(signal: &mut Signal) {
     signal.origin = Origin::Lost as u16;
     name_nobody(signal);
 }
 
 #[inline(always)]
-fn is_lately(ns: u64, now: u64) -> bool {
+pub fn is_lately(ns: u64, now: u64) -> bool {
     ns != 0 && ns.saturating_add(LATELY_NS) >= now
 }
 
@@ -238,7 +231,7 @@ fn note(victim: u32, began_ns: u64, signal: &mut Signal, is_again: bool) {
 
 /// What a process was sent before it became a worker.
 #[inline(always)]
-fn before(tgid: u32, began_ns: u64, now: u64) -> Found<Beside> {
+pub fn before(tgid: u32, began_ns: u64, now: u64) -> Found<Beside> {
     let lately_ns = began_ns.max(now.saturating_sub(LATELY_NS));
     recent::find::<_, BESIDE_MASK>(&BESIDE, u64::from(tgid), began_ns, lately_ns)
 }
@@ -276,152 +269,8 @@ pub fn out_of_memory(victim: u64) {
     });
 }
 
-/// Writes down the signal that process `tgid`, which began then and exits with `exit_code`, dies of, if it was seen.
-#[inline(always)]
-pub fn of_death(tgid: u32, began_ns: u64, exit_code: u32, signal: &mut Signal) {
-    let number = exit_code & 0x7f;
-    if number == 0 {
-        return;
-    }
-    let now = now();
-    let lost_ns = match process::of(tgid, began_ns) {
-        Some(process) => {
-            // SAFETY: the entry is copied out at once, over a value of the type.
-            unsafe {
-                if let Some(seen) = SIGNALS.get(key(tgid, number))
-                    && seen.ns >= began_ns
-                {
-                    memory::fill(signal, seen);
-                }
-            }
-            process.lost_ns
-        }
-        None => match before(tgid, began_ns, now) {
-            Found::It(before) => {
-                if before.signal.number == number {
-                    *signal = before.signal;
-                }
-                before.lost_ns
-            }
-            Found::MaybePushedOut => now,
-            Found::Nothing => 0,
-        },
-    };
-    if signal.ns == 0 && is_lately(lost_ns, now) {
-        signal.number = number;
-        lose(signal);
-    }
-    if signal.origin == Origin::Lost as u16 {
-        count!(signals_unkept, 1);
-    }
-}
-
 /// Makes room: the process ended long ago.
 #[inline(always)]
 pub fn forget(tgid: u32, number: u32) {
     let _gone = SIGNALS.remove(key(tgid, number));
-}
-
-/// Writes down who had told the process that closed this end, and its parent, to stop; into all zeroes.
-#[inline(always)]
-pub fn stops(worker: &WorkerEnd, to: *mut Stops) {
-    if worker.accepted_ns != 0 && worker.closer.tgid != worker.worker.tgid && outlived(worker, to) {
-        return;
-    }
-    if worker.ended_ns == 0 || worker.closer.tgid == 0 {
-        return;
-    }
-    let Some(process) = process::find(worker.closer.tgid) else { return };
-    let began_ns = process.began_ns;
-    if began_ns > worker.ended_ns {
-        // Another one has that pid by now.
-        return;
-    }
-    let mut until_ns = worker.ended_ns;
-    if worker.exiting != 0 && worker.exit_code & 0x7f != 0 {
-        if worker.signal.ns != 0 {
-            until_ns = worker.signal.ns;
-        }
-    } else {
-        // SAFETY: the caller's record, which is a value of the type.
-        let ns = unsafe { last_stop(worker.closer.tgid, process, began_ns, until_ns, &raw mut (*to).worker) };
-        if ns != 0 {
-            until_ns = ns;
-        }
-    }
-    parent_stops(process, until_ns, to);
-}
-
-/// Writes down the end of the process that had read the request, if it ended before this end did. Returns whether it has ended.
-#[inline(always)]
-fn outlived(worker: &WorkerEnd, to: *mut Stops) -> bool {
-    let tgid = worker.worker.tgid;
-    let Some(process) = process::find(tgid) else { return false };
-    // Another one may have that pid by now.
-    if process.ended_ns < worker.accepted_ns || process.began_ns > worker.accepted_ns {
-        return false;
-    }
-    let mut until_ns = process.ended_ns;
-    // SAFETY: the caller's record, which is a value of the type.
-    unsafe {
-        (*to).gone.ns = process.ended_ns;
-        (*to).gone.exit_code = process.exit_code;
-        of_death(tgid, process.began_ns, process.exit_code, &mut (*to).gone.signal);
-        if (*to).gone.signal.ns != 0 {
-            until_ns = (*to).gone.signal.ns;
-        }
-    }
-    parent_stops(process, until_ns, to);
-    true
-}
-
-/// Writes down who had told a worker's parent to stop before this moment.
-#[inline(always)]
-fn parent_stops(process: &Process, until_ns: u64, to: *mut Stops) {
-    let tgid = process.parent;
-    if tgid == 0 {
-        return;
-    }
-    let Some(parent) = process::find(tgid) else { return };
-    let began_ns = process.began_ns;
-    if parent.began_ns > began_ns {
-        return;
-    }
-    // SAFETY: the caller's record, which is a value of the type.
-    unsafe {
-        (*to).parent_task.tgid = tgid;
-        (*to).parent_task.tid = tgid;
-        memory::fill(&raw mut (*to).parent_task.comm, &raw const parent.comm);
-        last_stop(tgid, parent, began_ns, until_ns, &raw mut (*to).parent);
-    }
-}
-
-/// Writes down the last signal between two moments that told a kept process to stop; where one may have been lost, that. Returns when it
-/// was sent.
-///
-/// # Safety
-/// `to` is a value of the type.
-#[inline(always)]
-unsafe fn last_stop(tgid: u32, process: &Process, since_ns: u64, until_ns: u64, to: *mut Signal) -> u64 {
-    let signals = process.signals & STOPS;
-    let (mut last, mut last_ns) = (0, 0);
-    for number in 1..16 {
-        if signals & 1 << number == 0 || number == SIGUSR1 && last != 0 {
-            continue;
-        }
-        // SAFETY: only looked at.
-        let Some(ns) = (unsafe { SIGNALS.get(key(tgid, number)) }).map(|signal| signal.ns) else { continue };
-        if ns >= since_ns && ns <= until_ns && (ns > last_ns || last == SIGUSR1) {
-            (last, last_ns) = (number, ns);
-        }
-    }
-    // SAFETY: the caller answers for where it is written; the entry is copied out at once.
-    unsafe {
-        match SIGNALS.get(key(tgid, last)) {
-            Some(signal) if last != 0 => memory::fill(to, signal),
-            _ if is_lately(process.lost_ns, until_ns) => (*to).origin = Origin::Lost as u16,
-            _ => {}
-        }
-    }
-    last_ns
 }

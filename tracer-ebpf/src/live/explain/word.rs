@@ -8,16 +8,13 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_probe_read_user, bpf_probe_read_user_str},
-    },
+    helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{HashMap, LruHashMap},
 };
 use wire::{
-    ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, NginxEnd, PATH_LEN, SUBJECT_LEN,
-    Task, Word, WordOf, characters as word, nginx_flag,
+    ACTION_LEN, Beginning, Endpoint, FAMILY_UNIX, Header, Kind, MESSAGE_LEN, NginxEnd, PATH_LEN, Task, Word,
+    WordOf, characters as word, nginx_flag,
 };
 
 use crate::{
@@ -29,7 +26,10 @@ use crate::{
     },
     live::{
         entry::unix_path,
-        explain::{doing, last_read},
+        explain::{
+            doing, last_read,
+            nginx_memory::{read_characters, read_text, user_word, user_words},
+        },
         maps::{self, EXCHANGES, LESS, RING, SPOKEN, change, count},
         scope,
     },
@@ -82,40 +82,6 @@ const OF_MODULE: u64 = 1 << 63;
 #[inline(always)]
 fn beginning<const LEN: usize>(text: &[u8; LEN]) -> Beginning {
     Beginning(at(text, 0), at(text, 8))
-}
-
-/// Reads a text of nginx's that a zero closes; what cannot be read is empty. Returns whether it was read.
-#[inline(always)]
-pub fn read_text<const LEN: usize>(to: *mut [u8; LEN], from: u64) -> bool {
-    // SAFETY: the helper checks where it reads, and writes within the text.
-    unsafe { bpf_probe_read_user_str(to.cast(), LEN as u32, from as *const _) >= 0 }
-}
-
-/// Reads `length` characters of nginx's, or as many as there is room for.
-#[inline(always)]
-fn read_characters(to: *mut [u8; SUBJECT_LEN], from: u64, length: u64) {
-    const MOST: u64 = SUBJECT_LEN as u64 - 1;
-    let length = memory::bounded::<MOST>(if length > MOST { MOST } else { length }) as u32;
-    // SAFETY: the helper checks where it reads, and writes within the text.
-    let _refused = unsafe { bpf_probe_read_user(to.cast(), length, from as *const _) };
-}
-
-/// Eight characters or a number of nginx's; zeroes where they cannot be read.
-#[inline(always)]
-pub fn user_word(from: u64) -> u64 {
-    user_words(from).map_or(0, |[word]| word)
-}
-
-/// Several of them in a row, for each call costs more than the bytes do; none where they cannot be read.
-#[inline(always)]
-pub fn user_words<const COUNT: usize>(from: u64) -> Option<[u64; COUNT]> {
-    // Not cleared first: the compiler would call a function for that, and there is no room on the stack for one more.
-    let mut words = MaybeUninit::<[u64; COUNT]>::uninit();
-    // SAFETY: the helper checks where it reads and writes all of it, whatever comes of it.
-    unsafe {
-        let refused = bpf_probe_read_user(words.as_mut_ptr().cast(), 8 * COUNT as u32, from as *const _);
-        (refused == 0).then(|| words.assume_init())
-    }
 }
 
 /// Whether a call is surely about no upstream: the beginnings of both its texts can be read, and none is of one. Nothing else is done with

@@ -6,7 +6,7 @@ use super::waiting;
 use crate::{
     kernel::{copies::in_copies, preemption::Undisturbed},
     live::{
-        explain::{process, word},
+        explain::{word, workers},
         fallback, starts,
         transport::{connect, unix},
     },
@@ -46,7 +46,8 @@ fn exits(task: u64) {
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
-        process::ends(tgid, task);
+        workers::ends(tgid, task);
+        unix::holder_dies();
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         emit::tell,
         entry::{self, joined, unix_path},
         exchange::{nginx_end, worker_end},
-        explain::{closed_listener, process, signals, unix_listener::look, word},
+        explain::{closed_listener, deaths, process, unix_listener::look, word, workers},
         maps::{
             ABANDONED, EXCHANGES, HELD, HOLDERS, LESS, OpenExchange, WORKERS, attached, change, count, is_any,
         },
@@ -146,7 +146,7 @@ pub fn abandoned_read_from(sk: u64) {
     // SAFETY: the helper takes nothing.
     worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
     worker.worker = task::current();
-    process::takes_up(worker.worker.tgid);
+    workers::takes_up(worker.worker.tgid);
     hold(worker.worker.tgid, sk);
 }
 
@@ -316,7 +316,7 @@ fn take_worker(exchange: &mut OpenExchange) {
             worker.ended_ns = process.ended_ns;
             worker.exiting = 1;
             worker.exit_code = process.exit_code;
-            signals::of_death(worker.worker.tgid, process.began_ns, process.exit_code, &mut worker.signal);
+            deaths::of_death(worker.worker.tgid, process.began_ns, process.exit_code, &mut worker.signal);
         }
         Some(_) => worker.closer = worker.worker,
         // Whether it lives is not known: nor who closed.
