@@ -1,6 +1,8 @@
 //! Sending a failed exchange's story up.
 
-use wire::{Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, nginx_flag, tcp_state};
+use wire::{
+    Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, WorkerEnd, WorkerGone, nginx_flag, tcp_state,
+};
 
 use crate::{
     kernel::{memory, task, verified_once::verified_once},
@@ -145,4 +147,20 @@ fn send(exchange: &OpenExchange, may_have_worker: bool) {
         }
         None => count!(lost, 1),
     }
+}
+
+/// Sends the whole end up: nginx's end was told before.
+#[inline(always)]
+pub fn worker_gone(worker: &WorkerEnd) {
+    let Some(mut entry) = RING.reserve::<WorkerGone>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::WorkerGone as u32, len: size_of::<WorkerGone>() as u32 };
+        memory::fill(&raw mut (*record).worker, worker);
+    }
+    entry.submit(0);
 }

@@ -10,8 +10,7 @@ use crate::{
     kernel::{memory, put::put, sock, task},
     live::{
         entry,
-        exchange::nginx_end,
-        explain::{hop, word},
+        explain::hop,
         maps::{
             AWAITED, AWAITING, Awaited, BROKEN, ConnectionId, LAST_CLOSED, LESS, RING, change, count, is_any,
         },
@@ -185,7 +184,7 @@ pub fn is_over(sk: u64) {
 
 /// Whether the socket that is destroyed now was over just before. Forgotten at once: the next socket may have its address.
 #[inline(always)]
-fn was_over(sk: u64) -> bool {
+pub fn was_over(sk: u64) -> bool {
     let Some(last) = LAST_CLOSED.get_ptr_mut(0) else { return false };
     // SAFETY: this CPU's own entry.
     unsafe {
@@ -197,32 +196,8 @@ fn was_over(sk: u64) -> bool {
     }
 }
 
-/// A socket is destroyed. One that was reset earlier changes no state any more when its process closes it, so
-/// this is where its closing shows. `__tcp_close` keeps the socket locked until that is done; where it is not, the network
-/// destroys what some process had closed before, and whoever runs now has no part in it.
+/// The thread closed `sk`, whose connection was over before.
 #[inline(always)]
-pub fn destroyed(sk: u64) {
-    let was_over = was_over(sk);
-    if !sock::is_owned(sk) {
-        return;
-    }
-    // SAFETY: copied out at once.
-    if let Some(connect_ns) = unsafe { BROKEN.get(sk) }.copied() {
-        if BROKEN.remove(sk).is_ok() {
-            let id = ConnectionId { sock: sk, connect_ns };
-            if entry::is_open(id) {
-                nginx_end::closes_broken(id);
-            } else if task::current_exit().is_none() {
-                // Its record is told already: what is lost here shows as no act at all.
-                let _counted = await_next(id, word::of_close(id.connect_ns, false), 0, 0);
-            }
-            change(&AWAITED, LESS);
-        }
-        return;
-    }
-    if was_over {
-        return;
-    }
-    word::forget();
+pub fn closed_over(sk: u64) {
     act(Action::Closed, sk, 0, tcp_state::CLOSE, now());
 }

@@ -36,7 +36,7 @@ use wire::{Attached, Endpoint, PATH_LEN, RING_BYTES, Stats, WorkerEnd, gate, sho
 
 pub use wire::OpenExchange;
 
-use crate::kernel::{address::ListenerKey, memory::bounded};
+use crate::kernel::address::ListenerKey;
 
 /// Names a connection: a socket's address is used again, its time of connecting is not.
 #[repr(C)]
@@ -168,14 +168,6 @@ pub static BROKEN: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub static CONNECTING: HashMap<u32, Connecting> = HashMap::with_max_entries(512, 0);
 
-/// Open worker ends of unix exchanges that nginx gave up, by their socket.
-#[map]
-pub static ABANDONED: HashMap<u64, WorkerEnd> = HashMap::with_max_entries(1_024, 0);
-
-/// The newest of them that a process has, by process.
-#[map]
-pub static HOLDERS: HashMap<u32, u64> = HashMap::with_max_entries(1_024, 0);
-
 /// The socket that entered CLOSE last on each CPU's behalf, see [`crate::live::fallback`].
 #[map]
 pub static LAST_CLOSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -203,27 +195,12 @@ pub const SPOKEN: Counter = Counter(gate::ATTACHED + 2);
 pub const CROWDED: Counter = Counter(gate::ATTACHED + 3);
 /// How many of nginx's sockets found the place of their port taken; see [`crate::live::entry::joined`].
 pub const ALIASED: Counter = Counter(gate::ATTACHED + 4);
-/// How many entries [`HOLDERS`] has.
+/// How many processes hold an end that nginx gave up; see [`crate::live::exchange::abandoned`].
 pub const HELD: Counter = Counter(gate::ATTACHED + 5);
 
 /// Counters, for each CPU its own: with one for all, each count would take it from the others.
 #[map]
 pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
-
-/// Sockets that were read from while they were a worker's end of ours, each in the place that its address gives it: a worker reads many
-/// times, and only the first one tells anything.
-#[map]
-static READ: Array<u64> = Array::with_max_entries(READ_LEN, 0);
-
-/// A power of two.
-const READ_LEN: u32 = 4_096;
-
-/// Where it is noted that `sk` was read from, if the place says its address.
-#[inline(always)]
-pub fn place_of_reader(sk: u64) -> Option<*mut u64> {
-    // The kernel's allocator aligns sockets by 64 bytes.
-    READ.get_ptr_mut(bounded::<{ READ_LEN as u64 - 1 }>(sk >> 6 ^ sk >> 18) as u32)
-}
 
 /// Never written: what new entries are made from, for they are too large for the stack.
 #[map]

@@ -10,11 +10,11 @@ mod entry;
 
 mod explain;
 
-mod exchange;
-
 mod fallback;
 
 mod emit;
+
+mod exchange;
 
 mod starts;
 

@@ -2,6 +2,7 @@
 
 pub mod handshake;
 pub mod joined;
+pub mod reader;
 pub mod share;
 pub mod unix_path;
 
@@ -47,3 +48,6 @@ pub fn is_open(id: ConnectionId) -> bool {
     // SAFETY: only looked at.
     unsafe { EXCHANGES.get(id.sock) }.is_some_and(|exchange| exchange.nginx.connect_ns == id.connect_ns)
 }
+
+/// Stands for unix sockets among the watched ports.
+pub const NO_PORT: u16 = 0;

@@ -1,6 +1,5 @@
 //! Connections that a listener of this host takes up while nginx is on another host.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use wire::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
 
 use crate::{
@@ -8,7 +7,7 @@ use crate::{
     live::{
         exchange::worker_end,
         explain::deaths,
-        maps::{EMPTY_EXCHANGE, RING, SERVED, VISITORS, Visitor, WORKERS, count},
+        maps::{RING, SERVED, VISITORS, Visitor, count},
     },
 };
 
@@ -36,18 +35,7 @@ pub fn begins(sk: u64, handshake: u64) {
     if !is_wanted(&local) {
         return;
     }
-    let Some(empty) = EMPTY_EXCHANGE.get(0) else { return };
-    worker_end::is_unread(sk);
-    if WORKERS.insert(sk, &empty.worker, 0).is_err() {
-        count!(workers_untracked, 1);
-        return;
-    }
-    let Some(worker) = WORKERS.get_ptr_mut(sk) else { return };
-    // SAFETY: preallocated map memory, made just above.
-    let worker = unsafe { &mut *worker };
-    worker.sock = sk;
-    // SAFETY: the helper takes nothing.
-    worker.created_ns = unsafe { bpf_ktime_get_ns() };
+    let Some(worker) = worker_end::begins_alone(sk) else { return };
     worker.local = local;
     watch_port(local.port);
     let visitor = Visitor { handshake, peer: sock::remote(sk), reserved: 0 };

@@ -5,6 +5,7 @@ pub mod deaths;
 pub mod doing;
 pub mod drops;
 pub mod hop;
+pub mod icmp;
 pub mod last_read;
 pub mod listener;
 pub mod members;

@@ -9,9 +9,9 @@ use crate::{
         read::{layout, read},
     },
     live::{
-        exchange::{nginx_end, worker_end},
+        exchange::taken,
         explain::{closed_listener, drops, resets, unix_listener},
-        transport::{connect, transfer, unix},
+        transport::{connect, tcp::queue, transfer, unix},
     },
 };
 
@@ -78,13 +78,13 @@ on_return! {
 on_entry! {
     /// `int tcp_connect(struct sock *sk)`: the SYN is about to be made; both addresses and both ports are set.
     "tcp_connect": fentry_tcp_connect, kprobe_tcp_connect;
-    [0] => |[sk]| nginx_end::syn_goes_out(sk);
+    [0] => |[sk]| queue::syn_goes_out(sk);
 
     /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts, TCP or unix.
     /// Workers wait in accept from before the tracer came: their first return from there would not be seen.
     "security_sock_graft": fentry_security_sock_graft, kprobe_security_sock_graft,
     copies fentry_security_sock_graft_2 fentry_security_sock_graft_3;
-    [0] => |[sk]| worker_end::accepted(sk);
+    [0] => |[sk]| taken::accepted(sk);
 
     /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
     /// sk_buff *skb)`: a SYN has come to a listener.

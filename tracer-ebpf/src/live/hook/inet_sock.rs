@@ -15,10 +15,12 @@ use crate::{
         verified_once::verified_once,
     },
     live::{
-        exchange::{nginx_end, worker_end},
-        explain::{closed_listener, listener, word},
+        explain::{closed_listener, icmp, listener, word},
         fallback,
-        transport::transfer,
+        transport::{
+            tcp::{begin, end, queue},
+            transfer,
+        },
     },
 };
 
@@ -33,7 +35,7 @@ in_copies! {
 
     /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
     "inet_sk_error_report": inet_sk_error_report, inet_sk_error_report_2, inet_sk_error_report_3;
-    |ctx| (ctx.arg(0), 1 << 46) => nginx_end::error_reported(ctx.arg(0))
+    |ctx| (ctx.arg(0), 1 << 46) => icmp::error_reported(ctx.arg(0))
 }
 
 /// Whether such a change tells anything: most of each connection's do not.
@@ -87,27 +89,27 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
 
 #[inline(never)]
 fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
-    nginx_end::connects(sk, now)
+    begin::connects(sk, now)
 }
 
 #[inline(never)]
 fn looks_first(nginx: &mut NginxEnd, sk: u64) {
-    nginx_end::look_first(nginx, sk, nginx.connect_ns);
+    queue::look_first(nginx, sk, nginx.connect_ns);
 }
 
 verified_once! {
     fn turns_to(sk: u64, now: u64) = fallback::connected(sk, now);
-    fn established(sk: u64) = nginx_end::established(sk);
-    fn accepts(sk: u64) = worker_end::established(sk);
+    fn established(sk: u64) = begin::established(sk);
+    fn accepts(sk: u64) = begin::child_established(sk);
     fn listens(sk: u64) = listener::add(sk);
     fn opens_again(sk: u64) = closed_listener::opens_again(sk);
     fn closes(sk: u64) = closed_listener::closes(sk);
     fn listens_no_more(sk: u64) = listener::remove(sk);
     fn settles() = transfer::settle();
     fn nginx_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool =
-        nginx_end::ended(sk, remote_port, old_state, new_state);
+        end::ended(sk, remote_port, old_state, new_state);
     fn worker_ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool =
-        worker_end::ended(sk, remote_port, old_state, new_state);
+        end::worker_ended(sk, remote_port, old_state, new_state);
     fn closed(sk: u64, old_state: u8) = fallback::closed(sk, old_state);
 }
 

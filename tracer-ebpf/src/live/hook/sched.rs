@@ -6,6 +6,7 @@ use super::waiting;
 use crate::{
     kernel::{copies::in_copies, preemption::Undisturbed},
     live::{
+        exchange::abandoned,
         explain::{word, workers},
         fallback, starts,
         transport::{connect, unix},
@@ -47,7 +48,7 @@ fn exits(task: u64) {
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {
         workers::ends(tgid, task);
-        unix::holder_dies();
+        abandoned::holder_dies();
     }
 }
 

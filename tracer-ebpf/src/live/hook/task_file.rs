@@ -7,7 +7,7 @@ use crate::{
     },
     live::{
         explain::{listener, unix_listener},
-        transport::unix,
+        transport::unwatched,
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub extern "C" fn listeners(ctx: *const TaskFile) -> i32 {
     let Some(socket) = open_files::socket(ctx) else { return 0 };
     let listens = open_files::is_listener(socket.sk);
-    if listens || unix::may_be_upstream(&open_files::holder(&socket), socket.sk) {
+    if listens || unwatched::may_be_upstream(&open_files::holder(&socket), socket.sk) {
         open_files::emit(ctx, &socket);
     }
     if listens && sock::is_inet(socket.sk) {

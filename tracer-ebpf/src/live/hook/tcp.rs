@@ -12,6 +12,7 @@ use crate::{
         exchange::nginx_end,
         explain::{resets, word},
         fallback,
+        transport::tcp::{end, queue},
     },
 };
 
@@ -34,7 +35,7 @@ in_copies! {
     "tcp_retransmit_skb": tcp_retransmit_skb, tcp_retransmit_skb_2, tcp_retransmit_skb_3;
     |ctx| (ctx.arg(0), RETRANSMITTED) => {
         if read::<u8>(ctx.arg(0), layout!(state)) == tcp_state::SYN_SENT {
-            nginx_end::syn_sent_again(ctx.arg(0));
+            queue::syn_sent_again(ctx.arg(0));
         }
     }
 
@@ -46,7 +47,7 @@ in_copies! {
     "tcp_destroy_sock": tcp_destroy_sock, tcp_destroy_sock_2, tcp_destroy_sock_3;
     |ctx| (ctx.arg(0), DESTROYED) => {
         if fallback::is_awaited() || word::is_any() {
-            fallback::destroyed(ctx.arg(0));
+            end::destroyed(ctx.arg(0));
         }
     }
 }

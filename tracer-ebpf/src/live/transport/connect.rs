@@ -19,16 +19,15 @@ use crate::{
     },
     live::{
         emit::tell_unconnected,
-        entry::{share, unix_path},
-        exchange::{nginx_end, worker_end},
+        entry::{NO_PORT, reader, share, unix_path},
+        exchange::{abandoned, ending, worker_end},
         explain::{
-            doing, last_read,
+            doing, icmp, last_read,
             unix_listener::{listens, look, queue_of},
         },
         fallback,
-        maps::{ABANDONED, CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, attached, count},
+        maps::{CONNECTING, Connecting, EMPTY_EXCHANGE, EXCHANGES, OpenExchange, attached, count},
         scope,
-        transport::unix::NO_PORT,
     },
 };
 
@@ -165,7 +164,7 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     let family: u16 = read(address, 0);
     let is_unix = family == FAMILY_UNIX;
     if ret == -EINPROGRESS {
-        nginx_end::may_be_answered(sk);
+        icmp::may_be_answered(sk);
     }
     if ret == -EINPROGRESS || !is_unix && ret >= 0 || !is_ours() {
         return;
@@ -230,7 +229,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
     nginx.connect_ns = call.start_ns;
     nginx.exchange = 1;
     nginx.nginx = task;
-    worker_end::is_unread(sk);
+    reader::forget(sk);
     last_read::begins(nginx);
     // SAFETY: map memory that is already a value of the type.
     unsafe { memory::fill(&raw mut nginx.upstream, &raw const call.upstream) };
@@ -244,7 +243,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // A unix queue is looked at just after the refusal.
         // SAFETY: map memory that is already a value of the type.
         unsafe { memory::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
-        nginx_end::ends_unconnected(exchange);
+        ending::ends_unconnected(exchange);
         tell_unconnected(exchange);
         let _gone = EXCHANGES.remove(sk);
         return;
@@ -270,8 +269,8 @@ fn join(exchange: &mut OpenExchange, path: &[u8; PATH_LEN]) {
         nginx.listener_first = queue_of(listener);
     }
     watch_port(NO_PORT);
-    let _gone = ABANDONED.remove(peer);
-    worker_end::is_unread(peer);
+    abandoned::forget(peer);
+    reader::forget(peer);
     let created_ns = nginx.established_ns;
     worker_end::begins(exchange, created_ns);
 }

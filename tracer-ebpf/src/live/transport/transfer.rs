@@ -11,12 +11,12 @@ use crate::{
         sock,
     },
     live::{
-        entry,
-        exchange::{nginx_end, worker_end},
+        entry::{self, reader},
+        exchange::{nginx_end, taken},
         explain::last_read,
         fallback,
         maps::{attached, count},
-        transport::unix,
+        transport::unwatched,
     },
 };
 
@@ -39,7 +39,7 @@ pub fn sent(sk: u64, ret: i32) {
 fn sent_at(sk: u64, ret: i32, ns: Option<u64>) {
     let (remote_port, _) = sock::ports(sk);
     if !nginx_end::sends(sk, remote_port, ret, ns) && remote_port == 0 {
-        unix::notice(sk);
+        unwatched::notice(sk);
     }
     if fallback::is_awaited() && ret > 0 {
         fallback::sent(sk, ret as u32, read(sk, layout!(state)));
@@ -119,7 +119,7 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
         fallback::received(sk);
     }
     // A worker reads many times, and only the first tells anything, unless the thread is nginx's as well.
-    if worker_end::is_read_from(sk) && last_read::is_noted(sk) {
+    if reader::is_read_from(sk) && last_read::is_noted(sk) {
         return;
     }
     let (remote_port, local_port) = sock::ports(sk);
@@ -127,7 +127,7 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
         last_read::note(sk, remote_port);
     }
     if !nginx_end::receives(sk, remote_port, ret, flags & MSG_PEEK != 0) {
-        worker_end::read_from(sk, remote_port, local_port);
+        taken::read_from(sk, remote_port, local_port);
     }
 }
 
@@ -152,7 +152,7 @@ pub fn receive_begins(sk: u64) -> bool {
     if entry::find(sk, remote_port).is_some() {
         return true;
     }
-    worker_end::read_from(sk, remote_port, local_port);
+    taken::read_from(sk, remote_port, local_port);
     false
 }
 

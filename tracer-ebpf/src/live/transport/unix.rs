@@ -4,73 +4,30 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
-use wire::{Attached, FAMILY_UNIX, MISSING, Task, WorkerEnd, nginx_flag, tcp_state};
+use wire::{FAMILY_UNIX, MISSING, WorkerEnd, nginx_flag, tcp_state};
 
 use crate::{
     kernel::{
         ports::port_is_watched,
-        put::put,
         read::{layout, read},
-        sock, task, trust, unix_place,
+        sock, task, unix_place,
     },
     live::{
-        emit::tell,
-        entry::{self, joined, unix_path},
-        exchange::{nginx_end, worker_end},
-        explain::{closed_listener, deaths, process, unix_listener::look, word, workers},
-        maps::{
-            ABANDONED, EXCHANGES, HELD, HOLDERS, LESS, OpenExchange, WORKERS, attached, change, count, is_any,
-        },
+        emit::{self, tell},
+        entry::{self, NO_PORT, joined, unix_path},
+        exchange::{abandoned, ending, nginx_end, worker_end},
+        explain::{closed_listener, deaths, process, unix_listener::look, word},
+        maps::{EXCHANGES, OpenExchange, WORKERS, attached, count},
         scope,
         transport::transfer,
     },
 };
 
-/// Stands for unix sockets among the watched ports.
-pub const NO_PORT: u16 = 0;
-
-/// Whether the peer of this unix socket is bound to a path (a listener's children share its address).
-#[inline(always)]
-fn has_path(peer: u64) -> bool {
-    let address: u64 = read(peer, layout!(unix_addr));
-    address != 0 && read::<u8>(address, layout!(unix_address_name) + 2) != 0
-}
-
-/// Whether this may be a process of ours that is connected to a unix socket's path, which is not watched.
-#[inline(always)]
-pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
-    let is_watched = |attached: &Attached| attached.unix_release != 0 || attached.system_calls != 0;
-    read::<u16>(sk, layout!(family)) == FAMILY_UNIX
-        && !attached().is_some_and(is_watched)
-        && scope::is_named(task)
-        && sock::is_stream(sk)
-        && has_path(read(sk, layout!(unix_peer)))
-}
-
-/// A process of ours sent on a socket without a port that is not watched: userspace learns that unix upstreams are in
-/// use.
-#[inline(always)]
-pub fn notice(sk: u64) {
-    let task = task::current();
-    if read::<u16>(sk, layout!(family)) != FAMILY_UNIX
-        || !scope::is_asked_for(&task)
-        || !has_path(read(sk, layout!(unix_peer)))
-    {
-        return;
-    }
-    if trust::is_trusted(&task) {
-        count!(unix_seen, 1);
-    } else {
-        count!(unix_strangers, 1);
-    }
-}
-
 /// A process closes a descriptor.
 #[inline(always)]
 pub fn close_called(fd: u64) {
     let task = task::current();
-    // SAFETY: copied out at once.
-    let held = if is_any(&HELD) { unsafe { HOLDERS.get(task.tgid) }.copied().unwrap_or(0) } else { 0 };
+    let held = abandoned::held_by(task.tgid);
     if held == 0 && !scope::is_our_task(&task) {
         return;
     }
@@ -79,7 +36,7 @@ pub fn close_called(fd: u64) {
         return;
     }
     if sk == held {
-        abandoned_ends(sk, task.tgid);
+        abandoned::closed(sk, task.tgid);
         return;
     }
     match entry::find(sk, NO_PORT) {
@@ -123,65 +80,6 @@ extern "C" fn ends_with_owner(
     0
 }
 
-/// The running process ends, and with it closes what it holds without a system call.
-#[inline(always)]
-pub fn holder_dies() {
-    let task = task::current();
-    // SAFETY: copied out at once.
-    if let Some(held) = unsafe { HOLDERS.get(task.tgid) }.copied() {
-        abandoned_ends(held, task.tgid);
-    }
-}
-
-/// A process read from a unix socket that nginx has given up.
-#[inline(always)]
-pub fn abandoned_read_from(sk: u64) {
-    let Some(worker) = ABANDONED.get_ptr_mut(sk) else { return };
-    // SAFETY: preallocated map memory.
-    let worker = unsafe { &mut *worker };
-    // The socket keeps its peer for as long as it lives: another one at this address has another peer.
-    if worker.accepted_ns != 0 || read::<u64>(sk, layout!(unix_peer)) != worker.nginx_sock {
-        return;
-    }
-    // SAFETY: the helper takes nothing.
-    worker.accepted_ns = unsafe { bpf_ktime_get_ns() };
-    worker.worker = task::current();
-    workers::takes_up(worker.worker.tgid);
-    hold(worker.worker.tgid, sk);
-}
-
-/// The process holds the worker's end of an exchange that nginx gave up. Of several that it holds the newest is followed.
-#[inline(always)]
-fn hold(tgid: u32, sk: u64) {
-    // SAFETY: copied out at once.
-    let before = unsafe { HOLDERS.get(tgid) }.copied();
-    if let Some(before) = before
-        && before != sk
-        && ABANDONED.remove(before).is_ok()
-    {
-        count!(afterwards_unkept, 1);
-    }
-    if put!(HOLDERS, tgid, sk, afterwards_unkept) && before.is_none() {
-        change(&HELD, 1);
-    }
-}
-
-/// The worker's end of an exchange that nginx had given up is closed by the running process.
-#[inline(always)]
-fn abandoned_ends(sk: u64, tgid: u32) {
-    if HOLDERS.remove(tgid).is_ok() {
-        change(&HELD, LESS);
-    }
-    let Some(worker) = ABANDONED.get_ptr_mut(sk) else { return };
-    // SAFETY: preallocated map memory.
-    let worker = unsafe { &mut *worker };
-    if read::<u64>(sk, layout!(unix_peer)) == worker.nginx_sock {
-        worker_end::closes(worker);
-        worker_end::tell(worker);
-    }
-    let _gone = ABANDONED.remove(sk);
-}
-
 /// nginx closes its end, which is that of this open exchange.
 #[inline(always)]
 fn ended(exchange: *mut OpenExchange, sk: u64) {
@@ -212,7 +110,7 @@ fn ends_well(exchange: &mut OpenExchange) -> bool {
     }
     nginx_end::note_blocked(nginx, sk);
     take_worker(exchange);
-    let (well, now) = nginx_end::ends(exchange);
+    let (well, now) = ending::ends(exchange);
     if !well {
         if let Some(path) = unix_path::of(exchange.path) {
             exchange.nginx.listener_last = look(path);
@@ -222,8 +120,8 @@ fn ends_well(exchange: &mut OpenExchange) -> bool {
             worker.abandoned_ns = now;
             if is_release_seen() {
                 worker_end::outlives(worker);
-            } else if put!(ABANDONED, worker.sock, &*worker, afterwards_unkept) && worker.accepted_ns != 0 {
-                hold(worker.worker.tgid, worker.sock);
+            } else {
+                abandoned::keep(worker);
             }
         }
     }
@@ -272,7 +170,7 @@ fn other_released(sk: u64, was_queued: bool) {
         worker_released(worker, sk, was_queued);
     } else if let Some(worker) = worker_end::alone(sk) {
         worker_released(worker, sk, was_queued);
-        worker_end::tell(worker);
+        emit::worker_gone(worker);
         let _gone = WORKERS.remove(sk);
     } else {
         word::forget();
