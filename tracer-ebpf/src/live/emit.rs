@@ -1,7 +1,8 @@
 //! Sending a failed exchange's story up.
 
 use wire::{
-    Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, WorkerEnd, WorkerGone, nginx_flag, tcp_state,
+    Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, Served, WorkerEnd, WorkerGone, nginx_flag,
+    tcp_state,
 };
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         entry::{self, unix_path},
         explain::{deaths, doing, hop, last_read, word},
         fallback,
-        maps::{ConnectionId, OpenExchange, RING, count},
+        maps::{ConnectionId, OpenExchange, RING, Visitor, count},
     },
 };
 
@@ -161,6 +162,27 @@ pub fn worker_gone(worker: &WorkerEnd) {
     unsafe {
         (*record).header = Header { kind: Kind::WorkerGone as u32, len: size_of::<WorkerGone>() as u32 };
         memory::fill(&raw mut (*record).worker, worker);
+    }
+    entry.submit(0);
+}
+
+/// Sends a worker's end up whose nginx is on another host.
+#[inline(always)]
+pub fn served(visitor: &Visitor, worker: &WorkerEnd) {
+    let Some(mut entry) = RING.reserve::<Served>(0) else {
+        count!(lost, 1);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is exactly one record; every byte of it is written here.
+    unsafe {
+        (*record).header = Header { kind: Kind::Served as u32, len: size_of::<Served>() as u32 };
+        (*record).handshake = visitor.handshake;
+        (*record).peer = visitor.peer;
+        (*record).reserved = 0;
+        (*record).worker = *worker;
+        memory::clear(&raw mut (*record).stops);
+        deaths::stops(worker, &raw mut (*record).stops);
     }
     entry.submit(0);
 }

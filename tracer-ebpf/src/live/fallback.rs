@@ -172,7 +172,7 @@ pub fn connected(sk: u64, began_ns: u64) {
 /// A connection is over that its process had closed before: the destruction that follows at once is no act of this thread. One
 /// whose process still has it is destroyed when that closes it, which is an act.
 #[inline(always)]
-pub fn is_over(sk: u64) {
+pub fn mark_over(sk: u64) {
     if sock::has_socket(sk) {
         return;
     }
@@ -184,7 +184,7 @@ pub fn is_over(sk: u64) {
 
 /// Whether the socket that is destroyed now was over just before. Forgotten at once: the next socket may have its address.
 #[inline(always)]
-pub fn was_over(sk: u64) -> bool {
+pub fn take_over(sk: u64) -> bool {
     let Some(last) = LAST_CLOSED.get_ptr_mut(0) else { return false };
     // SAFETY: this CPU's own entry.
     unsafe {

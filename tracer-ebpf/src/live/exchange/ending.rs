@@ -15,6 +15,20 @@ use crate::{
     },
 };
 
+/// How an exchange ended for nginx.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Plainly well: nothing is left to tell.
+    Well,
+    /// Well, but over a connection that took more than one SYN, which is told.
+    Late,
+    /// Otherwise.
+    Failed,
+    /// The network ended it after its handshake. It is over for nginx only when it meets the error: until then it may still read all of a
+    /// response that came before a reset. So that is told when nginx closes the socket.
+    Broken,
+}
+
 /// The largest goodbye, in bytes: a TLS close_notify with any cipher.
 const GOODBYE: u64 = 96;
 
@@ -54,6 +68,57 @@ fn ended_well(exchange: &OpenExchange, now: u64) -> bool {
         && nginx.flags & nginx_flag::CLIENT_READ == 0
         && now - nginx.last_received_ns < settled;
     by_living && (answered && (peer_closed || at_once) || said_goodbye(nginx, now))
+}
+
+/// nginx's end of a TCP exchange leaves one state for another, which ends it: writes down how.
+#[inline(always)]
+pub fn of_tcp(exchange: &mut OpenExchange, sk: u64, old_state: u8, new_state: u8) -> Ending {
+    let nginx = &mut exchange.nginx;
+    nginx.old_state = old_state;
+    nginx.new_state = new_state;
+    // Set before the state changes by tcp_reset and the timers, not by a closing process.
+    nginx.error = read(sk, layout!(sk_err));
+    // Taken by whoever asked for it, and nginx gives up then.
+    if nginx.error == 0
+        && old_state == tcp_state::SYN_SENT
+        && nginx.icmp.errno != 0
+        && read::<u32>(sk, layout!(sk_err_soft)) == 0
+    {
+        nginx.error = nginx.icmp.errno;
+    }
+    if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
+        // SAFETY: the helper takes nothing.
+        nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
+        return Ending::Broken;
+    }
+    if !ends(exchange).0 {
+        Ending::Failed
+    } else if exchange.nginx.syn_retransmits != 0 {
+        Ending::Late
+    } else {
+        Ending::Well
+    }
+}
+
+/// nginx closes a socket that the network had ended. An error that nobody has taken (`sock_error` clears it) has harmed
+/// nobody.
+#[inline(always)]
+pub fn of_broken(exchange: &mut OpenExchange, sk: u64) -> Ending {
+    let (error, ended_ns) = (exchange.nginx.error, exchange.nginx.ended_ns);
+    let met = exchange.nginx.errno != 0 || read::<u32>(sk, layout!(sk_err)) == 0;
+    exchange.nginx.unread = sock::unread(sk);
+    // So that the exit of the closer is looked at in any case.
+    exchange.nginx.error = 0;
+    let (mut well, _) = ends(exchange);
+    let nginx = &mut exchange.nginx;
+    if met {
+        nginx.error = error;
+        nginx.ended_ns = ended_ns;
+        well = nginx.flags & nginx_flag::PEEKED != 0 && nginx.word_ns == 0;
+    } else if nginx.flags & nginx_flag::READ_LAST != 0 && nginx.unread == 0 {
+        well = nginx.word_ns == 0;
+    }
+    if well { Ending::Well } else { Ending::Failed }
 }
 
 /// Writes down that an end ended. Returns whether it ended plainly well, and when.

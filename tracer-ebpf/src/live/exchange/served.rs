@@ -1,13 +1,13 @@
 //! Connections that a listener of this host takes up while nginx is on another host.
 
-use wire::{Endpoint, Header, Kind, Served, WorkerEnd, tcp_state};
+use wire::{Endpoint, WorkerEnd, tcp_state};
 
 use crate::{
-    kernel::{memory, ports::watch_port, put::put, read::filter, sock},
+    kernel::{ports::watch_port, put::put, read::filter, sock},
     live::{
+        emit,
         exchange::worker_end,
-        explain::deaths,
-        maps::{RING, SERVED, VISITORS, Visitor, count},
+        maps::{SERVED, VISITORS, Visitor},
     },
 };
 
@@ -53,20 +53,5 @@ pub fn ends(worker: &WorkerEnd) {
     if by_living && closed_first && worker.accepted_ns != 0 && worker.sent > 0 {
         return;
     }
-    let Some(mut entry) = RING.reserve::<Served>(0) else {
-        count!(lost, 1);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: the entry is exactly one record; every byte of it is written here.
-    unsafe {
-        (*record).header = Header { kind: Kind::Served as u32, len: size_of::<Served>() as u32 };
-        (*record).handshake = visitor.handshake;
-        (*record).peer = visitor.peer;
-        (*record).reserved = 0;
-        (*record).worker = *worker;
-        memory::clear(&raw mut (*record).stops);
-        deaths::stops(worker, &raw mut (*record).stops);
-    }
-    entry.submit(0);
+    emit::served(&visitor, worker);
 }

@@ -20,13 +20,13 @@ pub fn accepted(sk: u64) {
     }
     let (peer_port, local_port) = sock::ports(sk);
     if port_is_watched(local_port) {
-        is_taken(sk, peer_port, local_port);
+        takes(sk, peer_port, local_port);
     }
 }
 
 /// The running process has the connection that `sk` is an end of. Returns whether it is one of ours that goes on.
 #[inline(always)]
-fn is_taken(sk: u64, peer_port: u16, local_port: u16) -> bool {
+fn takes(sk: u64, peer_port: u16, local_port: u16) -> bool {
     let Some(worker) = worker_end::find(sk, peer_port) else {
         if local_port == 0 {
             abandoned::read_from(sk);
@@ -55,7 +55,7 @@ pub fn read_from(sk: u64, peer_port: u16, local_port: u16) {
     if unsafe { read.read_volatile() } == sk {
         return;
     }
-    if is_taken(sk, peer_port, local_port) {
+    if takes(sk, peer_port, local_port) {
         // SAFETY: the same.
         unsafe { read.write_volatile(sk) };
     }

@@ -1,4 +1,5 @@
-//! What else is known when an exchange fails.
+//! What is known beyond an exchange itself when it fails, each thing noted where it happens and asked for at the end: listeners and their
+//! queues, packets that were dropped, resets, ICMP, processes and what they were sent, and what nginx says and does.
 
 pub mod closed_listener;
 pub mod deaths;

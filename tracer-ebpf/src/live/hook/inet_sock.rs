@@ -79,7 +79,7 @@ fn changes(sk: u64, old_state: u8, new_state: u8) {
         (SYN_SENT, CLOSE) | (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
             ended(sk, old_state, new_state);
         }
-        (_, CLOSE) if fallback::is_awaited() => fallback::is_over(sk),
+        (_, CLOSE) if fallback::is_awaited() => fallback::mark_over(sk),
         _ => {}
     }
 }

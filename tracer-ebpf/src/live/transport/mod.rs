@@ -1,4 +1,4 @@
-//! How TCP and unix sockets carry an exchange.
+//! How TCP and unix sockets carry an exchange: what their hooks see, written down at both ends of it.
 
 pub mod connect;
 pub mod tcp;

@@ -15,7 +15,11 @@ use crate::{
     live::{
         emit::{self, tell},
         entry::{self, NO_PORT, joined, unix_path},
-        exchange::{abandoned, ending, nginx_end, worker_end},
+        exchange::{
+            abandoned,
+            ending::{self, Ending},
+            nginx_end, worker_end,
+        },
         explain::{closed_listener, deaths, process, unix_listener::look, word},
         maps::{EXCHANGES, OpenExchange, WORKERS, attached, count},
         scope,
@@ -84,16 +88,16 @@ extern "C" fn ends_with_owner(
 #[inline(always)]
 fn ended(exchange: *mut OpenExchange, sk: u64) {
     // SAFETY: preallocated map memory. What tells of it finds it by itself: nobody has it then.
-    if !ends_well(unsafe { &mut *exchange }) {
+    if ends(unsafe { &mut *exchange }) != Ending::Well {
         tell(sk, false);
     }
     let _gone = EXCHANGES.remove(sk);
 }
 
-/// Writes down that nginx closes its end. What it read last tells whether the peer had closed before, and how. Returns whether nothing is
-/// left to tell. A function of its own, for its stack.
+/// Writes down that nginx closes its end. What it read last tells whether the peer had closed before, and how. A function of its
+/// own, for its stack.
 #[inline(never)]
-fn ends_well(exchange: &mut OpenExchange) -> bool {
+fn ends(exchange: &mut OpenExchange) -> Ending {
     let sk = exchange.nginx.sock;
     let nginx = &mut exchange.nginx;
     (nginx.old_state, nginx.new_state) = if nginx.errno != 0 {
@@ -125,7 +129,7 @@ fn ends_well(exchange: &mut OpenExchange) -> bool {
             }
         }
     }
-    well
+    if well { Ending::Well } else { Ending::Failed }
 }
 
 /// Whether a unix socket that a listener made was handed to a process, be it closed since or not: `unix_accept` takes the

@@ -1,17 +1,14 @@
 //! How the ends of an exchange over TCP end.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use wire::{nginx_flag, tcp_state};
-
 use crate::{
-    kernel::{
-        read::{layout, read},
-        sock, task,
-    },
+    kernel::{sock, task},
     live::{
         emit::{self, tell},
         entry::{self, handshake, joined},
-        exchange::{ending, served, worker_end},
+        exchange::{
+            ending::{self, Ending},
+            served, worker_end,
+        },
         explain::word,
         fallback,
         maps::{AWAITED, BROKEN, ConnectionId, EXCHANGES, LESS, OpenExchange, WORKERS, change},
@@ -19,75 +16,39 @@ use crate::{
     },
 };
 
-/// This end of a TCP exchange ended. Returns whether it was an end of ours.
-///
-/// What the network ends after the handshake is over for nginx only when it meets the error: until then it may still
-/// read all of a response that came before a reset. So that is told when nginx closes the socket.
+/// nginx's end of a TCP exchange ended. Returns whether it was an end of ours.
 #[inline(always)]
 pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
     let Some(exchange) = entry::find(sk, remote_port) else { return false };
-    let nginx = &mut exchange.nginx;
-    nginx.old_state = old_state;
-    nginx.new_state = new_state;
-    // Set before the state changes by tcp_reset and the timers, not by a closing process.
-    nginx.error = read(sk, layout!(sk_err));
-    // Taken by whoever asked for it, and nginx gives up then.
-    if nginx.error == 0
-        && old_state == tcp_state::SYN_SENT
-        && nginx.icmp.errno != 0
-        && read::<u32>(sk, layout!(sk_err_soft)) == 0
-    {
-        nginx.error = nginx.icmp.errno;
-    }
-    if nginx.error != 0 && old_state != tcp_state::SYN_SENT {
-        // SAFETY: the helper takes nothing.
-        nginx.ended_ns = unsafe { bpf_ktime_get_ns() };
-        let id = ConnectionId { sock: sk, connect_ns: nginx.connect_ns };
-        account::take_account(sk);
-        fallback::await_close(id);
-        return true;
-    }
-    let well = ending::ends(exchange).0;
-    if well && exchange.nginx.syn_retransmits == 0 {
-        forget(exchange, sk);
-        return true;
-    }
-    account::take_account(sk);
-    if let Some(exchange) = entry::of(sk) {
-        worker_end::outlives(&exchange.worker);
-    }
-    tell(sk, well);
-    if let Some(exchange) = entry::of(sk) {
-        forget(exchange, sk);
+    match ending::of_tcp(exchange, sk, old_state, new_state) {
+        Ending::Well => forget(exchange, sk),
+        Ending::Broken => {
+            let id = ConnectionId { sock: sk, connect_ns: exchange.nginx.connect_ns };
+            account::take_account(sk);
+            fallback::await_close(id);
+        }
+        ending @ (Ending::Late | Ending::Failed) => {
+            account::take_account(sk);
+            if let Some(exchange) = entry::of(sk) {
+                worker_end::outlives(&exchange.worker);
+            }
+            tell(sk, ending == Ending::Late);
+            if let Some(exchange) = entry::of(sk) {
+                forget(exchange, sk);
+            }
+        }
     }
     true
 }
 
-/// nginx closes a socket that the network had ended. An error that nobody has taken (`sock_error` clears it) has harmed
-/// nobody.
+/// nginx closes a socket that the network had ended.
 #[inline(always)]
-pub fn closes_broken(id: ConnectionId) {
-    let Some(exchange) = EXCHANGES.get_ptr_mut(id.sock) else { return };
-    // SAFETY: preallocated map memory; the connection's name is checked at once.
-    let exchange = unsafe { &mut *exchange };
+fn broken_closed(id: ConnectionId) {
+    let Some(exchange) = entry::of(id.sock) else { return };
     if exchange.nginx.connect_ns != id.connect_ns {
         return;
     }
-    let (error, ended_ns) = (exchange.nginx.error, exchange.nginx.ended_ns);
-    let met = exchange.nginx.errno != 0 || read::<u32>(id.sock, layout!(sk_err)) == 0;
-    exchange.nginx.unread = sock::unread(id.sock);
-    // So that the exit of the closer is looked at in any case.
-    exchange.nginx.error = 0;
-    let (mut well, _) = ending::ends(exchange);
-    let nginx = &mut exchange.nginx;
-    if met {
-        nginx.error = error;
-        nginx.ended_ns = ended_ns;
-        well = nginx.flags & nginx_flag::PEEKED != 0 && nginx.word_ns == 0;
-    } else if nginx.flags & nginx_flag::READ_LAST != 0 && nginx.unread == 0 {
-        well = nginx.word_ns == 0;
-    }
-    if !well {
+    if ending::of_broken(exchange, id.sock) != Ending::Well {
         worker_end::outlives(&exchange.worker);
         tell(id.sock, false);
     }
@@ -105,7 +66,7 @@ fn forget(exchange: &OpenExchange, sk: u64) {
     let _gone = EXCHANGES.remove(sk);
 }
 
-/// This end ended. Returns whether it was a worker's end of ours.
+/// A worker's end ended. Returns whether it was one of ours.
 #[inline(always)]
 pub fn worker_ended(sk: u64, peer_port: u16, old_state: u8, new_state: u8) -> bool {
     if let Some(OpenExchange { worker, .. }) = joined::exchange_of(sk, peer_port) {
@@ -132,7 +93,7 @@ pub fn worker_ended(sk: u64, peer_port: u16, old_state: u8, new_state: u8) -> bo
 /// destroys what some process had closed before, and whoever runs now has no part in it.
 #[inline(always)]
 pub fn destroyed(sk: u64) {
-    let was_over = fallback::was_over(sk);
+    let was_over = fallback::take_over(sk);
     if !sock::is_owned(sk) {
         return;
     }
@@ -141,7 +102,7 @@ pub fn destroyed(sk: u64) {
         if BROKEN.remove(sk).is_ok() {
             let id = ConnectionId { sock: sk, connect_ns };
             if entry::is_open(id) {
-                closes_broken(id);
+                broken_closed(id);
             } else if task::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.
                 let _counted = fallback::await_next(id, word::of_close(id.connect_ns, false), 0, 0);
