@@ -1,23 +1,26 @@
 //! Listeners and their accept queues.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
+};
 use wire::{
-    Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
-    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
+    Endpoint, FAMILY_INET, FAMILY_UNIX, Header, PATH_LEN,
+    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, bucket},
 };
 
 use crate::{
     backlog::{
         maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
-        unix, victim, waiting,
+        waiting,
     },
     kernel::{
         address::{ANY4, ListenerKey, is_global, key},
         memory, open_files,
         ports::watch_port,
         put::put,
-        read::{self, layout, read},
-        sock, task, trust, unix_place,
+        read::{layout, read},
+        sock, task, unix_place,
     },
 };
 
@@ -35,7 +38,7 @@ pub fn find<'a>(sock: u64) -> Option<&'a mut Listener> {
 }
 
 #[inline(always)]
-fn depth(sock: u64, family: u16) -> u32 {
+pub fn depth(sock: u64, family: u16) -> u32 {
     if family == FAMILY_UNIX {
         read(sock, layout!(receive_qlen))
     } else {
@@ -175,7 +178,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
     listener.drops_told = u64::from(read::<u32>(sk, layout!(sk_drops)));
     if family == FAMILY_UNIX {
         listener.local.family = FAMILY_UNIX;
-        unix::read_path(sk, &mut listener.path);
+        read_path(sk, &mut listener.path);
         if !unix_place::register(sk) {
             count!(listeners_untracked, 1);
         }
@@ -275,34 +278,6 @@ pub fn first<'a>(group: &Group, mut is_it: impl FnMut(&mut Listener) -> bool) ->
     None
 }
 
-/// Whether the newest connection in the queue is this one (`inet_csk_reqsk_queue_add` puts it at the tail).
-#[inline(always)]
-fn has_newest(listener: &Listener, child: u64) -> bool {
-    if layout!(accept_tail) == MISSING || layout!(request_child) == MISSING {
-        return false;
-    }
-    read::<u64>(read(listener.sock, layout!(accept_tail)), layout!(request_child)) == child
-}
-
-/// The handshake is over, and `child` has entered an accept queue just before: `tcp_child_process` comes after
-/// `inet_csk_complete_hashdance`.
-#[inline(always)]
-pub fn tcp_arrives(child: u64) {
-    let local = sock::local(child);
-    let Some(group) = group(sock::net(child), &local) else { return };
-    let listener = if group.used == 1 {
-        first(group, |_| true)
-    } else {
-        first(group, |listener| has_newest(listener, child)).or_else(|| {
-            // Another one came in since.
-            first(group, |listener| depth(listener.sock, listener.local.family) > listener.depth)
-        })
-    };
-    let Some(listener) = listener else { return };
-    arrives(listener, child);
-    victim::tcp_got_in(listener, child);
-}
-
 /// `child` has entered a queue.
 #[inline(always)]
 pub fn arrives(listener: &mut Listener, child: u64) {
@@ -350,29 +325,27 @@ fn older_accepted(child: u64) {
                 false
             });
         }
-    } else if let Some(listener) = unix::listener_of(child) {
+    } else if let Some(listener) = listener_of(child) {
         look(listener, now());
     }
 }
 
-/// The running task, as a client. One that has the name of those whose upstreams matter and is not believed to be one of them has no
-/// thread.
+/// Reads the path that a socket is bound to; empty if it is bound to none.
 #[inline(always)]
-pub fn client() -> Task {
-    let mut task = task::current();
-    if has_name(&task) && !trust::is_trusted(&task) {
-        task.tid = STRANGER;
+pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
+    let address: u64 = read(sk, layout!(unix_addr));
+    if address != 0 {
+        let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
+        // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
+        let _unreadable = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
     }
-    task
 }
 
-/// Whether this is a client whose upstreams matter.
+/// The listener whose queue `child` waits in, or has left.
 #[inline(always)]
-pub fn is_nginx(task: &Task) -> bool {
-    task.tid != STRANGER && has_name(task)
-}
-
-#[inline(always)]
-fn has_name(task: &Task) -> bool {
-    task::is_named(task, &read::FILTERS.comm)
+pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
+    match unix_place::listener_of(child) {
+        0 => None,
+        sock => find(sock),
+    }
 }

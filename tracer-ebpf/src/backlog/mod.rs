@@ -1,6 +1,9 @@
 //! Accept queues, and the connections that meet a full one.
 
+mod arrival;
+mod caller;
 mod client;
+mod clients;
 mod counter;
 mod hook;
 mod listener;

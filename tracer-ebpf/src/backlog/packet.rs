@@ -7,7 +7,7 @@ use wire::{
 
 use crate::{
     backlog::{
-        client, counter, listener,
+        clients, counter, listener,
         maps::{attached, count},
         victim::{self, Stage},
     },
@@ -76,7 +76,7 @@ fn syn_dropped(listener: &mut Listener, packet: &Packet) {
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq);
-    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::First, || client::of(&key));
+    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::First, || clients::of(&key));
 }
 
 /// Whether the packet that a function of the listener has just dealt with met the full queue: this processor has counted it, or,
@@ -148,7 +148,8 @@ fn ack_dropped(listener: &mut Listener, packet: &Packet) {
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq).wrapping_sub(1);
-    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck, || client::of(&key));
+    let _victim =
+        victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck, || clients::of(&key));
     let aborts = layout!(net_abort_on_overflow) != MISSING
         && read::<u8>(listener.net, layout!(net_abort_on_overflow)) != 0;
     if aborts {

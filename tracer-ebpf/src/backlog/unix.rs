@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+    bpf_probe_read_user,
     generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
 use wire::{
@@ -13,7 +13,7 @@ use wire::{
 
 use crate::{
     backlog::{
-        listener,
+        caller, listener,
         maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
         victim::{self, Stage},
     },
@@ -31,17 +31,6 @@ const EINPROGRESS: i64 = 115;
 
 /// A connect that met a full queue and succeeded no later than this did not wait: there was room by the time it looked.
 const AT_ONCE_NS: u64 = 1_000_000;
-
-/// Reads the path that a socket is bound to; empty if it is bound to none.
-#[inline(always)]
-pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
-    let address: u64 = read(sk, layout!(unix_addr));
-    if address != 0 {
-        let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
-        // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
-        let _unreadable = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
-    }
-}
 
 /// The listener at an address. It is not believed once another socket has taken the address.
 #[inline(always)]
@@ -84,15 +73,6 @@ fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
     unsafe { &mut *memory::cleared(room).as_mut_ptr().cast() }
 }
 
-/// The listener whose queue `child` waits in, or has left.
-#[inline(always)]
-pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
-    match unix_place::listener_of(child) {
-        0 => None,
-        sock => listener::find(sock),
-    }
-}
-
 #[inline(always)]
 fn at_path<'a>(path: &[u8; PATH_LEN]) -> Option<&'a mut Listener> {
     match unix_place::at(path) {
@@ -118,7 +98,7 @@ pub fn ready(sk: u64) {
 
 #[inline(always)]
 fn note_nginx(listener: &mut Listener) {
-    if listener.by_nginx == 0 && listener::is_nginx(&listener::client()) {
+    if listener.by_nginx == 0 && caller::is_nginx(&caller::client()) {
         listener.by_nginx = 1;
     }
 }
@@ -155,7 +135,7 @@ fn key(sk: u64) -> Key {
 fn meets(listener: &Listener, sk: u64) {
     let client = Endpoint { addr: [0; 4], port: 0, family: FAMILY_UNIX };
     if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First, || None) {
-        victim.task = listener::client();
+        victim.task = caller::client();
     }
 }
 
@@ -229,7 +209,7 @@ pub fn connect_returned(ret: i64) {
     let _gone = UNIX_PATHS.remove(thread);
     if ret == 0 && attached().is_some_and(|attached| attached.unix_arrivals == 0) {
         let child: u64 = read(call.sock, layout!(unix_peer));
-        if let Some(listener) = listener_of(child) {
+        if let Some(listener) = listener::listener_of(child) {
             listener::arrives(listener, child);
         }
     }

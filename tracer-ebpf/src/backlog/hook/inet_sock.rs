@@ -7,7 +7,7 @@ use wire::{
 };
 
 use crate::{
-    backlog::{client, listener},
+    backlog::{arrival, client, listener},
     kernel::{preemption::Undisturbed, sock},
 };
 
@@ -21,7 +21,7 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     match (old_state, ctx.arg::<u64>(2) as u8) {
         (CLOSE, SYN_SENT) => client::connects(sk),
         (SYN_SENT, ESTABLISHED) => client::established(sk),
-        (SYN_RECV, ESTABLISHED) => listener::tcp_arrives(sk),
+        (SYN_RECV, ESTABLISHED) => arrival::tcp_arrives(sk),
         (CLOSE, LISTEN) if sock::is_inet(sk) => {
             let _new = listener::add(sk, FAMILY_INET, true);
         }
