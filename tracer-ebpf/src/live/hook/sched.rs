@@ -2,14 +2,13 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
-use super::waiting;
 use crate::{
     kernel::{copies::in_copies, preemption::Undisturbed},
     live::{
         exchange::abandoned,
         explain::{word, workers},
         fallback, starts,
-        transport::{connect, unix},
+        transport::{connect, receives, unix},
     },
 };
 
@@ -43,7 +42,7 @@ fn exits(task: u64) {
     fallback::thread_ends();
     word::forget();
     connect::thread_ends();
-    waiting::thread_ends();
+    receives::forget();
     let pid_tgid = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     if tgid == tid {

@@ -4,43 +4,33 @@
 //! once a few workers wait in accept, no accept is seen any more. So something else tells how these calls end. Connections that
 //! are refused before a packet is sent, too: a connect of somebody else may wait for minutes.
 
-use aya_ebpf::{
-    macros::{kretprobe, map},
-    maps::HashMap,
-    programs::RetProbeContext,
-};
+use aya_ebpf::{macros::kretprobe, programs::RetProbeContext};
 use wire::FAMILY_INET;
 
 use super::function::sock;
 use crate::{
     kernel::{
         function::{on_kprobe, on_kretprobe},
-        put::put,
         read::{layout, read},
-        sock, task,
+        sock,
     },
-    live::transport::{connect, transfer},
+    live::transport::{connect, receives, transfer},
 };
 
 const EINPROGRESS: i32 = 115;
 
-/// The receive that each thread of nginx's began last on a connection of ours: its sock and its flags. Nobody else's call pushes one out.
-#[map]
-static RECEIVES: HashMap<u32, [u64; 2]> = HashMap::with_max_entries(1_024, 0);
-
 on_kprobe! {
     /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`.
     kprobe_tcp_recvmsg; [0, layout!(tcp_recvmsg_args) - 2] => |[sk, flags]| {
-        let _is_ours = receive_begins(sk, flags);
+        let _is_ours = receives::begins(sk, flags);
     };
 
     /// `void tcp_cleanup_rbuf(struct sock *sk, int copied)`: a receive ends, with what it returns; one that is going to wait comes by
     /// here before, with nothing.
     kprobe_tcp_cleanup_rbuf; [0, 1] => |[sk, copied]| {
         if transfer::may_be_ours(sk) && (copied as i32 != 0 || sock::has_peer_closed(sk)) {
-            // SAFETY: copied out at once.
-            let flags = match unsafe { RECEIVES.get(task::thread()) } {
-                Some([of, flags]) if *of == sk => *flags,
+            let flags = match receives::under_way() {
+                Some([of, flags]) if of == sk => flags,
                 _ => 0,
             };
             transfer::receive_ends(sk, copied as i32, flags);
@@ -51,8 +41,8 @@ on_kprobe! {
     /// what is found here.
     kprobe_unix_stream_recvmsg; [0, 3] => |[socket, flags]| {
         let sk = sock(socket);
-        if !receive_begins(sk, flags) {
-            let _none = RECEIVES.remove(task::thread());
+        if !receives::begins(sk, flags) {
+            receives::forget();
         } else if read::<u32>(sk, layout!(receive_qlen)) == 0 {
             let error: u32 = read(sk, layout!(sk_err));
             if error != 0 || sock::has_peer_closed(sk) {
@@ -64,8 +54,7 @@ on_kprobe! {
     /// `int unix_stream_read_actor(struct sk_buff *skb, int skip, int chunk, struct unix_stream_read_state *state)`: a receive takes
     /// `chunk` bytes out of one buffer.
     kprobe_unix_stream_read_actor; [2] => |[chunk]| {
-        // SAFETY: copied out at once.
-        if let Some([sk, flags]) = unsafe { RECEIVES.get(task::thread()) }.copied() {
+        if let Some([sk, flags]) = receives::under_way() {
             transfer::receive_ends(sk, chunk as i32, flags);
         }
     };
@@ -110,20 +99,4 @@ on_kretprobe! {
 #[inline(always)]
 fn connect_returned(sk: u64, address: u64, len: u64, returned: i32) {
     connect::connected(sk, address, len, if returned == 0 { -EINPROGRESS } else { returned });
-}
-
-/// A receive on `sk` begins. Returns whether that is nginx's end of ours: then the call is kept.
-#[inline(always)]
-fn receive_begins(sk: u64, flags: u64) -> bool {
-    let is_ours = transfer::receive_begins(sk);
-    if is_ours {
-        put!(RECEIVES, task::thread(), [sk, flags], returns_missed);
-    }
-    is_ours
-}
-
-/// The running thread ends, and receives nothing any more.
-#[inline(always)]
-pub fn thread_ends() {
-    let _none = RECEIVES.remove(task::thread());
 }
