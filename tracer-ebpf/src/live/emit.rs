@@ -1,4 +1,4 @@
-//! Sending a failed exchange's story up.
+//! What userspace is sent when an exchange, or a worker's end that stands for itself, has ended.
 
 use wire::{
     Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, Served, WorkerEnd, WorkerGone, nginx_flag,

@@ -1,4 +1,4 @@
-//! nginx's end of an exchange.
+//! nginx's end of an exchange, as long as that goes on: it sends, receives, and is reset.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use wire::{NginxEnd, nginx_flag};

@@ -1,4 +1,5 @@
-//! The worker's end of an exchange.
+//! The worker's end of an exchange: here it is made, found, and told how it ends. It is in its exchange's entry for as long as nginx's end is
+//! open; it stands for itself where that went first, and where nginx is on another host.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use wire::WorkerEnd;

@@ -1,5 +1,5 @@
-//! How exchanges over unix sockets end. No tracepoint tells of them, so connect ([`crate::live::transport::connect`]) and close are seen as calls;
-//! the rest as for TCP. A unix socket has no port: port 0 stands for it among the watched ports.
+//! How exchanges over unix sockets end. No tracepoint tells of them, so connect ([`super::connect`]) and close are seen as calls; the rest as
+//! for TCP. A unix socket has no port: port 0 stands for it among the watched ports.
 
 use core::ffi::c_void;
 
