@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The exchange's worker's end came about at this moment, which [`NginxEnd::worker_sock`] names.
+/// The exchange's worker's end came about at this moment, which [`wire::NginxEnd::worker_sock`] names.
 #[inline(always)]
 pub fn begins(exchange: &mut OpenExchange, created_ns: u64) {
     let OpenExchange { nginx, worker, .. } = exchange;

@@ -1,7 +1,7 @@
 //! Listeners: which socket answers at an address, and how full its accept queue is.
 //!
 //! Anyone may listen on as many addresses as he likes. So what finds no room is not just left out: its address is looked up again once an
-//! upstream is there ([`seek`]), and until userspace has had every listener shown anew, nobody takes it for absent.
+//! upstream is there ([`ask`]), and until userspace has had every listener shown anew, nobody takes it for absent.
 
 use core::mem::MaybeUninit;
 

@@ -23,7 +23,7 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 
 /// connect was called on `sk` just now: the destination is set, the local port and the sequence numbers are not yet. Returns nginx's end if this
-/// begins an exchange of ours: [`look_first`] is to follow.
+/// begins an exchange of ours: [`super::queue::look_first`] is to follow.
 #[inline(always)]
 pub fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     let task = task::current();
