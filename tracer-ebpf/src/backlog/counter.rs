@@ -5,8 +5,8 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use wire::{MISSING, accept_queue::Places};
 
 use crate::{
-    kernel::{layout, read},
-    maps::{ANCHOR, COUNTED, CounterKey},
+    backlog::maps::{ANCHOR, COUNTED, CounterKey},
+    kernel::read::{layout, read},
 };
 
 /// Set by userspace before loading; read-only, so the verifier knows the values.

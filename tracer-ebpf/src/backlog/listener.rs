@@ -1,19 +1,27 @@
 //! Listeners and their accept queues.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
+};
 use wire::{
-    Endpoint, FAMILY_INET, FAMILY_UNIX, Header, MISSING, Task,
-    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, STRANGER, bucket},
+    Endpoint, FAMILY_INET, FAMILY_UNIX, Header, PATH_LEN,
+    accept_queue::{BUCKETS, Kind, Listener, ListenerClosed, bucket},
 };
 
 use crate::{
-    address::{ANY4, ListenerKey, is_global, key},
-    kernel::{self, layout, read},
-    maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
-    open_files,
-    ports::watch_port,
-    put::put,
-    trust, unix, unix_place, victim, waiting,
+    backlog::{
+        maps::{EMPTY_GROUP, EMPTY_LISTENER, GROUP, GROUPS, Group, LISTENERS, RING, count},
+        waiting,
+    },
+    kernel::{
+        address::{ANY4, ListenerKey, is_global, key},
+        memory, open_files,
+        ports::watch_port,
+        put::put,
+        read::{layout, read},
+        sock, task, unix_place,
+    },
 };
 
 #[inline(always)]
@@ -30,7 +38,7 @@ pub fn find<'a>(sock: u64) -> Option<&'a mut Listener> {
 }
 
 #[inline(always)]
-fn depth(sock: u64, family: u16) -> u32 {
+pub fn depth(sock: u64, family: u16) -> u32 {
     if family == FAMILY_UNIX {
         read(sock, layout!(receive_qlen))
     } else {
@@ -70,7 +78,7 @@ pub fn look(listener: &mut Listener, now: u64) {
 /// What names a unix socket for as long as it lives: its inode's number where the kernel shows it.
 #[inline(always)]
 pub fn lasting_name(sk: u64) -> u64 {
-    match kernel::inode(sk) {
+    match sock::inode(sk) {
         0 => sk,
         inode => inode,
     }
@@ -159,23 +167,23 @@ fn fresh<'a>(sk: u64, by_owner: bool) -> Option<&'a mut Listener> {
 pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
     let Some(listener) = fresh(sk, by_owner) else { return false };
     listener.sock = sk;
-    listener.net = kernel::net(sk);
-    listener.inode = kernel::inode(sk);
+    listener.net = sock::net(sk);
+    listener.inode = sock::inode(sk);
     listener.netns = read(listener.net, layout!(net_inum));
     if by_owner {
-        let task = kernel::current();
+        let task = task::current();
         listener.tgid = task.tgid;
         listener.comm = task.comm;
     }
     listener.drops_told = u64::from(read::<u32>(sk, layout!(sk_drops)));
     if family == FAMILY_UNIX {
         listener.local.family = FAMILY_UNIX;
-        unix::read_path(sk, &mut listener.path);
+        read_path(sk, &mut listener.path);
         if !unix_place::register(sk) {
             count!(listeners_untracked, 1);
         }
     } else {
-        listener.local = kernel::local(sk);
+        listener.local = sock::local(sk);
         watch_port(listener.local.port);
         add_under(&key(listener.net, listener.local.addr, listener.local.port), sk);
         if is_global(&listener.local.addr) {
@@ -193,7 +201,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
 #[inline(always)]
 pub fn shown(sk: u64) {
     if find(sk).is_none() {
-        let is_inet = kernel::is_inet(sk);
+        let is_inet = sock::is_inet(sk);
         let is_new = add(sk, if is_inet { FAMILY_INET } else { FAMILY_UNIX }, false);
         // Closed while it was written down: see `remove`.
         if is_new && is_inet && !open_files::is_listener(sk) {
@@ -270,40 +278,12 @@ pub fn first<'a>(group: &Group, mut is_it: impl FnMut(&mut Listener) -> bool) ->
     None
 }
 
-/// Whether the newest connection in the queue is this one (`inet_csk_reqsk_queue_add` puts it at the tail).
-#[inline(always)]
-fn has_newest(listener: &Listener, child: u64) -> bool {
-    if layout!(accept_tail) == MISSING || layout!(request_child) == MISSING {
-        return false;
-    }
-    read::<u64>(read(listener.sock, layout!(accept_tail)), layout!(request_child)) == child
-}
-
-/// The handshake is over, and `child` has entered an accept queue just before: `tcp_child_process` comes after
-/// `inet_csk_complete_hashdance`.
-#[inline(always)]
-pub fn tcp_arrives(child: u64) {
-    let local = kernel::local(child);
-    let Some(group) = group(kernel::net(child), &local) else { return };
-    let listener = if group.used == 1 {
-        first(group, |_| true)
-    } else {
-        first(group, |listener| has_newest(listener, child)).or_else(|| {
-            // Another one came in since.
-            first(group, |listener| depth(listener.sock, listener.local.family) > listener.depth)
-        })
-    };
-    let Some(listener) = listener else { return };
-    arrives(listener, child);
-    victim::tcp_got_in(listener, child);
-}
-
 /// `child` has entered a queue.
 #[inline(always)]
 pub fn arrives(listener: &mut Listener, child: u64) {
     let now = now();
     // SAFETY: a counter in a map.
-    unsafe { kernel::add(&raw mut listener.arrivals, 1) };
+    unsafe { memory::add(&raw mut listener.arrivals, 1) };
     waiting::begins(child, listener.sock, now);
     look(listener, now);
     // With room to spare no SYN is being dropped at this moment: the count of drops can be set anew.
@@ -325,9 +305,9 @@ pub fn accepted(child: u64) {
     let Some(listener) = find(waiting.listener) else { return };
     let now = now();
     let wait = now.saturating_sub(waiting.queued_ns);
-    let bucket = kernel::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
+    let bucket = memory::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
     // SAFETY: a counter in a map, within the array.
-    unsafe { kernel::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
+    unsafe { memory::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
     if wait > listener.longest_wait_ns {
         listener.longest_wait_ns = wait;
     }
@@ -337,37 +317,35 @@ pub fn accepted(child: u64) {
 /// It was in the queue before the tracer was: only the depth changes.
 #[inline(always)]
 fn older_accepted(child: u64) {
-    if kernel::is_inet(child) {
-        if let Some(group) = group(kernel::net(child), &kernel::local(child)) {
+    if sock::is_inet(child) {
+        if let Some(group) = group(sock::net(child), &sock::local(child)) {
             let now = now();
             let _all = first(group, |listener| {
                 look(listener, now);
                 false
             });
         }
-    } else if let Some(listener) = unix::listener_of(child) {
+    } else if let Some(listener) = listener_of(child) {
         look(listener, now());
     }
 }
 
-/// The running task, as a client. One that has the name of those whose upstreams matter and is not believed to be one of them has no
-/// thread.
+/// Reads the path that a socket is bound to; empty if it is bound to none.
 #[inline(always)]
-pub fn client() -> Task {
-    let mut task = kernel::current();
-    if has_name(&task) && !trust::is_trusted(&task) {
-        task.tid = STRANGER;
+pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
+    let address: u64 = read(sk, layout!(unix_addr));
+    if address != 0 {
+        let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
+        // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
+        let _unreadable = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
     }
-    task
 }
 
-/// Whether this is a client whose upstreams matter.
+/// The listener whose queue `child` waits in, or has left.
 #[inline(always)]
-pub fn is_nginx(task: &Task) -> bool {
-    task.tid != STRANGER && has_name(task)
-}
-
-#[inline(always)]
-fn has_name(task: &Task) -> bool {
-    kernel::is_named(task, &kernel::FILTERS.comm)
+pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
+    match unix_place::listener_of(child) {
+        0 => None,
+        sock => find(sock),
+    }
 }

@@ -1,4 +1,4 @@
-//! The maps. All are bounded, and what finds no room is counted in [`Stats`]: [`crate::put`].
+//! The maps. All are bounded, and what finds no room is counted in [`Stats`]: [`crate::kernel::put`].
 //!
 //! | map | who fills it | when it is full | what that touches |
 //! |---|---|---|---|
@@ -21,7 +21,7 @@ use wire::{
     accept_queue::{Attached, Key, Listener, MAX_LISTENERS, MAX_VICTIMS, RING_BYTES, Stats, Victim},
 };
 
-use crate::address::ListenerKey;
+use crate::kernel::address::ListenerKey;
 
 /// Listeners that share an address (SO_REUSEPORT) and can be told apart.
 pub const GROUP: usize = 64;
@@ -117,9 +117,9 @@ pub static EMPTY_GROUP: Array<Group> = Array::with_max_entries(1, 0);
 /// Adds to one counter.
 macro_rules! count {
     ($field:ident, $by:expr) => {
-        if let Some(stats) = $crate::maps::STATS.get_ptr_mut(0) {
+        if let Some(stats) = $crate::backlog::maps::STATS.get_ptr_mut(0) {
             // SAFETY: the entry lives as long as the map.
-            unsafe { $crate::kernel::add(&raw mut (*stats).$field, $by) };
+            unsafe { $crate::kernel::memory::add(&raw mut (*stats).$field, $by) };
         }
     };
 }

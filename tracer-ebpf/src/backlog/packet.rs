@@ -6,13 +6,18 @@ use wire::{
 };
 
 use crate::{
-    client, counter,
-    kernel::{self, layout, read},
-    listener,
-    maps::{attached, count},
-    ports::port_is_watched,
-    tcp_header::{ACK, SYN, TcpHeader, tcp_header},
-    victim::{self, Stage},
+    backlog::{
+        clients, counter, listener,
+        maps::{attached, count},
+        victim::{self, Stage},
+    },
+    kernel::{
+        memory,
+        ports::port_is_watched,
+        read::{layout, read},
+        sock,
+        tcp_header::{ACK, SYN, TcpHeader, tcp_header},
+    },
 };
 
 const RST: u8 = 4;
@@ -41,7 +46,7 @@ fn packet(skb: u64) -> Option<Packet> {
     let (source_port, dest_port) = (u16::from_be(tcp.source), u16::from_be(tcp.dest));
     let is_v4 = read::<u8>(head, network) >> 4 == 4;
     let (source, dest, family) = if is_v4 {
-        (kernel::mapped(read(head, network + 12)), kernel::mapped(read(head, network + 16)), FAMILY_INET)
+        (sock::mapped(read(head, network + 12)), sock::mapped(read(head, network + 16)), FAMILY_INET)
     } else {
         (read(head, network + 8), read(head, network + 24), FAMILY_INET6)
     };
@@ -67,18 +72,18 @@ fn net(skb: u64) -> Option<u64> {
 #[inline(always)]
 fn syn_dropped(listener: &mut Listener, packet: &Packet) {
     // SAFETY: a counter in a map.
-    unsafe { kernel::add(&raw mut listener.syn_drops, 1) };
+    unsafe { memory::add(&raw mut listener.syn_drops, 1) };
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq);
-    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::First, || client::of(&key));
+    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::First, || clients::of(&key));
 }
 
 /// Whether the packet that a function of the listener has just dealt with met the full queue: this processor has counted it, or,
 /// where its count cannot be read, the queue is full.
 #[inline(always)]
 fn met_full(sock: u64) -> bool {
-    counter::has_risen(kernel::net(sock)).unwrap_or_else(|| {
+    counter::has_risen(sock::net(sock)).unwrap_or_else(|| {
         read::<u32>(sock, layout!(sk_ack_backlog)) > read::<u32>(sock, layout!(sk_max_ack_backlog))
     })
 }
@@ -127,7 +132,7 @@ pub fn consumed(skb: u64, caller: u64) {
     }
     if let Some(listener) = listener {
         // SAFETY: a counter in a map.
-        unsafe { kernel::add(&raw mut listener.drops_told, 1) };
+        unsafe { memory::add(&raw mut listener.drops_told, 1) };
         syn_dropped(listener, &packet);
     }
 }
@@ -137,13 +142,14 @@ pub fn consumed(skb: u64, caller: u64) {
 fn ack_dropped(listener: &mut Listener, packet: &Packet) {
     // SAFETY: counters in a map.
     unsafe {
-        kernel::add(&raw mut listener.ack_drops, 1);
-        kernel::add(&raw mut listener.drops_told, 1);
+        memory::add(&raw mut listener.ack_drops, 1);
+        memory::add(&raw mut listener.drops_told, 1);
     }
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
     let isn = u32::from_be(packet.tcp.seq).wrapping_sub(1);
-    let _victim = victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck, || client::of(&key));
+    let _victim =
+        victim::met_full(listener, &key, &packet.source, isn, Stage::FinalAck, || clients::of(&key));
     let aborts = layout!(net_abort_on_overflow) != MISSING
         && read::<u8>(listener.net, layout!(net_abort_on_overflow)) != 0;
     if aborts {

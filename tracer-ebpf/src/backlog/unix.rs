@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+    bpf_probe_read_user,
     generated::{bpf_probe_read_kernel_str, bpf_probe_read_user_str},
 };
 use wire::{
@@ -12,12 +12,18 @@ use wire::{
 };
 
 use crate::{
-    kernel::{self, layout, read},
-    listener,
-    maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
-    put::put,
-    unix_place::{self, is_listener},
-    victim::{self, Stage},
+    backlog::{
+        caller, listener,
+        maps::{Connecting, LISTENERS, UNIX_CALLS, UNIX_PATHS, attached, count},
+        victim::{self, Stage},
+    },
+    kernel::{
+        memory,
+        put::put,
+        read::{layout, read},
+        task,
+        unix_place::{self, is_listener},
+    },
 };
 
 const EAGAIN: i64 = 11;
@@ -25,17 +31,6 @@ const EINPROGRESS: i64 = 115;
 
 /// A connect that met a full queue and succeeded no later than this did not wait: there was room by the time it looked.
 const AT_ONCE_NS: u64 = 1_000_000;
-
-/// Reads the path that a socket is bound to; empty if it is bound to none.
-#[inline(always)]
-pub fn read_path(sk: u64, path: &mut [u8; PATH_LEN]) {
-    let address: u64 = read(sk, layout!(unix_addr));
-    if address != 0 {
-        let name = (address + u64::from(layout!(unix_address_name)) + 2) as *const u8;
-        // SAFETY: the helper checks the address; a name in the abstract namespace begins with a zero and is read as empty.
-        let _unreadable = unsafe { bpf_probe_read_kernel_str_bytes(name, path) };
-    }
-}
 
 /// The listener at an address. It is not believed once another socket has taken the address.
 #[inline(always)]
@@ -75,16 +70,7 @@ const PATH_ROOM: usize = 128;
 #[inline(always)]
 fn empty_path(room: &mut MaybeUninit<[u8; PATH_ROOM]>) -> &mut [u8; PATH_LEN] {
     // SAFETY: all zeroes are a path, and there is more room.
-    unsafe { &mut *kernel::cleared(room).as_mut_ptr().cast() }
-}
-
-/// The listener whose queue `child` waits in, or has left.
-#[inline(always)]
-pub fn listener_of<'a>(child: u64) -> Option<&'a mut Listener> {
-    match unix_place::listener_of(child) {
-        0 => None,
-        sock => listener::find(sock),
-    }
+    unsafe { &mut *memory::cleared(room).as_mut_ptr().cast() }
 }
 
 #[inline(always)]
@@ -112,7 +98,7 @@ pub fn ready(sk: u64) {
 
 #[inline(always)]
 fn note_nginx(listener: &mut Listener) {
-    if listener.by_nginx == 0 && listener::is_nginx(&listener::client()) {
+    if listener.by_nginx == 0 && caller::is_nginx(&caller::client()) {
         listener.by_nginx = 1;
     }
 }
@@ -132,11 +118,11 @@ fn begins(sk: u64, path: &[u8; PATH_LEN]) {
     }
     // It has come out of its last call without being seen.
     // SAFETY: only tested for presence.
-    if unsafe { UNIX_CALLS.get(kernel::thread()) }.is_some() {
+    if unsafe { UNIX_CALLS.get(task::thread()) }.is_some() {
         count!(returns_missed, 1);
     }
-    put!(UNIX_CALLS, kernel::thread(), call, returns_missed);
-    put!(UNIX_PATHS, kernel::thread(), path, returns_missed);
+    put!(UNIX_CALLS, task::thread(), call, returns_missed);
+    put!(UNIX_PATHS, task::thread(), path, returns_missed);
 }
 
 #[inline(always)]
@@ -149,7 +135,7 @@ fn key(sk: u64) -> Key {
 fn meets(listener: &Listener, sk: u64) {
     let client = Endpoint { addr: [0; 4], port: 0, family: FAMILY_UNIX };
     if let Some(victim) = victim::met_full(listener, &key(sk), &client, 0, Stage::First, || None) {
-        victim.task = listener::client();
+        victim.task = caller::client();
     }
 }
 
@@ -157,7 +143,7 @@ fn meets(listener: &Listener, sk: u64) {
 /// follows in memory is anything.
 #[inline(always)]
 fn path_size(len: u32) -> u32 {
-    kernel::bounded::<{ PATH_ROOM as u64 - 1 }>(u64::from(len - 1)) as u32
+    memory::bounded::<{ PATH_ROOM as u64 - 1 }>(u64::from(len - 1)) as u32
 }
 
 /// The system call connect begins, with an address of `len` bytes in user memory.
@@ -175,7 +161,7 @@ pub fn connect_called(fd: u64, address: u64, len: u32) {
     };
     path[PATH_LEN - 1] = 0;
     if path[0] != 0 {
-        begins(kernel::sock_of(fd), path);
+        begins(task::sock_of(fd), path);
     }
 }
 
@@ -212,7 +198,7 @@ fn learn(thread: u32, sk: u64) {
 /// connect returned `ret`.
 #[inline(always)]
 pub fn connect_returned(ret: i64) {
-    let thread = kernel::thread();
+    let thread = task::thread();
     // SAFETY: copied out at once.
     let Some(call) = unsafe { UNIX_CALLS.get(thread) }.copied() else { return };
     let _gone = UNIX_CALLS.remove(thread);
@@ -223,7 +209,7 @@ pub fn connect_returned(ret: i64) {
     let _gone = UNIX_PATHS.remove(thread);
     if ret == 0 && attached().is_some_and(|attached| attached.unix_arrivals == 0) {
         let child: u64 = read(call.sock, layout!(unix_peer));
-        if let Some(listener) = listener_of(child) {
+        if let Some(listener) = listener::listener_of(child) {
             listener::arrives(listener, child);
         }
     }
@@ -240,14 +226,14 @@ pub fn connect_returned(ret: i64) {
         }
         0 if call.met_full != 0 => {
             // SAFETY: a counter in a map.
-            unsafe { kernel::add(&raw mut listener.unix_waited, 1) };
+            unsafe { memory::add(&raw mut listener.unix_waited, 1) };
             victim::ended(&key, Fate::GotIn, 0);
         }
         // It was refused before, and tried again.
         0 if victim::any() => victim::ended(&key, Fate::GotIn, 0),
         _ if ret == -EAGAIN => {
             // SAFETY: a counter in a map.
-            unsafe { kernel::add(&raw mut listener.unix_refused, 1) };
+            unsafe { memory::add(&raw mut listener.unix_refused, 1) };
             listener::look(listener, listener::now());
             if call.met_full == 0 {
                 meets(listener, call.sock);

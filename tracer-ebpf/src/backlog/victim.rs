@@ -6,12 +6,15 @@ use wire::{
 };
 
 use crate::{
-    address::is_global,
-    client,
-    kernel::{self, layout, read},
-    listener,
-    maps::{RING, STATS, VICTIMS, count},
-    put::put,
+    backlog::{
+        clients, listener,
+        maps::{RING, STATS, VICTIMS, count},
+    },
+    kernel::{
+        address::is_global,
+        put::put,
+        read::{layout, read},
+    },
 };
 
 /// Names the attempt of `client` to connect to a port, in a network namespace.
@@ -58,7 +61,7 @@ pub fn met_full<'a>(
     if !known {
         // A client that uses its port again has given up what it had begun with it.
         ended(key, Fate::ClosedByClient, 0);
-        if stage == Stage::FinalAck && client::is_over(key) {
+        if stage == Stage::FinalAck && clients::is_over(key) {
             return None;
         }
         // Whole from the start: userspace may read it at any moment.
@@ -138,23 +141,4 @@ pub fn forgotten(key: &Key) -> bool {
         count!(open, u64::MAX);
     }
     was_open
-}
-
-/// A connection has entered the queue, maybe after it had met it full. Also learns that nginx uses this listener.
-#[inline(always)]
-pub fn tcp_got_in(listener: &mut Listener, child: u64) {
-    if listener.by_nginx != 0 && !any() {
-        return;
-    }
-    let key = key(kernel::net(child), &kernel::remote(child), listener.local.port);
-    if let Some(task) = client::of(&key)
-        && listener::is_nginx(&task)
-    {
-        listener.by_nginx = 1;
-    }
-    if let Some(victim) = find(&key) {
-        let isn = read::<u32>(child, layout!(rcv_nxt)).wrapping_sub(1);
-        let is_it = victim.ack_drops != 0 || victim.isn == isn;
-        ended(&key, if is_it { Fate::GotIn } else { Fate::ClosedByClient }, 0);
-    }
 }

@@ -3,8 +3,8 @@
 use aya_ebpf::{macros::map, maps::Array};
 
 use crate::{
-    maps::count,
-    recent::{self, Found, Row},
+    backlog::maps::count,
+    kernel::recent::{self, Found, Row},
 };
 
 /// Connections in accept queues, by their socket. One that leaves unseen is pushed out in time.

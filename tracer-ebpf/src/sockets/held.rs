@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, macros::map, maps::HashMap};
 
-use crate::open_files::{self, TaskFile};
+use crate::kernel::open_files::{self, TaskFile};
 
 /// The processes whose sockets are asked for. Userspace alone changes it, and seldom asks for many: no room is held for them.
 #[map]

@@ -8,26 +8,29 @@
 
 pub mod accept_queue;
 mod closed;
+mod endpoint;
 mod exchange;
 mod held;
 mod kernel_function;
 mod layout;
 mod member;
+mod packet;
+mod process;
 mod record;
 mod saying;
 mod stats;
 
 pub use closed::{ClosedListener, ListenPlace};
-pub use exchange::{
-    Client, DropReason, Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, Gone, Icmp, ListenerView, NginxEnd,
-    OpenExchange, Origin, PATH_LEN, PacketDrop, Reset, Signal, Stops, Task, WorkerEnd, nginx_flag,
-};
+pub use endpoint::{Endpoint, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, ListenerView, PATH_LEN};
+pub use exchange::{Client, NginxEnd, OpenExchange, WorkerEnd, nginx_flag};
 pub use held::HeldSocket;
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, gate, shown};
 pub use member::Member;
+pub use packet::{DropReason, Icmp, PacketDrop, Reset};
+pub use process::{Gone, Origin, Signal, Stops, Task};
 pub use record::{
     ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
     SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,

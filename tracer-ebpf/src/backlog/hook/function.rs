@@ -8,11 +8,12 @@ use aya_ebpf::{
 };
 
 use crate::{
-    function::{argument, on_entry, on_return},
-    kernel::{layout, read},
-    listener, packet,
-    preemption::Undisturbed,
-    unix,
+    backlog::{listener, packet, unix},
+    kernel::{
+        function::{argument, on_entry, on_return},
+        preemption::Undisturbed,
+        read::{layout, read},
+    },
 };
 
 /// The sock of a `struct socket`.

@@ -6,7 +6,10 @@ use wire::{
     tcp_state::{CLOSE, ESTABLISHED, FIN_WAIT1, LISTEN, SYN_RECV, SYN_SENT},
 };
 
-use crate::{client, kernel, listener, preemption::Undisturbed};
+use crate::{
+    backlog::{arrival, client, listener},
+    kernel::{preemption::Undisturbed, sock},
+};
 
 /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
 /// before the state is stored.
@@ -18,8 +21,8 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     match (old_state, ctx.arg::<u64>(2) as u8) {
         (CLOSE, SYN_SENT) => client::connects(sk),
         (SYN_SENT, ESTABLISHED) => client::established(sk),
-        (SYN_RECV, ESTABLISHED) => listener::tcp_arrives(sk),
-        (CLOSE, LISTEN) if kernel::is_inet(sk) => {
+        (SYN_RECV, ESTABLISHED) => arrival::tcp_arrives(sk),
+        (CLOSE, LISTEN) if sock::is_inet(sk) => {
             let _new = listener::add(sk, FAMILY_INET, true);
         }
         (LISTEN, CLOSE) => listener::remove(sk),

@@ -3,7 +3,10 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use wire::MISSING;
 
-use crate::{kernel::layout, packet, preemption::Undisturbed};
+use crate::{
+    backlog::packet,
+    kernel::{preemption::Undisturbed, read::layout},
+};
 
 /// `consume_skb(struct sk_buff *skb, void *location)`; the location since 6.3. Called for every packet whose end is no drop, a SYN
 /// dropped at a full accept queue among them.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{preemption::Undisturbed, unix};
+use crate::{backlog::unix, kernel::preemption::Undisturbed};
 
 /// `sk_data_ready(const struct sock *sk)`, since 6.3; called after a connection entered a unix listener's queue, too, by the
 /// process that connects.

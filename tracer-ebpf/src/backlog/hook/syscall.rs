@@ -3,7 +3,10 @@
 
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
-use crate::{kernel, listener, preemption::Undisturbed, unix};
+use crate::{
+    backlog::{listener, unix},
+    kernel::{preemption::Undisturbed, task},
+};
 
 /// A system call's argument: they follow the common fields and the call's number, eight bytes each.
 #[inline(always)]
@@ -45,7 +48,7 @@ fn accept_returned(ctx: &TracePointContext) -> u32 {
     let _undisturbed = Undisturbed::begin();
     let returned = argument(ctx, 0) as i64;
     if returned >= 0 {
-        listener::accepted(kernel::sock_of(returned as u64));
+        listener::accepted(task::sock_of(returned as u64));
     }
     0
 }

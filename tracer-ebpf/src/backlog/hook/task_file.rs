@@ -1,8 +1,8 @@
 //! The kernel's iterator over open files (kernel/bpf/task_iter.c, since 5.8).
 
 use crate::{
-    listener,
-    open_files::{self, TaskFile},
+    backlog::listener,
+    kernel::open_files::{self, TaskFile},
 };
 
 /// Called for each descriptor of each process while userspace reads: makes the listeners known, and tells who holds them.

@@ -4,9 +4,11 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use wire::tcp_state;
 
 use crate::{
-    client,
-    kernel::{layout, read},
-    preemption::Undisturbed,
+    backlog::client,
+    kernel::{
+        preemption::Undisturbed,
+        read::{layout, read},
+    },
 };
 
 /// `tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...)`, since 4.16.

@@ -1,0 +1,21 @@
+//! Hooks of signals (kernel/signal.c).
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::{
+    kernel::copies::in_copies,
+    live::{explain::signals, starts},
+};
+
+/// Marks this event among those that copies see ([`crate::kernel::copies`]).
+const SENT: u64 = 1 << 45;
+
+in_copies! {
+    /// `signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
+    /// since 2.6.34; called in the sender's context.
+    "signal_generate": signal_generate, signal_generate_2, signal_generate_3;
+    |ctx| (ctx.arg::<u64>(2), SENT | ctx.arg::<u64>(0)) => {
+        starts::signalled(ctx.arg::<u64>(0) as u32, ctx.arg(2));
+        signals::sent(ctx.arg::<u64>(0) as u32, ctx.arg(1), ctx.arg(2), ctx.arg::<u64>(4) as u32)
+    }
+}

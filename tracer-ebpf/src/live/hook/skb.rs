@@ -1,0 +1,15 @@
+//! Hooks of packets (net/core/skbuff.c).
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::{kernel::copies::in_copies, live::explain::drops};
+
+/// Marks this event among those that copies see ([`crate::kernel::copies`]).
+const DROPPED: u64 = 1 << 51;
+
+in_copies! {
+    /// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, ...)`; the reason since 5.17. Not called
+    /// for packets that are consumed, a SYN dropped at a full accept queue among them.
+    "kfree_skb": kfree_skb, kfree_skb_2, kfree_skb_3;
+    |ctx| (ctx.arg::<u64>(0), DROPPED) => drops::dropped(ctx.arg(0), ctx.arg::<u64>(2) as u32)
+}
