@@ -19,6 +19,8 @@ mod processes;
 
 pub mod load;
 
+pub mod engine;
+
 pub mod source;
 pub mod trace;
 pub mod trust;

@@ -5,7 +5,9 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, explain, live, memory, notice,
+    backlog, doctor, explain,
+    failure::Failure,
+    live, memory, notice,
     output::terminal,
     record, report,
 };
@@ -28,7 +30,9 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failure) => {
-            notice!("{failure}");
+            if !matches!(failure, Failure::Closed) {
+                notice!("{failure}");
+            }
             failure.exit_code()
         }
     }

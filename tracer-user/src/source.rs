@@ -15,11 +15,8 @@ mod upstreams;
 use std::{collections::VecDeque, future::pending, time::Duration};
 
 use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
-use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::mpsc::Receiver,
     task::yield_now,
     time::{Interval, interval, sleep},
@@ -31,6 +28,7 @@ use crate::{
     budget, cgroup,
     clock::{changed_distance, distance, monotonic_ns, nanoseconds},
     decode::{Event, Record, decode},
+    engine::{Missed, Ring, SETTLING, losses},
     facts::Sources,
     failure::Failure,
     groups::{Configured, Place},
@@ -59,36 +57,13 @@ use upstreams::Upstreams;
 /// How often the kernel side's counters are looked at while nothing fails.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a further copy of a program may take to be called after the first: it is the same event.
-const SETTLING: Duration = Duration::from_millis(20);
-
 /// For how long records are read in one go.
 const TURN: Duration = Duration::from_millis(50);
-
-/// Events that no program saw.
-#[derive(Debug, Default)]
-struct Missed {
-    /// What the last look found.
-    before: u64,
-    /// How many have been told.
-    told: u64,
-}
-
-impl Missed {
-    /// Takes in a look; returns how many are new. One that a further copy is about to see is missed only for a moment, so what
-    /// counts is what two looks found.
-    fn look(&mut self, missed: u64) -> u64 {
-        let sure = missed.min(std::mem::replace(&mut self.before, missed));
-        let new = sure.saturating_sub(self.told);
-        self.told += new;
-        new
-    }
-}
 
 /// Where a live stream comes from.
 pub struct Source {
     tracer: Tracer,
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring,
     looks: Receiver<Round>,
     /// Rounds of looks that were received and not taken yet.
     found: Vec<Round>,
@@ -157,9 +132,7 @@ impl Source {
         is_verbose: bool,
     ) -> Result<Self, Failure> {
         let counts_upstreams = beyond.counts_upstreams;
-        // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
-        let ring = unsafe { AsyncFd::register_with_interest(tracer.take_ring()?, Interest::READABLE) }
-            .context("the ring buffer cannot be watched")?;
+        let ring = Ring::watch(tracer.take_ring()?)?;
         let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
             .context("slow workers cannot be looked at")?;
@@ -293,9 +266,7 @@ impl Source {
         }
         let logs = [self.hearing.wake_ns(), self.access_logs.wake_ns()].into_iter().flatten().min();
         tokio::select! {
-            guard = self.ring.readable_mut() => {
-                guard.context("the ring buffer cannot be read")?.clear_ready();
-            }
+            ready = self.ring.ready() => ready?,
             Some(round) = self.looks.recv() => self.found.push(round),
             Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
             _ = self.tick.tick() => self.asks_programs = true,
@@ -485,7 +456,7 @@ impl Source {
             return Some(held);
         }
         loop {
-            let bytes = Bytes::copy_from_slice(&self.ring.get_mut().next()?);
+            let bytes = self.ring.take()?;
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.begins(started.task.tgid),
                 Ok(Event::Record(Record::Word(mut word))) => {
@@ -717,33 +688,5 @@ async fn at(moment: Option<u64>) {
     match moment {
         Some(ns) => sleep(Duration::from_nanos(ns.saturating_sub(monotonic_ns()))).await,
         None => pending().await,
-    }
-}
-
-/// What the kernel side counts as lost since it began, by reason.
-fn losses(stats: &Stats) -> [(LossReason, u64); 7] {
-    [
-        (LossReason::RingFull, stats.lost),
-        (LossReason::Missed, stats.returns_missed),
-        (LossReason::WorkersUntracked, stats.workers_untracked),
-        (LossReason::ProcessesUnkept, stats.processes_unkept),
-        (LossReason::SignalsUnkept, stats.signals_unkept),
-        (LossReason::PacketsUnkept, stats.packets_unkept),
-        (LossReason::ActsUnkept, stats.acts_unkept),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_copy_sees_a_moment_later_is_not_missed() {
-        let mut missed = Missed::default();
-        // The first program has missed one, and its copy's turn comes after this look.
-        assert_eq!([missed.look(1), missed.look(0), missed.look(0)], [0, 0, 0]);
-        // Nobody saw these.
-        assert_eq!([missed.look(2), missed.look(2), missed.look(2)], [0, 2, 0]);
-        assert_eq!([missed.look(3), missed.look(3)], [0, 1]);
     }
 }

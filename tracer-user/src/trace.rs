@@ -1,72 +1,22 @@
-//! The event loop of every command that traces.
+//! The run of every command that tells why exchanges failed: the stream, the verdicts, and the sinks that take both.
 
-use std::{future::pending, time::Duration};
-
-use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep};
 use wire::{Aftermath, RING_BYTES};
 
 use crate::{
     args::Trace,
-    clock::monotonic_ns,
+    audit::{self, Audit},
+    clock::{monotonic_ns, nanoseconds},
+    engine::{self, Ends, Flow, Session},
     failure::Failure,
     load::Tracer,
     memory,
-    output::file,
+    output::Sinks,
+    pipeline::{Pipeline, Told, tell_cut_looks},
     scope::{self, Beyond},
     source::Source,
-    stream::Entry,
+    stream::{Entry, What},
 };
-
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Yes.
-    GoOn,
-    /// No: what was asked for has been reached.
-    Over,
-}
-
-/// What is done with the stream.
-pub trait Session {
-    /// Takes in the next entry.
-    ///
-    /// # Errors
-    /// If that ends the run.
-    fn take(&mut self, entry: Entry) -> Result<Flow, Failure>;
-
-    /// All that was there by `at_ns` has been taken in.
-    ///
-    /// # Errors
-    /// If that ends the run.
-    fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure>;
-
-    /// When `pause` is to be called at the latest (ns, monotonic).
-    fn wake_ns(&self) -> Option<u64>;
-
-    /// Whether SIGUSR1 is a demand; otherwise it stays what it is, the end of the process.
-    fn takes_demands(&self) -> bool {
-        false
-    }
-
-    /// The user demands something by SIGUSR1.
-    fn demand(&mut self) {}
-}
-
-/// Starts an event loop for what runs in one.
-///
-/// # Errors
-/// Of `run`, or if there can be no event loop.
-pub fn run<T>(run: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the event loop cannot be started")?;
-    runtime.block_on(run)
-}
 
 /// Loads and attaches everything.
 ///
@@ -101,109 +51,169 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
     source
 }
 
-/// Tells whoever waits for it that the tracing has begun.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn is_ready(args: &Trace) -> Result<(), Failure> {
-    if let Some(path) = &args.ready_file {
-        file::replace(path, b"")?;
-    }
-    Ok(())
-}
-
-/// The signals that end a run.
-#[derive(Debug)]
-pub struct Ends {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Ends {
-    /// Watches for them from now on.
-    ///
-    /// # Errors
-    /// If that is refused.
-    pub fn watch() -> Result<Self, Failure> {
-        let interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-        let terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-        Ok(Self { interrupt, terminate })
-    }
-
-    async fn come(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited
 /// for.
 const MOST_WAITING: usize = RING_BYTES as usize / size_of::<Aftermath>();
 
-/// Gives the stream to `session` until that has enough, the duration is over, or SIGINT or SIGTERM comes.
+/// A run.
+struct Tracing {
+    source: Source,
+    telling: Telling,
+}
+
+/// Hands the stream and what is to be told of it to the sinks, until there is enough, the duration is over, or SIGINT or SIGTERM comes.
 ///
 /// # Errors
-/// Of the session, or if something fails on the way.
+/// Of a sink, or if something fails on the way.
 pub async fn follow(
-    source: &mut Source,
+    source: Source,
     args: &Trace,
     ends: &mut Ends,
-    session: &mut dyn Session,
+    sinks: Sinks,
+    audit: Option<Audit>,
 ) -> Result<(), Failure> {
-    let mut demand = match session.takes_demands() {
-        true => Some(signal(SignalKind::user_defined1()).context("SIGUSR1 cannot be watched")?),
-        false => None,
+    let telling = Telling {
+        pipeline: Pipeline::new(source.start(args.count.map(Into::into))),
+        sinks,
+        audit,
+        read_logs_ns: monotonic_ns(),
+        is_over: false,
     };
-    is_ready(args)?;
-    let end = args.duration.map(|duration| Instant::now() + duration);
-    let mut flow = Flow::GoOn;
-    let mut is_over = false;
-    while flow == Flow::GoOn && !is_over {
-        let wake = session.wake_ns();
-        let wake = wake.map(|ns| Instant::now() + Duration::from_nanos(ns.saturating_sub(monotonic_ns())));
-        let mut is_demanded = false;
-        tokio::select! {
-            ready = source.ready() => ready?,
-            () = at(wake) => {}
-            () = at(end) => is_over = true,
-            () = ends.come() => is_over = true,
-            Some(()) = async { match &mut demand { Some(demand) => demand.recv().await, None => pending().await } } => {
-                is_demanded = true;
-            }
-        }
-        if is_over {
-            source.read_logs_now();
+    let mut tracing = Tracing { source, telling };
+    let run = engine::Run { duration: args.duration, ready_file: args.ready_file.as_deref() };
+    engine::follow(&mut tracing, run, ends).await?;
+    tracing.end().await
+}
+
+impl Session for Tracing {
+    async fn ready(&mut self) -> Result<(), Failure> {
+        self.source.ready().await
+    }
+
+    fn turn(&mut self, is_last: bool) -> Result<Flow, Failure> {
+        if is_last {
+            self.source.read_logs_now();
         }
         let mut any_number = usize::MAX;
-        flow = hand_on(source, session, &mut any_number)?;
-        if is_demanded {
-            session.demand();
+        let mut flow = self.hand_on(&mut any_number)?;
+        let mut waiting = MOST_WAITING;
+        while is_last && flow == Flow::GoOn && waiting > 0 && self.source.gave_way() {
+            flow = self.hand_on(&mut waiting)?;
         }
+        Ok(flow)
     }
-    let mut waiting = MOST_WAITING;
-    while flow == Flow::GoOn && waiting > 0 && source.gave_way() {
-        flow = hand_on(source, session, &mut waiting)?;
+
+    fn wake_ns(&self) -> Option<u64> {
+        self.telling.wake_ns()
     }
-    Ok(())
+
+    fn takes_demands(&self) -> bool {
+        self.telling.sinks.takes_demands()
+    }
+
+    fn demand(&mut self) {
+        self.telling.sinks.demand();
+    }
 }
 
-/// Hands on what there is to be read in one turn, and no more than `most` entries, which it counts down.
-fn hand_on(source: &mut Source, session: &mut dyn Session, most: &mut usize) -> Result<Flow, Failure> {
-    let mut flow = Flow::GoOn;
-    let seen_ns = source.read(|entry| {
-        *most = most.saturating_sub(1);
-        flow = session.take(entry)?;
-        Ok(flow == Flow::Over || *most == 0)
-    })?;
-    if flow == Flow::GoOn { session.pause(seen_ns) } else { Ok(flow) }
+impl Tracing {
+    /// Hands on what there is to be read in one turn, and no more than `most` entries, which it counts down.
+    fn hand_on(&mut self, most: &mut usize) -> Result<Flow, Failure> {
+        let mut flow = Flow::GoOn;
+        let seen_ns = self.source.read(|entry| {
+            *most = most.saturating_sub(1);
+            flow = self.telling.take(entry)?;
+            Ok(flow == Flow::Over || *most == 0)
+        })?;
+        if flow == Flow::GoOn { self.telling.pause(seen_ns) } else { Ok(flow) }
+    }
+
+    async fn end(mut self) -> Result<(), Failure> {
+        self.telling.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
+        self.telling.is_over = true;
+        if !self.telling.sinks.is_closed()
+            && let Some(report) = self.end_audit().await?
+        {
+            self.telling.sinks.each(|sink| sink.audit(&report))?;
+        }
+        for entry in self.source.recount()? {
+            self.telling.take(entry)?;
+        }
+        let Telling { pipeline, sinks, .. } = self.telling;
+        tell_cut_looks(pipeline.cut_looks());
+        sinks.end(&pipeline.summary())
+    }
+
+    /// Ends the audit, with a little time for what is only half there: a line, or a verdict.
+    async fn end_audit(&mut self) -> Result<Option<audit::Report>, Failure> {
+        if let Some(audit) = &mut self.telling.audit {
+            audit.end();
+        }
+        let deadline = Instant::now() + audit::GRACE;
+        while Instant::now() < deadline
+            && self.telling.audit.as_ref().is_some_and(|audit| !audit.is_complete())
+        {
+            sleep(audit::PERIOD / 10).await;
+            self.source.read(|entry| self.telling.take(entry).map(|_over| false))?;
+            if let Some(audit) = &mut self.telling.audit {
+                audit.read();
+            }
+        }
+        Ok(self.telling.audit.take().map(Audit::finish))
+    }
 }
 
-/// Waits for a moment, or for ever.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => pending().await,
+/// What is told of the stream, and to whom.
+struct Telling {
+    pipeline: Pipeline,
+    sinks: Sinks,
+    audit: Option<Audit>,
+    /// When the logs are to be read next (ns, monotonic).
+    read_logs_ns: u64,
+    /// All is told: what comes now only serves the audit, but for counts and losses.
+    is_over: bool,
+}
+
+impl Telling {
+    /// Takes in the next entry.
+    fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
+        let only_audited = self.is_over
+            && matches!(entry.what, What::Record(_) | What::Look(_) | What::Logged(_) | What::Answer(_));
+        if !only_audited {
+            self.sinks.each(|sink| sink.entry(&entry))?;
+        }
+        self.pipeline.take(entry);
+        self.tell()
+    }
+
+    /// All that was there by `at_ns` has been taken in.
+    fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
+        self.pipeline.advance(at_ns);
+        let flow = self.tell()?;
+        if let Some(audit) = &mut self.audit
+            && at_ns >= self.read_logs_ns
+        {
+            audit.read();
+            self.read_logs_ns = at_ns + nanoseconds(audit::PERIOD);
+        }
+        self.sinks.each(|sink| sink.flush())?;
+        Ok(if self.sinks.is_closed() { Flow::Over } else { flow })
+    }
+
+    fn wake_ns(&self) -> Option<u64> {
+        let logs = self.audit.as_ref().map(|_| self.read_logs_ns);
+        [self.pipeline.next_deadline(), logs, self.sinks.wake_ns()].into_iter().flatten().min()
+    }
+
+    fn tell(&mut self) -> Result<Flow, Failure> {
+        while let Some(told) = self.pipeline.next() {
+            self.sinks.each(|sink| sink.told(&told))?;
+            match (&told, &mut self.audit) {
+                (Told::Verdict(verdict), Some(audit)) => audit.verdict(verdict),
+                (Told::Beyond(verdict), Some(audit)) => audit.untold(verdict),
+                _ => {}
+            }
+        }
+        Ok(if self.sinks.is_closed() || self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
     }
 }

@@ -6,14 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
     task::yield_now,
-    time::{Instant, interval, sleep_until},
+    time::{Interval, interval},
 };
 use wire::{
     COMM_LEN, FAMILY_UNIX,
@@ -36,11 +32,12 @@ use crate::{
     args::{Backlog as Args, Format},
     budget,
     clock::monotonic_ns,
+    engine::{self, Ends, Flow, Ring, Session},
     facts::Fact,
     failure::Failure,
     load::Backlog,
     memory,
-    output::{Look, file, terminal},
+    output::{Look, terminal},
     trust::Trust,
 };
 
@@ -55,73 +52,30 @@ const VERIFIED: Duration = Duration::from_secs(10);
 
 /// Watches until the duration is over, or SIGINT or SIGTERM comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the event loop cannot be started")?;
-    runtime.block_on(watch(args))
+    engine::run(watch(args))
 }
 
 async fn watch(args: &Args) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut run = Run::start(args)?;
-    run.greet();
-    if let Some(path) = &args.ready_file {
-        file::replace(path, b"")?;
-    }
-    // SAFETY: the ring buffer owns its descriptor and keeps it open until both are dropped together.
-    let mut ring = unsafe { AsyncFd::register_with_interest(run.backlog.take_ring()?, Interest::READABLE) }
-        .context("the ring buffer cannot be watched")?;
-    let mut tick = interval(TICK);
-    let end = args.duration.or(args.verify.then_some(VERIFIED)).map(|duration| Instant::now() + duration);
-    let (mut is_over, mut has_more) = (false, false);
-    while !is_over {
-        let mut is_time = false;
-        tokio::select! {
-            // Only so does the event loop look for signals meanwhile.
-            () = yield_now(), if has_more => {}
-            guard = ring.readable_mut() => guard.context("the ring buffer cannot be read")?.clear_ready(),
-            _ = tick.tick() => is_time = true,
-            () = at(end) => is_over = true,
-            _ = interrupt.recv() => is_over = true,
-            _ = terminate.recv() => is_over = true,
-        }
-        let mut batch = || -> io::Result<()> {
-            has_more = !run.take_all(ring.get_mut())?;
-            if is_over {
-                run.end(ring.get_mut())?;
-            } else if is_time {
-                run.tick()?;
-            }
-            run.output.flush()
-        };
-        match batch() {
-            Ok(()) => {}
-            // The reader has gone: `| head` has what it wanted.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => {
-                return Err(Failure::Run(
-                    anyhow::Error::from(error).context("standard output cannot be written"),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Waits for a moment, or for ever.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
+    let mut ends = Ends::watch()?;
+    let mut watching = Watching::start(args)?;
+    watching.greet();
+    let run = engine::Run {
+        duration: args.duration.or(args.verify.then_some(VERIFIED)),
+        ready_file: args.ready_file.as_deref(),
+    };
+    engine::follow(&mut watching, run, &mut ends).await
 }
 
 /// What a run has come to so far.
-struct Run<'a> {
+struct Watching<'a> {
     args: &'a Args,
     backlog: Backlog,
+    ring: Ring,
+    tick: Interval,
+    /// A second has passed.
+    is_time: bool,
+    /// There is more to be read already.
+    has_more: bool,
     /// None where the user said himself who counts as nginx.
     trust: Option<Trust>,
     owners: Owners,
@@ -139,11 +93,29 @@ struct Run<'a> {
     passed_over: u64,
 }
 
-impl<'a> Run<'a> {
+impl Session for Watching<'_> {
+    async fn ready(&mut self) -> Result<(), Failure> {
+        tokio::select! {
+            // Only so does the event loop look for signals meanwhile.
+            () = yield_now(), if self.has_more => {}
+            ready = self.ring.ready() => ready?,
+            _ = self.tick.tick() => self.is_time = true,
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, is_last: bool) -> Result<Flow, Failure> {
+        terminal::written(self.batch(is_last))?;
+        Ok(Flow::GoOn)
+    }
+}
+
+impl<'a> Watching<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
         let mut comm = [0; COMM_LEN];
         comm[..args.comm().len()].copy_from_slice(args.comm().as_bytes());
         let mut backlog = Backlog::start(comm, args.comm.is_some(), &args.hooks_only)?;
+        let ring = Ring::watch(backlog.take_ring()?)?;
         let trust = match args.comm {
             Some(_) => None,
             None => Some(Trust::new(args.comm(), TRUST, backlog.take_masters()?)),
@@ -157,9 +129,13 @@ impl<'a> Run<'a> {
                 Box::new(Text::new(terminal::text(), look, look.details && args.duration.is_none()))
             }
         };
-        let mut run = Self {
+        let mut watching = Self {
             args,
             backlog,
+            ring,
+            tick: interval(TICK),
+            is_time: false,
+            has_more: false,
             trust,
             owners,
             books: Books::default(),
@@ -172,10 +148,10 @@ impl<'a> Run<'a> {
             victims: 0,
             passed_over: 0,
         };
-        run.look_at_strangers();
+        watching.look_at_strangers();
         memory::give_back();
-        run.look();
-        Ok(run)
+        watching.look();
+        Ok(watching)
     }
 
     /// Tells on standard error what is watched, and what this kernel does not show.
@@ -295,13 +271,23 @@ impl<'a> Run<'a> {
         if self.choice.has(&forgotten) { self.output.forgotten(&forgotten) } else { Ok(()) }
     }
 
+    /// Takes in what is there, and hands on what is to be told of it.
+    fn batch(&mut self, is_last: bool) -> io::Result<()> {
+        self.has_more = !self.take_all()?;
+        if is_last {
+            self.end()?;
+        } else if std::mem::take(&mut self.is_time) {
+            self.second()?;
+        }
+        self.output.flush()
+    }
+
     /// Takes in what waits in the ring buffer by now. Returns whether nothing is left: in a storm there is always more, and yet signals and
     /// deadlines must have their turn.
-    fn take_all(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<bool> {
+    fn take_all(&mut self) -> io::Result<bool> {
         let mut taken = 0;
         while taken < RING_BYTES as usize {
-            let Some(record) = ring.next() else { return Ok(true) };
-            let bytes = Bytes::copy_from_slice(&record);
+            let Some(bytes) = self.ring.take() else { return Ok(true) };
             taken += bytes.len();
             self.take(&bytes)?;
         }
@@ -355,7 +341,7 @@ impl<'a> Run<'a> {
     }
 
     /// A second has passed.
-    fn tick(&mut self) -> io::Result<()> {
+    fn second(&mut self) -> io::Result<()> {
         self.look_at_strangers();
         self.bury_unix_listeners()?;
         self.look();
@@ -377,11 +363,11 @@ impl<'a> Run<'a> {
     }
 
     /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
-    fn end(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<()> {
-        let balances = self.balance(ring)?;
+    fn end(&mut self) -> io::Result<()> {
+        let balances = self.balance()?;
         self.tell_open(|victim| Some(at_the_end(victim)))?;
         // Those that ended while the sums were looked at.
-        self.take_all(ring)?;
+        self.take_all()?;
         let last = self.told(self.all());
         self.output.queues(&last, Moment::Last)?;
         self.output.balance(&balances)?;
@@ -426,15 +412,15 @@ impl<'a> Run<'a> {
     }
 
     /// Holds the sums against the kernel's, at a moment when nothing was counted meanwhile if there is one.
-    fn balance(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<Vec<Balance>> {
+    fn balance(&mut self) -> io::Result<Vec<Balance>> {
         const TRIES: usize = 5;
         let mut balances = Vec::new();
         for _ in 0..TRIES {
-            let before = self.seen(ring)?;
+            let before = self.seen()?;
             let all: Vec<Queue> = self.all().into_iter().cloned().collect();
             let queues = all.iter().map(|queue| (queue, self.choice.has(queue)));
             balances = self.books.close(queues, self.closed.sums());
-            if self.seen(ring)? == before {
+            if self.seen()? == before {
                 break;
             }
         }
@@ -442,9 +428,9 @@ impl<'a> Run<'a> {
     }
 
     /// How many packets were seen to meet a full queue by now, also of listeners that were closed before they were looked at.
-    fn seen(&mut self, ring: &mut RingBuf<MapData>) -> io::Result<u64> {
+    fn seen(&mut self) -> io::Result<u64> {
         self.look();
-        self.take_all(ring)?;
+        self.take_all()?;
         Ok(self.all().into_iter().map(Queue::overflows).sum())
     }
 }

@@ -8,10 +8,7 @@ pub(crate) mod settings;
 mod sight;
 mod text;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 
@@ -56,15 +53,11 @@ pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
         settings: settings::now(),
         masters,
     };
-    let (text, mut stdout) = match args.output {
+    let (text, stdout) = match args.output {
         Format::Text => (text::render(&report, &Look::of_stdout(false)), terminal::text()),
         Format::Json => (json::line(&report).context("the report has no JSON form")?, terminal::json()),
     };
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader had what it wanted.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.context("standard output cannot be written")?,
-    }
+    terminal::print(stdout, text.as_bytes())?;
     let is_worse = report.standings.iter().any(confidence::Standing::is_worse_here);
     match report.sight {
         Ok(_) if is_worse => Ok(ExitCode::from(1)),

@@ -5,13 +5,9 @@ mod page;
 mod tests;
 mod topic;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anstyle::Style;
-use anyhow::Context as _;
 
 use crate::{
     args::Explain,
@@ -31,12 +27,7 @@ const LABELS: usize = 18;
 /// If standard output cannot be written.
 pub fn run(args: &Explain) -> Result<ExitCode, Failure> {
     let text = render(args.topic, &Look::of_stdout(false));
-    let mut stdout = terminal::text();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader had what it wanted.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written.context("standard output cannot be written")?,
-    }
+    terminal::print(terminal::text(), text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

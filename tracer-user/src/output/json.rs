@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Output;
+use super::Sink;
 use crate::{audit, cgroup::Places, verdict, words::time};
 use home::Home;
 use pressure::Pressure;
@@ -42,7 +42,7 @@ impl<W: Write> Json<W> {
     }
 }
 
-impl<W: Write> Output for Json<W> {
+impl<W: Write> Sink for Json<W> {
     fn verdict(&mut self, verdict: &verdict::Verdict) -> io::Result<()> {
         self.line(&Verdict::from(verdict))
     }

@@ -1,51 +1,110 @@
-//! From verdicts to what the user reads: one file per output, behind one small trait.
+//! From what a run learns and says to whoever takes it: one file per sink, behind one small trait.
 
 use std::io;
 
 use crate::{
     answers::Answered,
     audit::Report,
+    failure::Failure,
+    pipeline::Told,
+    stream::Entry,
     verdict::{After, Delayed, Note, Summary, Verdict},
 };
 
 pub mod file;
 mod json;
+mod sinks;
 pub mod terminal;
 mod text;
 
 pub use json::Json;
+pub use sinks::Sinks;
 pub(crate) use terminal::printable;
 pub use text::{Look, Text};
 pub(crate) use text::{answered, paragraph, said};
 
-/// Where verdicts go.
+/// Where what a run learns and says goes. A sink takes what it has a use for, and decides nothing.
 ///
-/// Each call writes whole lines in one piece. They may stay in a buffer of the writer until `flush`, to be called whenever
-/// a batch ends. An error of the writer, a broken pipe included, comes back as it is.
-pub trait Output {
-    /// Writes a failed exchange.
-    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()>;
+/// Each call of one that writes lines writes whole ones, in one piece. They may stay in a buffer until `flush`. An error ends the run, a
+/// broken pipe included, which ends it well; a sink that can do without says so itself, and goes on.
+pub trait Sink {
+    /// Takes in an entry of the stream, before what is told because of it: all that verdicts rest on.
+    fn entry(&mut self, _: &Entry) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes an exchange that succeeded late.
-    fn delayed(&mut self, delayed: &Delayed) -> io::Result<()>;
+    /// Takes in a failed exchange.
+    fn verdict(&mut self, _: &Verdict) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what a worker did after nginx gave its exchange up.
-    fn after(&mut self, after: &After) -> io::Result<()>;
+    /// Takes in an exchange that succeeded late.
+    fn delayed(&mut self, _: &Delayed) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what nginx logs of an upstream and what is no failure.
-    fn note(&mut self, note: &Note) -> io::Result<()>;
+    /// Takes in what a worker did after nginx gave its exchange up.
+    fn after(&mut self, _: &After) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what a client was answered.
-    fn answer(&mut self, answered: &Answered) -> io::Result<()>;
+    /// Takes in what nginx logs of an upstream and what is no failure.
+    fn note(&mut self, _: &Note) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what nginx's error log says of the verdicts.
-    fn audit(&mut self, report: &Report) -> io::Result<()>;
+    /// Takes in what a client was answered.
+    fn answer(&mut self, _: &Answered) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Writes what the whole run amounts to; nothing follows it.
-    fn summary(&mut self, summary: &Summary) -> io::Result<()>;
+    /// Takes in what nginx's error log says of the verdicts.
+    fn audit(&mut self, _: &Report) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Hands on what was written so far.
-    fn flush(&mut self) -> io::Result<()>;
+    /// Takes in what the whole run amounts to; nothing follows it.
+    fn summary(&mut self, _: &Summary) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Hands on what was taken in so far: called whenever a batch ends, and at `wake_ns`.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// When `flush` is to be called at the latest (ns, monotonic).
+    fn wake_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether SIGUSR1 is a demand to it.
+    fn takes_demands(&self) -> bool {
+        false
+    }
+
+    /// The user demands something by SIGUSR1.
+    fn demand(&mut self) {}
+
+    /// Ends what outlives each call: the run, of which this is the summary, is over.
+    ///
+    /// # Errors
+    /// If not all is where it was to be.
+    fn end(self: Box<Self>, _: &Summary) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Takes in something that is told.
+    fn told(&mut self, told: &Told) -> io::Result<()> {
+        match told {
+            Told::Verdict(verdict) => self.verdict(verdict),
+            Told::Delayed(delayed) => self.delayed(delayed),
+            Told::After(after) => self.after(after),
+            Told::Note(note) => self.note(note),
+            Told::Answer(answered) => self.answer(answered),
+            Told::Beyond(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

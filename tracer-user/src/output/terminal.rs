@@ -7,6 +7,8 @@ use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write},
 };
 
+use crate::failure::Failure;
+
 /// The longest notice, in characters: what an error quotes of a file may be megabytes.
 const MOST_NOTICE: usize = 4_096;
 
@@ -49,6 +51,28 @@ pub fn bytes() -> io::Result<BufWriter<Stdout>> {
         ));
     }
     Ok(BufWriter::new(stdout))
+}
+
+/// What a write to standard output came to.
+///
+/// # Errors
+/// [`Failure::Closed`] if nobody reads any more; else what the system says.
+pub fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Closed,
+        _ => anyhow::Error::from(error).context("standard output cannot be written").into(),
+    })
+}
+
+/// Writes all that a command has to say to standard output. That its reader has gone is no error.
+///
+/// # Errors
+/// Of the system.
+pub fn print(mut out: impl Write, text: &[u8]) -> Result<(), Failure> {
+    match written(out.write_all(text).and_then(|()| out.flush())) {
+        Err(Failure::Closed) => Ok(()),
+        result => result,
+    }
 }
 
 /// Tells a person something, in one line on standard error that begins with the program's name.

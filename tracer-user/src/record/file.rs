@@ -144,13 +144,13 @@ impl Recording {
 
     /// Completes a frame that is old enough at `now` (ns, monotonic).
     pub fn pause(&mut self, now: u64) {
-        if self.wake_ns().is_some_and(|due| due <= now) {
+        if self.due_ns().is_some_and(|due| due <= now) {
             self.complete();
         }
     }
 
     /// When the open frame is to be completed (ns, monotonic).
-    pub fn wake_ns(&self) -> Option<u64> {
+    pub fn due_ns(&self) -> Option<u64> {
         self.begun_ns.map(|begun| begun + FRAME_NS)
     }
 

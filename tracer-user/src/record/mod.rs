@@ -6,7 +6,7 @@ mod depth;
 mod file;
 mod window;
 
-use std::{net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context as _;
 
@@ -18,14 +18,14 @@ use window::{MOST_BYTES, Window, Written};
 use crate::{
     args::{Record, UpstreamFilter},
     clock::monotonic_ns,
+    engine::{self, Ends},
     evidence::{Encoder, Header, Names},
     failure::Failure,
-    output::{Look, said},
-    pipeline::{Pipeline, Told, tell_cut_looks},
+    output::{Look, Sink, Sinks, said},
     scope::Beyond,
-    stream::{Entry, What},
-    trace::{self, Ends, Flow, Session},
-    verdict::Upstream,
+    stream::Entry,
+    trace,
+    verdict::{Summary, Upstream, Verdict},
     words::{count, span},
 };
 
@@ -34,7 +34,7 @@ use crate::{
 /// # Errors
 /// Where this host cannot be traced, the file not be made, or something fails on the way.
 pub fn run(args: &Record) -> Result<(), Failure> {
-    trace::run(record(args))
+    engine::run(record(args))
 }
 
 async fn record(args: &Record) -> Result<(), Failure> {
@@ -74,13 +74,9 @@ async fn record(args: &Record) -> Result<(), Failure> {
             Keep::File(Box::new(Recording::create(&args.output, rotation, header, distance, encoder)?))
         }
     };
-    let mut session = Keeping { pipeline: Pipeline::new(start), keep };
-    trace::follow(&mut source, &args.trace, &mut ends, &mut session).await?;
-    session.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
-    for entry in source.recount()? {
-        session.take(entry)?;
-    }
-    session.end(&args.output)
+    let mut sinks = Sinks::default();
+    sinks.add(Keeping { keep, path: args.output.clone() });
+    trace::follow(source, &args.trace, &mut ends, sinks, None).await
 }
 
 /// Where a listener is; one that is named by its port alone may be on any address.
@@ -92,10 +88,11 @@ fn of_listener(listener: &UpstreamFilter) -> Option<Upstream> {
     }
 }
 
-/// What keeps the evidence, and counts what failed.
+/// What keeps the evidence.
 struct Keeping {
-    pipeline: Pipeline,
     keep: Keep,
+    /// Where it is written.
+    path: PathBuf,
 }
 
 enum Keep {
@@ -103,20 +100,44 @@ enum Keep {
     Window(Box<Window>, Alarm),
 }
 
-impl Session for Keeping {
-    fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
-        match &mut self.keep {
-            Keep::File(recording) => recording.add(&entry),
-            Keep::Window(window, _) => window.add(&entry),
-        }
-        self.pipeline.take(entry);
-        self.note();
-        Ok(if self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
+impl Sink for Recording {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        self.add(entry);
+        Ok(())
     }
 
-    fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
-        self.pipeline.advance(at_ns);
-        self.note();
+    fn flush(&mut self) -> io::Result<()> {
+        self.pause(monotonic_ns());
+        Ok(())
+    }
+
+    fn wake_ns(&self) -> Option<u64> {
+        self.due_ns()
+    }
+
+    fn end(self: Box<Self>, _: &Summary) -> Result<(), Failure> {
+        self.finish();
+        Ok(())
+    }
+}
+
+impl Sink for Keeping {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match &mut self.keep {
+            Keep::File(recording) => recording.add(entry),
+            Keep::Window(window, _) => window.add(entry),
+        }
+        Ok(())
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        if let Keep::Window(_, alarm) = &mut self.keep {
+            alarm.failure(monotonic_ns(), verdict.cause);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         let now = monotonic_ns();
         match &mut self.keep {
             Keep::File(recording) => recording.pause(now),
@@ -127,15 +148,14 @@ impl Session for Keeping {
                 }
             }
         }
-        Ok(if self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
+        Ok(())
     }
 
     fn wake_ns(&self) -> Option<u64> {
-        let (keep, alarm) = match &self.keep {
-            Keep::File(recording) => (recording.wake_ns(), None),
-            Keep::Window(window, alarm) => (window.wake_ns(), alarm.wake_ns()),
-        };
-        [keep, alarm, self.pipeline.next_deadline()].into_iter().flatten().min()
+        match &self.keep {
+            Keep::File(recording) => recording.due_ns(),
+            Keep::Window(window, alarm) => [window.wake_ns(), alarm.wake_ns()].into_iter().flatten().min(),
+        }
     }
 
     fn takes_demands(&self) -> bool {
@@ -147,35 +167,9 @@ impl Session for Keeping {
             write(window, "SIGUSR1");
         }
     }
-}
 
-/// Writes what the flight recorder holds.
-fn write(window: &mut Window, why: &str) {
-    match window.write(false) {
-        Ok(Written::File(path)) => crate::notice!("wrote {} ({why}); watching on", path.display()),
-        Ok(Written::Nothing) => crate::notice!("nothing to be written yet ({why})"),
-        Ok(Written::Declined) if window.declined() == 1 => crate::notice!(
-            "nothing was written ({why}): there are as many files as --max-files allows. The last minutes stay in memory and are \
-             written at the end; watching on"
-        ),
-        Ok(Written::Declined) => {}
-        Err(error) => crate::notice!("{error:#} ({why}); it is kept in memory, and watching goes on"),
-    }
-}
-
-impl Keeping {
-    fn note(&mut self) {
-        while let Some(told) = self.pipeline.next() {
-            if let (Told::Verdict(verdict), Keep::Window(_, alarm)) = (told, &mut self.keep) {
-                alarm.failure(self.pipeline.now_ns(), verdict.cause);
-            }
-        }
-    }
-
-    fn end(self, output: &Path) -> Result<(), Failure> {
-        tell_cut_looks(self.pipeline.cut_looks());
-        let summary = self.pipeline.summary();
-        let failures = count(self.pipeline.failures(), "failure");
+    fn end(self: Box<Self>, summary: &Summary) -> Result<(), Failure> {
+        let failures = count(summary.failures.iter().map(|(_, count)| count).sum(), "failure");
         let lost = match summary.lost {
             0 => String::new(),
             lost => format!("; {} lost", count(lost, "record")),
@@ -192,7 +186,7 @@ impl Keeping {
         match self.keep {
             Keep::File(recording) => {
                 let unwritten = recording.finish();
-                let path = output.display();
+                let path = self.path.display();
                 crate::notice!("recorded {seen}: `why502 report {path}` reads it");
                 if unwritten > 0 {
                     return Err(Failure::Run(anyhow::anyhow!(
@@ -217,6 +211,20 @@ impl Keeping {
                 Ok(())
             }
         }
+    }
+}
+
+/// Writes what the flight recorder holds.
+fn write(window: &mut Window, why: &str) {
+    match window.write(false) {
+        Ok(Written::File(path)) => crate::notice!("wrote {} ({why}); watching on", path.display()),
+        Ok(Written::Nothing) => crate::notice!("nothing to be written yet ({why})"),
+        Ok(Written::Declined) if window.declined() == 1 => crate::notice!(
+            "nothing was written ({why}): there are as many files as --max-files allows. The last minutes stay in memory and are \
+             written at the end; watching on"
+        ),
+        Ok(Written::Declined) => {}
+        Err(error) => crate::notice!("{error:#} ({why}); it is kept in memory, and watching goes on"),
     }
 }
 

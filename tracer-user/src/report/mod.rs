@@ -15,12 +15,13 @@ use crate::{
     args::{Report, ReportFormat},
     evidence::{Encoder, Frames, Line, Names},
     failure::Failure,
-    output::{Json, Look, Output, file, terminal},
+    output::{Json, Look, Sink, file, terminal},
     pipeline::{Told, tell_cut_looks},
     words::count,
 };
 use digest::Digest;
 use replay::Replay;
+use terminal::written;
 
 /// Reads the files, and writes what they amount to.
 ///
@@ -28,13 +29,16 @@ use replay::Replay;
 /// If a file cannot be read, or the result not be written.
 pub fn run(args: &Report) -> Result<(), Failure> {
     let mut replay = Replay::open(&args.files, &args.wanted)?;
-    let written = match args.output {
-        ReportFormat::Evidence => evidence(replay, terminal::bytes().context(OUT)?, args.anonymize),
+    match args.output {
+        ReportFormat::Evidence => {
+            let out = terminal::bytes().context("standard output cannot be written")?;
+            evidence(replay, out, args.anonymize)
+        }
         ReportFormat::Json => {
             let mut output = Json::new(terminal::json());
-            follow(&mut replay, |told| tell(&mut output, told)).and_then(|digest| {
-                output.summary(&digest.summary).context(OUT)?;
-                output.flush().context(OUT)?;
+            follow(&mut replay, |told| output.told(told)).and_then(|digest| {
+                written(output.summary(&digest.summary))?;
+                written(output.flush())?;
                 page(args, &digest, &replay)
             })
         }
@@ -42,22 +46,10 @@ pub fn run(args: &Report) -> Result<(), Failure> {
             // The page first: whoever reads the text may go away.
             page(args, &digest, &replay)?;
             let look = Look { details: true, ..Look::of_stdout(args.verbose) };
-            Ok(text::write(&digest, look, terminal::text()).context(OUT)?)
+            written(text::write(&digest, look, terminal::text()))
         }),
-    };
-    match written {
-        // `| head` has what it wanted.
-        Err(Failure::Run(error)) if is_broken_pipe(&error) => Ok(()),
-        result => result,
     }
 }
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-}
-
-const OUT: &str = "standard output cannot be written";
 
 /// Takes everything in; hands on what is told, and returns what it amounts to.
 fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) -> Result<Digest, Failure> {
@@ -66,7 +58,7 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
         digest.entry(&entry, replay.distance(number));
         replay.take(number, entry);
         while let Some(told) = replay.told(number) {
-            tell(&told).context(OUT)?;
+            written(tell(&told))?;
             digest.told(told);
         }
     }
@@ -83,25 +75,13 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) ->
 fn everything(evidence: &[u8]) -> Result<(), Failure> {
     let mut replay = Replay::of(evidence.to_vec())?;
     let mut output = Json::new(io::sink());
-    let digest = follow(&mut replay, |told| tell(&mut output, told))?;
-    output.summary(&digest.summary).context(OUT)?;
+    let digest = follow(&mut replay, |told| output.told(told))?;
+    written(output.summary(&digest.summary))?;
     let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
     let page = html::page(&digest, &headers).context("the page cannot be made")?;
-    text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, io::sink()).context(OUT)?;
+    written(text::write(&digest, Look { details: true, evidence: true, ..Look::PLAIN }, io::sink()))?;
     drop((page, digest));
     self::evidence(Replay::of(evidence.to_vec())?, io::sink(), true)
-}
-
-/// A line that live tracing wrote.
-fn tell(output: &mut impl Output, told: &Told) -> io::Result<()> {
-    match told {
-        Told::Verdict(verdict) => output.verdict(verdict),
-        Told::Delayed(delayed) => output.delayed(delayed),
-        Told::After(after) => output.after(after),
-        Told::Note(note) => output.note(note),
-        Told::Answer(answered) => output.answer(answered),
-        Told::Beyond(_) => Ok(()),
-    }
 }
 
 /// The page, if it is asked for.
@@ -131,21 +111,21 @@ fn evidence(mut replay: Replay, mut out: impl Write, is_anonymous: bool) -> Resu
     let start = header.start().context("the first line cannot be understood")?;
     let encoder = Encoder::new(start.started_ns, names);
     let mut frames = Frames::default();
-    frames.add(&Line::Header(Box::new(header))).context(OUT)?;
+    written(frames.add(&Line::Header(Box::new(header))))?;
     loop {
         let entry = replay.next()?;
         if let Some((number, entry)) = &entry
             && *number == own
         {
-            frames.add(&encoder.line(entry)).context(OUT)?;
+            written(frames.add(&encoder.line(entry)))?;
         }
         if (frames.is_full() || entry.is_none())
-            && let Some(frame) = frames.complete().context(OUT)?
+            && let Some(frame) = frames.complete().context("a frame cannot be made")?
         {
-            out.write_all(&frame.bytes).context(OUT)?;
+            written(out.write_all(&frame.bytes))?;
         }
         if entry.is_none() {
-            return Ok(out.flush().context(OUT)?);
+            return written(out.flush());
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cause::Cause,
-    output::{Look, Output as _, Text, answered, paragraph, printable, said},
+    output::{Look, Sink as _, Text, answered, paragraph, printable, said},
     verdict::{Upstream, Verdict},
     words::{count, span},
 };

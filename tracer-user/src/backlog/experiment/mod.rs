@@ -13,14 +13,9 @@ mod unix;
 mod json;
 mod text;
 
-use std::{
-    io::{self, Write as _},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{io::Write as _, sync::mpsc, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -71,20 +66,15 @@ pub(super) fn run(format: Format) -> Result<(), Failure> {
     let may = thread::spawn(arena::enter).join().map_err(|_| anyhow!("a thread panicked"))?;
     may.map_err(|error| Failure::CannotTrace(format!("{error:#}")))?;
     let findings = measure()?;
-    let written = match format {
+    match format {
         Format::Json => {
             let mut stdout = terminal::json();
-            json::write(&mut stdout, &findings).and_then(|()| stdout.flush())
+            terminal::written(json::write(&mut stdout, &findings).and_then(|()| stdout.flush()))
         }
         Format::Text => {
-            let mut stdout = terminal::text();
             let text = text::render(&findings, &Look::of_stdout(false));
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+            terminal::print(terminal::text(), text.as_bytes())
         }
-    };
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other.context("standard output cannot be written")?),
     }
 }
 

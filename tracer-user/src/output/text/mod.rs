@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Output, printable};
+use super::{Sink, printable};
 use crate::{
     answers::Answered,
     audit::Report,
@@ -121,7 +121,7 @@ struct Line<'a> {
     confidence: &'static str,
 }
 
-impl<W: Write> Output for Text<W> {
+impl<W: Write> Sink for Text<W> {
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
         let status = match verdict.status {
             Some(status @ 500..) => (status.to_string(), AnsiColor::Red.on_default()),
