@@ -5,11 +5,10 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, explain,
-    failure::Failure,
-    live, memory, notice,
-    output::terminal,
-    record, report,
+    command::{backlog, doctor, explain, live, record, report},
+    memory,
+    model::failure::Failure,
+    notice, terminal,
 };
 
 fn main() -> ExitCode {

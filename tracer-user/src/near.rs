@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    budget,
     ledger::Joined,
-    verdict::{Neighbour, Process, Upstream},
+    model::{
+        budget,
+        verdict::{Neighbour, Process, Upstream},
+    },
 };
 
 /// A look is of use for what failed so long after it at most (ns).

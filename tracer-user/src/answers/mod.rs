@@ -5,9 +5,11 @@ pub mod format;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    budget,
     ledger::PATIENCE_NS,
-    verdict::{Upstream, Verdict},
+    model::{
+        budget,
+        verdict::{Upstream, Verdict},
+    },
 };
 
 /// The statuses that are accounted for.

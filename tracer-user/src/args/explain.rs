@@ -1,6 +1,6 @@
 //! The options of `why502 explain`.
 
-use crate::explain::Topic;
+use crate::command::explain::Topic;
 
 const EXAMPLES: &str = "\
 Examples:

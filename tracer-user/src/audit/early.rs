@@ -9,7 +9,7 @@ use std::{
 use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::{pairing::Logged, workers::Workers};
-use crate::{ledger::address, load::held_sockets, verdict::Upstream};
+use crate::{ledger::address, load::held_sockets, model::verdict::Upstream};
 
 const SECOND: i64 = 1_000_000_000;
 

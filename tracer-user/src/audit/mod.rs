@@ -22,9 +22,11 @@ pub use report::{Listed, Report, Unexplained, Unlogged};
 
 use crate::{
     args::{Live, UpstreamFilter},
-    budget,
-    failure::Failure,
-    verdict::{Upstream, Verdict},
+    model::{
+        budget,
+        failure::Failure,
+        verdict::{Upstream, Verdict},
+    },
 };
 use early::Early;
 use follow::Follower;

@@ -7,7 +7,10 @@ use super::{
     line::Failure,
     matching::{END, LEFT, Pairs, SECOND, pairs},
 };
-use crate::{budget, cause::Cause, verdict::Upstream};
+use crate::{
+    cause::Cause,
+    model::{budget, verdict::Upstream},
+};
 
 /// What has found no match for this long finds none.
 const PATIENCE: i64 = LEFT + 5 * SECOND;

@@ -2,10 +2,12 @@
 
 use super::{WallClock, signals};
 use crate::{
-    cgroup::Places,
     ledger::Afterwards,
-    verdict::{After, Process},
-    words::span,
+    model::{
+        verdict::{After, Process},
+        words::span,
+    },
+    procfs::cgroup::Places,
 };
 
 /// Says how long the worker went on for nobody.

@@ -1,7 +1,7 @@
 //! A connect that failed with EACCES: owner and mode, a route, or what confines nginx's processes beyond that.
 
 use super::{Cause, Finding};
-use crate::{
+use crate::model::{
     inquiry::{Denial, Ordinary},
     verdict::Upstream,
 };

@@ -4,12 +4,14 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    facts::{Fact, Sources},
-    inquiry::{Holder, Sharer},
     ledger::{Aftermaths, Joined, address, comm},
+    model::{
+        facts::{Fact, Sources},
+        inquiry::{Holder, Sharer},
+        verdict::{Evidence, Process},
+        words::{count, span, times},
+    },
     near::Closed,
-    verdict::{Evidence, Process},
-    words::{count, span, times},
 };
 
 /// Every fact that the records of this exchange hold, and when its upstream was last reached.

@@ -6,8 +6,10 @@ use wire::WorkerEnd;
 use super::{Cause, Finding, signals, stopped};
 use crate::{
     ledger::{Joined, comm},
-    verdict::Process,
-    words::{sentence, span},
+    model::{
+        verdict::Process,
+        words::{sentence, span},
+    },
 };
 
 const INHERITED: &str = "whatever it starts (exec(), proc_open(), a background command) inherits the connection to nginx, which stays \

@@ -48,12 +48,14 @@ pub use table::Cause;
 use wire::{DropReason, nginx_flag};
 
 use crate::{
-    cgroup::Places,
-    facts::Sources,
     groups::Outage,
     ledger::{Joined, Said},
-    verdict::{Bytes, Confidence, Delayed, Moments, Note, Queue, Upstream, Verdict, Worker},
-    words::{count, span},
+    model::{
+        facts::Sources,
+        verdict::{Bytes, Confidence, Delayed, Moments, Note, Queue, Upstream, Verdict, Worker},
+        words::{count, span},
+    },
+    procfs::cgroup::Places,
 };
 
 /// The decision list: the first that recognises an exchange names its cause. The order matters where two could:

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
+    model::{
+        verdict::{self, Neighbour, Process, Upstream},
+        words::{count, span},
+    },
     near::{Closed, Near},
-    verdict::{self, Neighbour, Process, Upstream},
-    words::{count, span},
 };
 
 /// The same finding, with who listens near, where that was looked for.

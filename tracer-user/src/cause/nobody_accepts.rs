@@ -3,10 +3,12 @@
 
 use super::{Cause, Finding};
 use crate::{
-    inquiry::{Holder, Queue},
     ledger::Joined,
-    verdict::{self, Confidence, Process},
-    words::{count, span},
+    model::{
+        inquiry::{Holder, Queue},
+        verdict::{self, Confidence, Process},
+        words::{count, span},
+    },
 };
 
 /// nginx stopped waiting in such a queue, which it had joined at `came_ns`.
@@ -128,8 +130,8 @@ pub(super) fn holders(exchange: &Joined, cause: Cause) -> Option<Vec<verdict::Ho
 mod tests {
     use super::*;
     use crate::{
-        inquiry::Found,
         ledger::samples::{at, connecting},
+        model::inquiry::Found,
         sample::{Doing, Target},
     };
 

@@ -4,8 +4,10 @@ use super::{Cause, Finding, nginx_says, reached::Reached, refused, source};
 use crate::{
     groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
-    verdict::{Evidence, Limits, OutOfUse},
-    words::span,
+    model::{
+        verdict::{Evidence, Limits, OutOfUse},
+        words::span,
+    },
 };
 
 const ENFILE: u32 = 23;

@@ -5,7 +5,7 @@ use wire::{Origin, WorkerEnd};
 
 use crate::{
     ledger::{Joined, comm, process},
-    verdict::Process,
+    model::verdict::Process,
 };
 
 /// The signal that ended this worker while it had the exchange: `task_struct.exit_code`'s low seven bits.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wire::Stats;
 
-use crate::stream::LossReason;
+use crate::model::stream::LossReason;
 
 /// How long a further copy of a program may take to be called after the first: it is the same event.
 pub const SETTLING: Duration = Duration::from_millis(20);

@@ -5,7 +5,7 @@ use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// A ring buffer of the kernel side's.
 pub struct Ring(AsyncFd<RingBuf<MapData>>);

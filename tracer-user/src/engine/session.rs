@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{clock::monotonic_ns, failure::Failure, output::file};
+use crate::{
+    file,
+    model::{clock::monotonic_ns, failure::Failure},
+};
 
 /// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

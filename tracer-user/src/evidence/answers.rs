@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     answers::{self, Answer, Kind, STATUSES},
-    budget,
-    verdict::Upstream,
+    model::{budget, verdict::Upstream},
 };
 
 pub(super) fn encode(answer: &Answer, at: i64, context: Context<'_>) -> Line {

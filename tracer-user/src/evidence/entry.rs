@@ -23,17 +23,20 @@ use super::{
 };
 use crate::{
     answers::Followed,
-    budget,
     decode::Record,
     groups::Configured,
-    inquiry::Inquiry,
     ledger::Said,
-    near::Near,
-    stream::{
-        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
+    model::{
+        budget,
+        inquiry::Inquiry,
+        stream::{
+            Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts,
+            What,
+        },
+        verdict::Upstream,
     },
-    trust::Why,
-    verdict::Upstream,
+    near::Near,
+    procfs::trust::Why,
 };
 
 /// Turns entries into lines.

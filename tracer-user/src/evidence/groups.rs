@@ -7,9 +7,8 @@ use super::{
     line::{Group, Server},
 };
 use crate::{
-    budget,
     groups::{self, Configured, Place},
-    verdict::Limits,
+    model::{budget, verdict::Limits},
 };
 
 pub(super) fn encode(group: &groups::Group, names: &Names) -> Group {

@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     args::Trace,
-    cgroup::Wanted,
-    doctor::{processes, settings},
-    facts::{Fact, Sources},
+    command::doctor::{processes, settings},
     load::BTF_PATH,
-    stream::{Counts, Distance, Start},
+    model::{
+        facts::{Fact, Sources},
+        stream::{Counts, Distance, Start},
+    },
+    procfs::cgroup::Wanted,
 };
 
 /// What was recorded, where and how.
@@ -144,7 +146,7 @@ impl Header {
             clocks: Clocks {
                 monotonic_ns: started_ns.to_string(),
                 distance_ns: distance.0.to_string(),
-                wall: crate::words::time(wall),
+                wall: crate::model::words::time(wall),
             },
             sources: of_sources(sources),
             filters: Filters {

@@ -7,9 +7,11 @@ use super::{
     line::{Closed, Neighbour},
 };
 use crate::{
-    budget,
+    model::{
+        budget,
+        verdict::{self, Process},
+    },
     near::{self, Near},
-    verdict::{self, Process},
 };
 
 pub(super) fn encode(near: &Near, at: i64, context: Context<'_>) -> Line {

@@ -6,21 +6,25 @@ use zerocopy::FromZeros as _;
 use super::*;
 use crate::{
     answers::{Answer, Followed, Try},
-    cgroup::{Cgroup, Member, Wanted},
     decode::Record,
-    facts::{Fact, Sources},
     groups::{self, Configured, Place as At, Server},
-    inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
     ledger::samples::*,
+    model::{
+        facts::{Fact, Sources},
+        inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
+        stream::{
+            Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger,
+            UpstreamCounts, What,
+        },
+        verdict::{Limits, Neighbour, Process, Upstream},
+    },
     near::{Closed, Near},
     pressure::{Group, Quota, Reading, Stall, Stalls},
-    sample::{Doing, Look, Peer, Target},
-    stream::{
-        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger, UpstreamCounts,
-        What,
+    procfs::{
+        cgroup::{Cgroup, Member, Wanted},
+        trust::Why,
     },
-    trust::Why,
-    verdict::{Limits, Neighbour, Process, Upstream},
+    sample::{Doing, Look, Peer, Target},
 };
 
 fn header() -> Header {

@@ -15,10 +15,12 @@ use wire::{
 
 use super::{Outer, Said};
 use crate::{
-    inquiry::{Denial, Found, Place, Queue, Sharer},
+    model::{
+        inquiry::{Denial, Found, Place, Queue, Sharer},
+        verdict::{Alike, Process, Upstream},
+    },
     near::Near,
     sample::Activity,
-    verdict::{Alike, Process, Upstream},
 };
 
 /// What nginx did right after it closed the exchange.

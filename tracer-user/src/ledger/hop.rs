@@ -7,7 +7,7 @@ use wire::{Action, Aftermath, FAMILY_UNIX, Hop};
 use super::{Aftermaths, Joined, Name, Remembered, address, next_act::has_peer_left, path_of, process};
 use crate::{
     cause::Cause,
-    verdict::{Process, Upstream},
+    model::verdict::{Process, Upstream},
 };
 
 /// An exchange of another nginx, or of the same one, whose request nginx served by an exchange of its own.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Joined;
-use crate::{
+use crate::model::{
     budget,
     verdict::{Alike, Upstream},
 };

@@ -34,12 +34,14 @@ pub use words::Said;
 pub(crate) use words::Source;
 
 use crate::{
-    budget,
     cause::Cause,
     decode::Record,
-    inquiry::{About, Found as Answer, Inquiry},
-    stream::Logged,
-    verdict::{Alike, Upstream},
+    model::{
+        budget,
+        inquiry::{About, Found as Answer, Inquiry},
+        stream::Logged,
+        verdict::{Alike, Upstream},
+    },
 };
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use wire::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
 use super::{PATIENCE_NS, address};
-use crate::{
+use crate::model::{
     inquiry::{Denial, Found, Place},
     stream::Logged,
     verdict::{Process, Upstream},

@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use wire::{COMMON_LEN, Layout, MISSING};
 
 use super::{functions, kernel_functions};
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// Where the kernel shows its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";

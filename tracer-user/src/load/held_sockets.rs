@@ -13,7 +13,7 @@ use aya::{
 use wire::{HeldSocket, Layout};
 
 use super::{btf, load, open_files, prepare, refused, take, types::Types};
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// The BPF object that the build script made.
 pub(super) static OBJECT: &[u8] =

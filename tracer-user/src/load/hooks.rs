@@ -9,7 +9,7 @@ use aya::{
 use wire::{Attached, Layout, MISSING};
 
 use super::{btf, functions, refused, tracefs, types::Types};
-use crate::{
+use crate::model::{
     facts::{Fact, Sources},
     failure::Failure,
 };
@@ -393,7 +393,7 @@ impl<'a> Attacher<'a> {
             _ => Err(missing()),
         };
         if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
-            crate::output::terminal::complain(&format!("{name}: {error:?}\n"));
+            crate::terminal::complain(&format!("{name}: {error:?}\n"));
         }
         result
     }

@@ -49,11 +49,9 @@ use types::Types;
 use words::Words;
 
 use crate::{
-    facts::Fact,
-    failure::Failure,
+    command::scope::sun_path,
     ledger::{address, path_of},
-    scope::sun_path,
-    verdict::Upstream,
+    model::{facts::Fact, failure::Failure, verdict::Upstream},
 };
 
 /// The BPF object that the build script made.

@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     decode::Record,
     ledger::{PATIENCE_NS, samples::*},
+    model::stream::LossReason,
     sample::{Doing, Look, Target},
-    stream::LossReason,
 };
 
 fn record(at_ns: u64, record: Record) -> Entry {

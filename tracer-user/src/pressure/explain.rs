@@ -3,11 +3,13 @@
 use super::{GroupPressure, Pressure, Quota, Readings, Stall};
 use crate::{
     cause::Cause,
-    cgroup::Cgroup,
     ledger::Joined,
+    model::{
+        verdict::{Delayed, Evidence, Verdict},
+        words::{count, span},
+    },
+    procfs::cgroup::Cgroup,
     sample::{Activity, Target},
-    verdict::{Delayed, Evidence, Verdict},
-    words::{count, span},
 };
 
 /// Adds to a verdict on a worker that was slow, or on a queue that nobody served, what was short meanwhile.

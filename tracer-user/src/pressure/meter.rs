@@ -10,9 +10,11 @@ use procfs::process::Process;
 
 use super::{GROUPS, Group, PIDS, QUOTAS, Quota, Reading, Stall, Stalls};
 use crate::{
-    cgroup::{PATH, cgroups_of, mount_of},
-    clock::monotonic_ns,
-    processes,
+    model::clock::monotonic_ns,
+    procfs::{
+        cgroup::{PATH, cgroups_of, mount_of},
+        processes,
+    },
 };
 
 /// Bytes of a file of counters: the kernel's have some hundreds.

@@ -8,7 +8,7 @@ use std::{
 use wire::NginxEnd;
 
 use super::{Activity, Doing, Found, Look, Name, Target};
-use crate::budget;
+use crate::model::budget;
 
 /// How long the looks at an exchange are kept after the last one, in ns. One that is open is looked at about once a second; the
 /// ledger waits for less than this, and what is never told ended well.

@@ -27,7 +27,7 @@ use sockets::Sockets;
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::{
-    clock::monotonic_ns,
+    model::clock::monotonic_ns,
     pressure::{Meter, Reading},
 };
 

@@ -23,13 +23,15 @@ use crate::{
     },
     args::UpstreamFilter,
     audit::follow::Reading,
-    budget,
-    clock::{monotonic_ns, nanoseconds, now},
-    host::{
+    model::{
+        budget,
+        clock::{monotonic_ns, nanoseconds, now},
+        stream::What,
+    },
+    procfs::host::{
         HeldLog, Identity, Master, Refusal,
         nginx::{AccessLog, Rules, access_logs, configuration, master_of, rules},
     },
-    stream::What,
 };
 
 /// How often the logs are read.
@@ -208,7 +210,7 @@ impl AccessLogs {
             if !its.is_empty() {
                 self.complain(format!(
                     "what the lines of {} mean cannot be told from its log_format: what it has of clients' answers is not accounted for",
-                    crate::output::printable(&called.display().to_string())
+                    crate::terminal::printable(&called.display().to_string())
                 ));
             }
             if self.others.len() >= budget::HELD_LOGS {

@@ -17,15 +17,17 @@ use wire::{
 
 use super::{configurations::Configurations, inquiries::each_socket};
 use crate::{
-    budget,
-    clock::monotonic_ns,
-    failure::Failure,
-    inquiry::{About, Found, Holder, Inquiry, Queue, Sharer},
     ledger::{Joined, address, holder_of, path_of, process_named},
     load::Tracer,
+    model::{
+        budget,
+        clock::monotonic_ns,
+        failure::Failure,
+        inquiry::{About, Found, Holder, Inquiry, Queue, Sharer},
+        verdict::{Neighbour, Process, Upstream},
+    },
     near::{Asked, CLOSED_FOR_NS, Closed, FRESH_NS, Near, asked, is_wanted},
     sample,
-    verdict::{Neighbour, Process, Upstream},
 };
 
 /// How much of the time may go into looking: one part in so many.

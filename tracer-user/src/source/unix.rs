@@ -7,7 +7,7 @@ use super::{configurations::Configurations, masters::UnixUpstreams};
 use crate::{
     args::{Trace, UpstreamFilter},
     load::Tracer,
-    trust,
+    procfs::trust,
 };
 
 /// How it is known that unix sockets are in use.
