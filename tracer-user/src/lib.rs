@@ -7,20 +7,17 @@ pub mod model;
 
 pub mod args;
 
-pub mod procfs;
-
 pub mod load;
+
+pub mod procfs;
 
 pub mod engine;
 
-pub mod pressure;
 pub mod sample;
 
 pub mod decode;
 
 pub mod ledger;
-
-pub mod source;
 
 pub mod evidence;
 
@@ -29,8 +26,11 @@ pub mod cause;
 pub mod answers;
 pub mod groups;
 pub mod near;
+pub mod pressure;
 
 pub mod audit;
+
+pub mod source;
 
 pub mod pipeline;
 

@@ -6,9 +6,9 @@ use jiff::civil::DateTime;
 use nix::errno::Errno;
 
 use super::kind::Kind;
-use crate::{
-    args::UpstreamFilter,
-    model::{budget, verdict::Upstream},
+use crate::model::{
+    budget,
+    upstream::{Upstream, UpstreamFilter},
 };
 
 /// `2026/11/20 22:18:16`.

@@ -4,10 +4,10 @@ use super::{WallClock, signals};
 use crate::{
     ledger::Afterwards,
     model::{
+        cgroup::Places,
         verdict::{After, Process},
         words::span,
     },
-    procfs::cgroup::Places,
 };
 
 /// Says how long the worker went on for nobody.
@@ -40,8 +40,8 @@ pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
         local: end.local,
         upstream: end.upstream.clone(),
         worker: (worker.accepted_ns != 0)
-            .then(|| crate::ledger::process(&worker.worker))
-            .or_else(|| (worker.error == 0).then(|| crate::ledger::process(&worker.closer)))
+            .then(|| crate::model::from_wire::process(&worker.worker))
+            .or_else(|| (worker.error == 0).then(|| crate::model::from_wire::process(&worker.closer)))
             .filter(|Process { pid, .. }| *pid != 0),
         went_on_us: went_on_ns / 1_000,
         accepted_late,

@@ -3,7 +3,7 @@
 use super::{Cause, Finding};
 use crate::model::{
     inquiry::{Denial, Ordinary},
-    verdict::Upstream,
+    upstream::Upstream,
 };
 
 /// What the ordinary rules forbid is theirs; what they allow, something else forbade. None where they were not asked, or do not tell.

@@ -4,14 +4,15 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    ledger::{Aftermaths, Joined, address, comm},
+    ledger::{Aftermaths, Joined},
     model::{
         facts::{Fact, Sources},
+        from_wire::{address, comm},
         inquiry::{Holder, Sharer},
+        near::Closed,
         verdict::{Evidence, Process},
         words::{count, span, times},
     },
-    near::Closed,
 };
 
 /// Every fact that the records of this exchange hold, and when its upstream was last reached.

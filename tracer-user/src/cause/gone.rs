@@ -5,8 +5,9 @@ use wire::WorkerEnd;
 
 use super::{Cause, Finding, signals, stopped};
 use crate::{
-    ledger::{Joined, comm},
+    ledger::Joined,
     model::{
+        from_wire::comm,
         verdict::Process,
         words::{sentence, span},
     },

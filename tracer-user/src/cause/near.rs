@@ -6,10 +6,11 @@ use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
     model::{
-        verdict::{self, Neighbour, Process, Upstream},
+        near::{Closed, Near},
+        upstream::Upstream,
+        verdict::{self, Neighbour, Process},
         words::{count, span},
     },
-    near::{Closed, Near},
 };
 
 /// The same finding, with who listens near, where that was looked for.

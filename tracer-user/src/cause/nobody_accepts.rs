@@ -121,7 +121,7 @@ pub(super) fn holders(exchange: &Joined, cause: Cause) -> Option<Vec<verdict::Ho
     let queue = exchange.queue().filter(|_| is_asked)?;
     let holder = |Holder { process, doing }: &Holder| verdict::Holder {
         process: process.clone(),
-        doing: doing.as_ref().map(crate::sample::Doing::in_words),
+        doing: doing.as_ref().map(crate::model::doing::Doing::in_words),
     };
     Some(queue.holders.iter().map(holder).collect())
 }
@@ -131,8 +131,10 @@ mod tests {
     use super::*;
     use crate::{
         ledger::samples::{at, connecting},
-        model::inquiry::Found,
-        sample::{Doing, Target},
+        model::{
+            doing::{Doing, Target},
+            inquiry::Found,
+        },
     };
 
     fn queue(comm: &str, doing: Doing) -> Queue {

@@ -2,9 +2,9 @@
 
 use super::{Cause, Finding, nginx_says, reached::Reached, refused, source};
 use crate::{
-    groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
     model::{
+        groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
         verdict::{Evidence, Limits, OutOfUse},
         words::span,
     },

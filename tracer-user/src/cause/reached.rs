@@ -6,7 +6,8 @@ use super::{Cause, Finding};
 use crate::{
     ledger::{Joined, Said},
     model::{
-        verdict::{self, Evidence, ReachedBy, Upstream},
+        upstream::Upstream,
+        verdict::{self, Evidence, ReachedBy},
         words::span,
     },
 };

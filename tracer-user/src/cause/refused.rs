@@ -9,7 +9,7 @@ use crate::{
     ledger::{Joined, Said},
     model::{
         inquiry::{Denial, Kind, Ordinary, Place},
-        verdict::Upstream,
+        upstream::Upstream,
         words::count,
     },
 };

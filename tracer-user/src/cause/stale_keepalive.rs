@@ -6,8 +6,9 @@ use wire::{WorkerEnd, tcp_state};
 
 use super::{Cause, Finding, errors, lost, signals};
 use crate::{
-    ledger::{Joined, comm},
+    ledger::Joined,
     model::{
+        from_wire::comm,
         verdict::{Alike, Kept},
         words::span,
     },

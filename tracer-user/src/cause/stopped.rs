@@ -6,8 +6,9 @@ use wire::{Origin, Signal as Sent, WorkerEnd};
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::{Joined, comm, process},
+    ledger::Joined,
     model::{
+        from_wire::{comm, process},
         verdict::{Confidence, Process},
         words::{sentence, span},
     },

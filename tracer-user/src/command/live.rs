@@ -3,11 +3,12 @@
 use crate::{
     args::{Format, Live},
     audit::Audit,
-    command::{scope::Beyond, trace},
+    command::trace,
     engine::{self, Ends},
     evidence::{Encoder, Header, Names},
     model::failure::Failure,
     sink::{Json, Look, Sinks, Text, evidence::Recording},
+    source::scope::Beyond,
     terminal,
 };
 

@@ -1,4 +1,4 @@
-//! One module per command. Those that trace share a run ([`trace`]) and what the user asked to trace ([`scope`]).
+//! One module per command. Those that trace share a run ([`trace`]).
 
 pub mod backlog;
 pub mod doctor;
@@ -6,5 +6,4 @@ pub mod explain;
 pub mod live;
 pub mod record;
 pub mod report;
-pub mod scope;
 pub mod trace;

@@ -6,18 +6,21 @@ use wire::{Aftermath, RING_BYTES};
 use crate::{
     args::Trace,
     audit::{self, Audit},
-    command::scope::{self, Beyond},
     engine::{self, Ends, Flow, Session},
     load::Tracer,
     memory,
     model::{
+        audit::Report,
         clock::{monotonic_ns, nanoseconds},
         failure::Failure,
         stream::{Entry, What},
     },
     pipeline::{Pipeline, Told, tell_cut_looks},
     sink::Sinks,
-    source::Source,
+    source::{
+        Source,
+        scope::{self, Beyond},
+    },
 };
 
 /// Loads and attaches everything.
@@ -147,7 +150,7 @@ impl Tracing {
     }
 
     /// Ends the audit, with a little time for what is only half there: a line, or a verdict.
-    async fn end_audit(&mut self) -> Result<Option<audit::Report>, Failure> {
+    async fn end_audit(&mut self) -> Result<Option<Report>, Failure> {
         if let Some(audit) = &mut self.telling.audit {
             audit.end();
         }

@@ -3,12 +3,13 @@
 use super::{
     Names,
     codec::{Bad, bad},
-    entry::{named, upstream},
     line::{Group, Server},
+    upstream::{named, upstream},
 };
-use crate::{
+use crate::model::{
+    budget,
     groups::{self, Configured, Place},
-    model::{budget, verdict::Limits},
+    verdict::Limits,
 };
 
 pub(super) fn encode(group: &groups::Group, names: &Names) -> Group {

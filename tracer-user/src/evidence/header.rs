@@ -12,13 +12,14 @@ use super::{
 };
 use crate::{
     args::Trace,
-    command::doctor::{processes, settings},
     load::BTF_PATH,
     model::{
+        cgroup::Wanted,
+        clock::Distance,
         facts::{Fact, Sources},
-        stream::{Counts, Distance, Start},
+        stream::{Counts, Start},
     },
-    procfs::cgroup::Wanted,
+    procfs::{masters, settings},
 };
 
 /// What was recorded, where and how.
@@ -128,7 +129,7 @@ impl Header {
         let Wanted { cgroups, containers, units } = asked_for(wanted, names);
         let wall = distance.0.saturating_add_unsigned(*started_ns);
         let shown = |address: &str| names.named(address);
-        let masters = processes::masters().into_iter().map(|master| Process {
+        let masters = masters::masters().into_iter().map(|master| Process {
             pid: master.pid,
             comm: master.comm,
             workers: master.workers,

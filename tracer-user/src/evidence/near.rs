@@ -3,15 +3,13 @@
 use super::{
     Line,
     codec::{Bad, Base, Codec as _, Context, Moment, bad},
-    entry::{named, upstream},
     line::{Closed, Neighbour},
+    upstream::{named, upstream},
 };
-use crate::{
-    model::{
-        budget,
-        verdict::{self, Process},
-    },
+use crate::model::{
+    budget,
     near::{self, Near},
+    verdict::{self, Process},
 };
 
 pub(super) fn encode(near: &Near, at: i64, context: Context<'_>) -> Line {

@@ -5,26 +5,23 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
-    answers::{Answer, Followed, Try},
-    decode::Record,
-    groups::{self, Configured, Place as At, Server},
     ledger::samples::*,
     model::{
-        facts::{Fact, Sources},
-        inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
-        stream::{
-            Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger,
-            UpstreamCounts, What,
-        },
-        verdict::{Limits, Neighbour, Process, Upstream},
-    },
-    near::{Closed, Near},
-    pressure::{Group, Quota, Reading, Stall, Stalls},
-    procfs::{
+        answers::{Answer, Followed, Try},
         cgroup::{Cgroup, Member, Wanted},
-        trust::Why,
+        clock::Distance,
+        doing::{Doing, Look, Peer, Target},
+        facts::{Fact, Sources},
+        groups::{self, Configured, Place as At, Server},
+        inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
+        near::{Closed, Near},
+        pressure::{Group, Quota, Reading, Stall, Stalls},
+        record::Record,
+        stranger::{Stranger, Why},
+        stream::{Counts, Depth, Entry, Following, Logged, Loss, LossReason, Start, UpstreamCounts, What},
+        upstream::Upstream,
+        verdict::{Limits, Neighbour, Process},
     },
-    sample::{Doing, Look, Peer, Target},
 };
 
 fn header() -> Header {
@@ -230,7 +227,7 @@ fn entries() -> Vec<Entry> {
                 Try { upstream: Some(Upstream::Unix("/run/a.sock".into())), status: None },
                 Try { upstream: None, status: Some(503) },
             ]),
-            rule: Some(crate::answers::Kind::LimitReq),
+            rule: Some(crate::model::answers::Kind::LimitReq),
             request: None,
         })),
         What::AccessLogs(Followed { logs: 2, left_out: 1 }),

@@ -107,7 +107,7 @@ mod tests {
     use wire::{FAMILY_UNIX, tcp_state};
 
     use super::*;
-    use crate::ledger::address;
+    use crate::model::from_wire::address;
 
     #[test]
     fn every_kind_of_socket_is_told_whatever_its_name() {

@@ -4,6 +4,7 @@ mod backlog;
 mod btf;
 #[cfg(test)]
 mod call_chains;
+mod callable;
 mod closed;
 mod functions;
 mod held_sockets;
@@ -21,6 +22,7 @@ mod tracefs;
 mod types;
 mod words;
 
+use crate::model::hook_kind::HookKind;
 use std::{collections::HashSet, path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
@@ -36,7 +38,7 @@ use wire::{
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
 pub(crate) use held_sockets::held_sockets;
-pub use hooks::{HookKind, HookPlan};
+pub use hooks::HookPlan;
 pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
@@ -48,10 +50,11 @@ use shares::{GivenUp, Shares};
 use types::Types;
 use words::Words;
 
-use crate::{
-    command::scope::sun_path,
-    ledger::{address, path_of},
-    model::{facts::Fact, failure::Failure, verdict::Upstream},
+use crate::model::{
+    facts::Fact,
+    failure::Failure,
+    from_wire::{address, path_of, sun_path},
+    upstream::Upstream,
 };
 
 /// The BPF object that the build script made.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::model::stream::Distance;
+/// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Distance(pub i64);
 
 /// How much the measured distance may differ, in ns, while nobody has set the wall clock: it is slewed together with the
 /// monotonic one, and two readings are never of the same moment.

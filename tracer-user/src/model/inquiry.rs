@@ -1,7 +1,10 @@
 //! What is looked up on this host about a failure, right after it: on failures only, so many a second at most, and recorded, so that a replay
 //! says the same.
 
-use crate::{ledger::Name, model::verdict::Process, sample::Doing};
+use crate::model::{
+    doing::{Doing, Name},
+    verdict::Process,
+};
 
 /// What was found about one failure. It comes before the record that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,18 +3,19 @@
 
 use wire::WordOf;
 
-use crate::{
+use crate::model::{
     answers::{Answer, Followed},
-    decode::Record,
+    cgroup::{Member, Wanted},
+    clock::Distance,
+    doing::Look,
+    facts::Sources,
     groups::Configured,
-    model::{facts::Sources, inquiry::Inquiry, verdict::Upstream},
+    inquiry::Inquiry,
     near::Near,
     pressure::Reading,
-    procfs::{
-        cgroup::{Member, Wanted},
-        trust::Why,
-    },
-    sample::Look,
+    record::Record,
+    stranger::Stranger,
+    upstream::Upstream,
 };
 
 /// One thing that was learnt.
@@ -109,10 +110,6 @@ pub struct Start {
     pub wanted: Wanted,
 }
 
-/// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Distance(pub i64);
-
 /// What was lost, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -191,19 +188,6 @@ pub struct Counts {
     pub upstreams_left_out: u64,
     /// Words that name no upstream, where only some were asked for (`-u`).
     pub words_left_out: u64,
-}
-
-/// A process that has nginx's name and is not believed to be nginx: its connections are not watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stranger {
-    /// Its pid.
-    pub pid: u32,
-    /// Its real user, if it was still there to be asked.
-    pub uid: Option<u32>,
-    /// Its executable, if that could be seen: a name that its user chose.
-    pub exe: Option<String>,
-    /// Why it is not believed.
-    pub why: Why,
 }
 
 /// Exchanges with one upstream that have ended, since the tracing began.

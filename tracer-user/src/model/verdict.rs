@@ -1,38 +1,16 @@
 //! What the program says of one failed exchange: the model that every output renders.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
-use crate::{
+use crate::model::{
     answers::Answers,
     audit::{Listed, Unexplained},
     cause::Cause,
-    model::stream::Stranger,
+    cgroup::Places,
     pressure::Pressure,
-    procfs::cgroup::Places,
+    stranger::Stranger,
+    upstream::Upstream,
 };
-
-/// Where an exchange went.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Upstream {
-    /// Over TCP.
-    Inet(SocketAddr),
-    /// To a unix stream socket.
-    Unix(PathBuf),
-    /// Nowhere: nothing was attempted. The name that nginx was asked for, where it is known; else empty.
-    Named(String),
-}
-
-impl fmt::Display for Upstream {
-    /// `ip:port`, `[ip6]:port` or the socket's path.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inet(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-            Self::Named(name) if name.is_empty() => f.write_str("no server"),
-            Self::Named(name) => name.fmt(f),
-        }
-    }
-}
 
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

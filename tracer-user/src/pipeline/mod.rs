@@ -1,23 +1,30 @@
 //! From the stream to what is told: joins what belongs together, names causes, and counts. Pure: the same stream gives the
 //! same, in the same order, wherever and however often it is taken in.
 
+mod placed;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    answers::{Answered, Matching, Sight},
-    audit::Unexplained,
-    cause::{Cause, Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
+    answers::{Matching, Sight},
+    cause::{Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
     model::{
+        answers::Answered,
+        audit::Unexplained,
         budget,
+        cause::Cause,
+        cgroup::{Known, Wanted},
+        clock::Distance,
         facts::{Fact, Sources},
-        stream::{Counts, Distance, Entry, Following, Loss, Start, Stranger, What},
+        stranger::Stranger,
+        stream::{Counts, Entry, Following, Loss, Start, What},
         verdict::{After, Delayed, Note, Summary, Verdict, Words},
     },
     near::Nears,
+    pipeline::placed::with_units,
     pressure::{self, Readings},
-    procfs::cgroup::{self, Known, Wanted, with_units},
     sample::Activities,
 };
 
@@ -291,7 +298,7 @@ impl Pipeline {
         match outcome {
             Outcome::Failed(verdict) => {
                 let at_ns = exchange.worker.map_or(ended_ns, |worker| worker.ended_ns.max(ended_ns));
-                cgroup::place(verdict, &self.members, at_ns);
+                placed::place(verdict, &self.members, at_ns);
                 pressure::add(verdict, exchange, &self.readings);
                 self.wanted.has(&verdict.places)
             }
@@ -330,7 +337,7 @@ impl Pipeline {
         let verdict = (said.is_of_no_connection() || said.is_logged()).then(|| {
             let outage = said.is_no_live().then(|| self.groups.outage(said));
             let mut verdict = Box::new(attribute_word(said, outage, &context));
-            cgroup::place(&mut verdict, &self.members, said.ns);
+            placed::place(&mut verdict, &self.members, said.ns);
             verdict
         });
         let Some(verdict) = verdict else {

@@ -2,10 +2,12 @@ use wire::{Action, tcp_state};
 
 use super::*;
 use crate::{
-    decode::Record,
     ledger::{PATIENCE_NS, samples::*},
-    model::stream::LossReason,
-    sample::{Doing, Look, Target},
+    model::{
+        doing::{Doing, Look, Target},
+        record::Record,
+        stream::LossReason,
+    },
 };
 
 fn record(at_ns: u64, record: Record) -> Entry {

@@ -2,14 +2,15 @@
 
 use super::{GroupPressure, Pressure, Quota, Readings, Stall};
 use crate::{
-    cause::Cause,
     ledger::Joined,
     model::{
+        cause::Cause,
+        cgroup::Cgroup,
+        doing::Target,
         verdict::{Delayed, Evidence, Verdict},
         words::{count, span},
     },
-    procfs::cgroup::Cgroup,
-    sample::{Activity, Target},
+    sample::Activity,
 };
 
 /// Adds to a verdict on a worker that was slow, or on a queue that nobody served, what was short meanwhile.
@@ -149,8 +150,11 @@ fn facts(pressure: &Pressure, ended_us: i64) -> Vec<Evidence> {
 mod tests {
     use super::*;
     use crate::{
-        pressure::Stalls,
-        sample::{Doing, Found, Peer},
+        model::{
+            doing::{Doing, Peer},
+            pressure::Stalls,
+        },
+        sample::Found,
     };
 
     fn throttled(throttled_us: u64, throttled: u64, periods: u64) -> GroupPressure {

@@ -2,6 +2,9 @@
 
 pub mod cgroup;
 pub(crate) mod host;
+pub(crate) mod masters;
 pub(crate) mod netlink;
+pub mod pressure;
 pub(crate) mod processes;
+pub(crate) mod settings;
 pub mod trust;

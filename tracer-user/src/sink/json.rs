@@ -8,11 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::Sink;
-use crate::{
-    audit,
-    model::{verdict, words::time},
-    procfs::cgroup::Places,
-};
+use crate::model::{audit, cgroup::Places, upstream, verdict, words::time};
 use home::Home;
 use pressure::Pressure;
 use run::{Audit, Summary};
@@ -63,7 +59,7 @@ impl<W: Write> Sink for Json<W> {
         self.line(&Note::from(note))
     }
 
-    fn answer(&mut self, answered: &crate::answers::Answered) -> io::Result<()> {
+    fn answer(&mut self, answered: &crate::model::answers::Answered) -> io::Result<()> {
         self.line(&answers::Answer::from(answered))
     }
 
@@ -548,27 +544,27 @@ impl<'a> From<&'a verdict::Doing> for Doing<'a> {
 }
 
 /// The name that nothing was attempted for.
-fn group(upstream: &verdict::Upstream) -> Option<&str> {
+fn group(upstream: &upstream::Upstream) -> Option<&str> {
     match upstream {
-        verdict::Upstream::Named(name) if !name.is_empty() => Some(name),
+        upstream::Upstream::Named(name) if !name.is_empty() => Some(name),
         _ => None,
     }
 }
 
 impl Upstream {
     /// Where an exchange went; none where nothing was attempted.
-    fn of(upstream: &verdict::Upstream) -> Option<Self> {
-        (!matches!(upstream, verdict::Upstream::Named(_))).then(|| upstream.into())
+    fn of(upstream: &upstream::Upstream) -> Option<Self> {
+        (!matches!(upstream, upstream::Upstream::Named(_))).then(|| upstream.into())
     }
 }
 
-impl From<&verdict::Upstream> for Upstream {
-    fn from(upstream: &verdict::Upstream) -> Self {
+impl From<&upstream::Upstream> for Upstream {
+    fn from(upstream: &upstream::Upstream) -> Self {
         let family = match upstream {
-            verdict::Upstream::Inet(address) if address.is_ipv4() => "inet",
-            verdict::Upstream::Inet(_) => "inet6",
-            verdict::Upstream::Unix(_) => "unix",
-            verdict::Upstream::Named(_) => "none",
+            upstream::Upstream::Inet(address) if address.is_ipv4() => "inet",
+            upstream::Upstream::Inet(_) => "inet6",
+            upstream::Upstream::Unix(_) => "unix",
+            upstream::Upstream::Named(_) => "none",
         };
         Self { family, addr: upstream.to_string() }
     }

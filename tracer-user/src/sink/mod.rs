@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::{
-    answers::Answered,
-    audit::Report,
     model::{
+        answers::Answered,
+        audit::Report,
         failure::Failure,
         stream::Entry,
         verdict::{After, Delayed, Note, Summary, Verdict},

@@ -1,13 +1,14 @@
 //! Small verdicts made by hand, for the tests of each output.
 
-use crate::{
+use crate::model::{
     audit::{Report, Unexplained, Unlogged},
     cause::Cause,
-    model::verdict::{
+    cgroup::{Cgroup, Place, Places},
+    upstream::Upstream,
+    verdict::{
         Bytes, Confidence, Delayed, Doing, Evidence, Failed, Limits, Moments, Note, OutOfUse, Process, Queue,
-        Summary, Upstream, Verdict, Word, Words, Worker,
+        Summary, Verdict, Word, Words, Worker,
     },
-    procfs::cgroup::{Cgroup, Place, Places},
 };
 
 /// 2026-11-20T11:39:26 UTC.

@@ -17,20 +17,21 @@ use nix::time::ClockId;
 
 use super::{configurations::Configurations, masters::began_after};
 use crate::{
-    answers::{
-        Answer, Followed, STATUSES,
-        format::{Format, Said},
-    },
-    args::UpstreamFilter,
     audit::follow::Reading,
     model::{
+        answers::{Answer, Followed, STATUSES},
         budget,
         clock::{monotonic_ns, nanoseconds, now},
         stream::What,
+        upstream::UpstreamFilter,
     },
     procfs::host::{
         HeldLog, Identity, Master, Refusal,
-        nginx::{AccessLog, Rules, access_logs, configuration, master_of, rules},
+        nginx::{
+            AccessLog, Rules, access_logs, configuration,
+            log_format::{Format, Said},
+            master_of, rules,
+        },
     },
 };
 

@@ -20,7 +20,7 @@ use nix::{
 };
 
 use crate::{
-    model::{budget, clock::monotonic_ns, stream::Depth, verdict::Upstream},
+    model::{budget, clock::monotonic_ns, stream::Depth, upstream::Upstream},
     procfs::{netlink, processes},
 };
 

@@ -9,8 +9,7 @@ use super::{
     masters::{Masters, Said},
 };
 use crate::{
-    groups::Configured,
-    model::{budget, clock},
+    model::{budget, clock, groups::Configured},
     procfs::{
         host::nginx::master_of,
         processes::{pids, still},

@@ -7,14 +7,16 @@ use wire::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
-    ledger::{Said, address, comm, holder_of, path_of},
+    ledger::Said,
     load::held_sockets,
     model::{
         budget,
         clock::{distance, monotonic_ns},
         failure::Failure,
+        from_wire::{address, comm, holder_of, path_of},
         inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
-        verdict::{Process, Upstream},
+        upstream::Upstream,
+        verdict::Process,
     },
     procfs::{
         host::{

@@ -17,16 +17,19 @@ use wire::{
 
 use super::{configurations::Configurations, inquiries::each_socket};
 use crate::{
-    ledger::{Joined, address, holder_of, path_of, process_named},
+    ledger::Joined,
     load::Tracer,
     model::{
         budget,
         clock::monotonic_ns,
         failure::Failure,
+        from_wire::{address, holder_of, path_of, process_named},
         inquiry::{About, Found, Holder, Inquiry, Queue, Sharer},
-        verdict::{Neighbour, Process, Upstream},
+        near::{Asked, Closed, Near},
+        upstream::Upstream,
+        verdict::{Neighbour, Process},
     },
-    near::{Asked, CLOSED_FOR_NS, Closed, FRESH_NS, Near, asked, is_wanted},
+    near::{CLOSED_FOR_NS, FRESH_NS, asked, is_wanted},
     sample,
 };
 

@@ -9,10 +9,10 @@ use nix::time::ClockId;
 use procfs::process::Process;
 
 use crate::{
-    groups::Group,
     model::{
         budget,
         clock::{booted_ns, now},
+        groups::Group,
     },
     procfs::host::{
         Master, Refusal,

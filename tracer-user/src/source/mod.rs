@@ -10,6 +10,7 @@ mod inquiries;
 mod listeners;
 mod logs;
 mod masters;
+pub mod scope;
 mod unix;
 mod upstreams;
 
@@ -25,26 +26,30 @@ use tokio::{
 use wire::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
-    args::{Trace, UpstreamFilter},
-    command::scope::Beyond,
-    decode::{Event, Record, decode},
+    args::Trace,
+    decode::{Event, decode},
     engine::{Missed, Ring, SETTLING, losses},
-    groups::{Configured, Place},
     ledger::Said,
     load::Tracer,
     model::{
-        budget,
-        clock::{changed_distance, distance, monotonic_ns, nanoseconds},
+        self, budget,
+        clock::{Distance, changed_distance, distance, monotonic_ns, nanoseconds},
         facts::Sources,
         failure::Failure,
+        groups::{Configured, Place},
         inquiry::Inquiry,
-        stream::{Counts, Distance, Entry, Loss, LossReason, Start, Stranger, UpstreamCounts, What},
-        verdict, words,
+        pressure::Reading,
+        record::Record,
+        stranger::Stranger,
+        stream::{Counts, Entry, Loss, LossReason, Start, UpstreamCounts, What},
+        upstream::{self, UpstreamFilter},
+        words,
     },
-    pressure::{Meter, Reading},
-    procfs::{cgroup, host::text_of, trust::Trust},
+    procfs::{cgroup, host::text_of, pressure::Meter, trust::Trust},
     sample::{self, Round},
+    source::scope::Beyond,
 };
+
 use access_logs::AccessLogs;
 use audible::Audible;
 use configurations::Configurations;
@@ -95,7 +100,7 @@ pub struct Source {
     /// The upstreams that were asked for; empty for all.
     wanted: Vec<UpstreamFilter>,
     /// Whose verdicts are told.
-    places: cgroup::Wanted,
+    places: model::cgroup::Wanted,
     /// Who the processes are that records name.
     members: cgroup::Finder,
     /// What comes before a record: who is named in it.
@@ -468,7 +473,7 @@ impl Source {
                     if !self.is_asked_for(&said) {
                         continue;
                     }
-                    if matches!(said.peer(), Some(verdict::Upstream::Unix(_))) {
+                    if matches!(said.peer(), Some(upstream::Upstream::Unix(_))) {
                         self.unix.is_seen();
                     }
                     let learnt = self.ask(&said);

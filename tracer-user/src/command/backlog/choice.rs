@@ -8,12 +8,14 @@ use std::{
 use procfs::process::Process;
 use wire::{FAMILY_INET, FAMILY_INET6, tcp_state};
 
-use super::{masters, queue::Queue, verify::is_same};
+use super::{masters, queue::Queue};
 use crate::{
-    args::{Backlog, UpstreamFilter},
-    ledger::address,
+    args::Backlog,
     load::held_sockets,
-    model::verdict::Upstream,
+    model::{
+        from_wire::address,
+        upstream::{Upstream, UpstreamFilter},
+    },
     procfs::{host::nginx::passes, processes, trust},
 };
 
@@ -191,6 +193,17 @@ fn connected(args: &Backlog) -> HashSet<(u32, Upstream)> {
         .filter(|socket| socket.state != tcp_state::LISTEN && i32::from(socket.kind) == libc::SOCK_STREAM)
         .map(|socket| (socket.netns, Upstream::Inet(address(&socket.remote))))
         .collect()
+}
+
+/// Whether this is where a listener is; a port alone stands for all addresses.
+pub(super) fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
+    match (configured, listener) {
+        (Upstream::Inet(a), Upstream::Inet(b)) => {
+            // Whether a port alone means all IPv4 or all IPv6 addresses is the program's to say.
+            a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
+        }
+        _ => configured == listener,
+    }
 }
 
 #[cfg(test)]

@@ -9,10 +9,9 @@ use std::{
 use wire::HeldSocket;
 
 use crate::{
-    ledger::holder_of,
     load::Backlog,
-    model::{budget, verdict::Process},
-    procfs::cgroup::{self, Cgroup},
+    model::{budget, cgroup::Cgroup, from_wire::holder_of, verdict::Process},
+    procfs::cgroup,
 };
 
 /// A descriptor of a listening socket.

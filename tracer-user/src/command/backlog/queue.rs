@@ -7,10 +7,11 @@ use wire::{
     accept_queue::{Listener, longest_in},
 };
 
-use crate::{
-    ledger::{address, path_of},
-    model::verdict::{Process, Upstream},
-    procfs::cgroup::Cgroup,
+use crate::model::{
+    cgroup::Cgroup,
+    from_wire::{address, path_of},
+    upstream::Upstream,
+    verdict::Process,
 };
 
 /// What the listener asked for when it called listen, as far as the kernel's limit tells: the kernel keeps the smaller one of that

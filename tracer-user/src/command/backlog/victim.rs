@@ -7,9 +7,10 @@ use wire::{
     accept_queue::{Fate, STRANGER, Victim},
 };
 
-use crate::{
-    ledger::{address, process},
-    model::verdict::{Process, Upstream},
+use crate::model::{
+    from_wire::{address, process},
+    upstream::Upstream,
+    verdict::Process,
 };
 
 const ETIMEDOUT: u32 = 110;

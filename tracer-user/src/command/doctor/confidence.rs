@@ -1,7 +1,7 @@
 //! How sure each cause can be here: the one table of what proves it, and of what is left without.
 
 use super::sight::{Proof, Seen, Sight};
-use crate::{cause::Cause, model::facts::Fact};
+use crate::model::{cause::Cause, facts::Fact};
 
 /// How sure verdicts of one cause are on this kernel; the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ impl Host {
     /// This one.
     pub fn now() -> Self {
         Self {
-            kernel: super::settings::kernel(),
+            kernel: crate::procfs::settings::kernel(),
             has_btf: Path::new(BTF_PATH).exists(),
             lockdown: Lockdown::now(),
             missing_capabilities: missing_capabilities().ok(),

@@ -7,11 +7,12 @@ use serde::Serialize;
 use super::{
     Report,
     confidence::{self, Level},
-    processes::Master,
-    settings,
     sight::{How, Sight},
 };
-use crate::load;
+use crate::{
+    load,
+    procfs::{masters::Master, settings},
+};
 
 /// The version of the contract.
 const VERSION: u32 = 1;

@@ -3,8 +3,6 @@
 mod confidence;
 mod host;
 mod json;
-pub(crate) mod processes;
-pub(crate) mod settings;
 mod sight;
 mod text;
 
@@ -15,6 +13,7 @@ use anyhow::Context as _;
 use crate::{
     args::{Doctor, Format},
     model::failure::Failure,
+    procfs::{masters, settings},
     sink::Look,
     terminal,
 };
@@ -31,7 +30,7 @@ pub struct Report {
     /// The settings that matter.
     pub settings: Vec<settings::Setting>,
     /// Whom there is to trace.
-    pub masters: Vec<processes::Master>,
+    pub masters: Vec<masters::Master>,
 }
 
 /// Attaches every hook, detaches them again, and reports. The exit status is 0 if every cause that a kernel can prove can be
@@ -40,7 +39,7 @@ pub struct Report {
 /// # Errors
 /// Where this host cannot be traced; the report is written even so.
 pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
-    let masters = processes::masters();
+    let masters = masters::masters();
     let nginx: Vec<_> = masters.iter().filter(|master| master.is_nginx()).map(|master| master.pid).collect();
     let sight = match sight::Sight::now(&args.hooks_only, !args.no_uprobe, &nginx) {
         Ok(sight) => Ok(sight),

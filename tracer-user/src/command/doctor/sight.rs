@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use wire::{Filters, Layout, MISSING};
 
 use crate::{
-    load::{HookKind, HookPlan, Scope, Tracer},
-    model::{facts::Fact, failure::Failure},
+    load::{HookPlan, Scope, Tracer},
+    model::{facts::Fact, failure::Failure, hook_kind::HookKind},
 };
 
 /// How a fact is seen.

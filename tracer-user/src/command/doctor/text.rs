@@ -7,12 +7,12 @@ use super::{
     Report,
     confidence::{Level, Standing},
     host::Host,
-    processes::Master,
     sight::{How, Sight},
 };
 use crate::{
     load::Lockdown,
     model::words::count,
+    procfs::masters::Master,
     sink::{Look, paragraph},
     terminal::printable,
 };

@@ -3,21 +3,19 @@
 mod page;
 #[cfg(test)]
 mod tests;
-mod topic;
 
 use std::process::ExitCode;
 
 use anstyle::Style;
 
+use crate::model::topic::Topic;
 use crate::{
     args::Explain,
-    cause::Cause,
-    model::failure::Failure,
+    model::{cause::Cause, failure::Failure},
     sink::{Look, paragraph},
     terminal,
 };
 use page::{Block, Group, Section};
-pub use topic::{Topic, UnknownTopic};
 
 /// Holds the longest label of a section's part and two blanks.
 const LABELS: usize = 18;

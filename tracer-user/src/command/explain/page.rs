@@ -1,7 +1,7 @@
 //! `docs/causes.md`: the one source. It is Markdown of few forms: a heading for each kind of causes and for each cause, paragraphs, and lists
 //! whose items begin with a label in bold.
 
-use crate::cause::Cause;
+use crate::model::cause::Cause;
 
 /// The page.
 pub(super) const PAGE: &str = include_str!("../../../../docs/causes.md");

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{args::Trigger, cause::Cause};
+use crate::{args::Trigger, model::cause::Cause};
 
 /// Watches for what was asked for, and holds it back until the window is full of news again.
 #[derive(Debug)]

@@ -9,15 +9,16 @@ use anyhow::Context as _;
 use alarm::Alarm;
 
 use crate::{
-    args::{Record, UpstreamFilter},
-    command::{scope::Beyond, trace},
+    args::Record,
+    command::trace,
     engine::{self, Ends},
     evidence::{Encoder, Header, Names},
     model::{
         clock::monotonic_ns,
         failure::Failure,
         stream::Entry,
-        verdict::{Summary, Upstream, Verdict},
+        upstream::{Upstream, UpstreamFilter},
+        verdict::{Summary, Verdict},
         words::{count, span},
     },
     sink::{
@@ -25,7 +26,7 @@ use crate::{
         evidence::{MOST_BYTES, Recording, Rotation, Window, Written, are_free},
         said,
     },
-    source::Depths,
+    source::{Depths, scope::Beyond},
 };
 
 /// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.

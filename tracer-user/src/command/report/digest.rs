@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    cause::Cause,
     model::{
-        stream::{Depth, Distance, Entry, What},
-        verdict::{Process, Summary, Upstream, Verdict},
+        cause::Cause,
+        clock::Distance,
+        stream::{Depth, Entry, What},
+        upstream::Upstream,
+        verdict::{Process, Summary, Verdict},
     },
     pipeline::Told,
 };

@@ -10,9 +10,9 @@ use super::{
     roots::{self, Root},
 };
 use crate::{
-    cause::Cause,
     evidence::Header,
     model::{
+        cause::Cause,
         verdict::Verdict,
         words::{count, span},
     },
@@ -242,7 +242,7 @@ fn bars(digest: &Digest, clock: &Clock) -> Vec<Bar> {
 
 fn queues(digest: &Digest, clock: &Clock) -> Vec<Queue> {
     let queue =
-        |(listener, timeline): (&crate::model::verdict::Upstream, &Timeline<super::digest::Queue>)| {
+        |(listener, timeline): (&crate::model::upstream::Upstream, &Timeline<super::digest::Queue>)| {
             let deepest = timeline.bars.iter().max_by_key(|bar| bar.depth)?;
             let limit = timeline.bars.iter().map(|bar| bar.limit).max().unwrap_or(0);
             // A queue that is nowhere near its backlog would be a flat line.

@@ -8,7 +8,7 @@ use wire::{
     tcp_state,
 };
 
-use crate::{decode::Record, model::stream::What};
+use crate::model::{record::Record, stream::What};
 
 /// Ends that are remembered; there is one for each connection that did not end plainly well.
 const MOST: usize = 100_000;

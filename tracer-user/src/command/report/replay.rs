@@ -13,17 +13,18 @@ use wire::WorkerGone;
 
 use super::join::{Ends, Join};
 use crate::{
-    decode::Record,
     evidence::{Header, LATEST_NS, Reader},
     memory,
     model::{
+        cgroup::Wanted,
+        clock::Distance,
         failure::Failure,
-        stream::{Distance, Entry, Loss, LossReason, What},
+        record::Record,
+        stream::{Entry, Loss, LossReason, What},
         verdict::Summary,
         words::{count, span, time},
     },
     pipeline::{Pipeline, Told},
-    procfs::cgroup::Wanted,
 };
 
 /// Recordings that are read side by side: each takes memory for what waits in it.

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::digest::{Digest, Kind};
-use crate::{
-    cause::Cause,
-    model::{verdict::Upstream, words::count},
-};
+use crate::model::{cause::Cause, upstream::Upstream, words::count};
 
 /// One cause of many failures, in a sentence or two.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use super::*;
 use crate::{
-    decode::Record,
     memory,
-    model::{stream::What, verdict::Confidence},
+    model::{record::Record, stream::What, verdict::Confidence},
 };
 
 /// Evidence of this version of the format, which every later one must read: six seconds in which a pool of workers could not keep
@@ -238,7 +237,8 @@ const MOST_MEMORY: u64 = 512 << 20;
 /// memory is limited.
 #[test]
 fn any_bytes_at_all_give_an_error_or_a_result_within_bounded_memory() {
-    const NAME: &str = "command::report::tests::any_bytes_at_all_give_an_error_or_a_result_within_bounded_memory";
+    const NAME: &str =
+        "command::report::tests::any_bytes_at_all_give_an_error_or_a_result_within_bounded_memory";
     const CHILD: &str = "WHY502_FUZZ_CHILD";
     if env::var_os(CHILD).is_some() {
         return any_bytes_at_all();

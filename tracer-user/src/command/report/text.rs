@@ -9,9 +9,10 @@ use super::{
     roots,
 };
 use crate::{
-    cause::Cause,
     model::{
-        verdict::{Upstream, Verdict},
+        cause::Cause,
+        upstream::Upstream,
+        verdict::Verdict,
         words::{count, span},
     },
     sink::{Look, Sink as _, Text, answered, paragraph, said},

@@ -10,12 +10,13 @@ use aya::maps::{HashMap as BpfMap, MapData};
 use nix::time::ClockId;
 use procfs::{ProcResult, process::Process};
 
-use super::{Cgroup, Member, ids::Ids};
+use super::ids::Ids;
 use crate::{
-    decode::Record,
     model::{
         budget,
+        cgroup::{Cgroup, Member},
         clock::{monotonic_ns, now},
+        record::Record,
     },
     procfs::processes,
 };

@@ -23,7 +23,7 @@ use procfs::process::{Process, Status};
 use super::place;
 use crate::model::{
     inquiry::{Denial, Ordinary},
-    verdict::Upstream,
+    upstream::Upstream,
 };
 
 /// `CAP_DAC_OVERRIDE` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).

@@ -14,9 +14,9 @@ use crate::{
     evidence::{Encoder, Frames, Header, Line},
     file::{self, Identity},
     model::{
-        clock::monotonic_ns,
+        clock::{Distance, monotonic_ns},
         failure::Failure,
-        stream::{Counts, Distance, Entry, Loss, LossReason, What},
+        stream::{Counts, Entry, Loss, LossReason, What},
     },
 };
 

@@ -10,9 +10,7 @@ pub use file::{Recording, Rotation, are_free};
 pub use window::{MOST_BYTES, Window, Written};
 
 use super::Sink;
-use crate::{
-    model::clock::monotonic_ns, model::failure::Failure, model::stream::Entry, model::verdict::Summary,
-};
+use crate::model::{clock::monotonic_ns, failure::Failure, stream::Entry, verdict::Summary};
 
 impl Sink for Recording {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {

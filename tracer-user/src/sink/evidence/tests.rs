@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     evidence::{Encoder, Header, Names, Reader},
-    groups::Configured,
-    model::stream::{Counts, Entry, Start, What},
+    model::{
+        groups::Configured,
+        stream::{Counts, Entry, Start, What},
+    },
 };
 
 fn header() -> (Header, Start) {

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     evidence::{Encoder, Frame, Frames, Header, Line},
     file,
-    model::stream::{Counts, Distance, Entry, What},
+    model::{
+        clock::Distance,
+        stream::{Counts, Entry, What},
+    },
 };
 
 /// Bytes of compressed evidence that are kept at most: so much as a hundred failures a second leave in an hour.

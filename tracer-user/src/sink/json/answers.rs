@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Upstream, VERSION, group};
-use crate::{
+use crate::model::{
     answers::{self, Answered, Kind, STATUSES, Try},
-    model::words::time,
+    words::time,
 };
 
 /// What a client was answered whose request is shown.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::procfs::cgroup::{Cgroup, Places};
+use crate::model::cgroup::{Cgroup, Places};
 
 /// Stands in each process; all null where its control group is not known or has no name.
 #[derive(Clone, Copy, Default, Serialize)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::pressure;
+use crate::model::pressure;
 
 /// Between two readings; microseconds.
 #[derive(Serialize)]

@@ -3,10 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::{VERSION, answers::Answers};
-use crate::{
-    audit, cause,
-    model::{stream, verdict, words::time},
-};
+use crate::model::{audit, cause, stranger, verdict, words::time};
 
 #[derive(Serialize)]
 pub(super) struct Audit<'a> {
@@ -175,8 +172,8 @@ impl<'a> From<&'a verdict::Words> for Words<'a> {
     }
 }
 
-impl<'a> From<&'a stream::Stranger> for Stranger<'a> {
-    fn from(stream::Stranger { pid, uid, exe, why }: &'a stream::Stranger) -> Self {
+impl<'a> From<&'a stranger::Stranger> for Stranger<'a> {
+    fn from(stranger::Stranger { pid, uid, exe, why }: &'a stranger::Stranger) -> Self {
         Self { pid: *pid, uid: *uid, exe: exe.as_deref(), why: why.name() }
     }
 }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
-    answers::{Answers, Kind},
-    audit::Report,
-    model::verdict::{Summary, Verdict},
-    pressure::{GroupPressure, Pressure, Quota, Stall, Stalls},
+    model::{
+        answers::{Answers, Kind},
+        audit::Report,
+        pressure::{GroupPressure, Pressure, Quota, Stall, Stalls},
+        verdict::{Summary, Verdict},
+    },
     sink::samples,
 };
 

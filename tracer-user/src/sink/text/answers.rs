@@ -3,9 +3,9 @@
 use anstyle::AnsiColor;
 
 use super::{Look, paragraph::paragraph, units};
-use crate::{
+use crate::model::{
     answers::{Answers, Kind},
-    model::words::times,
+    words::times,
 };
 
 /// How many answers there were of each kind; nothing where no access log was followed.
@@ -40,7 +40,7 @@ pub(crate) fn answered(answers: Option<&Answers>, look: &Look) -> String {
     if answers.left_out > 0 {
         let warning = format!(
             "Access logs grew too fast to be read: {} or stretches of them were left out.",
-            super::summary::counted(answers.left_out, "line")
+            units::counted(answers.left_out, "line")
         );
         for line in sentence(&warning).lines() {
             text += &look.paint(AnsiColor::Yellow.on_default(), line, 0);

@@ -3,9 +3,15 @@
 use anstyle::AnsiColor;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Look, paragraph::paragraph, summary::counted, units};
-use crate::audit::{Listed, Report, Unexplained, Unlogged};
-use crate::terminal::printable;
+use super::{
+    Look,
+    paragraph::paragraph,
+    units::{self, counted},
+};
+use crate::{
+    model::audit::{Listed, Report, Unexplained, Unlogged},
+    terminal::printable,
+};
 
 /// The audit, with an empty line before it.
 pub fn render(report: &Report, look: &Look, zone: &TimeZone) -> String {

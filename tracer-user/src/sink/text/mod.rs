@@ -6,15 +6,16 @@ use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::Sink;
-use crate::terminal::printable;
 use crate::{
-    answers::Answered,
-    audit::Report,
-    cause::Cause,
     model::{
-        verdict::{After, Delayed, Note, Summary, Upstream, Verdict},
+        answers::Answered,
+        audit::Report,
+        cause::Cause,
+        upstream::Upstream,
+        verdict::{After, Delayed, Note, Summary, Verdict},
         words::span,
     },
+    terminal::printable,
 };
 
 mod answers;

@@ -2,7 +2,13 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Look, answers::answered, audit::list, paragraph::paragraph, units};
+use super::{
+    Look,
+    answers::answered,
+    audit::list,
+    paragraph::paragraph,
+    units::{self, counted},
+};
 use crate::{
     model::{
         verdict::{Summary, Words},
@@ -164,9 +170,4 @@ fn table(Summary { failures, .. }: &Summary, look: &Look) -> String {
         }
     }
     text
-}
-
-/// `1 record`, `2 records`.
-pub(super) fn counted(count: u64, thing: &str) -> String {
-    format!("{} {thing}{}", units::grouped(count), if count == 1 { "" } else { "s" })
 }

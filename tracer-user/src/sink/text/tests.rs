@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::{audit, sink::samples};
+use crate::{model::audit, sink::samples};
 
 const DETAILS: Look = Look { details: true, ..Look::PLAIN };
 const EVERYTHING: Look = Look { details: true, evidence: true, ..Look::PLAIN };

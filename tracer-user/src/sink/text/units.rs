@@ -37,6 +37,11 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// `1 record`, `2 records`.
+pub fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

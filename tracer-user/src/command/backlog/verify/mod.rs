@@ -12,9 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::choice::is_same;
 use super::{Asked, Queue, masters, reconcile::Books};
 use crate::{
-    model::verdict::Upstream,
+    model::upstream::Upstream,
     procfs::host::{
         Master,
         php_fpm::{self, Pool},
@@ -219,17 +220,6 @@ fn enforced(configured: &Configured, scene: &Scene<'_>) -> Vec<Check> {
 /// The listeners at an address. Of several network namespaces' all are taken.
 fn listeners<'a>(addr: &'a Upstream, queues: &'a [Queue]) -> impl Iterator<Item = &'a Queue> {
     queues.iter().filter(move |queue| is_same(addr, &queue.addr))
-}
-
-/// Whether this is where a listener is; a port alone stands for all addresses.
-pub(super) fn is_same(configured: &Upstream, listener: &Upstream) -> bool {
-    match (configured, listener) {
-        (Upstream::Inet(a), Upstream::Inet(b)) => {
-            // Whether a port alone means all IPv4 or all IPv6 addresses is the program's to say.
-            a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() && b.ip().is_unspecified())
-        }
-        _ => configured == listener,
-    }
 }
 
 #[cfg(test)]

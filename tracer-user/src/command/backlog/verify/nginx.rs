@@ -8,7 +8,7 @@ use std::{
 use super::{Check, Configured, Whose};
 use crate::{
     command::backlog::masters::Known,
-    model::verdict::Upstream,
+    model::upstream::Upstream,
     procfs::host::nginx::{Configuration, Directive, Gaps},
 };
 

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use procfs::process::Process;
 
-use super::{Check, Configured, Scene, Whose, enforced, is_same};
+use super::{Check, Configured, Scene, Whose, enforced};
 use crate::{
     command::backlog::{
         Queue,
-        choice::{answers, netns_of},
+        choice::{answers, is_same, netns_of},
         masters::Known,
     },
-    model::verdict::Upstream,
+    model::upstream::Upstream,
     procfs::{
         host::{
             nginx::{Configuration, passes},

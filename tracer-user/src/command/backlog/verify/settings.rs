@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Check, Scene};
 use crate::{
     command::backlog::{Queue, netns::Netns},
-    model::verdict::Upstream,
+    model::upstream::Upstream,
 };
 
 /// Checks the settings of each network namespace in which a TCP listener is told.

@@ -14,7 +14,7 @@ use tokio::{
 use super::{Check, Scene, Whose, listeners};
 use crate::{
     command::backlog::Queue,
-    model::verdict::Upstream,
+    model::upstream::Upstream,
     procfs::host::{Master, php_fpm::Pool},
 };
 

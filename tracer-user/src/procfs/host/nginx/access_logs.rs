@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use super::{Configuration, Directive};
-use crate::answers::format::COMBINED;
+use crate::procfs::host::nginx::log_format::COMBINED;
 
 /// Directives that name a log of requests.
 const ACCESS_LOG: &str = "access_log";

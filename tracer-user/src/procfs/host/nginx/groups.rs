@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Configuration, Directive};
-use crate::{
+use crate::model::{
     groups::{DEFAULT_FAIL_TIMEOUT_S, Group, Place, Server},
-    model::verdict::{Limits, Upstream},
+    upstream::Upstream,
+    verdict::Limits,
 };
 
 /// What nginx takes where a server sets nothing.

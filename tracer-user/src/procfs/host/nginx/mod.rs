@@ -6,6 +6,7 @@ mod configuration;
 mod groups;
 mod invocation;
 mod levels;
+pub(crate) mod log_format;
 mod lua;
 mod rules;
 mod statement;

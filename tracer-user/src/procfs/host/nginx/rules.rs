@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Configuration, Directive};
-use crate::answers::Kind;
+use crate::model::answers::Kind;
 
 /// A directive that limits, the one that says what whoever is limited is answered, and the one that makes it only say so.
 const LIMITS: [(Kind, &str, &str, &str); 2] = [

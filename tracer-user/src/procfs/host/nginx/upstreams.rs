@@ -11,7 +11,7 @@ use super::{
     Configuration, Directive,
     groups::{PASSES, destination, place, seconds},
 };
-use crate::{groups::Place, model::verdict::Upstream};
+use crate::model::{groups::Place, upstream::Upstream};
 
 /// What each module waits between two reads unless it is told otherwise (`ngx_http_fastcgi_merge_loc_conf` and its like).
 const DEFAULT_READ_TIMEOUT_MS: u64 = 60_000;

@@ -9,7 +9,7 @@ use ini::{Ini, Properties};
 
 use super::{Master, main_file, option};
 use crate::{
-    model::verdict::Upstream,
+    model::upstream::Upstream,
     procfs::host::{Budget, Identity, Refusal, Root},
 };
 

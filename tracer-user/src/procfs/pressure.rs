@@ -8,11 +8,14 @@ use std::{
 
 use procfs::process::Process;
 
-use super::{GROUPS, Group, PIDS, QUOTAS, Quota, Reading, Stall, Stalls};
 use crate::{
-    model::clock::monotonic_ns,
+    model::{
+        cgroup::PATH,
+        clock::monotonic_ns,
+        pressure::{GROUPS, Group, PIDS, QUOTAS, Quota, Reading, Stall, Stalls},
+    },
     procfs::{
-        cgroup::{PATH, cgroups_of, mount_of},
+        cgroup::{cgroups_of, mount_of},
         processes,
     },
 };

@@ -14,9 +14,8 @@ use procfs::{
 use wire::{FAMILY_UNIX, HeldSocket, tcp_state};
 
 use crate::{
-    ledger::address,
     load::held_sockets,
-    model::{failure::Failure, words::count},
+    model::{failure::Failure, from_wire::address, words::count},
     procfs::processes,
 };
 

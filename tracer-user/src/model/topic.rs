@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::cause::Cause;
+use crate::model::cause::Cause;
 
 /// As many names are offered to who asks for none that there is.
 const OFFERED: usize = 3;

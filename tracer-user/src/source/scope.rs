@@ -3,23 +3,19 @@
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use procfs::process::{Process, Stat};
-use wire::{COMM_LEN, Endpoint, Filters, PATH_LEN};
+use wire::{COMM_LEN, Endpoint, Filters};
 
 use crate::{
-    args::{Trace, UpstreamFilter},
+    args::Trace,
     load::Scope,
-    model::failure::Failure,
+    model::{failure::Failure, from_wire::sun_path, upstream::UpstreamFilter},
     procfs::processes,
 };
-
-/// Open exchanges that are watched at a time unless the user says otherwise; the kernel side's maps take about 1.1 KiB for each.
-pub const MAX_OPEN: u32 = 10_240;
 
 /// How long after its last read a connection that nginx closes counts as plainly finished. nginx closes a finished
 /// exchange in the very turn of its loop that read the end, and its own timeouts are seconds long.
@@ -114,15 +110,6 @@ fn endpoint(address: SocketAddr) -> Endpoint {
         *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
     Endpoint { addr, port: address.port(), family: 0 }
-}
-
-/// A path as `struct sockaddr_un` has it. The command line has checked its length.
-pub(crate) fn sun_path(path: &Path) -> [u8; PATH_LEN] {
-    let mut sun_path = [0; PATH_LEN];
-    for (byte, from) in sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
-        *byte = *from;
-    }
-    sun_path
 }
 
 /// Tells on standard error what is being traced; `running` of it runs already, if that is known.

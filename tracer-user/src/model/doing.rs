@@ -168,3 +168,42 @@ impl Doing {
         }
     }
 }
+
+/// Names a connection: nginx's socket and when it connected.
+pub type Name = (u64, u64);
+
+/// An open exchange that a worker serves on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// nginx's socket, and when it connected (ns, monotonic).
+    pub name: (u64, u64),
+    /// Which exchange on this connection it is.
+    pub exchange: u32,
+    /// When it began (ns, monotonic).
+    pub since_ns: u64,
+    /// Whether nginx has begun to read the response: a kept-alive connection between two exchanges looks so, too.
+    pub is_answered: bool,
+    /// The process that took it up.
+    pub pid: i32,
+    /// The thread that did.
+    pub tid: i32,
+    /// The worker's own address on this connection; none on a unix socket.
+    pub local: Option<SocketAddr>,
+}
+
+/// What one look at a thread found, for all the exchanges that it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When it was (ns, monotonic).
+    pub ns: u64,
+    /// The process.
+    pub pid: i32,
+    /// The thread.
+    pub tid: i32,
+    /// What it did.
+    pub doing: Doing,
+    /// Whether the thread is not all of its process.
+    pub has_other_threads: bool,
+    /// The exchanges: their connections, and which exchange on it.
+    pub exchanges: Vec<(Name, u32)>,
+}

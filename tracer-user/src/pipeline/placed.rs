@@ -1,10 +1,9 @@
 //! Who a verdict's processes are, added to what it says.
 
-use super::{
-    Cgroup, Known,
-    known::{Place, Places},
+use crate::model::{
+    cgroup::{Cgroup, Known, Place, Places},
+    verdict::{Evidence, Process, Verdict},
 };
-use crate::model::verdict::{Evidence, Process, Verdict};
 
 /// Adds to a verdict who its processes are; they acted before `at_ns` (monotonic).
 pub fn place(verdict: &mut Verdict, known: &Known, at_ns: u64) {

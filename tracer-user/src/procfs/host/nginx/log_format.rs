@@ -2,8 +2,11 @@
 
 use jiff::{Timestamp, fmt::strtime};
 
-use super::{STATUSES, Try};
-use crate::model::{budget, verdict::Upstream};
+use crate::model::{
+    answers::{STATUSES, Try},
+    budget,
+    upstream::Upstream,
+};
 
 /// The format that an `access_log` has unless it names another one (`ngx_http_combined_fmt`, src/http/modules/ngx_http_log_module.c).
 pub const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \

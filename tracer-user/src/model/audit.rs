@@ -1,6 +1,6 @@
 //! What an audit comes to: the model that every output renders.
 
-use crate::{cause::Cause, model::verdict::Upstream};
+use crate::model::{cause::Cause, upstream::Upstream};
 
 /// What is listed of each kind; what is beyond is only counted.
 const LISTED: usize = 1_000;

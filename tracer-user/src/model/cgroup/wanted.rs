@@ -80,7 +80,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::procfs::cgroup::known::Place;
+    use crate::model::cgroup::Place;
 
     fn places(path: &str) -> Places {
         Places(vec![Place { pid: 1, is_kept: false, cgroup: Arc::new(Cgroup::of(path)) }])
