@@ -22,7 +22,6 @@ mod tracefs;
 mod types;
 mod words;
 
-use crate::model::hook_kind::HookKind;
 use std::{collections::HashSet, path::Path, sync::atomic::Ordering};
 
 use anyhow::Context as _;
@@ -54,6 +53,7 @@ use crate::model::{
     facts::Fact,
     failure::Failure,
     from_wire::{address, path_of, sun_path},
+    hook_kind::HookKind,
     upstream::Upstream,
 };
 
