@@ -3,59 +3,55 @@
 //! The modules stand in the order in which data flows: the kernel side is loaded, its records are decoded, the ledger
 //! joins them into exchanges, each exchange gets its cause, the verdict is held against nginx's own log, and goes out.
 
+// What the program speaks of; it depends on nothing else here.
+pub mod model;
+
+// The command line, in these words.
 pub mod args;
-pub mod backlog;
-pub mod doctor;
-pub mod explain;
-pub mod live;
-pub mod record;
-pub mod report;
 
-pub mod scope;
-
-mod host;
-mod netlink;
-mod processes;
-
+// The kernel side: its layout, its hooks, its maps.
 pub mod load;
 
-pub mod source;
-pub mod trace;
-pub mod trust;
+// What /proc says of nginx, php-fpm and others.
+pub mod procfs;
 
-pub mod cgroup;
-pub mod pressure;
-pub mod sample;
+// The event loop, the ring buffer's reader, the account of losses.
+pub mod engine;
 
+// Bytes become records.
 pub mod decode;
 
-pub mod inquiry;
+// Records become exchanges; what slow workers do is looked at meanwhile.
+pub mod ledger;
+pub mod sample;
 
-pub mod stream;
-
+// The stream as it is saved.
 pub mod evidence;
 
-pub mod pipeline;
-
-pub mod ledger;
-
+// An exchange gets its cause, and what else is known of it.
+pub mod answers;
 pub mod cause;
 pub mod groups;
 pub mod near;
+pub mod pressure;
 
-pub mod verdict;
-
-pub mod answers;
+// Verdicts are held against nginx's own log.
 pub mod audit;
 
-pub mod output;
+// The stream as it comes from the running kernel, and what it comes to.
+pub mod pipeline;
+pub mod source;
 
-pub mod budget;
-pub mod clock;
-pub mod facts;
-pub mod failure;
+// Where that goes.
+pub mod sink;
+
+// Each command puts these together.
+pub mod command;
+
+// Used by all of them: files that are made, the memory that is held, what reaches a terminal.
+pub mod file;
 pub mod memory;
-pub mod words;
+pub mod terminal;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counted = memory::Counted;

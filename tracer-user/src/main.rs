@@ -5,9 +5,10 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, explain, live, memory, notice,
-    output::terminal,
-    record, report,
+    command::{backlog, doctor, explain, live, record, report},
+    memory,
+    model::failure::Failure,
+    notice, terminal,
 };
 
 fn main() -> ExitCode {
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(failure) => {
-            notice!("{failure}");
+            if !matches!(failure, Failure::Closed) {
+                notice!("{failure}");
+            }
             failure.exit_code()
         }
     }

@@ -3,46 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    budget,
     ledger::Joined,
-    verdict::{Neighbour, Process, Upstream},
+    model::{
+        budget,
+        near::{Asked, Near},
+    },
 };
 
 /// A look is of use for what failed so long after it at most (ns).
 pub const FRESH_NS: u64 = 1_000_000_000;
-
-/// Where nginx asked, and from where: its network namespace's inode number, or on a unix socket its pid.
-pub type Asked = (Upstream, u32);
-
-/// What one look found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Near {
-    /// When it was (ns, monotonic).
-    pub ns: u64,
-    /// Whose neighbours these are.
-    pub asked: Asked,
-    /// The first of them, those nearby before those elsewhere; at most [`budget::NEIGHBOURS`].
-    pub neighbours: Vec<Neighbour>,
-    /// How many more there were.
-    pub others: u32,
-    /// The listener that was closed there within the last minute, if one was seen to be.
-    pub closed: Option<Closed>,
-}
-
-/// A listener that was closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// The process that closed it, as the last one that held it.
-    pub process: Process,
-    /// When (ns, monotonic).
-    pub ns: u64,
-    /// Since when somebody listens there again; none where nobody did by then.
-    pub again_ns: Option<u64>,
-    /// The process's exit code, if it was ending: the signal in the low seven bits.
-    pub exit: Option<u32>,
-    /// Where else processes of that name listen; at most [`budget::NEIGHBOURS`].
-    pub namesakes: Vec<Neighbour>,
-}
 
 /// How long a listener that was closed is told (ns).
 pub const CLOSED_FOR_NS: u64 = 60_000_000_000;
@@ -89,6 +58,7 @@ impl Nears {
 mod tests {
     use super::*;
     use crate::ledger::samples::{at, connecting};
+    use crate::model::upstream::Upstream;
 
     fn near(asked: Asked, ms: u64) -> Near {
         Near { ns: at(ms), asked, neighbours: Vec::new(), others: 0, closed: None }

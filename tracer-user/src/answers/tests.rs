@@ -1,5 +1,5 @@
 use super::*;
-use crate::output::samples;
+use crate::sink::samples;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 
 use super::{Format, UpstreamFilter, comm, duration, hook_kind};
-use crate::load::HookKind;
+use crate::model::hook_kind::HookKind;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,6 @@
 //! The options of `why502 explain`.
 
-use crate::explain::Topic;
+use crate::model::topic::Topic;
 
 const EXAMPLES: &str = "\
 Examples:

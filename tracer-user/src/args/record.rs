@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Trace, UpstreamFilter, duration};
-use crate::cause::Cause;
+use crate::model::cause::Cause;
 
 const EXAMPLES: &str = "\
 Examples:

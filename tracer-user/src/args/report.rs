@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cgroup::Wanted;
+use crate::model::cgroup::Wanted;
 
 const EXAMPLES: &str = "\
 Examples:

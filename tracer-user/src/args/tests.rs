@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use clap::CommandFactory;
 
 use super::*;
+use crate::model::upstream::Upstream;
 
 fn live(words: &[&str]) -> Result<Live, clap::Error> {
     match Args::try_parse_from(["why502", "live"].iter().chain(words.iter()))?.command {

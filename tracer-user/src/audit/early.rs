@@ -8,8 +8,11 @@ use std::{
 
 use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
-use super::{pairing::Logged, workers::Workers};
-use crate::{ledger::address, load::held_sockets, verdict::Upstream};
+use super::{pair::Logged, workers::Workers};
+use crate::{
+    load::held_sockets,
+    model::{from_wire::address, upstream::Upstream},
+};
 
 const SECOND: i64 = 1_000_000_000;
 

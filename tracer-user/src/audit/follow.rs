@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::host::open_given;
+use crate::procfs::host::open_given;
 
 /// nginx goes on writing to a file that was renamed until it is told to open its logs again. One that has not grown for this
 /// long is let go.

@@ -1,6 +1,6 @@
 //! What nginx can say of a failed exchange, and which cause it may say it for. The texts are those of nginx's source.
 
-use crate::cause::Cause;
+use crate::model::cause::Cause;
 
 /// What kind of failure a line tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

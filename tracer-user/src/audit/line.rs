@@ -6,7 +6,10 @@ use jiff::civil::DateTime;
 use nix::errno::Errno;
 
 use super::kind::Kind;
-use crate::{args::UpstreamFilter, budget, verdict::Upstream};
+use crate::model::{
+    budget,
+    upstream::{Upstream, UpstreamFilter},
+};
 
 /// `2026/11/20 22:18:16`.
 const TIME_LENGTH: usize = 19;

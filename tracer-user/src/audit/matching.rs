@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash};
 
 use super::{
     kind::{Kind, logged_as},
-    pairing::{Logged, Told},
+    pair::{Logged, Told},
 };
 use crate::ledger;
 

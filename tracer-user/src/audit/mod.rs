@@ -8,8 +8,8 @@ mod line;
 mod matching;
 mod moment;
 pub(crate) mod once;
+mod pair;
 mod pairing;
-mod report;
 pub(crate) mod spoken;
 mod workers;
 
@@ -18,19 +18,23 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 
-pub use report::{Listed, Report, Unexplained, Unlogged};
-
 use crate::{
-    args::{Live, UpstreamFilter},
-    budget,
-    failure::Failure,
-    verdict::{Upstream, Verdict},
+    args::Live,
+    model::{
+        audit::{Report, Unexplained, Unlogged},
+        budget,
+        failure::Failure,
+        upstream::{Upstream, UpstreamFilter},
+        verdict::Verdict,
+    },
 };
+
 use early::Early;
 use follow::Follower;
 use line::Line;
 use once::Once;
-use pairing::{Logged, Pairing, Settled, Told};
+use pair::{Logged, Told};
+use pairing::{Pairing, Settled};
 use workers::Workers;
 
 /// How often the logs are to be read.

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use crate::budget;
+use crate::model::budget;
 
 /// How long (ns) the same line of another log means the same failure.
 const MEMORY_NS: i64 = 10_000_000_000;

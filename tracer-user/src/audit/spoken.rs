@@ -4,7 +4,7 @@ use wire::{Beginning, WordOf};
 use zerocopy::FromZeros as _;
 
 use super::line::{self, Named};
-use crate::verdict::Upstream;
+use crate::model::upstream::Upstream;
 
 /// What a line says of an upstream.
 #[derive(Clone, Debug)]

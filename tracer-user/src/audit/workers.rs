@@ -10,7 +10,7 @@ use procfs::{
     process::{Process, Status},
 };
 
-use crate::{args::Trace, budget, processes};
+use crate::{args::Trace, model::budget, procfs::processes};
 
 /// How long what was found out about a pid holds; it may become another's.
 const VALID: Duration = Duration::from_secs(60);

@@ -5,8 +5,10 @@ use wire::{DropReason, FAMILY_UNIX, nginx_flag};
 use super::{Cause, Finding, errors, nobody_accepts};
 use crate::{
     ledger::Joined,
-    verdict::Confidence,
-    words::{count, span, times},
+    model::{
+        verdict::Confidence,
+        words::{count, span, times},
+    },
 };
 
 const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps them busy) before listen.backlog and \

@@ -2,10 +2,12 @@
 
 use super::{WallClock, signals};
 use crate::{
-    cgroup::Places,
     ledger::Afterwards,
-    verdict::{After, Process},
-    words::span,
+    model::{
+        cgroup::Places,
+        verdict::{After, Process},
+        words::span,
+    },
 };
 
 /// Says how long the worker went on for nobody.
@@ -38,8 +40,8 @@ pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
         local: end.local,
         upstream: end.upstream.clone(),
         worker: (worker.accepted_ns != 0)
-            .then(|| crate::ledger::process(&worker.worker))
-            .or_else(|| (worker.error == 0).then(|| crate::ledger::process(&worker.closer)))
+            .then(|| crate::model::from_wire::process(&worker.worker))
+            .or_else(|| (worker.error == 0).then(|| crate::model::from_wire::process(&worker.closer)))
             .filter(|Process { pid, .. }| *pid != 0),
         went_on_us: went_on_ns / 1_000,
         accepted_late,

@@ -6,7 +6,7 @@
 use wire::nginx_flag;
 
 use super::{Cause, Finding, doing};
-use crate::{ledger::Joined, words::span};
+use crate::{ledger::Joined, model::words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if exchange.nginx_closed_first() { of_client(exchange) } else { None }

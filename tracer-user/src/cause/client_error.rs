@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    model::words::{count, span},
 };
 
 /// nginx was done with the client's whole connection, and each exchange for it ended with that.

@@ -5,8 +5,10 @@ use wire::{DropReason, nginx_flag};
 use super::{Cause, Finding, conntrack, dropped, reached};
 use crate::{
     ledger::Joined,
-    verdict::Confidence,
-    words::{count, span},
+    model::{
+        verdict::Confidence,
+        words::{count, span},
+    },
 };
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {

@@ -2,9 +2,11 @@
 
 use super::{Cause, Finding};
 use crate::{
-    inquiry::{Conntrack, Found},
     ledger::Joined,
-    words::count,
+    model::{
+        inquiry::{Conntrack, Found},
+        words::count,
+    },
 };
 
 /// nginx's handshake was dropped by netfilter while the table was full (`__nf_conntrack_alloc`, net/netfilter/nf_conntrack_core.c). A rule

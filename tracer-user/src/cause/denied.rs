@@ -1,9 +1,9 @@
 //! A connect that failed with EACCES: owner and mode, a route, or what confines nginx's processes beyond that.
 
 use super::{Cause, Finding};
-use crate::{
+use crate::model::{
     inquiry::{Denial, Ordinary},
-    verdict::Upstream,
+    upstream::Upstream,
 };
 
 /// What the ordinary rules forbid is theirs; what they allow, something else forbade. None where they were not asked, or do not tell.

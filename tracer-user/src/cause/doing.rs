@@ -1,7 +1,7 @@
 //! What the worker was found doing, as verdicts tell it.
 
 use super::signals;
-use crate::{ledger::Joined, verdict::Doing};
+use crate::{ledger::Joined, model::verdict::Doing};
 
 /// A sentence to be appended to one on the worker; empty for an exchange that was not looked at.
 pub(super) fn it(exchange: &Joined) -> String {

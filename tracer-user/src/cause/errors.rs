@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use wire::Icmp;
 
-use crate::{ledger::Joined, verdict::Upstream};
+use crate::{ledger::Joined, model::upstream::Upstream};
 
 fn known(number: u32) -> Errno {
     Errno::from_raw(i32::try_from(number).unwrap_or_default())

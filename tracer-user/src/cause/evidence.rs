@@ -4,12 +4,15 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    facts::{Fact, Sources},
-    inquiry::{Holder, Sharer},
-    ledger::{Aftermaths, Joined, address, comm},
-    near::Closed,
-    verdict::{Evidence, Process},
-    words::{count, span, times},
+    ledger::{Aftermaths, Joined},
+    model::{
+        facts::{Fact, Sources},
+        from_wire::{address, comm},
+        inquiry::{Holder, Sharer},
+        near::Closed,
+        verdict::{Evidence, Process},
+        words::{count, span, times},
+    },
 };
 
 /// Every fact that the records of this exchange hold, and when its upstream was last reached.

@@ -1,7 +1,7 @@
 //! What one file of the decision list says when it recognises an exchange.
 
 use super::Cause;
-use crate::verdict::Confidence;
+use crate::model::verdict::Confidence;
 
 /// A recognised cause, before the exchange's own figures are added.
 #[derive(Clone, Debug)]

@@ -5,9 +5,12 @@ use wire::WorkerEnd;
 
 use super::{Cause, Finding, signals, stopped};
 use crate::{
-    ledger::{Joined, comm},
-    verdict::Process,
-    words::{sentence, span},
+    ledger::Joined,
+    model::{
+        from_wire::comm,
+        verdict::Process,
+        words::{sentence, span},
+    },
 };
 
 const INHERITED: &str = "whatever it starts (exec(), proc_open(), a background command) inherits the connection to nginx, which stays \

@@ -1,7 +1,7 @@
 //! Where one nginx asks another: for which exchange of the other's this one was.
 
 use super::Cause;
-use crate::{ledger, verdict};
+use crate::{ledger, model::verdict};
 
 /// What the verdict says of it.
 pub(super) fn outer(outer: &ledger::Outer) -> verdict::Outer {

@@ -3,7 +3,7 @@
 use super::{Cause, Finding, reached};
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    model::words::{count, span},
 };
 
 const ETIMEDOUT: u32 = 110;

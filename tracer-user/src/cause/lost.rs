@@ -5,8 +5,10 @@ use wire::{DropReason, PacketDrop, nginx_flag};
 use super::dropped;
 use crate::{
     ledger::Joined,
-    verdict::Confidence,
-    words::{count, span},
+    model::{
+        verdict::Confidence,
+        words::{count, span},
+    },
 };
 
 /// A rule that rejects answers at once: so close is its drop to the reset (ns).

@@ -34,26 +34,28 @@ mod signals;
 mod silence;
 mod stale_keepalive;
 mod stopped;
-mod table;
 #[cfg(test)]
 mod tests;
 mod unheard;
 mod unknown;
 mod upgraded;
 
+use crate::model::cause::Cause;
 pub use afterwards::afterwards;
 use finding::Finding;
 pub use nginx_says::line;
-pub use table::Cause;
 use wire::{DropReason, nginx_flag};
 
 use crate::{
-    cgroup::Places,
-    facts::Sources,
-    groups::Outage,
     ledger::{Joined, Said},
-    verdict::{Bytes, Confidence, Delayed, Moments, Note, Queue, Upstream, Verdict, Worker},
-    words::{count, span},
+    model::{
+        cgroup::Places,
+        facts::Sources,
+        groups::Outage,
+        upstream::Upstream,
+        verdict::{Bytes, Confidence, Delayed, Moments, Note, Queue, Verdict, Worker},
+        words::{count, span},
+    },
 };
 
 /// The decision list: the first that recognises an exchange names its cause. The order matters where two could:
@@ -302,7 +304,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
         unix_ns: context.clock.unix_ns(nginx.ended_ns),
         cause,
         confidence: if lacks_facts { Confidence::Incomplete } else { confidence },
-        nginx: crate::ledger::process(&nginx.nginx),
+        nginx: crate::model::from_wire::process(&nginx.nginx),
         local: exchange.local(),
         upstream: exchange.upstream(),
         request: exchange.request,
@@ -365,7 +367,7 @@ fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
     };
     Delayed {
         unix_ns: clock.unix_ns(nginx.ended_ns),
-        nginx: crate::ledger::process(&nginx.nginx),
+        nginx: crate::model::from_wire::process(&nginx.nginx),
         upstream: exchange.upstream(),
         delay_us: delay_ns / 1_000,
         syn_retransmits: nginx.syn_retransmits,

@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
-    near::{Closed, Near},
-    verdict::{self, Neighbour, Process, Upstream},
-    words::{count, span},
+    model::{
+        near::{Closed, Near},
+        upstream::Upstream,
+        verdict::{self, Neighbour, Process},
+        words::{count, span},
+    },
 };
 
 /// The same finding, with who listens near, where that was looked for.

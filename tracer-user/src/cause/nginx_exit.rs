@@ -3,7 +3,7 @@
 use wire::nginx_flag;
 
 use super::{Cause, Finding, signals};
-use crate::{ledger::Joined, words::span};
+use crate::{ledger::Joined, model::words::span};
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     if !exchange.has(nginx_flag::CLOSER_EXITING) {

@@ -4,8 +4,10 @@
 use super::{Cause, Finding, client_abort::who, errors, signals, stopped};
 use crate::{
     ledger::{Joined, Said},
-    verdict::{Confidence, Word},
-    words::{count, span},
+    model::{
+        verdict::{Confidence, Word},
+        words::{count, span},
+    },
 };
 
 /// What one thing that nginx says means.

@@ -3,10 +3,12 @@
 
 use super::{Cause, Finding};
 use crate::{
-    inquiry::{Holder, Queue},
     ledger::Joined,
-    verdict::{self, Confidence, Process},
-    words::{count, span},
+    model::{
+        inquiry::{Holder, Queue},
+        verdict::{self, Confidence, Process},
+        words::{count, span},
+    },
 };
 
 /// nginx stopped waiting in such a queue, which it had joined at `came_ns`.
@@ -119,7 +121,7 @@ pub(super) fn holders(exchange: &Joined, cause: Cause) -> Option<Vec<verdict::Ho
     let queue = exchange.queue().filter(|_| is_asked)?;
     let holder = |Holder { process, doing }: &Holder| verdict::Holder {
         process: process.clone(),
-        doing: doing.as_ref().map(crate::sample::Doing::in_words),
+        doing: doing.as_ref().map(crate::model::doing::Doing::in_words),
     };
     Some(queue.holders.iter().map(holder).collect())
 }
@@ -128,9 +130,11 @@ pub(super) fn holders(exchange: &Joined, cause: Cause) -> Option<Vec<verdict::Ho
 mod tests {
     use super::*;
     use crate::{
-        inquiry::Found,
         ledger::samples::{at, connecting},
-        sample::{Doing, Target},
+        model::{
+            doing::{Doing, Target},
+            inquiry::Found,
+        },
     };
 
     fn queue(comm: &str, doing: Doing) -> Queue {

@@ -2,10 +2,12 @@
 
 use super::{Cause, Finding, nginx_says, reached::Reached, refused, source};
 use crate::{
-    groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
     ledger::Said,
-    verdict::{Evidence, Limits, OutOfUse},
-    words::span,
+    model::{
+        groups::{DEFAULT_FAIL_TIMEOUT_S, Outage, Unnamed},
+        verdict::{Evidence, Limits, OutOfUse},
+        words::span,
+    },
 };
 
 const ENFILE: u32 = 23;

@@ -5,8 +5,10 @@ use wire::{WorkerEnd, nginx_flag, tcp_state};
 use super::{Cause, Finding, gone, nginx_says, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
-    verdict::Confidence,
-    words::{count, span},
+    model::{
+        verdict::Confidence,
+        words::{count, span},
+    },
 };
 
 const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";

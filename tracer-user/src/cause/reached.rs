@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use super::{Cause, Finding};
 use crate::{
     ledger::{Joined, Said},
-    verdict::{self, Evidence, ReachedBy, Upstream},
-    words::span,
+    model::{
+        upstream::Upstream,
+        verdict::{self, Evidence, ReachedBy},
+        words::span,
+    },
 };
 
 /// When it was last reached (ns, monotonic), and who knows that.
@@ -99,8 +102,8 @@ pub(super) fn told(reached: Reached, asked_ns: u64) -> verdict::Reached {
 mod tests {
     use super::*;
     use crate::{
-        inquiry::Found,
         ledger::samples::{at, connecting},
+        model::inquiry::Found,
     };
 
     fn exchange(reached_ms: Option<u64>, worked_ms: Option<u64>) -> Joined {

@@ -5,8 +5,10 @@ use wire::{WorkerEnd, nginx_flag};
 use super::{Cause, Finding, doing, gone, lost, nginx_says, nobody_accepts, sharers, signals};
 use crate::{
     ledger::Joined,
-    verdict::Confidence,
-    words::{count, sentence, span},
+    model::{
+        verdict::Confidence,
+        words::{count, sentence, span},
+    },
 };
 
 const HEADER: &str =

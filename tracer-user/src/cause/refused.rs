@@ -6,10 +6,12 @@ use wire::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, denied, errors, local_error, near, reached};
 use crate::{
-    inquiry::{Denial, Kind, Ordinary, Place},
     ledger::{Joined, Said},
-    verdict::Upstream,
-    words::count,
+    model::{
+        inquiry::{Denial, Kind, Ordinary, Place},
+        upstream::Upstream,
+        words::count,
+    },
 };
 
 const ENOENT: u32 = 2;

@@ -5,7 +5,7 @@ use wire::tcp_state;
 use super::{Cause, Finding};
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    model::words::{count, span},
 };
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {

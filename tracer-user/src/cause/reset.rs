@@ -5,7 +5,7 @@ use wire::{WorkerEnd, nginx_flag};
 use super::{Cause, Finding, gone, lost, signals, stopped, unknown};
 use crate::{
     ledger::Joined,
-    words::{count, sentence, span},
+    model::words::{count, sentence, span},
 };
 
 const ECONNRESET: u32 = 104;

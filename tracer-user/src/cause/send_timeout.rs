@@ -5,7 +5,7 @@ use wire::{WorkerEnd, nginx_flag};
 use super::{Cause, Finding, doing, signals};
 use crate::{
     ledger::Joined,
-    words::{count, span},
+    model::words::{count, span},
 };
 
 const LINE: &str = "upstream timed out (110: Connection timed out) while sending request to upstream";

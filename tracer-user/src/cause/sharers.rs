@@ -1,7 +1,10 @@
 //! Several listeners that share an address (`SO_REUSEPORT`): the kernel gives each connection to one of them, and moves none to another.
 
 use super::Finding;
-use crate::{inquiry::Sharer, ledger::Joined, words::count};
+use crate::{
+    ledger::Joined,
+    model::{inquiry::Sharer, words::count},
+};
 
 /// The same finding where only one of them had connections in its queue: this one's was there, and the others accept.
 pub(super) fn add(exchange: &Joined, finding: Finding) -> Finding {

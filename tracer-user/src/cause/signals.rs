@@ -4,8 +4,11 @@ use nix::sys::signal::Signal;
 use wire::{Origin, WorkerEnd};
 
 use crate::{
-    ledger::{Joined, comm, process},
-    verdict::Process,
+    ledger::Joined,
+    model::{
+        from_wire::{comm, process},
+        verdict::Process,
+    },
 };
 
 /// The signal that ended this worker while it had the exchange: `task_struct.exit_code`'s low seven bits.

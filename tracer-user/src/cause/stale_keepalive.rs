@@ -6,9 +6,12 @@ use wire::{WorkerEnd, tcp_state};
 
 use super::{Cause, Finding, errors, lost, signals};
 use crate::{
-    ledger::{Joined, comm},
-    verdict::{Alike, Kept},
-    words::span,
+    ledger::Joined,
+    model::{
+        from_wire::comm,
+        verdict::{Alike, Kept},
+        words::span,
+    },
 };
 
 const ECONNRESET: u32 = 104;
@@ -180,7 +183,7 @@ mod tests {
     use super::*;
     use crate::{
         ledger::samples::{CONNECT, at, given_up},
-        verdict::Confidence,
+        model::verdict::Confidence,
     };
 
     /// The second request on a connection, sent 5 s after the first one's answer; the worker closes 20 ms later.

@@ -6,9 +6,12 @@ use wire::{Origin, Signal as Sent, WorkerEnd};
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::{Joined, comm, process},
-    verdict::{Confidence, Process},
-    words::{sentence, span},
+    ledger::Joined,
+    model::{
+        from_wire::{comm, process},
+        verdict::{Confidence, Process},
+        words::{sentence, span},
+    },
 };
 
 pub(super) const ADVICE_OF_CRASH: &str =

@@ -6,9 +6,12 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
-    decode::Record,
     ledger::{Ledger, Whole, samples::*},
-    sample::{Activity, Doing, Peer, Target},
+    model::{
+        doing::{Doing, Peer, Target},
+        record::Record,
+    },
+    sample::Activity,
 };
 
 struct Epoch;

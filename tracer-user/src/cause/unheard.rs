@@ -3,7 +3,7 @@
 use wire::{nginx_flag, tcp_state};
 
 use super::Finding;
-use crate::{ledger::Joined, verdict::Confidence};
+use crate::{ledger::Joined, model::verdict::Confidence};
 
 /// Why nginx closed of its own accord is known from what it said, or from its silence. Else it is an inference, whatever the finding.
 pub(super) fn is_inferred(exchange: &Joined, finding: &Finding) -> bool {

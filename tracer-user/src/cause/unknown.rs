@@ -1,7 +1,7 @@
 //! `unknown`: an honest answer.
 
 use super::{Cause, Finding};
-use crate::{ledger::Joined, words::span};
+use crate::{ledger::Joined, model::words::span};
 
 pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
     if exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx.sent == 0 {

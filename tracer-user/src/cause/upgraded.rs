@@ -6,7 +6,7 @@ use wire::{nginx_flag, tcp_state};
 use super::{Cause, Finding, signals};
 use crate::{
     ledger::Joined,
-    words::{count, sentence, span},
+    model::words::{count, sentence, span},
 };
 
 const ADVICE: &str =

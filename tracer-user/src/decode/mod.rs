@@ -2,25 +2,10 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use wire::{Action, Aftermath, Alone, Exchange, Header, Hop, Kind, Served, Started, WordOf, WorkerGone};
+use wire::{Action, Aftermath, Alone, Exchange, Header, Kind, Started, WordOf};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
-/// One record of the kernel side.
-#[derive(Clone, Debug)]
-pub enum Record {
-    /// nginx's end of an exchange has ended.
-    Exchange(Box<Exchange>),
-    /// What nginx did next.
-    Aftermath(Box<Aftermath>, Action),
-    /// What nginx does next, it does for another nginx.
-    Hop(Box<Hop>),
-    /// The worker's end of a failed exchange has ended, after nginx's.
-    WorkerGone(Box<WorkerGone>),
-    /// A connection that a listener of this host took up has ended, and nginx is on another host.
-    Served(Box<Served>),
-    /// nginx said something of an upstream.
-    Word(Box<WordOf>),
-}
+use crate::model::record::Record;
 
 /// What the kernel side sends.
 #[derive(Clone, Debug)]
@@ -101,7 +86,7 @@ pub(crate) fn whole<T: FromBytes + KnownLayout + Immutable>(
 
 #[cfg(test)]
 mod tests {
-    use wire::NginxEnd;
+    use wire::{NginxEnd, WorkerGone};
     use zerocopy::IntoBytes;
 
     use super::*;

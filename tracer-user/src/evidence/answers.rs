@@ -3,13 +3,13 @@
 use super::{
     Line,
     codec::{Bad, Codec as _, Context, Moment, bad},
-    entry::{named, upstream_or_group},
     line::Try,
+    upstream::{named, upstream_or_group},
 };
-use crate::{
+use crate::model::{
     answers::{self, Answer, Kind, STATUSES},
     budget,
-    verdict::Upstream,
+    upstream::Upstream,
 };
 
 pub(super) fn encode(answer: &Answer, at: i64, context: Context<'_>) -> Line {

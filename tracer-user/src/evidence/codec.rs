@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use wire::{COMM_LEN, Endpoint, FAMILY_INET, FAMILY_INET6, PATH_LEN, nginx_flag, tcp_state};
 
 use super::Names;
-use crate::ledger::address;
+use crate::model::from_wire::address;
 
 /// Moments are earlier than this (ns, monotonic), so that no difference of two overflows: 146 years.
 pub const LATEST_NS: u64 = 1 << 62;

@@ -1,8 +1,8 @@
 //! From the stream's entries to lines, and back.
 
 use wire::{
-    Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, PATH_LEN, Served, Word,
-    WordOf, WorkerGone,
+    Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, Served, Word, WordOf,
+    WorkerGone,
 };
 use zerocopy::FromZeros as _;
 
@@ -20,20 +20,22 @@ use super::{
     member::Member,
     near,
     pressure::Reading,
+    upstream::{named, upstream as upstream_named, upstream_or_group},
 };
 use crate::{
-    answers::Followed,
-    budget,
-    decode::Record,
-    groups::Configured,
-    inquiry::Inquiry,
     ledger::Said,
-    near::Near,
-    stream::{
-        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Stranger, UpstreamCounts, What,
+    model::{
+        answers::Followed,
+        budget,
+        clock::Distance,
+        groups::Configured,
+        inquiry::Inquiry,
+        near::Near,
+        record::Record,
+        stranger::{Stranger, Why},
+        stream::{Counts, Depth, Entry, Following, Logged, Loss, LossReason, UpstreamCounts, What},
+        upstream::Upstream,
     },
-    trust::Why,
-    verdict::Upstream,
 };
 
 /// Turns entries into lines.
@@ -256,16 +258,6 @@ impl Encoder {
     }
 }
 
-/// What an upstream is called.
-pub(super) fn named(names: &Names, upstream: &Upstream) -> String {
-    match upstream {
-        Upstream::Inet(address) => names.address(*address).to_string(),
-        Upstream::Unix(path) => names.path(&path.to_string_lossy()).into_owned(),
-        // Exchanges are counted by where they went.
-        Upstream::Named(name) => name.clone(),
-    }
-}
-
 /// Turns lines into entries.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -446,7 +438,7 @@ impl Decoder {
             Line::Look { at, look } => (at, What::Look(Look::decode(look, base)?)),
             Line::Depth { at, ns, listener, depth, limit } => {
                 let ns = Moment::decode(ns, base)?;
-                (at, What::Depth(Depth { ns, listener: upstream(&listener)?, depth, limit }))
+                (at, What::Depth(Depth { ns, listener: upstream_named(&listener)?, depth, limit }))
             }
             Line::Loss { at, ns, reason, count } => {
                 let reason = LossReason::ALL.iter().find(|(name, _)| *name == reason);
@@ -484,7 +476,7 @@ impl Decoder {
             }
             Line::Upstream { at, ns, upstream: name, exchanges } => {
                 let exchanges = Number::decode(exchanges, base)?;
-                let (ns, upstream) = (Moment::decode(ns, base)?, upstream(&name)?);
+                let (ns, upstream) = (Moment::decode(ns, base)?, upstream_named(&name)?);
                 (at, What::Upstream(UpstreamCounts { ns, upstream, exchanges }))
             }
             Line::Sources { at, sources } => (at, What::Sources(to_sources(&sources)?)),
@@ -507,7 +499,7 @@ impl Decoder {
             }
             Line::AccessLogs { at, logs, left_out } => (at, What::AccessLogs(Followed { logs, left_out })),
             Line::Near { at, ns, upstream, from, neighbours, others, closed } => {
-                let asked = (self::upstream(&upstream)?, from);
+                let asked = (upstream_named(&upstream)?, from);
                 let ns = Moment::decode(ns, base)?;
                 let (neighbours, closed) = (near::neighbours(neighbours)?, near::closed(closed, base)?);
                 (at, What::Near(Near { ns, asked, neighbours, others, closed }))
@@ -526,19 +518,4 @@ fn stops_of(json: Option<Box<Stops>>, base: Base) -> Result<wire::Stops, Bad> {
 
 fn header<T>(kind: Kind) -> RecordHeader {
     RecordHeader { kind: kind as u32, len: size_of::<T>() as u32 }
-}
-
-/// The same, or the name of a group.
-pub(super) fn upstream_or_group(name: &str) -> Result<Upstream, Bad> {
-    let upstream = upstream(name)?;
-    let is_name = matches!(upstream, Upstream::Unix(_)) && !name.starts_with(['/', '@']);
-    Ok(if is_name { Upstream::Named(name.to_owned()) } else { upstream })
-}
-
-/// An address and port, or a path, which is no longer than any escaped one of a unix socket is.
-pub(super) fn upstream(name: &str) -> Result<Upstream, Bad> {
-    if name.len() > 4 * PATH_LEN {
-        return Err(bad("an upstream's name is longer than any is"));
-    }
-    Ok(name.parse().map_or_else(|_| Upstream::Unix(name.into()), Upstream::Inet))
 }

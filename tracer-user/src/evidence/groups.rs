@@ -3,10 +3,10 @@
 use super::{
     Names,
     codec::{Bad, bad},
-    entry::{named, upstream},
     line::{Group, Server},
+    upstream::{named, upstream},
 };
-use crate::{
+use crate::model::{
     budget,
     groups::{self, Configured, Place},
     verdict::Limits,

@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     args::Trace,
-    cgroup::Wanted,
-    doctor::{processes, settings},
-    facts::{Fact, Sources},
     load::BTF_PATH,
-    stream::{Counts, Distance, Start},
+    model::{
+        cgroup::Wanted,
+        clock::Distance,
+        facts::{Fact, Sources},
+        stream::{Counts, Start},
+    },
+    procfs::{masters, settings},
 };
 
 /// What was recorded, where and how.
@@ -126,7 +129,7 @@ impl Header {
         let Wanted { cgroups, containers, units } = asked_for(wanted, names);
         let wall = distance.0.saturating_add_unsigned(*started_ns);
         let shown = |address: &str| names.named(address);
-        let masters = processes::masters().into_iter().map(|master| Process {
+        let masters = masters::masters().into_iter().map(|master| Process {
             pid: master.pid,
             comm: master.comm,
             workers: master.workers,
@@ -144,7 +147,7 @@ impl Header {
             clocks: Clocks {
                 monotonic_ns: started_ns.to_string(),
                 distance_ns: distance.0.to_string(),
-                wall: crate::words::time(wall),
+                wall: crate::model::words::time(wall),
             },
             sources: of_sources(sources),
             filters: Filters {

@@ -6,7 +6,7 @@ use super::{
     codec::{Bad, Base, Codec, Context, Id, Moment, bad},
     look::{self, Doing},
 };
-use crate::{budget, inquiry, verdict::Process};
+use crate::model::{budget, inquiry, verdict::Process};
 
 /// Which failure: an exchange by its connection, or what nginx said by its thread and moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Bad, Base, Codec, Context, Id, Moment, bad, text};
-use crate::sample;
+use crate::model::doing;
 
 /// One exchange that a thread served.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,12 +96,12 @@ pub enum Doing {
     Kernel,
 }
 
-fn peer(peer: &sample::Peer, kinds: [Doing; 3], context: Context<'_>) -> (Doing, Option<String>) {
+fn peer(peer: &doing::Peer, kinds: [Doing; 3], context: Context<'_>) -> (Doing, Option<String>) {
     let [tcp, udp, unix] = kinds;
     match peer {
-        sample::Peer::Tcp(address) => (tcp, Some(context.names.address(*address).to_string())),
-        sample::Peer::Udp(address) => (udp, Some(context.names.address(*address).to_string())),
-        sample::Peer::Unix(path) => (unix, Some(of_path(path, context))),
+        doing::Peer::Tcp(address) => (tcp, Some(context.names.address(*address).to_string())),
+        doing::Peer::Udp(address) => (udp, Some(context.names.address(*address).to_string())),
+        doing::Peer::Unix(path) => (unix, Some(of_path(path, context))),
     }
 }
 
@@ -109,11 +109,11 @@ fn of_path(path: &std::path::Path, context: Context<'_>) -> String {
     context.names.path(&text(path.as_os_str().as_encoded_bytes())).into_owned()
 }
 
-pub(super) fn encode(doing: &sample::Doing, context: Context<'_>) -> (Doing, Option<String>) {
-    use sample::Target;
+pub(super) fn encode(doing: &doing::Doing, context: Context<'_>) -> (Doing, Option<String>) {
+    use doing::Target;
     let target = match doing {
-        sample::Doing::Running => return (Doing::Running, None),
-        sample::Doing::Waiting(target) => target,
+        doing::Doing::Running => return (Doing::Running, None),
+        doing::Doing::Waiting(target) => target,
     };
     match target {
         Target::Peer(of) => peer(of, [Doing::Tcp, Doing::Udp, Doing::Unix], context),
@@ -149,8 +149,8 @@ const MOST_NAME: usize = 512;
 /// The exchanges that one thread serves.
 const MOST_EXCHANGES: usize = 1 << 16;
 
-pub(super) fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doing, Bad> {
-    use sample::{Peer, Target};
+pub(super) fn decode(doing: Doing, target: Option<String>) -> Result<doing::Doing, Bad> {
+    use doing::{Peer, Target};
     let most = match doing {
         Doing::Unix | Doing::ConnectingUnix | Doing::File | Doing::FileLock => 4 * MOST_PATH,
         _ => MOST_NAME,
@@ -165,8 +165,8 @@ pub(super) fn decode(doing: Doing, target: Option<String>) -> Result<sample::Doi
         if path.len() > MOST_PATH { Err(long()) } else { Ok(PathBuf::from(path)) }
     };
     let address = || named()?.parse::<SocketAddr>().map_err(|_| bad("an address is none"));
-    Ok(sample::Doing::Waiting(match doing {
-        Doing::Running => return Ok(sample::Doing::Running),
+    Ok(doing::Doing::Waiting(match doing {
+        Doing::Running => return Ok(doing::Doing::Running),
         Doing::Tcp => Target::Peer(Peer::Tcp(address()?)),
         Doing::Udp => Target::Peer(Peer::Udp(address()?)),
         Doing::Unix => Target::Peer(Peer::Unix(path()?)),
@@ -198,11 +198,11 @@ fn unescaped(text: &str) -> Result<std::ffi::OsString, Bad> {
     super::codec::unescaped(text).map(std::ffi::OsString::from_vec)
 }
 
-impl Codec<sample::Look> for Look {
+impl Codec<doing::Look> for Look {
     type Json = Self;
 
-    fn encode(look: &sample::Look, context: Context<'_>) -> Self {
-        let sample::Look { ns, pid, tid, doing, has_other_threads, exchanges } = look;
+    fn encode(look: &doing::Look, context: Context<'_>) -> Self {
+        let doing::Look { ns, pid, tid, doing, has_other_threads, exchanges } = look;
         let (doing, target) = encode(doing, context);
         let served = |((sock, connect_ns), exchange): &((u64, u64), u32)| Served {
             sock: Id::encode(sock, context),
@@ -220,7 +220,7 @@ impl Codec<sample::Look> for Look {
         }
     }
 
-    fn decode(json: Self, base: Base) -> Result<sample::Look, Bad> {
+    fn decode(json: Self, base: Base) -> Result<doing::Look, Bad> {
         let Self { ns, pid, tid, doing, target, has_other_threads, exchanges } = json;
         if exchanges.len() > MOST_EXCHANGES {
             return Err(bad("a look is at more exchanges than one thread serves"));
@@ -228,7 +228,7 @@ impl Codec<sample::Look> for Look {
         let served = |Served { sock, connect_ns, exchange }| {
             Ok(((Id::decode(sock, base)?, Moment::decode(connect_ns, base)?), exchange))
         };
-        Ok(sample::Look {
+        Ok(doing::Look {
             ns: Moment::decode(ns, base)?,
             pid,
             tid,

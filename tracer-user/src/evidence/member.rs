@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Bad, Base, Codec, Context, Moment, bad};
-use crate::cgroup::{self, Cgroup};
+use crate::model::cgroup::{self, Cgroup};
 
 /// A process, and the control group that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ mod pressure;
 mod read;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 pub use codec::{Bad, LATEST_NS};
 pub use entry::{Decoder, Encoder};

@@ -3,10 +3,10 @@
 use super::{
     Line,
     codec::{Bad, Base, Codec as _, Context, Moment, bad},
-    entry::{named, upstream},
     line::{Closed, Neighbour},
+    upstream::{named, upstream},
 };
-use crate::{
+use crate::model::{
     budget,
     near::{self, Near},
     verdict::{self, Process},

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{Bad, Base, Codec, Context, Moment, Number, bad};
-use crate::{cgroup, pressure};
+use crate::model::{cgroup, pressure};
 
 /// For how long tasks have stood still for want of something, in microseconds since the host booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

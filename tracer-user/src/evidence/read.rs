@@ -6,7 +6,7 @@ use serde::Deserialize;
 use zstd::stream::read::Decoder as Zstd;
 
 use super::{Decoder, Header, Line, VERSION, codec::Bad, frames::WINDOW_BITS};
-use crate::stream::Entry;
+use crate::model::stream::Entry;
 
 /// The longest line, in bytes.
 pub const MAX_LINE: usize = 4 << 20;

@@ -5,22 +5,23 @@ use zerocopy::FromZeros as _;
 
 use super::*;
 use crate::{
-    answers::{Answer, Followed, Try},
-    cgroup::{Cgroup, Member, Wanted},
-    decode::Record,
-    facts::{Fact, Sources},
-    groups::{self, Configured, Place as At, Server},
-    inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
     ledger::samples::*,
-    near::{Closed, Near},
-    pressure::{Group, Quota, Reading, Stall, Stalls},
-    sample::{Doing, Look, Peer, Target},
-    stream::{
-        Counts, Depth, Distance, Entry, Following, Logged, Loss, LossReason, Start, Stranger, UpstreamCounts,
-        What,
+    model::{
+        answers::{Answer, Followed, Try},
+        cgroup::{Cgroup, Member, Wanted},
+        clock::Distance,
+        doing::{Doing, Look, Peer, Target},
+        facts::{Fact, Sources},
+        groups::{self, Configured, Place as At, Server},
+        inquiry::{About, Conntrack, Denial, Found, Holder, Inquiry, Kind, Ordinary, Place, Queue, Sharer},
+        near::{Closed, Near},
+        pressure::{Group, Quota, Reading, Stall, Stalls},
+        record::Record,
+        stranger::{Stranger, Why},
+        stream::{Counts, Depth, Entry, Following, Logged, Loss, LossReason, Start, UpstreamCounts, What},
+        upstream::Upstream,
+        verdict::{Limits, Neighbour, Process},
     },
-    trust::Why,
-    verdict::{Limits, Neighbour, Process, Upstream},
 };
 
 fn header() -> Header {
@@ -226,7 +227,7 @@ fn entries() -> Vec<Entry> {
                 Try { upstream: Some(Upstream::Unix("/run/a.sock".into())), status: None },
                 Try { upstream: None, status: Some(503) },
             ]),
-            rule: Some(crate::answers::Kind::LimitReq),
+            rule: Some(crate::model::answers::Kind::LimitReq),
             request: None,
         })),
         What::AccessLogs(Followed { logs: 2, left_out: 1 }),
@@ -342,7 +343,7 @@ fn the_schema_is_that_of_the_lines() {
     if env::var_os("RENEW").is_some() {
         fs::write(self::schema(), schema).unwrap();
     } else {
-        assert_eq!(fs::read_to_string(schema()).unwrap(), schema);
+        assert_eq!(fs::read_to_string(self::schema()).unwrap(), schema);
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    output::samples,
-    verdict::{Process, Word},
+    model::verdict::{Process, Word},
+    sink::samples,
 };
 
 const BEGUN: u64 = 1_000 * SECOND;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use wire::{Action, Aftermath, FAMILY_UNIX, nginx_flag, tcp_state};
 
 use super::{
-    Aftermaths, Joined, address,
+    Aftermaths, Joined,
     next_act::{Left, is_same_turn},
 };
+use crate::model::from_wire::address;
 
 /// What nginx did to the client's socket after it had closed the exchange, in the same turn of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

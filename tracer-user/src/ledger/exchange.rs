@@ -1,24 +1,22 @@
 //! A whole exchange, and what can be read from it directly.
 
-use std::{
-    borrow::Cow,
-    ffi::OsStr,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use wire::{
-    Action, Aftermath, DropReason, Endpoint, Exchange, FAMILY_INET, FAMILY_UNIX, HeldSocket, ListenerView,
-    NginxEnd, Stops, Task, WorkerEnd, nginx_flag, tcp_state,
+    Action, Aftermath, DropReason, Exchange, FAMILY_UNIX, ListenerView, NginxEnd, Stops, WorkerEnd,
+    nginx_flag, tcp_state,
 };
 
 use super::{Outer, Said};
 use crate::{
-    inquiry::{Denial, Found, Place, Queue, Sharer},
-    near::Near,
+    model::{
+        from_wire::{address, path_of},
+        inquiry::{Denial, Found, Place, Queue, Sharer},
+        near::Near,
+        upstream::Upstream,
+        verdict::{Alike, Process},
+    },
     sample::Activity,
-    verdict::{Alike, Process, Upstream},
 };
 
 /// What nginx did right after it closed the exchange.
@@ -352,50 +350,4 @@ impl Joined {
 /// Microseconds from `start` to `end`, both in ns.
 fn since(start: u64, end: u64) -> i64 {
     (end as i64 - start as i64) / 1_000
-}
-
-/// A path that a zero closes.
-pub(crate) fn path_of(path: &[u8]) -> PathBuf {
-    let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-    PathBuf::from(OsStr::from_bytes(&path[..end]))
-}
-
-/// A socket address as userspace writes it; IPv4 is unmapped.
-pub(crate) fn address(endpoint: &Endpoint) -> SocketAddr {
-    let mut octets = [0_u8; 16];
-    for (bytes, word) in octets.chunks_exact_mut(4).zip(endpoint.addr) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    let v6 = Ipv6Addr::from(octets);
-    let ip = match v6.to_ipv4_mapped() {
-        Some(v4) if endpoint.family == FAMILY_INET => IpAddr::V4(v4),
-        _ => IpAddr::V6(v6),
-    };
-    SocketAddr::new(ip, endpoint.port)
-}
-
-/// A thread's process, with its name.
-pub(crate) fn process(task: &Task) -> Process {
-    Process { pid: task.tgid, comm: comm(task).into_owned() }
-}
-
-/// A thread's name.
-pub(crate) fn comm(task: &Task) -> Cow<'_, str> {
-    comm_of(&task.comm)
-}
-
-/// A task's name, which a zero closes.
-fn comm_of(comm: &[u8]) -> Cow<'_, str> {
-    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
-    String::from_utf8_lossy(&comm[..end])
-}
-
-/// The process that has this socket open.
-pub(crate) fn holder_of(held: &HeldSocket) -> Process {
-    process_named(held.tgid, &held.comm)
-}
-
-/// A process with its name, which a zero closes.
-pub(crate) fn process_named(pid: u32, comm: &[u8]) -> Process {
-    Process { pid, comm: comm_of(comm).into_owned() }
 }

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use wire::{Action, Aftermath, FAMILY_UNIX, Hop};
 
-use super::{Aftermaths, Joined, Name, Remembered, address, next_act::has_peer_left, path_of, process};
-use crate::{
+use super::{Aftermaths, Joined, Name, Remembered, next_act::has_peer_left};
+use crate::model::{
     cause::Cause,
-    verdict::{Process, Upstream},
+    from_wire::{address, path_of, process},
+    upstream::Upstream,
+    verdict::Process,
 };
 
 /// An exchange of another nginx, or of the same one, whose request nginx served by an exchange of its own.

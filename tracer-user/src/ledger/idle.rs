@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Joined;
-use crate::{
-    budget,
-    verdict::{Alike, Upstream},
-};
+use crate::model::{budget, upstream::Upstream, verdict::Alike};
 
 /// Idle times that differ by no more than this part of them have the same cause.
 const ALIKE_PART: u64 = 10;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use wire::nginx_flag;
 
 use super::{Joined, Name, Said};
-use crate::{budget, verdict::Upstream};
+use crate::model::{budget, upstream::Upstream};
 
 /// How long after the log was read (ns) an exchange that nginx had closed by then may come to be known.
 const SETTLING_NS: u64 = 200_000_000;

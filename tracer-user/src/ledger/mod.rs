@@ -27,19 +27,19 @@ use wire::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
-pub(crate) use exchange::{address, comm, holder_of, path_of, process, process_named};
 pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]
 pub(crate) use words::Source;
 
-use crate::{
+use crate::model::{
     budget,
     cause::Cause,
-    decode::Record,
     inquiry::{About, Found as Answer, Inquiry},
+    record::Record,
     stream::Logged,
-    verdict::{Alike, Upstream},
+    upstream::Upstream,
+    verdict::Alike,
 };
 
 /// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a

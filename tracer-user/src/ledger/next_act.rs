@@ -3,7 +3,8 @@
 
 use wire::{Action, Aftermath, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined, address};
+use super::{Aftermaths, Joined};
+use crate::model::from_wire::address;
 
 /// How a client had left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 use wire::NginxEnd;
 
 use super::Joined;
-use crate::{budget, verdict::Upstream};
+use crate::model::{budget, upstream::Upstream};
 
 /// By the network namespace of nginx's and the address (ns, monotonic). Bounded: the one that was reached longest ago is forgotten.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use wire::{
 };
 use zerocopy::FromZeros;
 
-use crate::decode::Record;
+use crate::model::record::Record;
 
 /// When nginx connected, in ns.
 pub(crate) const CONNECT: u64 = 1_000_000_000_000;

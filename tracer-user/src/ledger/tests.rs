@@ -2,6 +2,7 @@ use wire::{Action, nginx_flag, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::{samples::*, *};
+use crate::model::from_wire::address;
 
 fn exchange(record: Exchange) -> Record {
     Record::Exchange(Box::new(record))

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use wire::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
-use super::{PATIENCE_NS, address};
-use crate::{
+use super::PATIENCE_NS;
+use crate::model::{
+    from_wire::address,
     inquiry::{Denial, Found, Place},
     stream::Logged,
-    verdict::{Process, Upstream},
+    upstream::Upstream,
+    verdict::Process,
 };
 
 /// How many words wait at most; the oldest then waits no longer.

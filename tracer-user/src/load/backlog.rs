@@ -15,7 +15,7 @@ use wire::{
 };
 
 use super::{
-    HookKind, HookPlan,
+    HookPlan,
     hooks::{
         self, ACCEPTS, Attacher, Plan,
         Point::{Entry, Return, Tracepoint},
@@ -24,7 +24,7 @@ use super::{
     listeners, load, map, prepare, refused, take,
     types::Types,
 };
-use crate::{facts::Fact, failure::Failure};
+use crate::model::{facts::Fact, failure::Failure, hook_kind::HookKind};
 
 /// The BPF object that the build script made.
 pub(super) static OBJECT: &[u8] =

@@ -10,10 +10,13 @@ use std::{
 
 use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use wire::{COMMON_LEN, Layout, MISSING};
+use wire::{COMMON_LEN, Layout, MISSING, READ_ONLY_CAST};
 
-use super::{functions, kernel_functions};
-use crate::failure::Failure;
+use super::callable;
+use crate::model::failure::Failure;
+
+/// A function that every kernel has, for a program that is never attached.
+pub(super) const FUNCTION: &str = "tcp_connect";
 
 /// Where the kernel shows its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -48,7 +51,7 @@ fn map(path: &Path, file: &mut File) -> Result<Btf, String> {
 /// Finds the types that are asked for, in one pass: each search by name is one.
 fn index(btf: &Btf) -> HashMap<String, Vec<u32>> {
     let names = Layout::NAMES.iter().map(|entry| type_name(entry));
-    let names = names.chain(kernel_functions::names().chain([functions::FUNCTION]).map(str::to_owned));
+    let names = names.chain(callable::names().chain([FUNCTION]).map(str::to_owned));
     let mut named: HashMap<_, Vec<u32>> = names.map(|name| (name, Vec::new())).collect();
     for id in 1.. {
         let Ok(found) = btf.resolve_type_by_id(id) else { break };
@@ -106,9 +109,14 @@ impl Kernel {
         ids.find(|id| matches!(self.btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
     }
 
+    /// Whether programs may look at kernel memory by plain instructions ([`READ_ONLY_CAST`]).
+    pub(super) fn casts(&self) -> bool {
+        self.function(READ_ONLY_CAST.name).is_some() && !callable::interprets()
+    }
+
     /// The number of a struct that programs may look at kernel memory as, where they may at all; the name must be one of those asked for.
     fn number_of(&self, structure: &str) -> Option<u32> {
-        if !kernel_functions::casts(self) {
+        if !self.casts() {
             return None;
         }
         let mut ids = self.named.get(structure)?.iter().copied();

@@ -12,7 +12,7 @@ use aya::{
 use wire::{ClosedListener, ListenPlace, PATH_LEN};
 
 use super::take;
-use crate::{failure::Failure, verdict::Upstream};
+use crate::model::{failure::Failure, upstream::Upstream};
 
 /// Both kinds.
 pub(super) struct ClosedListeners {

@@ -11,10 +11,7 @@ use aya_obj::generated::{
     bpf_prog_type::BPF_PROG_TYPE_TRACING,
 };
 
-use super::btf;
-
-/// A function that every kernel has, for a program that is never attached.
-pub(super) const FUNCTION: &str = "tcp_connect";
+use super::btf::{self, FUNCTION};
 
 /// Returns zero: what a program of a function's start must, and all that this one does.
 const PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];

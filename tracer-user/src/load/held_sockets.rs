@@ -13,7 +13,7 @@ use aya::{
 use wire::{HeldSocket, Layout};
 
 use super::{btf, load, open_files, prepare, refused, take, types::Types};
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// The BPF object that the build script made.
 pub(super) static OBJECT: &[u8] =
@@ -107,7 +107,7 @@ mod tests {
     use wire::{FAMILY_UNIX, tcp_state};
 
     use super::*;
-    use crate::ledger::address;
+    use crate::model::from_wire::address;
 
     #[test]
     fn every_kind_of_socket_is_told_whatever_its_name() {

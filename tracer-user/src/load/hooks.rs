@@ -9,44 +9,11 @@ use aya::{
 use wire::{Attached, Layout, MISSING};
 
 use super::{btf, functions, lean::keep_handle_only, refused, tracefs, types::Types};
-use crate::{
+use crate::model::{
     facts::{Fact, Sources},
     failure::Failure,
+    hook_kind::HookKind,
 };
-
-/// A way to hook the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HookKind {
-    /// Raw tracepoints by name; no tracefs needed.
-    RawTracepoint,
-    /// fentry and fexit, since 5.5 where the kernel allows them.
-    Function,
-    /// kprobes and kretprobes.
-    Kprobe,
-    /// Tracepoints on system calls: they tax every system call of the host, so they wait until they are needed.
-    SystemCall,
-}
-
-impl HookKind {
-    /// Every kind with its name for `--hooks-only`.
-    pub const ALL: [(&'static str, Self); 4] = [
-        ("raw_tp", Self::RawTracepoint),
-        ("fentry", Self::Function),
-        ("kprobe", Self::Kprobe),
-        ("syscall", Self::SystemCall),
-    ];
-
-    /// Whether a section of a BPF object holds programs of this kind, as the loader names sections.
-    pub(super) fn is_of(self, section: &str) -> bool {
-        let programs = section.split('/').next().unwrap_or(section);
-        match self {
-            Self::RawTracepoint => programs == "raw_tp",
-            Self::Function => matches!(programs, "fentry" | "fexit"),
-            Self::Kprobe => matches!(programs, "kprobe" | "kretprobe"),
-            Self::SystemCall => programs == "tracepoint",
-        }
-    }
-}
 
 /// Exists where the kernel was built with kprobes (`CONFIG_KPROBE_EVENTS`).
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
@@ -400,7 +367,7 @@ impl<'a> Attacher<'a> {
             }
         });
         if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
-            crate::output::terminal::complain(&format!("{name}: {error:?}\n"));
+            crate::terminal::complain(&format!("{name}: {error:?}\n"));
         }
         result
     }

@@ -1,12 +1,13 @@
 //! Puts the kernel's own functions where compiled programs call marks, or nothing where they are not to be called.
 
-use std::fs;
-
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
 use wire::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST};
 
-use super::btf::Kernel;
+use super::{
+    btf::Kernel,
+    callable::{PREEMPTIBLE, interprets},
+};
 
 /// An instruction's length, in bytes: the operation, two registers, an offset, and four of a number.
 const INSTRUCTION: usize = 8;
@@ -16,29 +17,8 @@ const KERNEL_FUNCTION: u8 = 2 << 4;
 /// Jumps to the next instruction.
 const NOTHING: [u8; INSTRUCTION] = [0x05, 0, 0, 0, 0, 0, 0, 0];
 
-/// Zero where the kernel interprets programs.
-const COMPILES: &str = "/proc/sys/net/core/bpf_jit_enable";
-
-/// Guards the programs of raw tracepoints in a kernel that may preempt them (`__DO_TRACE`, since 7.0).
-const PREEMPTIBLE: &str = "class_srcu_fast_notrace_t";
-
-/// The names that [`numbers`] asks for.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    KERNEL_FUNCTIONS.iter().map(|function| function.name).chain([PREEMPTIBLE])
-}
-
 /// The numbers of [`KERNEL_FUNCTIONS`], in their order; none for one that is not to be called.
 type Numbers = [Option<u32>; KERNEL_FUNCTIONS.len()];
-
-/// Whether this kernel interprets programs; it then refuses those that call its functions.
-fn interprets() -> bool {
-    fs::read_to_string(COMPILES).is_ok_and(|compiles| compiles.trim() == "0")
-}
-
-/// Whether programs may look at kernel memory by plain instructions ([`READ_ONLY_CAST`]).
-pub(super) fn casts(kernel: &Kernel) -> bool {
-    kernel.function(READ_ONLY_CAST.name).is_some() && !interprets()
-}
 
 /// Those that are to be called: what prevents preemption only where this kernel preempts programs, and offers all of it.
 pub(super) fn numbers(kernel: &Kernel) -> Numbers {
@@ -50,7 +30,7 @@ pub(super) fn numbers(kernel: &Kernel) -> Numbers {
         kernel.has(PREEMPTIBLE) && !interprets() && against_preemption.all(|(_, number)| number.is_some());
     let mut numbers = known;
     for (function, number) in KERNEL_FUNCTIONS.iter().zip(&mut numbers) {
-        if !(if is_cast(function) { casts(kernel) } else { prevents }) {
+        if !(if is_cast(function) { kernel.casts() } else { prevents }) {
             *number = None;
         }
     }
@@ -105,6 +85,8 @@ fn marks(elf: &[u8]) -> Result<Vec<Mark>> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use std::fs;
 
     use super::*;
     use crate::load::OBJECT;

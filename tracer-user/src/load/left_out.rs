@@ -41,7 +41,7 @@ mod tests {
     use aya_obj::Object;
 
     use super::*;
-    use crate::load::{HookKind, OBJECT};
+    use crate::{load::OBJECT, model::hook_kind::HookKind};
 
     #[test]
     fn the_loader_passes_over_what_was_left_out_and_nothing_else() {

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 const FOLDER: &str = "/sys/kernel/security";
 

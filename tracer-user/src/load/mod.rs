@@ -4,6 +4,7 @@ mod backlog;
 mod btf;
 #[cfg(test)]
 mod call_chains;
+mod callable;
 mod closed;
 mod functions;
 mod held_sockets;
@@ -37,7 +38,7 @@ use wire::{
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
 pub(crate) use held_sockets::held_sockets;
-pub use hooks::{HookKind, HookPlan};
+pub use hooks::HookPlan;
 pub use lockdown::Lockdown;
 pub use open::Open;
 pub use privileges::missing_capabilities;
@@ -49,12 +50,12 @@ use shares::{GivenUp, Shares};
 use types::Types;
 use words::Words;
 
-use crate::{
+use crate::model::{
     facts::Fact,
     failure::Failure,
-    ledger::{address, path_of},
-    scope::sun_path,
-    verdict::Upstream,
+    from_wire::{address, path_of, sun_path},
+    hook_kind::HookKind,
+    upstream::Upstream,
 };
 
 /// The BPF object that the build script made.

@@ -6,7 +6,7 @@ use aya::maps::{HashMap, MapData};
 use wire::{OpenExchange, nginx_flag};
 
 use super::shares::{Place, Shares};
-use crate::{ledger::address, sample::Served};
+use crate::model::{doing::Served, from_wire::address};
 
 /// Looks into the map of open exchanges; the kernel side goes on writing it meanwhile.
 pub struct Open {

@@ -2,7 +2,7 @@
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// Capability numbers, include/uapi/linux/capability.h.
 const CAP_SYS_PTRACE: u32 = 19;

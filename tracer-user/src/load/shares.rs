@@ -16,7 +16,7 @@ use procfs::process::Process;
 use wire::{FAMILY_UNIX, NginxEnd};
 
 use super::take;
-use crate::failure::Failure;
+use crate::model::failure::Failure;
 
 /// How many exchanges were given up so that others than their owner have places.
 pub type GivenUp = Arc<AtomicU64>;

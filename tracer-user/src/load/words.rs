@@ -24,7 +24,7 @@ use aya::{
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::{lean::keep_handle_only, refused};
-use crate::clock::monotonic_ns;
+use crate::model::clock::monotonic_ns;
 
 /// The function, and the program that hears it on any kernel.
 const FUNCTION: &str = "ngx_log_error_core";

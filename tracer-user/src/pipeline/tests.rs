@@ -2,10 +2,12 @@ use wire::{Action, tcp_state};
 
 use super::*;
 use crate::{
-    decode::Record,
     ledger::{PATIENCE_NS, samples::*},
-    sample::{Doing, Look, Target},
-    stream::LossReason,
+    model::{
+        doing::{Doing, Look, Target},
+        record::Record,
+        stream::LossReason,
+    },
 };
 
 fn record(at_ns: u64, record: Record) -> Entry {

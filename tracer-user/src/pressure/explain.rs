@@ -2,12 +2,15 @@
 
 use super::{GroupPressure, Pressure, Quota, Readings, Stall};
 use crate::{
-    cause::Cause,
-    cgroup::Cgroup,
     ledger::Joined,
-    sample::{Activity, Target},
-    verdict::{Delayed, Evidence, Verdict},
-    words::{count, span},
+    model::{
+        cause::Cause,
+        cgroup::Cgroup,
+        doing::Target,
+        verdict::{Delayed, Evidence, Verdict},
+        words::{count, span},
+    },
+    sample::Activity,
 };
 
 /// Adds to a verdict on a worker that was slow, or on a queue that nobody served, what was short meanwhile.
@@ -147,8 +150,11 @@ fn facts(pressure: &Pressure, ended_us: i64) -> Vec<Evidence> {
 mod tests {
     use super::*;
     use crate::{
-        pressure::Stalls,
-        sample::{Doing, Found, Peer},
+        model::{
+            doing::{Doing, Peer},
+            pressure::Stalls,
+        },
+        sample::Found,
     };
 
     fn throttled(throttled_us: u64, throttled: u64, periods: u64) -> GroupPressure {

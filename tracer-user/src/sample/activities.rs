@@ -7,8 +7,8 @@ use std::{
 
 use wire::NginxEnd;
 
-use super::{Activity, Doing, Found, Look, Name, Target};
-use crate::budget;
+use super::{Activity, Doing, Found, Look, Target};
+use crate::model::{budget, doing::Name};
 
 /// How long the looks at an exchange are kept after the last one, in ns. One that is open is looked at about once a second; the
 /// ledger waits for less than this, and what is never told ended well.
@@ -120,7 +120,7 @@ impl Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Doing, Target};
+    use crate::model::doing::{Doing, Target};
 
     fn look(ns: u64, exchanges: &[(Name, u32)]) -> Look {
         let (doing, exchanges) = (Doing::Waiting(Target::Lock), exchanges.to_vec());

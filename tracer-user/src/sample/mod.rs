@@ -3,7 +3,6 @@
 
 mod activities;
 mod activity;
-mod doing;
 mod frozen;
 mod glimpse;
 mod sockets;
@@ -13,22 +12,24 @@ mod words;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddr,
     thread,
     time::Duration,
 };
 
 pub use activities::Activities;
 pub use activity::{Activity, Found};
-pub use doing::{Doing, Peer, Target};
 pub(crate) use frozen::stands_still;
 use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::{
-    clock::monotonic_ns,
-    pressure::{Meter, Reading},
+    model::{
+        clock::monotonic_ns,
+        doing::{Doing, Look, Peer, Served, Target},
+        pressure::Reading,
+    },
+    procfs::pressure::Meter,
 };
 
 /// How old an exchange is when its worker is first looked at, in ns.
@@ -47,45 +48,6 @@ const MOST_THREADS: usize = 64;
 
 /// The same, with those that cannot be looked at.
 const MOST_TRIED: usize = 4 * MOST_THREADS;
-
-/// Names a connection: nginx's socket and when it connected.
-type Name = (u64, u64);
-
-/// An open exchange that a worker serves on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// nginx's socket, and when it connected (ns, monotonic).
-    pub name: (u64, u64),
-    /// Which exchange on this connection it is.
-    pub exchange: u32,
-    /// When it began (ns, monotonic).
-    pub since_ns: u64,
-    /// Whether nginx has begun to read the response: a kept-alive connection between two exchanges looks so, too.
-    pub is_answered: bool,
-    /// The process that took it up.
-    pub pid: i32,
-    /// The thread that did.
-    pub tid: i32,
-    /// The worker's own address on this connection; none on a unix socket.
-    pub local: Option<SocketAddr>,
-}
-
-/// What one look at a thread found, for all the exchanges that it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// When it was (ns, monotonic).
-    pub ns: u64,
-    /// The process.
-    pub pid: i32,
-    /// The thread.
-    pub tid: i32,
-    /// What it did.
-    pub doing: Doing,
-    /// Whether the thread is not all of its process.
-    pub has_other_threads: bool,
-    /// The exchanges: their connections, and which exchange on it.
-    pub exchanges: Vec<(Name, u32)>,
-}
 
 /// What one round found.
 #[derive(Debug)]

@@ -11,9 +11,11 @@ use wire::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, tcp_state};
 
 use super::Peer;
 use crate::{
-    failure::Failure,
-    ledger::{address, path_of},
     load::held_sockets,
+    model::{
+        failure::Failure,
+        from_wire::{address, path_of},
+    },
 };
 
 /// A socket, as far as the kernel shows it without being asked through the socket.

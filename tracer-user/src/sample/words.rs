@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use super::{Activity, Doing, Peer, Target};
-use crate::words::count;
+use crate::model::words::count;
 
 /// Different things that are named in one sentence.
 const MOST_NAMED: usize = 3;

@@ -17,19 +17,22 @@ use nix::time::ClockId;
 
 use super::{configurations::Configurations, masters::began_after};
 use crate::{
-    answers::{
-        Answer, Followed, STATUSES,
-        format::{Format, Said},
-    },
-    args::UpstreamFilter,
     audit::follow::Reading,
-    budget,
-    clock::{monotonic_ns, nanoseconds, now},
-    host::{
-        HeldLog, Identity, Master, Refusal,
-        nginx::{AccessLog, Rules, access_logs, configuration, master_of, rules},
+    model::{
+        answers::{Answer, Followed, STATUSES},
+        budget,
+        clock::{monotonic_ns, nanoseconds, now},
+        stream::What,
+        upstream::UpstreamFilter,
     },
-    stream::What,
+    procfs::host::{
+        HeldLog, Identity, Master, Refusal,
+        nginx::{
+            AccessLog, Rules, access_logs, configuration,
+            log_format::{Format, Said},
+            master_of, rules,
+        },
+    },
 };
 
 /// How often the logs are read.
@@ -208,7 +211,7 @@ impl AccessLogs {
             if !its.is_empty() {
                 self.complain(format!(
                     "what the lines of {} mean cannot be told from its log_format: what it has of clients' answers is not accounted for",
-                    crate::output::printable(&called.display().to_string())
+                    crate::terminal::printable(&called.display().to_string())
                 ));
             }
             if self.others.len() >= budget::HELD_LOGS {

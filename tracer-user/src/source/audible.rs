@@ -10,9 +10,11 @@ use wire::NginxEnd;
 
 use super::configurations::Configurations;
 use crate::{
-    budget,
-    clock::{monotonic_ns, nanoseconds},
     load::{Binary, Tracer, binary},
+    model::{
+        budget,
+        clock::{monotonic_ns, nanoseconds},
+    },
 };
 
 /// For how long a pid is taken for the process that it was.

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::masters::{Masters, UnixUpstreams};
-use crate::{args::Trace, budget, host::nginx::master_of, scope};
+use crate::{args::Trace, model::budget, procfs::host::nginx::master_of, source::scope};
 
 /// How long an answer is waited for: much longer than reading files takes.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -9,10 +9,11 @@ use super::{
     masters::{Masters, Said},
 };
 use crate::{
-    budget, clock,
-    groups::Configured,
-    host::nginx::master_of,
-    processes::{pids, still},
+    model::{budget, clock, groups::Configured},
+    procfs::{
+        host::nginx::master_of,
+        processes::{pids, still},
+    },
 };
 
 /// Reading a configuration takes its time, and so does finding all that run by it (ns).

@@ -12,11 +12,13 @@ use wire::WordOf;
 use super::logs::{self, Logs};
 use crate::{
     args::Trace,
-    budget,
-    clock::{monotonic_ns, nanoseconds},
     load::{Binary, Tracer, binary},
-    scope,
-    stream::{Following, Logged, What},
+    model::{
+        budget,
+        clock::{monotonic_ns, nanoseconds},
+        stream::{Following, Logged, What},
+    },
+    source::scope,
 };
 
 /// For how long a binary is left alone; then again, if its log is still flooded. Where that shows only once it is heard again, for twice as

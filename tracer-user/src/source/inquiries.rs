@@ -7,18 +7,24 @@ use wire::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
-    budget,
-    clock::{distance, monotonic_ns},
-    failure::Failure,
-    host::{
-        self, Master, conntrack, denial, last_worked_ms,
-        php_fpm::{Pool, Pools, pools},
-    },
-    inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
-    ledger::{Said, address, comm, holder_of, path_of},
+    ledger::Said,
     load::held_sockets,
-    processes::pids,
-    verdict::{Process, Upstream},
+    model::{
+        budget,
+        clock::{distance, monotonic_ns},
+        failure::Failure,
+        from_wire::{address, comm, holder_of, path_of},
+        inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
+        upstream::Upstream,
+        verdict::Process,
+    },
+    procfs::{
+        host::{
+            self, Master, conntrack, denial, last_worked_ms,
+            php_fpm::{Pool, Pools, pools},
+        },
+        processes::pids,
+    },
 };
 
 const ENOENT: u32 = 2;

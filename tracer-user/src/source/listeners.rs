@@ -17,15 +17,20 @@ use wire::{
 
 use super::{configurations::Configurations, inquiries::each_socket};
 use crate::{
-    budget,
-    clock::monotonic_ns,
-    failure::Failure,
-    inquiry::{About, Found, Holder, Inquiry, Queue, Sharer},
-    ledger::{Joined, address, holder_of, path_of, process_named},
+    ledger::Joined,
     load::Tracer,
-    near::{Asked, CLOSED_FOR_NS, Closed, FRESH_NS, Near, asked, is_wanted},
+    model::{
+        budget,
+        clock::monotonic_ns,
+        failure::Failure,
+        from_wire::{address, holder_of, path_of, process_named},
+        inquiry::{About, Found, Holder, Inquiry, Queue, Sharer},
+        near::{Asked, Closed, Near},
+        upstream::Upstream,
+        verdict::{Neighbour, Process},
+    },
+    near::{CLOSED_FOR_NS, FRESH_NS, asked, is_wanted},
     sample,
-    verdict::{Neighbour, Process, Upstream},
 };
 
 /// How much of the time may go into looking: one part in so many.

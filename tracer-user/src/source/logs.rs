@@ -18,11 +18,11 @@ use crate::{
         once::Once,
         spoken::Spoken,
     },
-    budget,
-    clock::monotonic_ns,
-    host::{HeldLog, Identity, Master, Refusal},
-    processes,
-    stream::Logged,
+    model::{budget, clock::monotonic_ns, stream::Logged},
+    procfs::{
+        host::{HeldLog, Identity, Master, Refusal},
+        processes,
+    },
 };
 
 /// How often the logs are read, and those who hold them open asked for others.

@@ -9,10 +9,12 @@ use nix::time::ClockId;
 use procfs::process::Process;
 
 use crate::{
-    budget,
-    clock::{booted_ns, now},
-    groups::Group,
-    host::{
+    model::{
+        budget,
+        clock::{booted_ns, now},
+        groups::Group,
+    },
+    procfs::host::{
         Master, Refusal,
         nginx::{Configuration, configuration, counts_statuses, groups, master_of},
     },
@@ -191,7 +193,7 @@ fn within_budget(groups: Vec<Group>) -> Result<Vec<Group>, String> {
 
 /// When a process began, in ticks since the host's start; none if it has ended.
 fn born(pid: u32) -> Result<Option<u64>, String> {
-    crate::processes::still(Process::new(pid.cast_signed()).and_then(|process| process.stat()))
+    crate::procfs::processes::still(Process::new(pid.cast_signed()).and_then(|process| process.stat()))
         .map(|stat| stat.map(|stat| stat.starttime))
         .map_err(|error| format!("the /proc entry of {pid} cannot be read: {error}"))
 }

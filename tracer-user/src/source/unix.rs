@@ -4,11 +4,7 @@
 use procfs::process::Process;
 
 use super::{configurations::Configurations, masters::UnixUpstreams};
-use crate::{
-    args::{Trace, UpstreamFilter},
-    load::Tracer,
-    trust,
-};
+use crate::{args::Trace, load::Tracer, model::upstream::UpstreamFilter, procfs::trust};
 
 /// How it is known that unix sockets are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{budget, verdict::Upstream};
+use crate::model::{budget, upstream::Upstream};
 
 /// The upstreams that are counted one by one.
 #[derive(Debug, Default)]

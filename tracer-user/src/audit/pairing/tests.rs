@@ -1,7 +1,10 @@
 use super::*;
-use crate::audit::{
-    line::Line,
-    matching::{LATE, ORDERED, fit},
+use crate::{
+    audit::{
+        line::{Failure, Line},
+        matching::{LATE, ORDERED, fit},
+    },
+    model::{cause::Cause, upstream::Upstream},
 };
 
 /// 2026-11-20T11:39:26 UTC, in s.

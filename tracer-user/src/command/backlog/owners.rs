@@ -1,0 +1,123 @@
+//! Which process a listening socket belongs to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    sync::Arc,
+};
+
+use wire::HeldSocket;
+
+use crate::{
+    load::Backlog,
+    model::{budget, cgroup::Cgroup, from_wire::holder_of, verdict::Process},
+    procfs::cgroup,
+};
+
+/// A descriptor of a listening socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub process: Process,
+    /// Its control group, if that is known.
+    pub cgroup: Option<Arc<Cgroup>>,
+    /// The descriptor's number in that process.
+    pub fd: u32,
+}
+
+/// What is known of the holders of sockets, by inode number.
+#[derive(Debug)]
+pub(super) struct Owners {
+    /// None for one that nobody holds: the kernel's own, or one that is gone.
+    found: HashMap<u64, Option<Holder>>,
+}
+
+impl Owners {
+    /// The owners of all listeners that exist already, which the kernel side learns by that: the oldest holder of each.
+    pub fn of_all(backlog: &mut Backlog) -> Self {
+        let mut found = HashMap::new();
+        // Those that are missing then are looked for later.
+        let _is_all = backlog.holders(|held| {
+            found.entry(held.inode).or_insert_with(|| Some(holder(held)));
+        });
+        Self { found }
+    }
+
+    /// Looks for the owners of sockets that were not looked for before; the host's open files are visited only if there are any. Each
+    /// socket is named by its inode, with the process that called listen. Of several holders that one is the owner, or else the oldest
+    /// one: a master hands its listeners on to its workers.
+    pub fn look_for(&mut self, inodes: impl Iterator<Item = (u64, u32)>, backlog: &mut Backlog) {
+        let wanted: HashMap<u64, u32> =
+            inodes.filter(|(inode, _)| *inode != 0 && !self.found.contains_key(inode)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let (found, is_all) = search(&wanted, backlog);
+        // Whom nobody was found to hold is not known to be held by nobody unless all were visited.
+        self.found.extend(found.into_iter().filter(|(_, holder)| is_all || holder.is_some()));
+    }
+
+    /// Those of these sockets that nobody holds any more. Should its holder have closed one while another one keeps it, that one is its
+    /// owner from now on.
+    pub fn abandoned(&mut self, inodes: impl Iterator<Item = u64>, backlog: &mut Backlog) -> Vec<u64> {
+        let left: HashMap<u64, u32> =
+            inodes.filter(|inode| self.was_left(*inode)).map(|inode| (inode, 0)).collect();
+        if left.is_empty() {
+            return Vec::new();
+        }
+        let (found, is_all) = search(&left, backlog);
+        if !is_all {
+            return Vec::new();
+        }
+        let abandoned =
+            found.iter().filter(|(_, holder)| holder.is_none()).map(|(inode, _)| *inode).collect();
+        self.found.extend(found);
+        abandoned
+    }
+
+    /// Whether the holder of a socket is known to hold it no more.
+    fn was_left(&self, inode: u64) -> bool {
+        let Some(Some(Holder { process, cgroup: _, fd })) = self.found.get(&inode) else { return false };
+        let link = fs::read_link(format!("/proc/{}/fd/{fd}", process.pid));
+        // A process that has gone shows none.
+        !link.is_ok_and(|link| link.as_os_str() == format!("socket:[{inode}]").as_str())
+    }
+
+    /// Forgets the owners of sockets that are none of these, if there are many of them.
+    pub fn forget_others(&mut self, inodes: &HashSet<u64>) {
+        if self.found.len() > inodes.len() + budget::CLOSED_LISTENERS {
+            self.found.retain(|inode, _| inodes.contains(inode));
+        }
+    }
+
+    /// The owner of the socket with this inode number.
+    pub fn of(&self, inode: u64) -> Option<&Holder> {
+        self.found.get(&inode)?.as_ref()
+    }
+
+    /// Forgets all but these sockets: the others are no more.
+    pub fn keep(&mut self, inodes: impl Iterator<Item = u64>) {
+        let kept: HashSet<u64> = inodes.collect();
+        self.found.retain(|inode, _| kept.contains(inode));
+    }
+}
+
+/// The owners of these sockets, and whether all that hold any were visited.
+fn search(wanted: &HashMap<u64, u32>, backlog: &mut Backlog) -> (HashMap<u64, Option<Holder>>, bool) {
+    let mut found: HashMap<u64, Option<Holder>> = wanted.keys().map(|inode| (*inode, None)).collect();
+    let is_all = backlog.holders(|held| {
+        let Some(&listened) = wanted.get(&held.inode) else { return };
+        let entry = found.entry(held.inode).or_default();
+        if entry.is_none() || held.tgid == listened && !is_of(entry.as_ref(), listened) {
+            *entry = Some(holder(held));
+        }
+    });
+    (found, is_all)
+}
+
+fn is_of(holder: Option<&Holder>, pid: u32) -> bool {
+    holder.is_some_and(|holder| holder.process.pid == pid)
+}
+
+fn holder(held: &HeldSocket) -> Holder {
+    Holder { process: holder_of(held), cgroup: cgroup::of_process(held.tgid).map(Arc::new), fd: held.fd }
+}

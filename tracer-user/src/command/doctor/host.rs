@@ -1,0 +1,33 @@
+//! What the host allows before any hook is tried.
+
+use std::path::Path;
+
+use crate::load::{BTF_PATH, Lockdown, missing_capabilities, tracefs_is_mounted};
+
+/// The kernel and this process's standing on it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// Whether the kernel shows its types.
+    pub has_btf: bool,
+    /// How far it is locked down.
+    pub lockdown: Lockdown,
+    /// The capabilities that tracing needs and this process lacks; none where /proc does not tell.
+    pub missing_capabilities: Option<Vec<&'static str>>,
+    /// Whether tracefs is mounted.
+    pub has_tracefs: bool,
+}
+
+impl Host {
+    /// This one.
+    pub fn now() -> Self {
+        Self {
+            kernel: crate::procfs::settings::kernel(),
+            has_btf: Path::new(BTF_PATH).exists(),
+            lockdown: Lockdown::now(),
+            missing_capabilities: missing_capabilities().ok(),
+            has_tracefs: tracefs_is_mounted(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `why502 live`: trace, and write each verdict as it comes.
+
+use crate::{
+    args::{Format, Live},
+    audit::Audit,
+    command::trace,
+    engine::{self, Ends},
+    evidence::{Encoder, Header, Names},
+    model::failure::Failure,
+    sink::{Json, Look, Sinks, Text, evidence::Recording},
+    source::scope::Beyond,
+    terminal,
+};
+
+/// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.
+///
+/// # Errors
+/// Where this host cannot be traced, or something fails on the way. A closed standard output is no error.
+pub fn run(args: &Live) -> Result<(), Failure> {
+    engine::run(live(args))
+}
+
+async fn live(args: &Live) -> Result<(), Failure> {
+    let mut ends = Ends::watch()?;
+    let mut audit = Audit::open(args)?;
+    let beyond =
+        Beyond { error_logs: &args.error_logs, shows_requests: args.show_requests, ..Beyond::default() };
+    let source = trace::start(&args.trace, beyond, args.verbose)?;
+    if let Some(audit) = &mut audit {
+        audit.begin();
+    }
+    let mut sinks = Sinks::default();
+    match args.output {
+        Format::Json => sinks.add(Json::new(terminal::json())),
+        Format::Text => sinks.add(Text::new(terminal::text(), Look::of_stdout(args.verbose))),
+    }
+    if let Some(path) = &args.evidence {
+        let start = source.start(args.trace.count.map(Into::into));
+        let names = Names::new(false);
+        let header = Header::now(&args.trace, &[], &start, &names);
+        let encoder = Encoder::new(start.started_ns, names);
+        sinks.add(Recording::create(path, None, header, start.distance, encoder)?);
+    }
+    trace::follow(source, &args.trace, &mut ends, sinks, audit).await
+}

@@ -1,0 +1,224 @@
+//! The run of every command that tells why exchanges failed: the stream, the verdicts, and the sinks that take both.
+
+use tokio::time::{Instant, sleep};
+use wire::{Aftermath, RING_BYTES};
+
+use crate::{
+    args::Trace,
+    audit::{self, Audit},
+    engine::{self, Ends, Flow, Session},
+    load::Tracer,
+    memory,
+    model::{
+        audit::Report,
+        clock::{monotonic_ns, nanoseconds},
+        failure::Failure,
+        stream::{Entry, What},
+    },
+    pipeline::{Pipeline, Told, tell_cut_looks},
+    sink::Sinks,
+    source::{
+        Source,
+        scope::{self, Beyond},
+    },
+};
+
+/// Loads and attaches everything.
+///
+/// # Errors
+/// Where this host cannot be traced.
+pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, Failure> {
+    let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
+    if args.copies {
+        tracer.attach_copies()?;
+    }
+    if is_verbose {
+        for (fact, reason) in &tracer.plan().missing {
+            crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
+        }
+    }
+    let (running, is_known) = match scope::running(args) {
+        Ok(running) => (running, true),
+        Err(error) => {
+            crate::notice!(
+                "which nginx runs already is not known, so that neither its word nor its logs nor its configuration are: /proc cannot \
+                 be listed: {error}"
+            );
+            (Vec::new(), false)
+        }
+    };
+    scope::greet(args, is_known.then_some(&running), tracer.listeners());
+    for pid in &running {
+        tracer.hear(*pid);
+    }
+    let source = Source::new(tracer, args, &running, beyond, is_verbose);
+    memory::give_back();
+    source
+}
+
+/// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited
+/// for.
+const MOST_WAITING: usize = RING_BYTES as usize / size_of::<Aftermath>();
+
+/// A run.
+struct Tracing {
+    source: Source,
+    telling: Telling,
+}
+
+/// Hands the stream and what is to be told of it to the sinks, until there is enough, the duration is over, or SIGINT or SIGTERM comes.
+///
+/// # Errors
+/// Of a sink, or if something fails on the way.
+pub async fn follow(
+    source: Source,
+    args: &Trace,
+    ends: &mut Ends,
+    sinks: Sinks,
+    audit: Option<Audit>,
+) -> Result<(), Failure> {
+    let telling = Telling {
+        pipeline: Pipeline::new(source.start(args.count.map(Into::into))),
+        sinks,
+        audit,
+        read_logs_ns: monotonic_ns(),
+        is_over: false,
+    };
+    let mut tracing = Tracing { source, telling };
+    let run = engine::Run { duration: args.duration, ready_file: args.ready_file.as_deref() };
+    engine::follow(&mut tracing, run, ends).await?;
+    tracing.end().await
+}
+
+impl Session for Tracing {
+    async fn ready(&mut self) -> Result<(), Failure> {
+        self.source.ready().await
+    }
+
+    fn turn(&mut self, is_last: bool) -> Result<Flow, Failure> {
+        if is_last {
+            self.source.read_logs_now();
+        }
+        let mut any_number = usize::MAX;
+        let mut flow = self.hand_on(&mut any_number)?;
+        let mut waiting = MOST_WAITING;
+        while is_last && flow == Flow::GoOn && waiting > 0 && self.source.gave_way() {
+            flow = self.hand_on(&mut waiting)?;
+        }
+        Ok(flow)
+    }
+
+    fn wake_ns(&self) -> Option<u64> {
+        self.telling.wake_ns()
+    }
+
+    fn takes_demands(&self) -> bool {
+        self.telling.sinks.takes_demands()
+    }
+
+    fn demand(&mut self) {
+        self.telling.sinks.demand();
+    }
+}
+
+impl Tracing {
+    /// Hands on what there is to be read in one turn, and no more than `most` entries, which it counts down.
+    fn hand_on(&mut self, most: &mut usize) -> Result<Flow, Failure> {
+        let mut flow = Flow::GoOn;
+        let seen_ns = self.source.read(|entry| {
+            *most = most.saturating_sub(1);
+            flow = self.telling.take(entry)?;
+            Ok(flow == Flow::Over || *most == 0)
+        })?;
+        if flow == Flow::GoOn { self.telling.pause(seen_ns) } else { Ok(flow) }
+    }
+
+    async fn end(mut self) -> Result<(), Failure> {
+        self.telling.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
+        self.telling.is_over = true;
+        if !self.telling.sinks.is_closed()
+            && let Some(report) = self.end_audit().await?
+        {
+            self.telling.sinks.each(|sink| sink.audit(&report))?;
+        }
+        for entry in self.source.recount()? {
+            self.telling.take(entry)?;
+        }
+        let Telling { pipeline, sinks, .. } = self.telling;
+        tell_cut_looks(pipeline.cut_looks());
+        sinks.end(&pipeline.summary())
+    }
+
+    /// Ends the audit, with a little time for what is only half there: a line, or a verdict.
+    async fn end_audit(&mut self) -> Result<Option<Report>, Failure> {
+        if let Some(audit) = &mut self.telling.audit {
+            audit.end();
+        }
+        let deadline = Instant::now() + audit::GRACE;
+        while Instant::now() < deadline
+            && self.telling.audit.as_ref().is_some_and(|audit| !audit.is_complete())
+        {
+            sleep(audit::PERIOD / 10).await;
+            self.source.read(|entry| self.telling.take(entry).map(|_over| false))?;
+            if let Some(audit) = &mut self.telling.audit {
+                audit.read();
+            }
+        }
+        Ok(self.telling.audit.take().map(Audit::finish))
+    }
+}
+
+/// What is told of the stream, and to whom.
+struct Telling {
+    pipeline: Pipeline,
+    sinks: Sinks,
+    audit: Option<Audit>,
+    /// When the logs are to be read next (ns, monotonic).
+    read_logs_ns: u64,
+    /// All is told: what comes now only serves the audit, but for counts and losses.
+    is_over: bool,
+}
+
+impl Telling {
+    /// Takes in the next entry.
+    fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
+        let only_audited = self.is_over
+            && matches!(entry.what, What::Record(_) | What::Look(_) | What::Logged(_) | What::Answer(_));
+        if !only_audited {
+            self.sinks.each(|sink| sink.entry(&entry))?;
+        }
+        self.pipeline.take(entry);
+        self.tell()
+    }
+
+    /// All that was there by `at_ns` has been taken in.
+    fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
+        self.pipeline.advance(at_ns);
+        let flow = self.tell()?;
+        if let Some(audit) = &mut self.audit
+            && at_ns >= self.read_logs_ns
+        {
+            audit.read();
+            self.read_logs_ns = at_ns + nanoseconds(audit::PERIOD);
+        }
+        self.sinks.each(|sink| sink.flush())?;
+        Ok(if self.sinks.is_closed() { Flow::Over } else { flow })
+    }
+
+    fn wake_ns(&self) -> Option<u64> {
+        let logs = self.audit.as_ref().map(|_| self.read_logs_ns);
+        [self.pipeline.next_deadline(), logs, self.sinks.wake_ns()].into_iter().flatten().min()
+    }
+
+    fn tell(&mut self) -> Result<Flow, Failure> {
+        while let Some(told) = self.pipeline.next() {
+            self.sinks.each(|sink| sink.told(&told))?;
+            match (&told, &mut self.audit) {
+                (Told::Verdict(verdict), Some(audit)) => audit.verdict(verdict),
+                (Told::Beyond(verdict), Some(audit)) => audit.untold(verdict),
+                _ => {}
+            }
+        }
+        Ok(if self.sinks.is_closed() || self.pipeline.is_over() { Flow::Over } else { Flow::GoOn })
+    }
+}

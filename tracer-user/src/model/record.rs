@@ -1,0 +1,20 @@
+//! What the kernel side sends.
+
+use wire::{Action, Aftermath, Exchange, Hop, Served, WordOf, WorkerGone};
+
+/// One record of the kernel side.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// nginx's end of an exchange has ended.
+    Exchange(Box<Exchange>),
+    /// What nginx did next.
+    Aftermath(Box<Aftermath>, Action),
+    /// What nginx does next, it does for another nginx.
+    Hop(Box<Hop>),
+    /// The worker's end of a failed exchange has ended, after nginx's.
+    WorkerGone(Box<WorkerGone>),
+    /// A connection that a listener of this host took up has ended, and nginx is on another host.
+    Served(Box<Served>),
+    /// nginx said something of an upstream.
+    Word(Box<WordOf>),
+}

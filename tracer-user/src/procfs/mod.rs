@@ -1,0 +1,10 @@
+//! What /proc and its like say of this host and of the processes on it.
+
+pub mod cgroup;
+pub(crate) mod host;
+pub(crate) mod masters;
+pub(crate) mod netlink;
+pub mod pressure;
+pub(crate) mod processes;
+pub(crate) mod settings;
+pub mod trust;

@@ -1,0 +1,111 @@
+//! From what a run learns and says to whoever takes it: one file per sink, behind one small trait.
+
+use std::io;
+
+use crate::{
+    model::{
+        answers::Answered,
+        audit::Report,
+        failure::Failure,
+        stream::Entry,
+        verdict::{After, Delayed, Note, Summary, Verdict},
+    },
+    pipeline::Told,
+};
+
+pub mod evidence;
+mod json;
+mod sinks;
+mod text;
+
+pub use json::Json;
+pub use sinks::Sinks;
+pub use text::{Look, Text};
+pub(crate) use text::{answered, paragraph, said};
+
+/// Where what a run learns and says goes. A sink takes what it has a use for, and decides nothing.
+///
+/// Each call of one that writes lines writes whole ones, in one piece. They may stay in a buffer until `flush`. An error ends the run, a
+/// broken pipe included, which ends it well; a sink that can do without says so itself, and goes on.
+pub trait Sink {
+    /// Takes in an entry of the stream, before what is told because of it: all that verdicts rest on.
+    fn entry(&mut self, _: &Entry) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in a failed exchange.
+    fn verdict(&mut self, _: &Verdict) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in an exchange that succeeded late.
+    fn delayed(&mut self, _: &Delayed) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what a worker did after nginx gave its exchange up.
+    fn after(&mut self, _: &After) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what nginx logs of an upstream and what is no failure.
+    fn note(&mut self, _: &Note) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what a client was answered.
+    fn answer(&mut self, _: &Answered) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what nginx's error log says of the verdicts.
+    fn audit(&mut self, _: &Report) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what the whole run amounts to; nothing follows it.
+    fn summary(&mut self, _: &Summary) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Hands on what was taken in so far: called whenever a batch ends, and at `wake_ns`.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// When `flush` is to be called at the latest (ns, monotonic).
+    fn wake_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether SIGUSR1 is a demand to it.
+    fn takes_demands(&self) -> bool {
+        false
+    }
+
+    /// The user demands something by SIGUSR1.
+    fn demand(&mut self) {}
+
+    /// Ends what outlives each call: the run, of which this is the summary, is over.
+    ///
+    /// # Errors
+    /// If not all is where it was to be.
+    fn end(self: Box<Self>, _: &Summary) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Takes in something that is told.
+    fn told(&mut self, told: &Told) -> io::Result<()> {
+        match told {
+            Told::Verdict(verdict) => self.verdict(verdict),
+            Told::Delayed(delayed) => self.delayed(delayed),
+            Told::After(after) => self.after(after),
+            Told::Note(note) => self.note(note),
+            Told::Answer(answered) => self.answer(answered),
+            Told::Beyond(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples;

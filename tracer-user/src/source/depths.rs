@@ -1,0 +1,270 @@
+//! How full the accept queues of the upstreams are, once a second, by sock_diag(7): incidents show in them before they fail.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::SockProtocol,
+};
+
+use crate::{
+    model::{budget, clock::monotonic_ns, stream::Depth, upstream::Upstream},
+    procfs::{netlink, processes},
+};
+
+/// The time between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The time between two looks for network namespaces: there is one in each container.
+const NAMESPACES: Duration = Duration::from_secs(10);
+
+/// Looks at the listeners at the upstreams' addresses, in a thread of its own. It ends some time after this is dropped.
+#[derive(Debug)]
+pub struct Depths {
+    watched: Arc<Mutex<HashSet<SocketAddr>>>,
+    /// Those that are looked at all the time.
+    always: HashSet<SocketAddr>,
+    found: Receiver<Depth>,
+}
+
+impl Depths {
+    /// Begins to look, at these listeners to begin with. Over a unix socket nobody tells.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start<'a>(listeners: impl Iterator<Item = &'a Upstream>) -> io::Result<Self> {
+        let always: HashSet<_> = listeners.filter_map(address).collect();
+        let watched = Arc::new(Mutex::new(always.clone()));
+        let (send, found) = sync_channel(4 * budget::DEPTHS);
+        let theirs = Arc::clone(&watched);
+        thread::Builder::new().name("depths".to_owned()).spawn(move || look(theirs, send))?;
+        Ok(Self { watched, always, found })
+    }
+
+    /// Looks at the listeners of these upstreams from now on, and no more at those before.
+    pub fn watch<'a>(&self, upstreams: impl Iterator<Item = &'a Upstream>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        *watched = self.always.iter().copied().chain(upstreams.filter_map(address)).collect();
+    }
+
+    /// What was found since.
+    pub fn found(&self) -> impl Iterator<Item = Depth> {
+        self.found.try_iter()
+    }
+}
+
+fn address(upstream: &Upstream) -> Option<SocketAddr> {
+    match upstream {
+        Upstream::Inet(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        Upstream::Unix(_) | Upstream::Named(_) => None,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
+fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
+    let (mut members, mut known_at) = (HashMap::new(), None::<Instant>);
+    let (mut has_too_many, mut has_failed) = (false, false);
+    let home = match File::open("/proc/thread-self/ns/net") {
+        Ok(home) => home,
+        Err(error) => {
+            crate::notice!("how full accept queues are is not recorded: {error}");
+            return;
+        }
+    };
+    // Nobody else has it any more once the other side is dropped.
+    while Arc::strong_count(&watched) > 1 {
+        thread::sleep(PERIOD);
+        let upstreams = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if upstreams.is_empty() {
+            continue;
+        }
+        if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
+            (members, known_at) = (self::members(&mut has_failed), Some(Instant::now()));
+        }
+        let mut looks = 0;
+        for (number, pid) in &members {
+            let seen = match namespace(*number, *pid) {
+                Ok(Some(namespace)) => listeners(&namespace),
+                // Its process has gone: another is found soon.
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            let there = match seen {
+                Ok(listeners) => listeners,
+                Err(error) => {
+                    if !std::mem::replace(&mut has_failed, true) {
+                        crate::notice!(
+                            "how full accept queues are in network namespace {number}, for one, is not recorded: {error}"
+                        );
+                    }
+                    continue;
+                }
+            };
+            for Listener { address, depth, limit } in there {
+                if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
+                    continue;
+                }
+                looks += 1;
+                if looks > budget::DEPTHS {
+                    continue;
+                }
+                let depth = Depth { ns: monotonic_ns(), listener: Upstream::Inet(address), depth, limit };
+                if let Err(TrySendError::Disconnected(_)) = found.try_send(depth) {
+                    return;
+                }
+            }
+        }
+        if looks > budget::DEPTHS && !std::mem::replace(&mut has_too_many, true) {
+            crate::notice!(
+                "{looks} listeners are at the upstreams' addresses: the accept queues of {} at a time are recorded",
+                budget::DEPTHS
+            );
+        }
+        // The last one is not to live for as long as this thread.
+        if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
+            crate::notice!("how full accept queues are is not recorded any more: {error}");
+            return;
+        }
+    }
+}
+
+/// Whether a connection to `upstream` may end up at a listener. The unspecified address stands for any.
+fn is_at(listener: SocketAddr, upstream: SocketAddr) -> bool {
+    let is_any = listener.ip().is_unspecified() || upstream.ip().is_unspecified();
+    listener.port() == upstream.port() && (listener.ip() == upstream.ip() || is_any)
+}
+
+/// A process's network namespace; none if the process has gone, or lives elsewhere than in that of this number. It is opened for the
+/// moment: held open, it would live on.
+fn namespace(number: u64, pid: i32) -> io::Result<Option<File>> {
+    match File::open(format!("/proc/{pid}/ns/net")) {
+        Ok(namespace) => Ok((namespace.metadata()?.ino() == number).then_some(namespace)),
+        Err(error) if has_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Every network namespace that a process lives in, by its number, with one such process.
+fn members(has_failed: &mut bool) -> HashMap<u64, i32> {
+    let mut members = HashMap::new();
+    let pids = processes::pids().unwrap_or_else(|error| {
+        crate::notice!("how full accept queues are is not recorded: /proc cannot be read ({error})");
+        Vec::new()
+    });
+    let mut unseen = None;
+    for pid in pids {
+        match fs::metadata(format!("/proc/{pid}/ns/net")) {
+            Ok(namespace) => {
+                members.entry(namespace.ino()).or_insert(pid);
+            }
+            // Who has gone meanwhile lives in none.
+            Err(error) if has_gone(&error) => {}
+            Err(error) => unseen = unseen.or(Some((pid, error))),
+        }
+    }
+    if let Some((pid, error)) = unseen.filter(|_| !std::mem::replace(has_failed, true)) {
+        crate::notice!(
+            "where process {pid}, for one, lives is not seen ({error}): how full accept queues are there may not be recorded"
+        );
+    }
+    members
+}
+
+/// What the kernel says of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listener {
+    address: SocketAddr,
+    depth: u32,
+    limit: u32,
+}
+
+/// `SOCK_DIAG_BY_FAMILY`, include/uapi/linux/sock_diag.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
+const MESSAGE: usize = 72;
+
+/// The listeners of a network namespace, which this thread enters.
+fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let netlink = netlink::open(SockProtocol::NetlinkSockDiag)?;
+    let mut listeners = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        ask(&netlink, family as u8, &mut listeners)?;
+    }
+    Ok(listeners)
+}
+
+fn ask(netlink: &OwnedFd, family: u8, listeners: &mut Vec<Listener>) -> io::Result<()> {
+    // struct inet_diag_req_v2: family, protocol, two bytes, the states, and an address that a dump passes over.
+    let mut request = [0_u8; 56];
+    request[0] = family;
+    request[1] = libc::IPPROTO_TCP as u8;
+    request[4..8].copy_from_slice(&(1_u32 << wire::tcp_state::LISTEN).to_ne_bytes());
+    netlink::ask(netlink, SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request)?;
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        for (kind, message) in netlink::messages(netlink::receive(netlink, &mut buffer)?) {
+            match kind {
+                netlink::DONE => return Ok(()),
+                netlink::ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
+                _ => listeners.extend(listener(message)),
+            }
+        }
+    }
+}
+
+/// Of `struct inet_diag_msg`: family, state, timer, retransmits; ports, addresses, interface, cookie; expiry, receive queue,
+/// write queue, user, inode. For a listener the queues are connections that wait, and the backlog (tcp_diag_get_info).
+fn listener(message: &[u8]) -> Option<Listener> {
+    let message = message.first_chunk::<MESSAGE>()?;
+    let word = |at: usize| message.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let port = u16::from_be_bytes([message[4], message[5]]);
+    let octets: [u8; 16] = message[8..24].try_into().ok()?;
+    let ip = match i32::from(message[0]) {
+        libc::AF_INET => IpAddr::from([octets[0], octets[1], octets[2], octets[3]]),
+        _ => IpAddr::from(octets),
+    };
+    Some(Listener { address: SocketAddr::new(ip, port), depth: word(56)?, limit: word(60)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::fd::AsRawFd as _,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_listeners_queue_is_what_waits_in_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // SAFETY: takes two integers.
+        unsafe { libc::listen(listener.as_raw_fd(), 7) };
+        let _waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let here = File::open("/proc/self/ns/net").unwrap();
+        let found = thread::spawn(move || listeners(&here)).join().unwrap();
+        match found {
+            Ok(found) => assert!(found.contains(&Listener { address, depth: 2, limit: 7 }), "{found:?}"),
+            // Without CAP_SYS_ADMIN no namespace is entered, not even this one.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+    }
+}
