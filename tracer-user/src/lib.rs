@@ -5,9 +5,11 @@
 
 pub mod args;
 pub mod backlog;
+pub mod completions;
 pub mod doctor;
 pub mod explain;
 pub mod live;
+pub mod man;
 pub mod record;
 pub mod report;
 
@@ -55,6 +57,7 @@ pub mod clock;
 pub mod facts;
 pub mod failure;
 pub mod memory;
+pub mod version;
 pub mod words;
 
 #[global_allocator]

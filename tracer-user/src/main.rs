@@ -5,7 +5,7 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    backlog, doctor, explain, live, memory, notice,
+    backlog, completions, doctor, explain, live, man, memory, notice,
     output::terminal,
     record, report,
 };
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Completions(args) => completions::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => man::run(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,
