@@ -28,6 +28,9 @@ pub(crate) fn without_debug(elf: &[u8]) -> Result<Vec<u8>> {
                 remove_lines(&mut data).context("its .BTF.ext cannot be read")?;
                 new.sh_size.set(endian, data.len() as u64);
             }
+            if name == b".BTF" {
+                blank_paths(&mut data).context("its .BTF cannot be read")?;
+            }
             align(&mut lean, section.sh_addralign(endian));
             new.sh_offset.set(endian, lean.len() as u64);
             lean.extend_from_slice(&data);
@@ -69,6 +72,24 @@ fn remove_lines(ext: &mut Vec<u8>) -> Result<()> {
     if has_relocations {
         // There are none, but they must begin within it.
         ext.copy_within(LINES_AT..LINES_AT + 4, RELOCATIONS_AT);
+    }
+    Ok(())
+}
+
+/// Blanks the names of source files in the strings that follow a `struct btf_header`: only the lines that are gone named them, and they would
+/// make the object another one in each checkout.
+fn blank_paths(btf: &mut [u8]) -> Result<()> {
+    const HEADER_LEN: usize = 4;
+    const STRINGS_AT: usize = 16;
+    const STRINGS_LEN: usize = 20;
+    let field = |at: usize| -> Result<usize> {
+        let bytes = btf.get(at..at + 4).context("it is cut off")?;
+        Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
+    };
+    let (start, len) = (field(HEADER_LEN)? + field(STRINGS_AT)?, field(STRINGS_LEN)?);
+    let strings = btf.get_mut(start..start + len).context("its strings are cut off")?;
+    for string in strings.split_mut(|byte| *byte == 0).filter(|string| string.starts_with(b"/")) {
+        string.fill(0);
     }
     Ok(())
 }

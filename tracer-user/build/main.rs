@@ -11,10 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use aya_build::{Package, Toolchain};
 
 mod lean;
+mod origin;
 #[path = "../../xtask/src/record.rs"]
 mod record;
 
 use record::BpfToolchain;
+use sha2::{Digest as _, Sha256};
 
 fn main() {
     if let Err(error) = build() {
@@ -59,13 +61,17 @@ fn build() -> Result<()> {
     aya_build::build_ebpf([package], Toolchain::Custom(&toolchain.name))
         .context("the BPF side does not build")?;
     let folder = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    let mut objects = Sha256::new();
     for object in ["why502-bpf", "why502-backlog-bpf", "why502-sockets-bpf"] {
         let path = folder.join(object);
         let elf = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         let lean = lean::without_debug(&elf).with_context(|| format!("{object}, as it was built"))?;
-        fs::write(&path, lean).with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, &lean).with_context(|| format!("{} cannot be written", path.display()))?;
+        objects.update(&lean);
     }
-    Ok(())
+    let hash = objects.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    println!("cargo::rustc-env=WHY502_BPF_SHA256={hash}");
+    origin::tell(&workspace, &folder)
 }
 
 fn workspace() -> Result<PathBuf> {

@@ -52,6 +52,7 @@ pub mod command;
 pub mod file;
 pub mod memory;
 pub mod terminal;
+pub mod version;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counted = memory::Counted;

@@ -5,7 +5,7 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    command::{backlog, doctor, explain, live, record, report},
+    command::{backlog, completions, doctor, explain, live, man, record, report},
     memory,
     model::failure::Failure,
     notice, terminal,
@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Completions(args) => completions::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => man::run(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

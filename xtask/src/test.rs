@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     demo::{build, built, cargo},
-    end_to_end,
+    dist, end_to_end,
     interrupt::{End, Group, OnSignal},
     python, rig,
     step::Steps,
@@ -70,6 +70,21 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     let mut unit_tests = cargo();
     unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);
     check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
+    let packed =
+        dist::set_up(steps, workspace).and_then(|()| dist::run(steps, workspace, &dist::Options::default()));
+    match packed {
+        Ok(()) => {
+            let mut packages = cargo();
+            packages.args(["test", "--package", "xtask", "dist::tests::", "--", "--ignored"]);
+            check("what a release hands out", &mut packages)?;
+        }
+        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failed.push("what a release hands out".to_owned());
+            total.failed += 1;
+        }
+    }
     let built = steps
         .run("building why502", &mut build("tracer-user", "why502"))
         .and_then(|()| Ok((built("why502")?, rig::build(steps)?)));

@@ -5,15 +5,20 @@ use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser, builder::TypedValueParser};
 use jiff::SignedDuration;
 
-use crate::model::{cgroup::Wanted, hook_kind::HookKind, upstream::UpstreamFilter};
+use crate::{
+    model::{cgroup::Wanted, hook_kind::HookKind, upstream::UpstreamFilter},
+    version,
+};
 
 mod backlog;
 mod explain;
+mod packaging;
 mod record;
 mod report;
 
 pub use backlog::Backlog;
 pub use explain::Explain;
+pub use packaging::{Completions, Man, Shell};
 pub use record::{Record, Trigger};
 pub use report::{Report, ReportFormat};
 
@@ -46,7 +51,7 @@ Exit status: 0 every cause that a kernel can prove is proven here, from the star
 
 /// Explains, with proof from the kernel, why nginx answered 502, 504 or 499.
 #[derive(Debug, Parser)]
-#[command(name = "why502", version, after_help = EXAMPLES)]
+#[command(name = "why502", version, long_version = version::LONG, after_help = EXAMPLES)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -68,6 +73,10 @@ pub enum Command {
     Doctor(Doctor),
     /// Say of a cause what nginx logs, how sure it is, how to make it happen, and what to do; or list all causes. No root needed.
     Explain(Explain),
+    /// Print what bash, zsh or fish completes why502's commands and options by.
+    Completions(Completions),
+    /// Write the manual pages into a folder.
+    Man(Man),
 }
 
 /// The options of `why502 doctor`.

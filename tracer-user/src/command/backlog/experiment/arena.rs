@@ -43,7 +43,9 @@ fn bring_up_loopback() -> Result<()> {
     let request =
         libc::ifreq { ifr_name: names, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
-    Errno::result(unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
+    Errno::result(unsafe {
+        libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request)
+    })?;
     Ok(())
 }
 

@@ -1,0 +1,60 @@
+//! What only `cargo xtask dist` needs, beside the BPF toolchain.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Result, bail};
+use nix::unistd::Uid;
+
+use super::TARGET;
+use crate::{
+    bpf_toolchain, packages,
+    step::{Steps, output, shown},
+};
+
+/// Installs what is missing; the rig's servers are not among it.
+pub(crate) fn set_up(steps: &mut Steps, workspace: &Path) -> Result<()> {
+    let missing = packages::missing_for_dist();
+    let toolchain = !bpf_toolchain::ready(workspace);
+    if Uid::effective().is_root() {
+        packages::clear_leftovers()?;
+    } else if !missing.is_empty() || toolchain {
+        bail!(
+            "`cargo xtask dist` must run as root once, to install what is missing: {}",
+            if toolchain {
+                [missing, vec!["the BPF toolchain"]].concat().join(", ")
+            } else {
+                missing.join(", ")
+            }
+        );
+    }
+    if !missing.is_empty() {
+        if !packages::apt() {
+            bail!(
+                "this system has no apt: install what Debian calls {} and run this again",
+                missing.join(", ")
+            );
+        }
+        packages::install(steps, &missing)?;
+    }
+    if toolchain {
+        bpf_toolchain::install(steps, workspace)?;
+    }
+    if has_target()? {
+        return Ok(());
+    }
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", TARGET]);
+    if packages::find("rustup").is_none() {
+        bail!(
+            "this cargo has no {TARGET}: install the standard library for it, as rustup does by `{}`",
+            shown(&add)
+        );
+    }
+    steps.run(&format!("installing {TARGET} by rustup"), &mut add)
+}
+
+/// Whether the compiler has the target's standard library.
+fn has_target() -> Result<bool> {
+    let folder = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]))?;
+    Ok(Path::new(folder.trim()).is_dir())
+}
