@@ -428,6 +428,8 @@ fn source_name(source: &Source) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -462,6 +464,36 @@ mod tests {
             programs,
             [("kprobe_tcp_sendmsg".into(), "tcp_sendmsg"), ("kretprobe_tcp_sendmsg".into(), "tcp_sendmsg")]
         );
+    }
+
+    /// The programs that serve no fact of the plan: each is attached by name where it is needed.
+    const BESIDE: [&str; 5] = [
+        "sched_process_exec",
+        "unix_ends_exit",
+        "ngx_log_error_core",
+        "ngx_log_error_core_sleepable",
+        "listeners",
+    ];
+
+    #[test]
+    fn each_program_of_the_object_has_its_row() {
+        let reasons = Layout { reset_reason_arg: 2, drop_reason_arg: 2, ..Layout::EMPTY };
+        let plans = [plan(&Layout::EMPTY), plan(&reasons)];
+        let sources = plans.iter().flatten().flat_map(|plan| plan.sources.clone()).chain([SYSTEM_CALLS]);
+        let mut rows: BTreeSet<String> = sources
+            .flat_map(|source| source.points.iter().flat_map(move |point| programs(source.kind, *point)))
+            .map(|(program, _target)| program)
+            .collect();
+        rows.extend(BESIDE.map(str::to_owned));
+        for (first, _target) in COPIED {
+            assert!(rows.contains(first), "{first} has copies, and no row");
+        }
+        rows.extend(
+            COPIED.iter().flat_map(|(first, _target)| FURTHER.map(|number| format!("{first}_{number}"))),
+        );
+        let object = aya_obj::Object::parse(crate::load::OBJECT).unwrap();
+        let there: BTreeSet<String> = object.programs.keys().cloned().collect();
+        assert_eq!(there, rows);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -129,12 +130,9 @@ impl<'a> Release<'a> {
         let git = |words: &[&str]| output(Command::new("git").arg("-C").arg(workspace).args(words));
         let (commit, time) = match env::var("SOURCE_DATE_EPOCH") {
             Ok(time) => (env::var("WHY502_COMMIT").unwrap_or_else(|_| "unknown".to_owned()), time),
-            Err(_) => {
-                let found =
-                    git(&["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty= with changes"])
-                        .and_then(|commit| Ok((commit, git(&["log", "-1", "--format=%ct"])?)));
-                found.context("git does not say what is built: set SOURCE_DATE_EPOCH to its time in seconds since 1970, and WHY502_COMMIT")?
-            }
+            Err(_) => git(&["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty= with changes"])
+                .and_then(|commit| Ok((commit, git(&["log", "-1", "--format=%ct"])?)))
+                .or_else(|error| without_git(workspace, &error))?,
         };
         let commit = commit.trim().to_owned();
         if commit.ends_with("with changes") {
@@ -155,6 +153,15 @@ impl<'a> Release<'a> {
     fn name(&self) -> String {
         format!("why502-{}-{TARGET}", self.version)
     }
+}
+
+/// What is packed from a copy of the sources that git knows nothing of: it can be tried, and has the time of the lock file.
+fn without_git(workspace: &Path, error: &anyhow::Error) -> Result<(String, String)> {
+    eprintln!(
+        "step: not fit to be handed out: git does not say what is built ({error:#}); SOURCE_DATE_EPOCH (in seconds since 1970) and WHY502_COMMIT may"
+    );
+    let changed = fs::metadata(workspace.join("Cargo.lock"))?.modified()?;
+    Ok(("unknown".to_owned(), changed.duration_since(SystemTime::UNIX_EPOCH)?.as_secs().to_string()))
 }
 
 /// Builds the static binary, in cargo's own folder or in another one.
