@@ -78,8 +78,14 @@ fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
             exchange.upstream(),
             waited(exchange),
         ),
-        "what keeps the workers busy, then pm.max_children: all of them were taken. The request still waits there and may \
-         be executed later, for nobody.",
+        format!(
+            "{} The request still waits there and may be executed later, for nobody.",
+            match exchange.holders() {
+                Some(_) => "what keeps the workers busy, then pm.max_children: all of them were taken.",
+                None =>
+                    "what its workers do: busy (then pm.max_children), or not accepting. It could not be looked at in this moment.",
+            }
+        ),
     )
 }
 

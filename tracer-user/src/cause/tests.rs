@@ -748,6 +748,19 @@ fn what_set_nginx_off_names_what_the_client_did() {
     assert_eq!((verdict.cause, verdict.confidence), (Cause::ClientAbortBefore, Confidence::Inferred));
 }
 
+/// Also where its silence says nothing, and it closes a client's idle connection next.
+#[test]
+fn a_worker_that_is_told_to_quit_closes_what_it_has_kept() {
+    let mut kept = given_up(1_000);
+    kept.nginx.flags |= nginx_flag::READ_LAST;
+    (kept.nginx.received, kept.nginx.last_received_ns) = (300, at(10));
+    assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
+    kept.nginx.flags |= nginx_flag::SHUTTING_DOWN;
+    assert!(matches!(outcome(kept, ANSWERS), Outcome::Well));
+    kept.nginx.unread = 100;
+    assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
+}
+
 /// nginx's memory tells a cancelled request from one that ends with its client's connection.
 #[test]
 fn what_ends_with_the_clients_connection_is_told_by_how_nginx_ends_that() {
