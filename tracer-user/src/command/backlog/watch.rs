@@ -33,7 +33,7 @@ use crate::{
     engine::{self, Ends, Flow, Ring, Session},
     load::Backlog,
     memory,
-    model::{budget, clock::monotonic_ns, facts::Fact, failure::Failure},
+    model::{budget, clock::monotonic_ns, facts::Fact, failure::Failure, words::count},
     procfs::trust::Trust,
     sink::Look,
     terminal,
@@ -87,6 +87,8 @@ struct Watching<'a> {
     closed: Closed,
     /// Both, and those whose end is still to be read, as far as they are kept: each as it was seen last.
     known: HashMap<Name, Queue>,
+    /// Victims of listeners that no look has shown, with what is to be told of them: the record of such a one's end is on its way.
+    early: Vec<(Victim, Option<Outcome>)>,
     victims: u64,
     passed_over: u64,
 }
@@ -143,6 +145,7 @@ impl<'a> Watching<'a> {
             queues: Vec::new(),
             closed: Closed::default(),
             known: HashMap::new(),
+            early: Vec::new(),
             victims: 0,
             passed_over: 0,
         };
@@ -261,7 +264,12 @@ impl<'a> Watching<'a> {
         // Whoever owned it may be gone by now.
         let known = self.known.get(&queue.name());
         queue.owner = queue.owner.or_else(|| known?.owner.clone());
-        self.known.insert(queue.name(), queue.clone());
+        let name = queue.name();
+        self.known.insert(name, queue.clone());
+        let is_its = |(victim, _): &mut (Victim, _)| (victim.listener, victim.listener_since_ns) == name;
+        for (victim, outcome) in self.early.extract_if(.., is_its).collect::<Vec<_>>() {
+            self.tell(&victim, outcome)?;
+        }
         let Some(forgotten) = self.closed.push(queue, |queue| self.choice.has(queue)) else { return Ok(()) };
         if !self.closed.has(forgotten.name()) {
             self.known.remove(&forgotten.name());
@@ -315,8 +323,11 @@ impl<'a> Watching<'a> {
             self.look();
         }
         let Some(queue) = self.known.get(&name) else {
-            crate::notice!("a connection met the full queue of a listener that is gone");
-            self.passed_over += 1;
+            if self.early.len() < budget::CLOSED_LISTENERS {
+                self.early.push((*victim, outcome));
+            } else {
+                self.pass_over(1);
+            }
             return Ok(());
         };
         let overflow = Overflow::of(victim, &queue.addr, queue.netns, outcome, self.args.comm());
@@ -326,6 +337,17 @@ impl<'a> Watching<'a> {
         }
         self.victims += 1;
         self.output.overflow(&overflow)
+    }
+
+    /// So many victims have no listener that is known.
+    fn pass_over(&mut self, victims: usize) {
+        if victims > 0 {
+            crate::notice!(
+                "{} met the full queue of a listener that is gone",
+                count(victims as u64, "connection")
+            );
+            self.passed_over += victims as u64;
+        }
     }
 
     /// Each listener once; one that was closed as it was then, should it have been looked at just before.
@@ -366,6 +388,8 @@ impl<'a> Watching<'a> {
         self.tell_open(|victim| Some(at_the_end(victim)))?;
         // Those that ended while the sums were looked at.
         self.take_all()?;
+        let early = std::mem::take(&mut self.early).len();
+        self.pass_over(early);
         let last = self.told(self.all());
         self.output.queues(&last, Moment::Last)?;
         self.output.balance(&balances)?;
