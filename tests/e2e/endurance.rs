@@ -87,7 +87,7 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
                 lasting.wait_for_nearly(logged)?;
                 warm = Some((memory(&lasting)?, logged));
             }
-            eprintln!("round {rounds}: {logged} failures so far, {} bytes resident", memory(&lasting)?);
+            eprintln!("round {rounds}: {logged} failures so far, {} bytes held", memory(&lasting)?);
         }
         let account = tracer.stop()?;
         site.check(&account, &log.failures[before..], LIFE)?;
@@ -107,10 +107,11 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
     held.wait_gone()
 }
 
-/// What a process has resident (bytes).
+/// What a process holds of its own (bytes). Pages of its program's file are not among it: they are there as often as the kernel finds them
+/// in its cache, and no more than the file has.
 fn memory(tracer: &Tracer) -> Result<u64> {
     let status = procfs::process::Process::new(tracer.pid())?.status()?;
-    Ok(1024 * status.vmrss.context("a process with memory")?)
+    Ok(1024 * status.rssanon.context("a process with memory")?)
 }
 
 /// Checks that a tracer needs no more than before, after so many further failures that one which kept each of them would. An emulated
@@ -120,7 +121,7 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
         return Ok(());
     }
     let growth = now.saturating_sub(needed);
-    ensure!(growth < GROWTH, "{needed} bytes resident became {now}, with {failures} failures meanwhile");
+    ensure!(growth < GROWTH, "{needed} bytes held became {now}, with {failures} failures meanwhile");
     ensure!(failures as u64 * RECORD > GROWTH, "{failures} failures are too few for growth to show");
     Ok(())
 }

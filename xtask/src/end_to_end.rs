@@ -27,7 +27,8 @@ const LANES: usize = 4;
 
 /// Test programs that want the machine for themselves: they keep all processors at work, measure memory or what the whole machine does, set
 /// what holds for all of it, look at what another tracer would change, such as the text of a function of nginx's, or meet a server's timer.
-const ALONE: [&str; 25] = [
+const ALONE: [&str; 26] = [
+    "attack_configuration",
     "attack_crowd",
     "attack_listeners",
     "attack_syscalls",
