@@ -120,8 +120,8 @@ pub struct Live {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Write the evidence to this file, too.
-    #[arg(long, value_name = "PATH", hide = true)]
+    /// Also write the evidence to this file, which must be new, as record does: why502 report reads it.
+    #[arg(long, value_name = "PATH")]
     pub evidence: Option<PathBuf>,
 }
 
