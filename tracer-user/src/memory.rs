@@ -16,13 +16,24 @@ pub fn held() -> usize {
     HELD.load(Ordering::Relaxed)
 }
 
-/// Lets all threads allocate in one place: those beside the first one do so seldom, and each would keep what it has freed. To be called
-/// before there are any.
+/// From this size on (bytes), what is allocated has pages of its own, which go when it goes.
+#[cfg(target_env = "gnu")]
+const OWN_PAGES: c_int = 256 << 10;
+
+/// So much that is free at the end of the heap is given back (bytes).
+#[cfg(target_env = "gnu")]
+const FREE: c_int = 512 << 10;
+
+/// Lets all threads allocate in one place: those beside the first one do so seldom, and each would keep what it has freed. And holds the
+/// allocator to two sizes: of its own accord it raises both to those of the largest that was ever freed, the kernel's types, and keeps megabytes.
+/// To be called before there are any.
 pub fn share() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers. Where it is refused, each thread has a place of its own, as before.
+    // SAFETY: each takes two numbers. Where one is refused, it is as before.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1)
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, FREE);
     };
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
 };
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use self::{budget::Budget, figures::Figures, machine::Machine};
 use crate::{
     demo::{build, built},
+    dist,
     interrupt::{End, Group, OnSignal},
     packages,
     step::Steps,
@@ -63,10 +64,10 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
             .with_context(|| format!("there are no figures of a last run in {}", path.display()))?;
         Figures::parse(lines.lines())?
     } else {
-        prepare(steps)?;
+        let why502 = prepare(steps, workspace)?;
         let pairs = if options.quick { 2 } else { options.pairs };
         let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,flood,explain" };
-        measure(workspace, parts, pairs, (pairs / 3).max(2))?
+        measure(workspace, &why502, parts, pairs, (pairs / 3).max(2))?
     };
     if options.per_hook {
         println!("{}", per_hook::table(&figures));
@@ -75,8 +76,8 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     conclude(workspace, options, &figures)
 }
 
-/// Installs what only this verb needs, and builds.
-fn prepare(steps: &mut Steps) -> Result<()> {
+/// Installs what only this verb needs, and builds. Returns where the program is that is measured: the one that is handed out.
+fn prepare(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
     let missing = packages::missing_for_bench();
     if !missing.is_empty() {
         if !packages::apt() {
@@ -84,8 +85,9 @@ fn prepare(steps: &mut Steps) -> Result<()> {
         }
         packages::install(steps, &missing)?;
     }
-    steps.run("building why502", &mut build("tracer-user", "why502"))?;
-    steps.run("building the rig", &mut build("rig", "bench"))
+    let why502 = dist::program(steps, workspace)?;
+    steps.run("building the rig", &mut build("rig", "bench"))?;
+    Ok(why502)
 }
 
 /// Shows the tables, renews what is asked for, and judges.
@@ -113,10 +115,10 @@ fn conclude(workspace: &Path, options: &Options, figures: &Figures) -> Result<Ex
 }
 
 /// Lets the rig measure, and takes its figures as they come.
-fn measure(workspace: &Path, parts: &str, pairs: u16, tool_pairs: u16) -> Result<Figures> {
+fn measure(workspace: &Path, why502: &Path, parts: &str, pairs: u16, tool_pairs: u16) -> Result<Figures> {
     let mut command = Command::new(built("bench")?);
     command.args([parts, &pairs.to_string(), &tool_pairs.to_string()]);
-    command.env("WHY502_BIN", built("why502")?).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("WHY502_BIN", why502).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut group = Group::spawn(&mut command)?;
     let output = group.take_stdout().context("the rig's output is not piped")?;
     let reader = thread::spawn(move || BufReader::new(output).lines().collect::<Result<Vec<_>, _>>());

@@ -54,15 +54,12 @@ const BENCH: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
 ];
 
-/// What `cargo xtask dist` builds and packs with, and what its tests read packages with.
-const DIST: &[(&str, &str)] = &[
-    ("musl-gcc", "musl-tools"),
-    ("dpkg-deb", "dpkg"),
-    ("lintian", "lintian"),
-    ("rpmbuild", "rpm"),
-    ("cpio", "cpio"),
-    ("man", "man-db"),
-];
+/// What the static binary is built with.
+const STATIC: &[(&str, &str)] = &[("musl-gcc", "musl-tools")];
+
+/// What `cargo xtask dist` packs with, and what its tests read packages with.
+const DIST: &[(&str, &str)] =
+    &[("dpkg-deb", "dpkg"), ("lintian", "lintian"), ("rpmbuild", "rpm"), ("cpio", "cpio"), ("man", "man-db")];
 
 /// No hash is pinned for a package of the system's: apt takes only what its archive's key has signed, whatever this machine's own
 /// settings would let pass.
@@ -103,9 +100,14 @@ pub(crate) fn missing_for_bench() -> Vec<&'static str> {
     absent(BENCH.iter())
 }
 
+/// Those that the static binary is built with and that are not there.
+pub(crate) fn missing_for_static() -> Vec<&'static str> {
+    absent(STATIC.iter())
+}
+
 /// Those that only dist wants and that are not there.
 pub(crate) fn missing_for_dist() -> Vec<&'static str> {
-    absent(DIST.iter())
+    absent(STATIC.iter().chain(DIST))
 }
 
 fn absent<'a>(needs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> Vec<&'static str> {

@@ -125,9 +125,15 @@ impl Site {
 
     /// Watches its nginx, and what that logs, with further arguments.
     pub fn tracer(&self, arguments: &[&str]) -> Result<Tracer> {
-        let (master, log) = (self.nginx.master().to_string(), self.nginx.error_log());
+        let log = self.nginx.error_log();
         let log = log.to_str().context("a path in UTF-8")?;
-        Tracer::start(&[&["-p", &master, "--connect-errors", "--error-log", log], arguments].concat())
+        self.tracer_alone(&[&["--error-log", log], arguments].concat())
+    }
+
+    /// The same, but for what it logs.
+    pub fn tracer_alone(&self, arguments: &[&str]) -> Result<Tracer> {
+        let master = self.nginx.master().to_string();
+        Tracer::start(&[&["-p", &master, "--connect-errors"], arguments].concat())
     }
 
     /// One round. Nothing is open at its end.
@@ -209,13 +215,19 @@ impl Site {
         Ok(())
     }
 
+    /// Checks that nothing was lost, and that there was room for all that was open at a time.
+    pub fn kept_up(account: &Account) -> Result<()> {
+        account.is_orderly()?;
+        ensure!(account.summary["untracked"] == 0, "too many were open at once: {}", account.summary);
+        Ok(())
+    }
+
     /// Checks by the audit, too, that each failure that nginx logged has its verdict, and the reverse; returns the verdicts on them.
     ///
     /// A worker that dies between the last byte of its response and its close leaves nginx content, and no hook sees whether the
     /// response was whole: of such deaths, and of nothing else, a verdict may have no line if it says that it is not sure.
     pub fn logged(&self, account: &Account, count: usize) -> Result<Vec<Verdict>> {
-        account.is_orderly()?;
-        ensure!(account.summary["untracked"] == 0, "too many were open at once: {}", account.summary);
+        Self::kept_up(account)?;
         let audit = account.others.last().context("no audit")?;
         let (unlogged, unexplained) = (&audit["unlogged"], &audit["unexplained"]);
         let missing = unexplained.as_array().context("a list")?.len();

@@ -1,6 +1,11 @@
 //! The first line: what was recorded, where and how.
 
-use std::{collections::BTreeMap, fs, hash::BuildHasher as _, io};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    hash::BuildHasher as _,
+    io::{self, BufRead as _, BufReader},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -280,6 +285,17 @@ pub(super) fn to_sources(named: &BTreeMap<String, String>) -> Result<Sources, Ba
 }
 
 fn btf_sha256() -> io::Result<String> {
-    let hash = Sha256::digest(fs::read(BTF_PATH)?);
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut hash = Sha256::new();
+    // Some megabytes, which need not be held at once.
+    let mut types = BufReader::with_capacity(64 << 10, File::open(BTF_PATH)?);
+    loop {
+        let some = types.fill_buf()?;
+        if some.is_empty() {
+            break;
+        }
+        hash.update(some);
+        let length = some.len();
+        types.consume(length);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -71,6 +71,14 @@ struct Release<'a> {
     program: PathBuf,
 }
 
+/// Builds the program alone, as it is handed out: what it costs is measured of that.
+pub(crate) fn program(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
+    set_up::set_up_program(steps, workspace)?;
+    let mut release = Release::of(workspace, &workspace.join("target/dist"))?;
+    build(steps, &mut release, None)?;
+    Ok(release.program)
+}
+
 /// Makes them all, and their checksums.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<()> {
     make(steps, workspace, &workspace.join("target/dist"), None, options.program.as_deref())?;

@@ -13,7 +13,15 @@ use crate::{
 
 /// Installs what is missing; the rig's servers are not among it.
 pub(crate) fn set_up(steps: &mut Steps, workspace: &Path) -> Result<()> {
-    let missing = packages::missing_for_dist();
+    install(steps, workspace, packages::missing_for_dist())
+}
+
+/// The same of what only the static binary is built with.
+pub(super) fn set_up_program(steps: &mut Steps, workspace: &Path) -> Result<()> {
+    install(steps, workspace, packages::missing_for_static())
+}
+
+fn install(steps: &mut Steps, workspace: &Path, missing: Vec<&'static str>) -> Result<()> {
     let toolchain = !bpf_toolchain::ready(workspace);
     if Uid::effective().is_root() {
         packages::clear_leftovers()?;
