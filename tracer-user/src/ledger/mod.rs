@@ -76,7 +76,8 @@ pub struct Afterwards {
 /// Exchanges that are not complete yet, and what is remembered of others.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    waiting: HashMap<Name, Waiting>,
+    /// Each in a place of its own: as many as a burst has are not kept room for.
+    waiting: HashMap<Name, Box<Waiting>>,
     /// By deadline, and at the same one in the order in which they came: a replay has other names for sockets.
     by_deadline: BTreeMap<(u64, u64), Name>,
     came: u64,
@@ -211,7 +212,7 @@ impl Ledger {
             awaits_outer: false,
             inner: Vec::new(),
         };
-        if let Some(same) = self.waiting.insert(name, waiting) {
+        if let Some(same) = self.waiting.insert(name, Box::new(waiting)) {
             self.by_deadline.remove(&same.place);
         }
         if self.waiting.len() > budget::WAITING_EXCHANGES {
@@ -234,7 +235,10 @@ impl Ledger {
 
     /// What nginx did next after it had closed an exchange is what it did next after those that it had closed right before.
     fn share_aftermath(&mut self, name: Name) {
-        let Some(Waiting { joined, awaits_end, before, .. }) = self.waiting.get(&name) else { return };
+        let Some(Waiting { joined, awaits_end, before, .. }) = self.waiting.get(&name).map(Box::as_ref)
+        else {
+            return;
+        };
         let (aftermath, awaits_end, mut before) = (joined.aftermath, *awaits_end, *before);
         while let Some(earlier) = before
             && let Some(waiting) = self.waiting.get_mut(&earlier)
@@ -263,7 +267,7 @@ impl Ledger {
 
     fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
         let name = (aftermath.sock, aftermath.connect_ns);
-        let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name)?;
+        let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name).map(Box::as_mut)?;
         let is_end = matches!(action, Action::Closed | Action::ShutDown);
         if *awaits_end && !(is_end && joined.is_same_turn_for_client(aftermath)) {
             *awaits_end = false;
@@ -300,7 +304,7 @@ impl Ledger {
 
     fn worker_gone(&mut self, worker: &WorkerEnd) -> Option<Whole> {
         let name = (worker.nginx_sock, worker.connect_ns);
-        if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name) {
+        if let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name).map(Box::as_mut) {
             joined.worker = Some(*worker);
             return self.complete_if_whole(name);
         }
@@ -363,7 +367,7 @@ impl Ledger {
         }
         if said.is_of_connect()
             && let Some(name) = self.refused.take(&said.thread)
-            && let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name)
+            && let Some(Waiting { joined, .. }) = self.waiting.get_mut(&name).map(Box::as_mut)
             // A connect that found no port leaves no error on the socket.
             && (joined.nginx.error == said.errno || joined.nginx.error == 0)
         {
@@ -375,7 +379,7 @@ impl Ledger {
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
         let Waiting { place, mut joined, awaits_line, awaits_end: _, before: _, hop, awaits_outer: _, inner } =
-            self.waiting.remove(&name)?;
+            *self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
         // Of the close of a unix socket nothing may be seen, and then no act of nginx's follows.
         if joined.outer.is_none() {
