@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Array, HashMap, MapData, RingBuf},
 };
 use wire::{
@@ -21,7 +21,7 @@ use super::{
         Point::{Entry, Return, Tracepoint},
         Source as Hooks, function, kprobe, raw,
     },
-    listeners, load, map, prepare, refused, take,
+    listeners, load, loader, map, prepare, refused, take,
     types::Types,
 };
 use crate::model::{facts::Fact, failure::Failure, hook_kind::HookKind};
@@ -126,12 +126,8 @@ impl Backlog {
             trusts_all: u32::from(trusts_all),
             ..Filters::default()
         };
-        let mut loader = EbpfLoader::new();
-        loader
-            .btf(None)
-            .override_global("LAYOUT", &layout, true)
-            .override_global("FILTERS", &filters, true)
-            .override_global("PLACES", &places, true);
+        let mut loader = loader(&layout);
+        loader.override_global("FILTERS", &filters, true).override_global("PLACES", &places, true);
         let useless = hooks::useless(only, &kernel);
         let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
         // Before they are read another time.

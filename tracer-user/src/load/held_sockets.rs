@@ -10,9 +10,9 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData},
 };
-use wire::{HeldSocket, Layout};
+use wire::HeldSocket;
 
-use super::{btf, load, open_files, prepare, refused, take, types::Types};
+use super::{btf, load, loader, open_files, prepare, refused, take, types::Types};
 use crate::model::failure::Failure;
 
 /// The BPF object that the build script made.
@@ -41,7 +41,7 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
         Some(loaded) => loaded,
         none => {
             let (kernel, layout) = prepare()?;
-            let object = object(&kernel, &layout)?;
+            let object = object(&mut loader(&layout), &kernel)?;
             // Before they are read another time.
             drop(kernel);
             none.insert(Loaded::new(object, &mut Types::default())?)
@@ -65,14 +65,12 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
     Ok(held)
 }
 
-/// The object, whose program is to be loaded.
+/// The object, whose program is to be loaded, by a loader that knows the kernel's layout.
 ///
 /// # Errors
 /// Where the kernel refuses its maps.
-pub(super) fn object(kernel: &btf::Kernel, layout: &Layout) -> Result<Ebpf, Failure> {
-    let mut loader = EbpfLoader::new();
-    loader.btf(None).override_global("LAYOUT", layout, true);
-    load(&mut loader, OBJECT, kernel, &HashSet::new())
+pub(super) fn object(loader: &mut EbpfLoader<'_>, kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
+    load(loader, OBJECT, kernel, &HashSet::new())
 }
 
 /// Loads its program now, with types that are there anyway: it will be needed after the first failures. Where this kernel refuses, whoever asks

@@ -167,11 +167,10 @@ impl Tracer {
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
     pub fn start(scope: &Scope) -> Result<Self, Failure> {
         let (kernel, layout) = prepare()?;
-        let mut loader = EbpfLoader::new();
-        // The object asks for no relocations, and reading all of the kernel's types takes its time.
-        loader.btf(None);
+        let mut loader = loader(&layout);
+        let sockets = held_sockets::object(&mut loader, &kernel);
         let filters = Filters { handshake_rows: handshake_rows(scope.max_open), ..scope.filters };
-        loader.override_global("LAYOUT", &layout, true).override_global("FILTERS", &filters, true);
+        loader.override_global("FILTERS", &filters, true);
         loader.map_max_entries(PER_EXCHANGE, scope.max_open);
         loader.map_max_entries(HANDSHAKES, filters.handshake_rows);
         loader.map_max_entries(CROWDED_HANDSHAKES, (scope.max_open / 16).max(UNUSED));
@@ -201,7 +200,6 @@ impl Tracer {
             }
         }
         let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
-        let sockets = held_sockets::object(&kernel, &layout);
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
@@ -520,6 +518,13 @@ fn prepare() -> Result<(btf::Kernel, Layout), Failure> {
     let kernel = btf::Kernel::running()?;
     let layout = kernel.layout()?;
     Ok((kernel, layout))
+}
+
+/// A loader for objects that are to know the kernel's layout. Each new one reads all of the kernel's types, which no object of ours asks for.
+fn loader(layout: &Layout) -> EbpfLoader<'_> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).override_global("LAYOUT", layout, true);
+    loader
 }
 
 fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map, Failure> {
