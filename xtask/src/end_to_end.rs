@@ -60,7 +60,14 @@ const ALONE: [&str; 26] = [
 pub(crate) struct Outcome {
     pub(crate) count: Count,
     /// The programs that failed.
-    pub(crate) failed: Vec<String>,
+    pub(crate) failed: Vec<Failed>,
+}
+
+/// A program that failed.
+pub(crate) struct Failed {
+    pub(crate) name: String,
+    /// What its failed tests said, shortened.
+    pub(crate) why: String,
 }
 
 /// Runs them all with this why502, also after one has failed. Of each, the output is shown once it has ended.
@@ -78,7 +85,7 @@ pub(crate) fn run(workspace: &Path, programs: &[Program], why502: &Path) -> Resu
         let mut outcome = outcome.lock().map_err(|_| anyhow!("a thread panicked"))?;
         outcome.count += ended.count;
         if !ended.passed {
-            outcome.failed.push(program.name.clone());
+            outcome.failed.push(Failed { name: program.name.clone(), why: ended.why });
             // As in every check: what ended badly without a failed test case counts as one.
             outcome.count.failed += usize::from(ended.count.failed == 0);
         }
@@ -100,6 +107,7 @@ pub(crate) fn run(workspace: &Path, programs: &[Program], why502: &Path) -> Resu
 struct Ended {
     count: Count,
     passed: bool,
+    why: String,
 }
 
 fn run_program(program: &Program, folder: &Path, why502: &Path) -> Result<Ended> {
@@ -141,12 +149,41 @@ fn run_program(program: &Program, folder: &Path, why502: &Path) -> Result<Ended>
     // Whoever reads our output may have gone; the tests go on.
     let _ = writeln!(stdout, "     {} {how} in {seconds:.1} s", program.name)
         .and_then(|()| stdout.write_all(&said));
-    let count = String::from_utf8_lossy(&said).lines().map(Count::of_line).fold(
-        Count::default(),
-        |mut sum, count| {
-            sum += count;
-            sum
-        },
-    );
-    Ok(Ended { count, passed })
+    let said = String::from_utf8_lossy(&said);
+    let count = said.lines().map(Count::of_line).fold(Count::default(), |mut sum, count| {
+        sum += count;
+        sum
+    });
+    Ok(Ended { count, passed, why: why(&said) })
+}
+
+/// What failed tests said, of the output of a program of theirs: the beginning of each one's, without the way there; the end of the
+/// output where it is not that of tests.
+fn why(said: &str) -> String {
+    /// Lines of each failure: the message is among the first.
+    const LINES: usize = 12;
+    /// Letters of a line: one may be a whole account.
+    const LETTERS: usize = 400;
+    let lines: Vec<_> = match said.split_once("\nfailures:\n") {
+        Some((_, failures)) => failures
+            .split("\n---- ")
+            .skip(1)
+            .flat_map(|failure| failure.lines().take_while(|line| *line != "stack backtrace:").take(LINES))
+            .filter(|line| !line.is_empty())
+            .collect(),
+        None => said.lines().skip(said.lines().count().saturating_sub(LINES)).collect(),
+    };
+    lines.iter().map(|line| format!("    {}\n", line.chars().take(LETTERS).collect::<String>())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_tests_said_is_shown_without_the_way_there() {
+        let said = "test a ... FAILED\ntest b ... ok\n\nfailures:\n\n---- a stdout ----\nError: grew\n\nstack backtrace:\n  0: main\n\n\nfailures:\n    a\n";
+        assert_eq!(why(said), "    a stdout ----\n    Error: grew\n");
+        assert_eq!(why("one\ntwo\n"), "    one\n    two\n");
+    }
 }

@@ -88,6 +88,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     let built = steps
         .run("building why502", &mut build("tracer-user", "why502"))
         .and_then(|()| Ok((built("why502")?, rig::build(steps)?)));
+    let mut whys = String::new();
     let ran = built.and_then(|(why502, programs)| {
         eprintln!("step: end-to-end tests");
         let started = Instant::now();
@@ -95,7 +96,10 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
         total += outcome.count;
         let mut what = Vec::new();
         if !outcome.failed.is_empty() {
-            what.push(format!("end-to-end tests ({})", outcome.failed.join(", ")));
+            let names: Vec<_> = outcome.failed.iter().map(|failed| failed.name.as_str()).collect();
+            what.push(format!("end-to-end tests ({})", names.join(", ")));
+            // They ran an hour's output ago.
+            whys = outcome.failed.iter().map(|failed| format!("{}:\n{}", failed.name, failed.why)).collect();
         }
         eprintln!("step: end-to-end tests: {:.1} s", started.elapsed().as_secs_f64());
 
@@ -119,7 +123,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     }
 
     if !failed.is_empty() {
-        eprintln!("failed: {}", failed.join(", "));
+        eprintln!("{whys}failed: {}", failed.join(", "));
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
