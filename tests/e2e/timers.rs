@@ -349,3 +349,24 @@ fn a_reload_that_cuts_an_exchange_off_is_blamed_on_nobody_else() -> Result<()> {
     ensure!(["unknown", "nginx_exit"].contains(&verdict.cause.as_str()), "{verdict:#?}");
     verdict.blames(Some(worker), None, None)
 }
+
+#[test]
+fn what_stalls_while_nginx_is_told_to_quit_is_a_failure_still() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = FaultyServer::start(&namespace, Fault::StallMidway, Endpoint::v4(9100), 4)?;
+    let location = Location::http("/", server.endpoint()).read_timeout(Duration::from_secs(2));
+    let nginx = Nginx::on(&namespace).location(location).start()?;
+    let tracer = Tracer::of(nginx.master())?;
+    let asked = nginx.client().ask("/")?;
+    server.wait_read(1)?;
+    nginx.reload()?;
+    let _cut_short = asked.answer();
+    nginx.wait_for_failures(1)?;
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    let verdict = account.only(server.endpoint())?;
+    let said = (verdict.name(), verdict.confidence.as_str());
+    ensure!(said == ("read_timeout/stalled_response".to_owned(), "proven"), "{verdict:#?}");
+    Ok(())
+}

@@ -9,8 +9,10 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     let is_exiting = exchange.has(nginx_flag::CLOSER_EXITING);
     // Told to quit, it closes what is idle before all else (`ngx_close_idle_connections`, src/core/ngx_connection.c).
     let is_leaving = is_exiting || exchange.has(nginx_flag::SHUTTING_DOWN) && exchange.nginx_closed_first();
-    // An idle or answered connection that it closes is no failure.
-    let is_answered = exchange.has(nginx_flag::READ_LAST) && (is_exiting || exchange.nginx.unread == 0);
+    // An idle or answered connection that it closes is no failure, unless it says so.
+    let is_answered = exchange.word().is_none()
+        && exchange.has(nginx_flag::READ_LAST)
+        && (is_exiting || exchange.nginx.unread == 0);
     if is_leaving && is_answered || is_exiting && exchange.is_connected() && exchange.nginx.sent == 0 {
         return Some(Finding::well());
     }
