@@ -164,14 +164,17 @@ fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()
 }
 
 /// Whether two verdicts on one end agree. The hooks of two tracers run one after the other, and where the kernel preempts them, others
-/// have their turn in between: of a worker that accepted once nginx's end had ended to the one, the other may hear before it.
+/// have their turn in between: of a worker that accepted once nginx's end had ended to the one, the other may hear before it. That nobody
+/// accepts is proven to the one that had looked at the queue before the connection came and since, and each looks when it has the time.
 fn is_same(one: &Verdict, other: &Verdict) -> bool {
     let said = |verdict: &Verdict| {
         let who = (verdict.signal().map(str::to_owned), verdict.killer_pid());
         (verdict.status, verdict.errno.clone(), who)
     };
     // One of them may have lost an event, where kprobes do.
+    let [is_nobody, other_is] = [one, other].map(|verdict| verdict.name() == "read_timeout/nobody_accepts");
     let is_as_sure = one.confidence == other.confidence
+        || is_nobody && other_is
         || [one, other].iter().any(|verdict| verdict.confidence == "incomplete");
     let ended = |verdict: &Verdict| verdict.time.parse::<Timestamp>().ok();
     let accepted = |verdict: &Verdict| {
