@@ -313,7 +313,7 @@ mod tests {
         for (text, message, errno, number) in rows {
             let line = format!("{text} while reading response header from upstream");
             let (said, upstream) = said(&line, inet).unwrap();
-            assert_eq!((said.message().as_str(), said.errno, said.number), (message, errno, number));
+            assert_eq!((said.message().as_ref(), said.errno, said.number), (message, errno, number));
             assert_eq!((said.level, said.connection), (4, 17));
             assert_eq!(said.doing, "reading response header from upstream");
             assert_eq!(upstream, Some(Upstream::Inet("127.0.0.1:9100".parse().unwrap())));
@@ -333,7 +333,7 @@ mod tests {
         let (header, _) = cut("upstream sent invalid header: \"Secret while reading upstream");
         let header = header.unwrap();
         assert_eq!(
-            (header.message().as_str(), header.doing.as_str()),
+            (header.message().as_ref(), header.doing.as_str()),
             ("upstream sent invalid header: \"…\"", "")
         );
         let (note, _) = cut("FastCGI sent in stderr: \"PHP message: secret while doing");

@@ -263,7 +263,7 @@ pub(super) fn of_line(said: &Said) -> Finding {
 
 /// The line as nginx writes it, up to the request's own part.
 pub fn line(said: &Said) -> String {
-    let mut line = said.message();
+    let mut line = said.message().into_owned();
     if said.errno != 0 {
         line += &format!(" ({}: {})", said.errno, errors::text(said.errno));
     }
@@ -283,7 +283,7 @@ pub(super) fn word(said: &Said) -> Word {
             _ => "error",
         },
         errno: (said.errno != 0).then_some(said.errno),
-        message: said.message(),
+        message: said.message().into_owned(),
         doing: Some(said.doing.clone()).filter(|doing| !doing.is_empty()),
         connection: said.connection,
     }

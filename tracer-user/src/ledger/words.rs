@@ -1,6 +1,9 @@
 //! What nginx said of upstreams, until it is known which exchange each word is about.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use wire::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
@@ -124,12 +127,15 @@ impl Said {
     }
 
     /// The message, with those arguments in it that are known, as it stands in nginx's line before the errno.
-    pub fn message(&self) -> String {
+    pub fn message(&self) -> Cow<'_, str> {
         if self.is_unreadable() {
-            return "…".to_owned();
+            return "…".into();
         }
         if self.format == "%*s" {
-            return self.subject.trim_start().to_owned();
+            return self.subject.trim_start().into();
+        }
+        if !self.format.contains('%') {
+            return self.format.as_str().into();
         }
         let mut subject = Some(self.subject.as_str()).filter(|subject| !subject.is_empty());
         let mut message = String::new();
@@ -158,7 +164,7 @@ impl Said {
             }
             rest = after;
         }
-        message + rest
+        (message + rest).into()
     }
 
     /// Whether it is about no upstream, as far as its texts were read. Those that could not be read at once may be about anything.
@@ -334,7 +340,7 @@ mod tests {
 
     #[test]
     fn messages_have_the_arguments_that_are_known() {
-        let message = |format, subject, number| said(format, subject, number).message();
+        let message = |format, subject, number| said(format, subject, number).message().into_owned();
         assert_eq!(message("connect() to %V failed", "unix:/x", 0), "connect() to unix:/x failed");
         assert_eq!(
             message("upstream SSL certificate verify error: (%l:%s)", "self-signed certificate", 18),
