@@ -258,11 +258,16 @@ fn a_client_that_goes_in_the_middle_of_a_response_is_told_however_it_goes() -> R
     account.is_orderly()?;
     pair_off(&failures, &account.verdicts)?;
     ensure!(count(&failures, Kind::ClientAbort) == 3, "{failures:#?}");
-    for (worker, detail) in workers.iter().zip(["mid_response", "mid_response", "before_response"]) {
+    let mut logged: Vec<_> = nginx.wait_for_accesses(3)?.iter().map(|access| access.status).collect();
+    logged.sort_unstable();
+    ensure!(logged == [200, 200, 499], "{logged:?}");
+    let kinds = [("mid_response", None), ("mid_response", None), ("before_response", Some(499))];
+    for (worker, (detail, status)) in workers.iter().zip(kinds) {
         let verdict = account.verdicts.iter().find(|verdict| verdict.worker_pid() == Some(*worker));
         let verdict = verdict.with_context(|| format!("no verdict on {worker}: {:#?}", account.verdicts))?;
         ensure!(
-            (verdict.cause.as_str(), verdict.detail.as_str()) == ("client_abort", detail),
+            (verdict.cause.as_str(), verdict.detail.as_str(), verdict.status)
+                == ("client_abort", detail, status),
             "{verdict:#?}"
         );
         ensure!(verdict.killer.is_none() && verdict.signal().is_none(), "{verdict:#?}");

@@ -273,9 +273,7 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
         return true;
     }
     exchange.nginx.received > 0
-        && (matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
-            || cause == Cause::ClientCancelled
-            || cause == Cause::ClientAbortMid && exchange.client_was_given_up())
+        && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout" | "client_abort")
 }
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".

@@ -142,7 +142,7 @@ causes! {
         "The kernel gave up after sending the SYN again and again.";
     ClientAbortBefore: "client_abort" / "before_response", Some(499),
         "The client went away before the upstream answered.";
-    ClientAbortMid: "client_abort" / "mid_response", Some(499),
+    ClientAbortMid: "client_abort" / "mid_response", None,
         "The client went away while the response was on its way.";
     ClientCancelled: "client_abort" / "stream_cancelled", Some(499),
         "The client cancelled the request and stayed connected, as HTTP/2 lets it.";
