@@ -171,10 +171,10 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
         let who = (verdict.signal().map(str::to_owned), verdict.killer_pid());
         (verdict.status, verdict.errno.clone(), who)
     };
-    // One of them may have lost an event, where kprobes do.
-    let [is_nobody, other_is] = [one, other].map(|verdict| verdict.name() == "read_timeout/nobody_accepts");
+    let is_nobody = |verdict: &&Verdict| verdict.name() == "read_timeout/nobody_accepts";
     let is_as_sure = one.confidence == other.confidence
-        || is_nobody && other_is
+        || [one, other].iter().all(is_nobody)
+        // One of them may have lost an event, where kprobes do.
         || [one, other].iter().any(|verdict| verdict.confidence == "incomplete");
     let ended = |verdict: &Verdict| verdict.time.parse::<Timestamp>().ok();
     let accepted = |verdict: &Verdict| {

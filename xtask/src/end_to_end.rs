@@ -160,15 +160,17 @@ fn run_program(program: &Program, folder: &Path, why502: &Path) -> Result<Ended>
 /// What failed tests said, of the output of a program of theirs: the beginning of each one's, without the way there; the end of the
 /// output where it is not that of tests.
 fn why(said: &str) -> String {
-    /// Lines of each failure: the message is among the first.
-    const LINES: usize = 12;
+    /// Lines of each failure: the message is among the first, with an account in it, maybe.
+    const LINES: usize = 40;
     /// Letters of a line: one may be a whole account.
     const LETTERS: usize = 400;
+    // A panic's, and an error's.
+    let is_backtrace = |line: &str| line.eq_ignore_ascii_case("stack backtrace:");
     let lines: Vec<_> = match said.split_once("\nfailures:\n") {
         Some((_, failures)) => failures
             .split("\n---- ")
             .skip(1)
-            .flat_map(|failure| failure.lines().take_while(|line| *line != "stack backtrace:").take(LINES))
+            .flat_map(|failure| failure.lines().take_while(|line| !is_backtrace(line)).take(LINES))
             .filter(|line| !line.is_empty())
             .collect(),
         None => said.lines().skip(said.lines().count().saturating_sub(LINES)).collect(),
@@ -184,6 +186,8 @@ mod tests {
     fn what_failed_tests_said_is_shown_without_the_way_there() {
         let said = "test a ... FAILED\ntest b ... ok\n\nfailures:\n\n---- a stdout ----\nError: grew\n\nstack backtrace:\n  0: main\n\n\nfailures:\n    a\n";
         assert_eq!(why(said), "    a stdout ----\n    Error: grew\n");
+        let said = said.replace("stack", "Stack");
+        assert_eq!(why(&said), "    a stdout ----\n    Error: grew\n");
         assert_eq!(why("one\ntwo\n"), "    one\n    two\n");
     }
 }
