@@ -273,7 +273,8 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
         return true;
     }
     exchange.nginx.received > 0
-        && matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout" | "client_abort")
+        && (matches!(cause.cause(), "reset" | "premature_close" | "kernel_timeout")
+            || cause == Cause::ClientCancelled)
 }
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".

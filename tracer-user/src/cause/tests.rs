@@ -1,6 +1,6 @@
 use wire::{
-    Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WorkerEnd,
-    nginx_flag, tcp_state,
+    Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WordOf,
+    WorkerEnd, nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros as _;
 
@@ -759,6 +759,25 @@ fn a_worker_that_is_told_to_quit_closes_what_it_has_kept() {
     assert!(matches!(outcome(kept, ANSWERS), Outcome::Well));
     kept.nginx.unread = 100;
     assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
+}
+
+#[test]
+fn one_that_is_told_to_quit_and_says_what_failed_has_failed() {
+    let mut stalled = given_up(1_000);
+    stalled.nginx.flags |= nginx_flag::READ_LAST | nginx_flag::SHUTTING_DOWN;
+    (stalled.nginx.received, stalled.nginx.last_received_ns) = (300, at(10));
+    stalled.nginx.word_ns = stalled.nginx.ended_ns;
+    let mut said = WordOf::new_zeroed();
+    (said.word.ns, said.word.tid, said.word.errno) = (stalled.nginx.word_ns, stalled.nginx.nginx.tid, 110);
+    said.word.message[..18].copy_from_slice(b"upstream timed out");
+    said.word.action[..16].copy_from_slice(b"reading upstream");
+    let mut ledger = Ledger::default();
+    let mut whole: Vec<Whole> = ledger.take(Record::Word(Box::new(said))).into_iter().collect();
+    whole.extend(ledger.take(Record::Exchange(Box::new(stalled))));
+    whole.extend(ledger.drain());
+    let [Whole::Exchange(joined)] = &whole[..] else { panic!("not one exchange: {whole:?}") };
+    let Outcome::Failed(verdict) = attribute(joined, &context(false)) else { panic!("no verdict") };
+    assert_eq!(verdict.cause, Cause::TimeoutStalledResponse);
 }
 
 /// nginx's memory tells a cancelled request from one that ends with its client's connection.
