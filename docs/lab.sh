@@ -12,12 +12,16 @@ ip link set lo up
 # With job control, setsid would fork, and $! be no group's leader.
 set +m
 
-# Process groups to end, by what they are.
+# Process groups to end, by what they are. One that is killed has its ports until all of it has gone; its dead may wait for init.
 declare -A groups=()
 end() {
-    [ -z "${groups[$1]:-}" ] || kill -KILL -- "-${groups[$1]}" 2>>"$LAB/end.log"
+    local group=${groups[$1]:-}
     unset "groups[$1]"
+    [ -n "$group" ] || return 0
+    kill -KILL -- "-$group" 2>>"$LAB/end.log"
+    until_true has_gone "$group"
 }
+has_gone() { ps -eo pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z[^l]*$/ { exit 1 }'; }
 start() { # NAME COMMAND...
     end "$1"
     setsid "${@:2}" >>"$LAB/$1.out" 2>&1 </dev/null &

@@ -43,13 +43,16 @@ async fn ask(requests: &SendRequest<Bytes>, path: &str) -> Result<(ResponseFutur
     Ok(requests.clone().ready().await?.send_request(request, true)?)
 }
 
-/// Cancels both of two requests on one connection, the second after it has asked for something else, and leaves once nginx has `answered`
-/// all four.
+/// Cancels both of two requests on one connection, the second after it has asked for something else, and leaves once nginx has `ended` all
+/// four.
+///
+/// What it asks for next must not come to nginx in one read with the cancel: nginx then answers in the turn in which it closes what was
+/// cancelled, and that answer may be to either.
 fn cancel(
     namespace: &Namespace,
     path: &str,
     reach: impl Fn(usize) -> Result<()>,
-    answered: impl Fn() -> Result<()>,
+    ended: impl Fn(usize) -> Result<()>,
 ) -> Result<()> {
     let stream = namespace.run(|| Ok(TcpStream::connect(loopback(HTTP2))?))?;
     stream.set_nonblocking(true)?;
@@ -59,11 +62,12 @@ fn cancel(
         let driven = tokio::spawn(connection);
         let mut under_way = [ask(&requests, path).await?, ask(&requests, path).await?];
         tokio::task::block_in_place(|| reach(2))?;
-        for (_, stream) in &mut under_way {
+        for (before, (_, stream)) in under_way.iter_mut().enumerate() {
             stream.send_reset(Reason::CANCEL);
+            tokio::task::block_in_place(|| ended(2 * before + 1))?;
             ensure!(ask(&requests, "/missing").await?.0.await?.status() == 404);
         }
-        tokio::task::block_in_place(answered)?;
+        tokio::task::block_in_place(|| ended(4))?;
         driven.abort();
         Ok(())
     })
@@ -76,7 +80,7 @@ fn is_told(path: &str, failures: usize) -> Result<()> {
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(MUTE), 16)?;
     let nginx = front(&namespace)?;
     let tracer = Tracer::of(nginx.master())?;
-    cancel(&namespace, path, |count| server.wait_read(count), || nginx.wait_for_accesses(4).map(drop))?;
+    cancel(&namespace, path, |count| server.wait_read(count), |count| nginx.wait_for_accesses(count).map(drop))?;
     let client = Client::new(&namespace, loopback(HTTP1));
     let leaving = [client.ask(path)?, client.ask(path)?];
     server.wait_read(4)?;
