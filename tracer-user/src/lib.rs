@@ -38,6 +38,9 @@ pub mod pressure;
 // Verdicts are held against nginx's own log.
 pub mod audit;
 
+// What lies behind many failures.
+pub mod roots;
+
 // The stream as it comes from the running kernel, and what it comes to.
 pub mod pipeline;
 pub mod source;

@@ -1,6 +1,6 @@
 //! What evidence amounts to, within bounded memory however much there is of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     model::{
@@ -11,17 +11,11 @@ use crate::{
         verdict::{Process, Summary, Verdict},
     },
     pipeline::Told,
+    roots::{Kinds, MOST_KINDS, MOST_TEXT},
 };
 
 /// Failures that are shown each; what comes on top is only counted.
 pub const MOST_ROWS: usize = 1_000;
-
-/// Pairs of cause and upstream, deaths, listeners: what comes on top is counted together.
-const MOST_KINDS: usize = 256;
-
-/// Room for the texts of the failures that are shown each, and as much for what workers waited for, in bytes. Verdicts are a few
-/// kilobytes each; what a path may be long makes some a hundred times that.
-const MOST_TEXT: usize = 8 << 20;
 
 /// Bars of a chart over time.
 pub const BARS: usize = 96;
@@ -32,7 +26,7 @@ pub struct Digest {
     /// The first and the last moment of the evidence, in ns since 1970.
     pub range: Option<(i64, i64)>,
     /// Failures by cause and upstream.
-    pub kinds: BTreeMap<(Cause, Upstream), Kind>,
+    pub kinds: Kinds,
     /// Failures over time, by cause.
     pub failures: Timeline<BTreeMap<Cause, u64>>,
     /// The fullest that each listener's queue was, over time.
@@ -51,28 +45,12 @@ pub struct Digest {
     pub rows: Vec<Verdict>,
     /// Failures that are not in `rows`.
     pub omitted: u64,
-    /// Bytes of the texts in `rows`, and of what workers waited for in `kinds`.
+    /// Bytes of the texts in `rows`.
     row_bytes: usize,
-    wait_bytes: usize,
     /// Requests that workers executed for nobody.
     pub for_nobody: u64,
     /// The sums.
     pub summary: Summary,
-}
-
-/// Failures of one cause with one upstream.
-#[derive(Debug, Default)]
-pub struct Kind {
-    /// How many.
-    pub count: u64,
-    /// The first and the last one, in ns since 1970.
-    pub range: Option<(i64, i64)>,
-    /// The workers that had them.
-    pub workers: BTreeSet<u32>,
-    /// What slow workers waited on, and how many did.
-    pub waits: BTreeMap<String, u64>,
-    /// Who killed workers, and how many.
-    pub killers: BTreeMap<String, u64>,
 }
 
 /// A worker's death.
@@ -280,11 +258,7 @@ impl Digest {
     fn verdict(&mut self, verdict: Box<Verdict>) {
         let unix_ns = verdict.unix_ns;
         self.failures.add(self.start(), unix_ns, [(verdict.cause, 1)].into());
-        let mut key = (verdict.cause, verdict.upstream.clone());
-        if !self.kinds.contains_key(&key) && self.kinds.len() >= MOST_KINDS {
-            key.1 = Upstream::Unix("(others)".into());
-        }
-        self.kinds.entry(key).or_default().add(&verdict, &mut self.wait_bytes);
+        self.kinds.add(&verdict);
         let moments = &verdict.moments;
         if let (Some(connected), Some(accepted)) = (moments.connected, moments.accepted) {
             self.waits.add(accepted - connected);
@@ -322,35 +296,6 @@ impl Digest {
 
     /// All failures.
     pub fn total(&self) -> u64 {
-        self.kinds.values().map(|kind| kind.count).sum()
-    }
-}
-
-impl Kind {
-    fn add(&mut self, verdict: &Verdict, wait_bytes: &mut usize) {
-        self.count += 1;
-        self.range = Some(self.range.map_or((verdict.unix_ns, verdict.unix_ns), |(first, last)| {
-            (first.min(verdict.unix_ns), last.max(verdict.unix_ns))
-        }));
-        let room = |kept: usize| kept < MOST_KINDS;
-        if let Some(worker) = &verdict.worker {
-            if room(self.workers.len()) {
-                self.workers.insert(worker.process.pid);
-            }
-            let most = worker.doing.as_ref().and_then(|doing| doing.waits.first());
-            if let Some((on, _)) = most {
-                if let Some(times) = self.waits.get_mut(on) {
-                    *times += 1;
-                } else if room(self.waits.len()) && *wait_bytes + on.len() <= MOST_TEXT {
-                    *wait_bytes += on.len();
-                    self.waits.insert(on.clone(), 1);
-                }
-            }
-        }
-        if let Some(killer) = &verdict.killer
-            && room(self.killers.len())
-        {
-            *self.killers.entry(format!("{} {}", killer.comm, killer.pid)).or_default() += 1;
-        }
+        self.kinds.iter().map(|(_, kind)| kind.count).sum()
     }
 }

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use askama::Template;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{
-    digest::{Digest, Histogram, Merge, Timeline},
-    roots::{self, Root},
-};
+use super::digest::{Digest, Histogram, Merge, Timeline};
 use crate::{
     evidence::Header,
     model::{
@@ -16,6 +13,7 @@ use crate::{
         verdict::Verdict,
         words::{count, span},
     },
+    roots::{self, Root},
 };
 
 /// The page.
@@ -40,7 +38,7 @@ pub fn page(digest: &Digest, headers: &[&Header]) -> askama::Result<String> {
         lost: summary.lost,
         for_nobody: digest.for_nobody,
         total,
-        roots: roots::of(digest),
+        roots: roots::of(&digest.kinds),
         groups: groups(digest),
         bars: bars(digest, &clock),
         from: clock.show(digest.failures.begin(0), "%T"),
@@ -190,7 +188,7 @@ fn end_of<T: Merge>(timeline: &Timeline<T>) -> i64 {
 
 fn groups(digest: &Digest) -> Vec<Group> {
     let mut groups = BTreeMap::<usize, Group>::new();
-    for ((cause, upstream), kind) in &digest.kinds {
+    for ((cause, upstream), kind) in digest.kinds.iter() {
         let colour = colour(*cause);
         let new = || Group { cause: cause.cause(), colour, count: 0, kinds: Vec::new() };
         let group = groups.entry(colour).or_insert_with(new);

@@ -3,8 +3,7 @@
 mod digest;
 mod html;
 mod join;
-mod replay;
-mod roots;
+pub(super) mod replay;
 mod text;
 
 use std::io::{self, Write};

@@ -14,6 +14,7 @@ use super::*;
 use crate::{
     memory,
     model::{record::Record, stream::What, verdict::Confidence},
+    roots,
 };
 
 /// Evidence of this version of the format, which every later one must read: six seconds in which a pool of workers could not keep
@@ -42,7 +43,7 @@ fn evidence_of_format_version_1_is_read() {
     let expected = expected.map(|(cause, upstream, count)| (cause.to_owned(), upstream.to_owned(), count));
     assert_eq!(kinds, expected);
     assert_eq!((digest.summary.exchanges, digest.summary.lost), (88, 0));
-    let roots = roots::of(&digest);
+    let roots = roots::of(&digest.kinds);
     assert!(
         roots[0].failures == 33 && roots[0].sentence.contains("worker pool on 127.0.0.1:9000"),
         "{roots:?}"

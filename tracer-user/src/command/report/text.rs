@@ -4,10 +4,7 @@ use std::io::{self, Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{
-    digest::{Digest, Kind},
-    roots,
-};
+use super::digest::Digest;
 use crate::{
     model::{
         cause::Cause,
@@ -15,6 +12,7 @@ use crate::{
         verdict::Verdict,
         words::{count, span},
     },
+    roots::{self, Kind},
     sink::{Look, Sink as _, Text, answered, paragraph, said},
     terminal::printable,
 };
@@ -50,7 +48,7 @@ pub fn write(digest: &Digest, look: Look, mut out: impl Write) -> io::Result<()>
     if digest.total() == 0 {
         return Ok(());
     }
-    let roots = roots::of(digest);
+    let roots = roots::of(&digest.kinds);
     if !roots.is_empty() {
         writeln!(out, "\nBehind many of them:")?;
         for root in roots {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::{Digest, Kind};
 use crate::model::{cause::Cause, upstream::Upstream, words::count};
+
+mod kinds;
+
+pub use kinds::{Kind, Kinds, MOST_KINDS, MOST_TEXT};
 
 /// One cause of many failures, in a sentence or two.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +18,9 @@ pub struct Root {
 }
 
 /// The roots, that of the most failures first. A single failure needs none.
-pub fn of(digest: &Digest) -> Vec<Root> {
+pub fn of(kinds: &Kinds) -> Vec<Root> {
     let mut by_upstream = BTreeMap::<&Upstream, Vec<(Cause, &Kind)>>::new();
-    for ((cause, upstream), kind) in &digest.kinds {
+    for ((cause, upstream), kind) in kinds.iter() {
         by_upstream.entry(upstream).or_default().push((*cause, kind));
     }
     let mut roots: Vec<_> = by_upstream
