@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, BufWriter, IsTerminal as _, Stdout, Write},
+    sync::Mutex,
 };
 
 use crate::model::failure::Failure;
@@ -92,8 +93,49 @@ pub fn notice(text: fmt::Arguments<'_>) {
     complain(&line);
 }
 
-/// Writes lines to standard error as [`Screen`] does: what clap has to say, with its colours.
+/// Who takes what is said on standard error, while something is drawn on the terminal that it would run into.
+static TAKER: Mutex<Option<Taker>> = Mutex::new(None);
+
+type Taker = Box<dyn Fn(&str) + Send>;
+
+/// As long as it lives, what is said on standard error goes elsewhere.
+#[derive(Debug)]
+pub struct Diversion(());
+
+/// Lets somebody else take what is said on standard error, in whole lines, until the result is dropped.
+pub fn divert(taker: impl Fn(&str) + Send + 'static) -> Diversion {
+    if let Ok(mut there) = TAKER.lock() {
+        *there = Some(Box::new(taker));
+    }
+    Diversion(())
+}
+
+impl Drop for Diversion {
+    fn drop(&mut self) {
+        end_diversion();
+    }
+}
+
+/// Standard error is standard error again.
+pub fn end_diversion() {
+    // Whoever holds it is in the middle of taking something: a panic of his own must not wait for himself.
+    if let Ok(mut there) = TAKER.try_lock() {
+        *there = None;
+    }
+}
+
+/// Says lines on standard error, or to whoever takes them instead: what clap has to say, with its colours.
 pub fn complain(lines: &str) {
+    if let Ok(taker) = TAKER.try_lock()
+        && let Some(taker) = &*taker
+    {
+        return taker(lines);
+    }
+    complain_here(lines);
+}
+
+/// Writes lines to standard error as [`Screen`] does, whoever else would take them.
+pub fn complain_here(lines: &str) {
     // Nobody is left to be told that nobody reads standard error.
     let _ = io::stderr().lock().write_all(shown(lines, Spelling::Text).as_bytes());
 }
@@ -223,12 +265,16 @@ mod tests {
     }
 
     /// Where standard output and standard error may be named, and why.
-    const EXCEPTIONS: [(&str, &str); 4] = [
+    const EXCEPTIONS: [(&str, &str); 5] = [
         ("terminal.rs", "this is the place"),
         ("sink/text/look.rs", "asks the terminal for its size and writes nothing"),
         (
             "command/backlog/output/text.rs",
             "indicatif draws the table that stays in place; it is given printable lines",
+        ),
+        (
+            "sink/text/status.rs",
+            "indicatif draws the line at the bottom; it is given causes and figures only",
         ),
         ("command/backlog/experiment/mod.rs", "indicatif draws a bar without any text from outside"),
     ];

@@ -120,6 +120,10 @@ pub struct Live {
     #[arg(short, long)]
     pub verbose: bool,
 
+    /// Draw no line at the bottom of a terminal that says how many exchanges there were and how many of them failed.
+    #[arg(long)]
+    pub no_status: bool,
+
     /// Also write the evidence to this file, which must be new, as record does: why502 report reads it.
     #[arg(long, value_name = "PATH")]
     pub evidence: Option<PathBuf>,

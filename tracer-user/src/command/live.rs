@@ -7,7 +7,7 @@ use crate::{
     engine::{self, Ends},
     evidence::{Encoder, Header, Names},
     model::failure::Failure,
-    sink::{Json, Look, Sinks, Text, evidence::Recording},
+    sink::{Json, Look, Sinks, Status, Text, evidence::Recording},
     source::scope::Beyond,
     terminal,
 };
@@ -32,7 +32,17 @@ async fn live(args: &Live) -> Result<(), Failure> {
     let mut sinks = Sinks::default();
     match args.output {
         Format::Json => sinks.add(Json::new(terminal::json())),
-        Format::Text => sinks.add(Text::new(terminal::text(), Look::of_stdout(args.verbose))),
+        Format::Text => {
+            // The same text wherever it goes: a pipe only has no colours.
+            let look = Look { details: true, ..Look::of_stdout(args.verbose) };
+            match Status::on_terminal().filter(|_| !args.no_status) {
+                Some(status) => {
+                    sinks.add(Text::new(status.above(terminal::text()), look));
+                    sinks.add(status);
+                }
+                None => sinks.add(Text::new(terminal::text(), look)),
+            }
+        }
     }
     if let Some(path) = &args.evidence {
         let start = source.start(args.trace.count.map(Into::into));

@@ -201,6 +201,7 @@ impl Telling {
             audit.read();
             self.read_logs_ns = at_ns + nanoseconds(audit::PERIOD);
         }
+        self.sinks.so_far(monotonic_ns(), || self.pipeline.summary())?;
         self.sinks.each(|sink| sink.flush())?;
         Ok(if self.sinks.is_closed() { Flow::Over } else { flow })
     }

@@ -20,7 +20,7 @@ mod text;
 
 pub use json::Json;
 pub use sinks::Sinks;
-pub use text::{Look, Text};
+pub use text::{Above, Look, Status, Text};
 pub(crate) use text::{answered, paragraph, said};
 
 /// Where what a run learns and says goes. A sink takes what it has a use for, and decides nothing.
@@ -76,6 +76,16 @@ pub trait Sink {
     /// When `flush` is to be called at the latest (ns, monotonic).
     fn wake_ns(&self) -> Option<u64> {
         None
+    }
+
+    /// When it is to be told what the run amounts to so far (ns, monotonic); never, if none.
+    fn sums_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Takes in what the run amounts to so far.
+    fn so_far(&mut self, _: &Summary) -> io::Result<()> {
+        Ok(())
     }
 
     /// Whether SIGUSR1 is a demand to it.

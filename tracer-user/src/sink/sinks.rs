@@ -50,7 +50,20 @@ impl Sinks {
 
     /// When one of them is to be flushed at the latest (ns, monotonic).
     pub fn wake_ns(&self) -> Option<u64> {
-        self.open.iter().filter_map(|sink| sink.wake_ns()).min()
+        self.open.iter().flat_map(|sink| [sink.wake_ns(), sink.sums_ns()]).flatten().min()
+    }
+
+    /// Tells those what the run amounts to so far for which it is time.
+    ///
+    /// # Errors
+    /// As [`Sinks::each`].
+    pub fn so_far(&mut self, now_ns: u64, sums: impl FnOnce() -> Summary) -> Result<(), Failure> {
+        let is_time = |sink: &dyn Sink| sink.sums_ns().is_some_and(|ns| ns <= now_ns);
+        if !self.open.iter().any(|sink| is_time(sink.as_ref())) {
+            return Ok(());
+        }
+        let sums = sums();
+        self.each(|sink| if is_time(sink) { sink.so_far(&sums) } else { Ok(()) })
     }
 
     /// Whether SIGUSR1 is a demand to one of them.

@@ -22,6 +22,7 @@ mod answers;
 mod audit;
 mod look;
 mod paragraph;
+mod status;
 mod summary;
 mod units;
 
@@ -29,6 +30,7 @@ pub(crate) use answers::answered;
 pub use look::Look;
 pub(crate) use paragraph::paragraph;
 use paragraph::{pad, width};
+pub use status::{Above, Status};
 pub(crate) use summary::said;
 
 /// Where the lines under a verdict begin: below its status.
