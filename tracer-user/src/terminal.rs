@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, BufWriter, IsTerminal as _, Stdout, Write},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::model::failure::Failure;
@@ -104,21 +104,19 @@ pub struct Diversion(());
 
 /// Lets somebody else take what is said on standard error, in whole lines, until the result is dropped.
 pub fn divert(taker: impl Fn(&str) + Send + 'static) -> Diversion {
-    if let Ok(mut there) = TAKER.lock() {
-        *there = Some(Box::new(taker));
-    }
+    *TAKER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(taker));
     Diversion(())
 }
 
 impl Drop for Diversion {
     fn drop(&mut self) {
-        end_diversion();
+        *TAKER.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// Standard error is standard error again.
+/// Standard error is standard error again, in the middle of a panic.
 pub fn end_diversion() {
-    // Whoever holds it is in the middle of taking something: a panic of his own must not wait for himself.
+    // Whoever holds it is taking something: a panic of his own must not wait for himself.
     if let Ok(mut there) = TAKER.try_lock() {
         *there = None;
     }
@@ -265,7 +263,7 @@ mod tests {
     }
 
     /// Where standard output and standard error may be named, and why.
-    const EXCEPTIONS: [(&str, &str); 5] = [
+    const EXCEPTIONS: [(&str, &str); 6] = [
         ("terminal.rs", "this is the place"),
         ("sink/text/look.rs", "asks the terminal for its size and writes nothing"),
         (
@@ -276,6 +274,7 @@ mod tests {
             "sink/text/status.rs",
             "indicatif draws the line at the bottom; it is given causes and figures only",
         ),
+        ("sink/top/screen.rs", "ratatui draws cells, of text that was made printable"),
         ("command/backlog/experiment/mod.rs", "indicatif draws a bar without any text from outside"),
     ];
 

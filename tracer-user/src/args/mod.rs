@@ -15,12 +15,14 @@ mod explain;
 mod packaging;
 mod record;
 mod report;
+mod top;
 
 pub use backlog::Backlog;
 pub use explain::Explain;
 pub use packaging::{Completions, Man, Shell};
 pub use record::{Record, Trigger};
 pub use report::{Report, ReportFormat};
+pub use top::Top;
 
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
 const COMM_MAX: usize = 15;
@@ -42,6 +44,7 @@ Examples:
   why502 backlog                         The accept queues of nginx's upstreams, as the kernel has them
   why502 record -o incident.zst          Write the evidence to a file, to be read later or elsewhere
   why502 report incident.zst             Read it: no root needed
+  why502 top                             The incident on one screen
   why502 doctor                          What this kernel lets it see
   why502 explain reset/worker_killed     What a verdict means, and what to do";
 
@@ -69,6 +72,8 @@ pub enum Command {
     Record(Record),
     /// Read evidence, without root, and explain each failure in it.
     Report(Report),
+    /// Show failures, accept queues and workers on one screen, as they are now or as they were recorded.
+    Top(Top),
     /// Say what this kernel lets why502 see, and what that costs in confidence.
     Doctor(Doctor),
     /// Say of a cause what nginx logs, how sure it is, how to make it happen, and what to do; or list all causes. No root needed.

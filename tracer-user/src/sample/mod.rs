@@ -3,6 +3,7 @@
 
 mod activities;
 mod activity;
+mod crews;
 mod frozen;
 mod glimpse;
 mod sockets;
@@ -18,6 +19,7 @@ use std::{
 
 pub use activities::Activities;
 pub use activity::{Activity, Found};
+pub use crews::{Crew, crews};
 pub(crate) use frozen::stands_still;
 use glimpse::{Glimpse, Used, look};
 use sockets::Sockets;

@@ -17,11 +17,12 @@ pub mod evidence;
 mod json;
 mod sinks;
 mod text;
+pub mod top;
 
 pub use json::Json;
 pub use sinks::Sinks;
 pub use text::{Above, Look, Status, Text};
-pub(crate) use text::{answered, paragraph, said};
+pub(crate) use text::{INDENT, answered, paragraph, said};
 
 /// Where what a run learns and says goes. A sink takes what it has a use for, and decides nothing.
 ///

@@ -204,6 +204,15 @@ impl Replay {
         Ok(Some((number, entry)))
     }
 
+    /// When the next entry was learnt, in ns since 1970; none if there is none.
+    pub fn next_unix_ns(&self) -> Option<i64> {
+        let all = self.recordings.iter().enumerate();
+        all.filter_map(|(number, recording)| {
+            Some(self.distance(number).0.saturating_add_unsigned(recording.next.as_ref()?.at_ns))
+        })
+        .min()
+    }
+
     /// Whatever the files are made of: where they unfold to more than there is room for, they are read no further.
     fn stay_within_memory(&mut self) {
         let is_given_up = |recording: &Recording| recording.is_given_up || recording.is_ended;

@@ -32,9 +32,10 @@ pub(crate) use paragraph::paragraph;
 use paragraph::{pad, width};
 pub use status::{Above, Status};
 pub(crate) use summary::said;
+pub(crate) use units::grouped;
 
 /// Where the lines under a verdict begin: below its status.
-const INDENT: usize = 14;
+pub(crate) const INDENT: usize = 14;
 
 /// The upstream's column holds any IPv4 address and port from the start.
 const UPSTREAM_LEAST: usize = "255.255.255.255:65535".len();
