@@ -178,14 +178,14 @@ fn text_suits_where_it_goes() -> Result<()> {
     let pid = nginx.master().to_string();
     let plain = Terminal { columns: 100, colour: false };
     let cases = [
-        // Where to, how much, and whether something is under the line, a fact among it, and in colour.
-        (None, None, (false, false, false)),
+        // Where to, how much, and whether something is under the line, a fact among it, and in colour: wherever it goes, all is said.
+        (None, None, (true, false, false)),
         (None, Some("-v"), (true, true, false)),
         (Some(plain), None, (true, false, false)),
         (Some(Terminal { colour: true, ..plain }), Some("-v"), (true, true, true)),
     ];
     for (terminal, verbose, (indented, facts, colour)) in cases {
-        let mut arguments = vec!["-p", &pid, "-c", "1"];
+        let mut arguments = vec!["-p", &pid, "-c", "1", "--no-status"];
         arguments.extend(verbose);
         let tracer = Tracer::spawn(&arguments, terminal, |_| {})?;
         nginx.client().get("/one/")?;

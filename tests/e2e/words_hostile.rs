@@ -56,7 +56,7 @@ fn a_terminal_is_not_garbled_by_what_nginx_says() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut logger = HostileLogger::start(&namespace)?;
     let plain = Terminal { columns: 100, colour: false };
-    let tracer = Tracer::spawn(&["-p", &logger.pid().to_string(), "-v"], Some(plain), |_| {})?;
+    let tracer = Tracer::spawn(&["-p", &logger.pid().to_string(), "-v", "--no-status"], Some(plain), |_| {})?;
     logger.speak()?;
     tracer.lines().wait("the last call", |lines| lines.iter().any(|line| line.contains(CLOSING)))?;
     logger.finish()?;

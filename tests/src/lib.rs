@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod lines;
 pub mod process;
 pub mod terminal;
+pub mod tmux;
 pub mod wait;
 
 // The machine: a network, what crosses it, and what its kernel counts.
@@ -42,6 +43,7 @@ pub mod database;
 pub mod application;
 pub mod faulty;
 pub mod faulty_site;
+pub mod incident;
 pub mod remote;
 pub mod resolver;
 pub mod tls;

@@ -8,11 +8,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
 use crate::{interrupt, step::Steps};
 
-/// Builds why502 and the rig, and becomes the rig's demo.
-pub(crate) fn run(steps: &mut Steps) -> Result<()> {
+/// What `cargo xtask demo` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Then draw each view of `why502 top` into this folder, as the documents show them.
+    #[arg(long, value_name = "FOLDER")]
+    top: Option<PathBuf>,
+}
+
+/// Builds why502 and the rig, and becomes the rig's demo; or draws what that has recorded.
+pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     steps.run("building why502", &mut build("tracer-user", "why502"))?;
     steps.run("building the rig", &mut build("rig", "demo"))?;
     steps.run("building the rig's faulty server", &mut build("rig", "faulty-server"))?;
@@ -20,9 +29,30 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
         bail!("interrupted by {signal}");
     }
     let demo = built("demo")?;
+    if let Some(folder) = &options.top {
+        return draw(steps, &demo, folder);
+    }
     // The demo takes this process's place: Ctrl-C and every other signal reach it, and its exit status is ours.
     let error = Command::new(&demo).env("WHY502_BIN", built("why502")?).exec();
     Err(error).with_context(|| format!("{} cannot be run", demo.display()))
+}
+
+/// Lets the demo record itself, and draws the end of that.
+fn draw(steps: &mut Steps, demo: &Path, folder: &Path) -> Result<()> {
+    let evidence = env::temp_dir().join(format!("why502-demo-{}.zst", std::process::id()));
+    let mut command = Command::new(demo);
+    command.env("WHY502_BIN", built("why502")?).env("WHY502_DEMO_EVIDENCE", &evidence);
+    let shown = steps.run("recording the demo", &mut command).and_then(|()| {
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        let mut command = Command::new(built("why502")?);
+        // Bars, whatever the locale of this machine is; the pictures have colours of their own.
+        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env_remove("NO_COLOR");
+        command.arg("top").arg("--screens").arg(folder).arg(&evidence);
+        steps.run("drawing the screens of why502 top", &mut command)
+    });
+    let removed = std::fs::remove_file(&evidence);
+    shown?;
+    removed.with_context(|| format!("{} cannot be removed", evidence.display()))
 }
 
 /// The command that builds a program for release.

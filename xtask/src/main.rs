@@ -33,7 +33,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Breaks nginx-to-php-fpm exchanges in every way, in a network namespace of its own, and shows why502 explain each.
-    Demo,
+    Demo(demo::Options),
     /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this kernel and, emulated, on four others.
     Test,
     /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2), in an emulated machine.
@@ -63,7 +63,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
     let mut steps = step::Steps::new(workspace);
     let mut set_up = |name| setup::run(name, workspace, &mut steps);
     match verb {
-        Verb::Demo => set_up("demo")?,
+        Verb::Demo(_) => set_up("demo")?,
         Verb::Test => set_up("test")?,
         Verb::Vm(_) => set_up("vm")?,
         Verb::Bench(_) => set_up("bench")?,
@@ -77,7 +77,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         newest_nginx::get(&mut steps, workspace)?;
     }
     match verb {
-        Verb::Demo => demo::run(&mut steps).map(|()| ExitCode::SUCCESS),
+        Verb::Demo(options) => demo::run(&mut steps, options).map(|()| ExitCode::SUCCESS),
         Verb::Test => test::run(&mut steps, workspace),
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Bench(options) => bench::run(&mut steps, workspace, options),

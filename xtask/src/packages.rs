@@ -27,6 +27,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("zstd", "zstd"),
     ("strace", "strace"),
     ("curl", "curl"),
+    ("tmux", "tmux"),
     ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
     ("/usr/lib/nginx/modules/ngx_http_lua_module.so", "libnginx-mod-http-lua"),
 ];
