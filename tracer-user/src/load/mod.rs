@@ -51,7 +51,7 @@ use types::Types;
 use words::Words;
 
 use crate::model::{
-    facts::Fact,
+    facts::{Fact, WORDS},
     failure::Failure,
     from_wire::{address, path_of, sun_path},
     hook_kind::HookKind,
@@ -215,7 +215,7 @@ impl Tracer {
         };
         let words = match heard {
             Ok(words) => {
-                plan.sources.set(Fact::Words, words::SOURCE.to_owned());
+                plan.sources.set(Fact::Words, WORDS.to_owned());
                 Some(words)
             }
             Err(reason) => {
@@ -306,7 +306,7 @@ impl Tracer {
             .set(gate::ATTACHED, Attached { system_calls: 1, ..attached }, 0)
             .map_err(anyhow::Error::from)?;
         let source = hooks::attach_system_calls(&mut self.object)?;
-        for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
+        for (fact, _) in hooks::by_system_calls() {
             self.plan.sources.set(fact, source.clone());
         }
         self.traces_system_calls = true;
