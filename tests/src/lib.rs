@@ -57,6 +57,7 @@ pub mod error_log;
 // What why502 says happened, and whether the two agree.
 pub mod backlog;
 pub mod browser;
+pub mod clickhouse;
 pub mod duckdb;
 pub mod programs;
 pub mod reconcile;
