@@ -201,6 +201,7 @@ impl Pipeline {
                     self.answers.was_blind(self.distance.unix_ns(ns));
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
+                        self.ledger.has_lost(ns);
                     }
                 }
                 What::Counts(counts) => {
