@@ -15,6 +15,7 @@ use crate::{
 
 pub mod evidence;
 mod json;
+pub mod lines;
 mod sinks;
 mod text;
 
