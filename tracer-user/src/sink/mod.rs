@@ -16,6 +16,7 @@ use crate::{
 pub mod evidence;
 mod json;
 pub mod lines;
+pub mod metrics;
 mod sinks;
 mod text;
 
