@@ -327,6 +327,12 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_traced() -> Res
         ensure!(status.code() == Some(2) && stdout.is_empty(), "{status}: {stderr}");
         ensure!(stderr.contains(&format!("{configuration}:4: metrics.address: an address is")), "{stderr}");
     }
+    fs::write(&path, "[record]\nlast = \"1m\"\nhook = [\"sh\"]\n")?;
+    let Run { stderr, status, .. } = run(&["serve", "--config", configuration, "--check"])?;
+    ensure!(
+        status.code() == Some(2) && stderr.contains(&format!("{configuration}:3: the hook")),
+        "{status}: {stderr}"
+    );
     fs::write(&path, "max-open = 4096\n")?;
     let Run { stderr, status, .. } = run(&["serve", "--config", configuration, "--check"])?;
     ensure!(status.success() && stderr.contains("nothing is wrong"), "{status}: {stderr}");

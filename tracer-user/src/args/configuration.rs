@@ -38,6 +38,8 @@ pub struct Resolved {
     pub serve: Serve,
     /// What the file says and the command line does not, by option.
     pub settings: BTreeMap<String, Vec<String>>,
+    /// In which line it says so.
+    pub lines: BTreeMap<String, usize>,
 }
 
 /// Adds what a file says to a whole command line of `why502 serve`, which goes before it.
@@ -65,8 +67,9 @@ pub fn resolve(words: &[OsString], text: &str) -> Result<Resolved, Vec<Wrong>> {
     let all: Vec<OsString> = before.iter().cloned().chain(said).chain(after.iter().cloned()).collect();
     match Args::try_parse_from(all).map_err(|error| whole(&error))?.command {
         Command::Serve(serve) => {
+            let lines = found.iter().map(|(name, setting)| (name.clone(), setting.line)).collect();
             let settings = found.into_iter().map(|(name, setting)| (name, setting.words)).collect();
-            Ok(Resolved { serve: *serve, settings })
+            Ok(Resolved { serve: *serve, settings, lines })
         }
         _ => Err(vec![Wrong { line: None, what: "a file is of `why502 serve` only".to_owned() }]),
     }
@@ -78,6 +81,7 @@ struct Setting {
     id: String,
     /// As they would stand on the command line.
     words: Vec<String>,
+    line: usize,
 }
 
 struct Reading<'a> {
@@ -110,7 +114,8 @@ impl Reading<'_> {
 
     /// Takes in a key, which stands at `start`.
     fn setting(&mut self, name: &str, shown: &str, start: usize, value: &Spanned<DeValue<'_>>) {
-        let line = Some(self.line(start));
+        let at = self.line(start);
+        let line = Some(at);
         let Some(option) = self.option(name) else {
             let names = self.serve.get_arguments().filter(|option| may_stand(option));
             let nearest =
@@ -122,7 +127,7 @@ impl Reading<'_> {
         let (id, long) = (option.get_id().to_string(), option.get_long().unwrap_or(name).to_owned());
         match words(option, &long, value.get_ref()).and_then(|words| self.is_understood(words)) {
             Ok(words) => {
-                if self.found.insert(long, Setting { id, words }).is_some() {
+                if self.found.insert(long, Setting { id, words, line: at }).is_some() {
                     self.wrong.push(Wrong { line, what: format!("{shown} is said twice, under two names") });
                 }
             }

@@ -58,20 +58,24 @@ pub fn run(args: &Serve) -> Result<ExitCode, Failure> {
 fn configured(args: &Serve, words: &[OsString]) -> Result<Resolved, Vec<Wrong>> {
     let whole = |what: String| vec![Wrong { line: None, what }];
     let resolved = match &args.config {
-        None => Resolved { serve: args.clone(), settings: Default::default() },
+        None => Resolved { serve: args.clone(), settings: Default::default(), lines: Default::default() },
         Some(path) => {
             let text = text(path).map_err(|error| whole(format!("it cannot be read: {error:#}")))?;
             resolve(words, &text)?
         }
     };
     let Serve { record_last, record_triggers, record_hook, .. } = &resolved.serve;
-    if record_last.is_none() && !(record_triggers.is_empty() && record_hook.is_empty()) {
-        return Err(whole(
-            "a trigger or a hook of [record] needs its `last`: how much time is kept".to_owned(),
-        ));
+    let wrong = |option: &str, what: &str| {
+        vec![Wrong { line: resolved.lines.get(option).copied(), what: what.to_owned() }]
+    };
+    if record_last.is_none() && !record_triggers.is_empty() {
+        return Err(wrong("record-trigger", "a trigger of [record] needs its `last`: how much time is kept"));
+    }
+    if record_last.is_none() && !record_hook.is_empty() {
+        return Err(wrong("record-hook", "a hook of [record] needs its `last`: how much time is kept"));
     }
     if record_hook.first().is_some_and(|program| !Path::new(program).is_absolute()) {
-        return Err(whole("the hook of [record] begins with the whole path of a program".to_owned()));
+        return Err(wrong("record-hook", "the hook of [record] begins with the whole path of a program"));
     }
     Ok(resolved)
 }

@@ -93,6 +93,7 @@ impl Service {
                 }
             }
         }
+        new.serve.record_last = old.serve.record_last;
         if new.serve.metrics != old.serve.metrics {
             match server(&new.serve, &self.metrics) {
                 Ok(server) => self.server = server,

@@ -1,7 +1,7 @@
 //! What is counted, within bounds: whoever may choose upstreams, processes and listeners may choose many.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -42,6 +42,9 @@ const LOOK_NS: u64 = 2_000_000_000;
 /// By upstream, cause and confidence.
 pub(super) type Failures = BTreeMap<(Arc<str>, Cause, Confidence), u64>;
 
+/// Upstreams whose last count is kept: twice as many as there are in the stream, so that whoever goes here has gone there.
+const LAST: usize = 2 * budget::UPSTREAMS;
+
 /// How long failures of one cause took.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
@@ -59,15 +62,22 @@ pub(super) struct Queue {
     seen_ns: u64,
 }
 
-/// All that is counted.
-#[derive(Clone, Debug)]
-pub(super) struct Counted {
+/// Counts, and keeps in mind what that takes.
+#[derive(Debug)]
+pub(super) struct Counter {
     names: Names<Upstream>,
     listeners: Names<Upstream>,
     killers: Names<String>,
-    /// What each upstream's count was last, of those with a name and of those without.
-    last: BTreeMap<Upstream, u64>,
+    /// What each upstream's count was last, of those with a name and of those without, and when that came (ns, monotonic).
+    last: HashMap<Upstream, (u64, u64)>,
     deaths: VecDeque<(u32, i64)>,
+    /// What it comes to.
+    pub(super) counted: Counted,
+}
+
+/// All that is counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
     pub(super) sources: Sources,
     pub(super) exchanges: BTreeMap<Arc<str>, u64>,
     pub(super) failures: Failures,
@@ -84,27 +94,15 @@ pub(super) struct Counted {
     pub(super) unexplained: u64,
 }
 
-impl Counted {
+impl Counter {
     pub(super) fn new(sources: &Sources, upstreams: usize) -> Self {
         Self {
             names: Names::new(upstreams),
             listeners: Names::new(upstreams),
             killers: Names::new(KILLERS),
-            last: BTreeMap::new(),
+            last: HashMap::new(),
             deaths: VecDeque::new(),
-            sources: sources.clone(),
-            exchanges: BTreeMap::new(),
-            failures: Failures::new(),
-            times: BTreeMap::new(),
-            delayed: BTreeMap::new(),
-            client_aborts: 0,
-            killed: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            full_ns: BTreeMap::new(),
-            overflows: BTreeMap::new(),
-            lost: BTreeMap::new(),
-            untracked: 0,
-            unexplained: 0,
+            counted: Counted { sources: sources.clone(), ..Counted::default() },
         }
     }
 
@@ -113,9 +111,11 @@ impl Counted {
         match &entry.what {
             What::Upstream(counts) => self.exchanges(counts),
             What::Depth(depth) => return self.depth(depth),
-            What::Loss(Loss { reason, count, .. }) => *self.lost.entry(reason.name()).or_default() += count,
-            What::Counts(counts) => self.untracked = counts.untracked,
-            What::Sources(sources) => self.sources = sources.clone(),
+            What::Loss(Loss { reason, count, .. }) => {
+                *self.counted.lost.entry(reason.name()).or_default() += count
+            }
+            What::Counts(counts) => self.counted.untracked = counts.untracked,
+            What::Sources(sources) => self.counted.sources = sources.clone(),
             _ => return false,
         }
         true
@@ -125,17 +125,17 @@ impl Counted {
         self.names.of(upstream, ToString::to_string).0
     }
 
-    fn exchanges(&mut self, UpstreamCounts { upstream, exchanges, .. }: &UpstreamCounts) {
-        let before = self.last.insert(upstream.clone(), *exchanges).unwrap_or(0);
+    fn exchanges(&mut self, UpstreamCounts { ns, upstream, exchanges }: &UpstreamCounts) {
+        let before = self.last.insert(upstream.clone(), (*exchanges, *ns)).map_or(0, |(before, _)| before);
         // One that was forgotten meanwhile counts anew.
         let new = if *exchanges < before { *exchanges } else { exchanges - before };
-        if self.last.len() > budget::UPSTREAMS {
-            // As few are known at a time: who is not among these has been forgotten there, too, or begins anew soon.
-            let forgotten = self.last.keys().find(|one| *one != upstream).cloned();
-            forgotten.and_then(|one| self.last.remove(&one));
+        if self.last.len() > LAST
+            && let Some(oldest) = self.last.iter().min_by_key(|(_, (_, ns))| *ns).map(|(one, _)| one.clone())
+        {
+            self.last.remove(&oldest);
         }
         let name = self.name(upstream);
-        *self.exchanges.entry(name).or_default() += new;
+        *self.counted.exchanges.entry(name).or_default() += new;
     }
 
     fn depth(&mut self, depth: &Depth) -> bool {
@@ -144,7 +144,7 @@ impl Counted {
         if !is_its_own {
             return false;
         }
-        let known = self.queues.get(&name);
+        let known = self.counted.queues.get(&name);
         let since_ns = known.map_or(0, |queue| ns.saturating_sub(queue.seen_ns));
         let is_same_round = known.is_some() && since_ns < ROUND_NS;
         if is_same_round && known.is_some_and(|queue| queue.depth >= *depth) {
@@ -153,23 +153,23 @@ impl Counted {
         let is_full = depth > limit;
         let is_new = known.is_none_or(|queue| (queue.depth, queue.limit) != (*depth, *limit)) || is_full;
         if is_full && !is_same_round {
-            *self.full_ns.entry(Arc::clone(&name)).or_default() += since_ns.min(LOOK_NS);
+            *self.counted.full_ns.entry(Arc::clone(&name)).or_default() += since_ns.min(LOOK_NS);
         } else {
-            self.full_ns.entry(Arc::clone(&name)).or_default();
+            self.counted.full_ns.entry(Arc::clone(&name)).or_default();
         }
-        self.queues.insert(name, Queue { depth: *depth, limit: *limit, seen_ns: *ns });
-        let before = self.queues.len();
-        self.queues.retain(|_, queue| queue.seen_ns.saturating_add(GONE_NS) > *ns);
-        is_new || self.queues.len() != before
+        self.counted.queues.insert(name, Queue { depth: *depth, limit: *limit, seen_ns: *ns });
+        let before = self.counted.queues.len();
+        self.counted.queues.retain(|_, queue| queue.seen_ns.saturating_add(GONE_NS) > *ns);
+        is_new || self.counted.queues.len() != before
     }
 
     pub(super) fn delayed(&mut self, delayed: &Delayed) {
         let name = self.name(&delayed.upstream);
         if delayed.queue.is_some_and(|queue| queue.depth > queue.limit) {
             let stage = Cause::QueueSynDropped.detail();
-            *self.overflows.entry((Arc::clone(&name), stage)).or_default() += 1;
+            *self.counted.overflows.entry((Arc::clone(&name), stage)).or_default() += 1;
         }
-        *self.delayed.entry(name).or_default() += 1;
+        *self.counted.delayed.entry(name).or_default() += 1;
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict) {
@@ -180,19 +180,19 @@ impl Counted {
             upstream => self.name(upstream),
         };
         let mut key = (Arc::clone(&name), cause, verdict.confidence);
-        if self.failures.len() >= SERIES && !self.failures.contains_key(&key) {
+        if self.counted.failures.len() >= SERIES && !self.counted.failures.contains_key(&key) {
             key.0 = OTHER.into();
         }
-        *self.failures.entry(key).or_default() += 1;
-        let times = self.times.entry(cause.cause()).or_default();
+        *self.counted.failures.entry(key).or_default() += 1;
+        let times = self.counted.times.entry(cause.cause()).or_default();
         let us = verdict.moments.ended.unwrap_or(0).max(0).unsigned_abs();
         let bucket = BOUNDS.iter().position(|bound| us as f64 <= bound * 1e6).unwrap_or(BOUNDS.len());
         times.counts[bucket] += 1;
         times.sum_us = times.sum_us.saturating_add(us);
         match cause.cause() {
-            "client_abort" => self.client_aborts += 1,
+            "client_abort" => self.counted.client_aborts += 1,
             "accept_queue_overflow" => {
-                *self.overflows.entry((Arc::clone(&name), cause.detail())).or_default() += 1;
+                *self.counted.overflows.entry((Arc::clone(&name), cause.detail())).or_default() += 1;
             }
             _ => {}
         }
@@ -220,14 +220,16 @@ impl Counted {
             None => "kernel".into(),
         };
         let signal = worker.signal.clone().unwrap_or_else(|| "unknown".to_owned());
-        *self.killed.entry((upstream, signal, killer)).or_default() += 1;
+        *self.counted.killed.entry((upstream, signal, killer)).or_default() += 1;
     }
 
     /// Takes in how many words have no verdict; returns whether that is new.
     pub(super) fn unexplained(&mut self, count: u64) -> bool {
-        std::mem::replace(&mut self.unexplained, count) != count
+        std::mem::replace(&mut self.counted.unexplained, count) != count
     }
+}
 
+impl Counted {
     /// The hook that sees each fact; none for what is not seen.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, &str)> {
         Fact::ALL.iter().map(|fact| {

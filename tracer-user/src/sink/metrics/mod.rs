@@ -30,7 +30,7 @@ use crate::{
     },
     pipeline::Pipeline,
 };
-use counted::Counted;
+use counted::{Counted, Counter};
 
 /// How long what was counted may wait until a scrape sees it (ns).
 const PUBLISH_NS: u64 = 500_000_000;
@@ -59,7 +59,7 @@ impl Shared {
 /// Counts.
 #[derive(Debug)]
 pub struct Metrics {
-    counted: Counted,
+    counter: Counter,
     shared: Arc<Shared>,
     /// Something was counted since the server was given what there is.
     is_new: bool,
@@ -69,18 +69,18 @@ pub struct Metrics {
 impl Metrics {
     /// Counts from now on, so many upstreams by their names.
     pub fn new(sources: &Sources, upstreams: usize) -> Self {
-        let (counted, now_ns) = (Counted::new(sources, upstreams), monotonic_ns());
+        let (counter, now_ns) = (Counter::new(sources, upstreams), monotonic_ns());
         let shared = Arc::new(Shared {
-            counted: Mutex::new(Arc::new(counted.clone())),
+            counted: Mutex::new(Arc::new(counter.counted.clone())),
             turned_ns: AtomicU64::new(now_ns),
             lines_lost: Arc::default(),
         });
-        Self { counted, shared, is_new: false, published_ns: now_ns }
+        Self { counter, shared, is_new: false, published_ns: now_ns }
     }
 
     /// Facts have these sources to begin with.
     pub fn begin(&mut self, sources: &Sources) {
-        self.counted.sources = sources.clone();
+        self.counter.counted.sources = sources.clone();
         self.is_new = true;
     }
 
@@ -92,7 +92,7 @@ impl Metrics {
     fn publish(&mut self, now_ns: u64) {
         (self.is_new, self.published_ns) = (false, now_ns);
         self.shared.turned_ns.store(now_ns, Ordering::Relaxed);
-        let counted = Arc::new(self.counted.clone());
+        let counted = Arc::new(self.counter.counted.clone());
         let mut shown = self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let older = std::mem::replace(&mut *shown, counted);
         // Nobody waits while it goes.
@@ -103,24 +103,24 @@ impl Metrics {
 
 impl Sink for Metrics {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        self.is_new |= self.counted.entry(entry);
+        self.is_new |= self.counter.entry(entry);
         Ok(())
     }
 
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
-        self.counted.verdict(verdict);
+        self.counter.verdict(verdict);
         self.is_new = true;
         Ok(())
     }
 
     fn delayed(&mut self, delayed: &Delayed) -> io::Result<()> {
-        self.counted.delayed(delayed);
+        self.counter.delayed(delayed);
         self.is_new = true;
         Ok(())
     }
 
     fn standing(&mut self, pipeline: &Pipeline) -> io::Result<()> {
-        self.is_new |= self.counted.unexplained(pipeline.unexplained());
+        self.is_new |= self.counter.unexplained(pipeline.unexplained());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::terminal::printable;
 pub(super) const OTHER: &str = "other";
 
 /// Values of a label: the first ones that are seen have their own, for as long as the program runs, so that no counter ever jumps.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Names<T> {
     known: HashMap<T, Arc<str>>,
     most: usize,
