@@ -180,7 +180,7 @@ fn promtool_finds_nothing_wrong_with_the_page() {
         .spawn()
     {
         Ok(promtool) => promtool,
-        Err(error) => return eprintln!("not run: promtool: {error}"),
+        Err(error) => return crate::notice!("not run, for there is no promtool: {error}"),
     };
     let page = written(&mut full(), Format::Text);
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
