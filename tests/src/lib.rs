@@ -63,6 +63,7 @@ pub mod programs;
 pub mod reconcile;
 pub mod recorder;
 pub mod replay;
+pub mod service;
 pub mod sight;
 pub mod tracer;
 pub mod verdict;

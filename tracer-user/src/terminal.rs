@@ -42,6 +42,11 @@ pub fn json() -> Screen<BufWriter<Stdout>> {
     Screen { out: BufWriter::with_capacity(AT_ONCE, io::stdout()), spelling: Spelling::Json }
 }
 
+/// Any output, for JSON: `tail -f` shows a file on a terminal.
+pub fn json_into<W>(out: W) -> Screen<W> {
+    Screen { out, spelling: Spelling::Json }
+}
+
 /// Standard output, for what no terminal is meant to show.
 ///
 /// # Errors

@@ -11,16 +11,19 @@ use crate::{
 };
 
 mod backlog;
+pub mod configuration;
 mod explain;
 mod packaging;
 mod record;
 mod report;
+mod serve;
 
 pub use backlog::Backlog;
 pub use explain::Explain;
 pub use packaging::{Completions, Man, Shell};
 pub use record::{Record, Trigger};
 pub use report::{Report, ReportFormat};
+pub use serve::{Listen, Serve};
 
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
 const COMM_MAX: usize = 15;
@@ -69,6 +72,8 @@ pub enum Command {
     Record(Record),
     /// Read evidence, without root, and explain each failure in it.
     Report(Report),
+    /// Trace this host always, as a service: metrics for Prometheus, JSON Lines, a flight recorder.
+    Serve(Box<Serve>),
     /// Say what this kernel lets why502 see, and what that costs in confidence.
     Doctor(Doctor),
     /// Say of a cause what nginx logs, how sure it is, how to make it happen, and what to do; or list all causes. No root needed.

@@ -8,4 +8,5 @@ pub mod live;
 pub mod man;
 pub mod record;
 pub mod report;
+pub mod serve;
 pub mod trace;

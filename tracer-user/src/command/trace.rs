@@ -119,6 +119,14 @@ impl Session for Tracing {
     fn demand(&mut self) {
         self.telling.sinks.demand();
     }
+
+    fn takes_reloads(&self) -> bool {
+        self.telling.sinks.takes_reloads()
+    }
+
+    fn reload(&mut self) {
+        self.telling.sinks.reload();
+    }
 }
 
 impl Tracing {
@@ -201,6 +209,7 @@ impl Telling {
             audit.read();
             self.read_logs_ns = at_ns + nanoseconds(audit::PERIOD);
         }
+        self.sinks.each(|sink| sink.standing(&self.pipeline))?;
         self.sinks.each(|sink| sink.flush())?;
         Ok(if self.sinks.is_closed() { Flow::Over } else { flow })
     }

@@ -395,6 +395,11 @@ impl Pipeline {
         self.ended_ns.is_some() || self.limit.is_some_and(|limit| self.failures() >= limit)
     }
 
+    /// Words of nginx's about failures that have no verdict.
+    pub fn unexplained(&self) -> u64 {
+        self.words.unexplained.count
+    }
+
     /// Looks at slow exchanges of which not all is told, for want of room.
     pub fn cut_looks(&self) -> u64 {
         self.activities.left_out()

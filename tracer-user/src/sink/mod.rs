@@ -10,11 +10,13 @@ use crate::{
         stream::Entry,
         verdict::{After, Delayed, Note, Summary, Verdict},
     },
-    pipeline::Told,
+    pipeline::{Pipeline, Told},
 };
 
 pub mod evidence;
 mod json;
+pub mod lines;
+pub mod metrics;
 mod sinks;
 mod text;
 
@@ -68,6 +70,11 @@ pub trait Sink {
         Ok(())
     }
 
+    /// Takes in what the stream has come to so far; called before each `flush`.
+    fn standing(&mut self, _: &Pipeline) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Hands on what was taken in so far: called whenever a batch ends, and at `wake_ns`.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -85,6 +92,14 @@ pub trait Sink {
 
     /// The user demands something by SIGUSR1.
     fn demand(&mut self) {}
+
+    /// Whether SIGHUP asks it to read its configuration again.
+    fn takes_reloads(&self) -> bool {
+        false
+    }
+
+    /// The user has changed its configuration.
+    fn reload(&mut self) {}
 
     /// Ends what outlives each call: the run, of which this is the summary, is over.
     ///

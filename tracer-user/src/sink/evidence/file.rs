@@ -317,7 +317,7 @@ fn seek(file: &mut File, to: u64) -> io::Result<()> {
 }
 
 /// `FILE`, `FILE.1`, `FILE.2`: the higher the older.
-pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
+pub(in crate::sink) fn numbered(path: &Path, number: u32) -> PathBuf {
     match number {
         0 => path.to_owned(),
         number => {

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     file::{Recording, Rotation, numbered},
+    naming::Naming,
     window::{Window, Written},
 };
 use crate::{
@@ -36,7 +37,7 @@ fn recording(path: &Path, keep: u32) -> anyhow::Result<Recording> {
 fn window(path: &Path, most: u32) -> Window {
     let (header, start) = header();
     let encoder = Encoder::new(start.started_ns, Names::kept(false));
-    Window::new(path, Duration::from_secs(600), most, header, start.distance, encoder)
+    Window::new(Naming::numbered(path, most), Duration::from_secs(600), header, start.distance, encoder)
 }
 
 fn entry(number: u64) -> Entry {
