@@ -135,7 +135,8 @@ impl Backlog {
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
-        let plan = hooks::follow(&mut object, plan(&layout, &places), only, useless, &mut types)?;
+        let attacher = Attacher::without(useless, &mut object, &mut types);
+        let plan = hooks::follow(attacher, plan(&layout, &places), only)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
             let attached =
                 Attacher::new(&mut object, &mut types).attach_one("sk_data_ready", "sk_data_ready");

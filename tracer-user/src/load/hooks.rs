@@ -84,25 +84,24 @@ pub(super) fn attach(
     layout: &Layout,
     only: &[HookKind],
     useless: HashSet<HookKind>,
+    with_copies: bool,
     types: &mut Types,
 ) -> Result<HookPlan, Failure> {
-    follow(object, plan(layout), only, useless, types)
+    let attacher = Attacher { with_copies, ..Attacher::without(useless, object, types) };
+    follow(attacher, plan(layout), only)
 }
 
 /// Attaches the best source of each fact of a plan. An optional one that the kernel refuses is noted and left out. `only` restricts
-/// the kinds of hooks; empty allows all. The object may lack the programs of kinds that are [`useless`].
+/// the kinds of hooks; empty allows all.
 ///
 /// # Errors
 /// Names the first required fact that has no source.
 pub(super) fn follow(
-    object: &mut Ebpf,
+    mut attacher: Attacher<'_>,
     plans: Vec<Plan>,
     only: &[HookKind],
-    useless: HashSet<HookKind>,
-    types: &mut Types,
 ) -> Result<HookPlan, Failure> {
     let allowed = |kind| is_allowed(only, kind);
-    let mut attacher = Attacher { useless, ..Attacher::new(object, types) };
     let mut result =
         HookPlan { may_trace_system_calls: allowed(HookKind::SystemCall), ..HookPlan::default() };
     for Plan { fact, is_required, sources } in plans {
@@ -225,9 +224,9 @@ pub(super) fn by_system_calls() -> impl Iterator<Item = (Fact, &'static Source)>
 ///
 /// # Errors
 /// If the kernel refuses one, or its tracefs cannot be had.
-pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
+pub(super) fn attach_system_calls(object: &mut Ebpf, with_copies: bool) -> Result<String, Failure> {
     let mut types = Types::default();
-    let mut attacher = Attacher::new(object, &mut types);
+    let mut attacher = Attacher { with_copies, ..Attacher::new(object, &mut types) };
     let source = by_system_calls().map(|(_, source)| source).next();
     let source = source.context("no fact is seen by system calls")?;
     let name = attacher.attach(source).map_err(Failure::CannotTrace)?;
@@ -242,13 +241,20 @@ pub(super) struct Attacher<'a> {
     types: &'a mut Types,
     /// Kinds whose programs may not be there.
     useless: HashSet<HookKind>,
+    /// Whether programs that have further copies are attached with them.
+    with_copies: bool,
     /// Programs that some fact has already.
     attached: HashSet<String>,
 }
 
 impl<'a> Attacher<'a> {
     pub(super) fn new(object: &'a mut Ebpf, types: &'a mut Types) -> Self {
-        Self { object, types, useless: HashSet::new(), attached: HashSet::new() }
+        Self { object, types, useless: HashSet::new(), with_copies: false, attached: HashSet::new() }
+    }
+
+    /// The object may lack the programs of these kinds.
+    pub(super) fn without(useless: HashSet<HookKind>, object: &'a mut Ebpf, types: &'a mut Types) -> Self {
+        Self { useless, ..Self::new(object, types) }
     }
 
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
@@ -270,37 +276,51 @@ impl<'a> Attacher<'a> {
         Ok(source.name())
     }
 
+    /// What the first one misses until its copies are attached is lost, so all are loaded before: that takes long.
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
-        let missing = || ProgramError::InvalidName { name: name.to_owned() };
-        let program = self.object.program_mut(name).ok_or_else(missing)?;
+        let copies = if self.with_copies { copies_of(name) } else { Vec::new() };
+        let all: Vec<_> = std::iter::once(name).chain(copies.iter().map(String::as_str)).collect();
+        all.iter().try_for_each(|name| self.load(name, target))?;
+        all.iter().try_for_each(|name| self.attach_loaded(name, target))
+    }
+
+    fn load(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let program = self.object.program_mut(name).ok_or_else(|| missing(name))?;
         let result = match program {
             Program::RawTracePoint(program) => program.load(),
             Program::TracePoint(program) => program.load(),
             Program::KProbe(program) => program.load(),
             Program::FEntry(program) => program.load(target, self.types.get()?),
             Program::FExit(program) => program.load(target, self.types.get()?),
-            _ => Err(missing()),
+            _ => Err(missing(name)),
         };
-        let result = result.and_then(|()| {
-            keep_handle_only(program, name);
-            match program {
-                Program::RawTracePoint(program) => program.attach(target).map(drop),
-                Program::TracePoint(program) => {
-                    tracefs::with(|| program.attach("syscalls", target).map(drop))?
-                }
-                Program::KProbe(program) => program.attach(target, 0).map(drop),
-                Program::FEntry(program) => program.attach().map(drop),
-                Program::FExit(program) => program.attach().map(drop),
-                _ => Err(missing()),
-            }
-        });
-        if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
-            crate::terminal::complain(&format!("{name}: {error:?}\n"));
+        match &result {
+            Ok(()) => keep_handle_only(program, name),
+            Err(error) => show(name, error),
         }
         result
     }
 
+    fn attach_loaded(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let result = match self.object.program_mut(name).ok_or_else(|| missing(name))? {
+            Program::RawTracePoint(program) => program.attach(target).map(drop),
+            Program::TracePoint(program) => tracefs::with(|| program.attach("syscalls", target).map(drop))?,
+            Program::KProbe(program) => program.attach(target, 0).map(drop),
+            Program::FEntry(program) => program.attach().map(drop),
+            Program::FExit(program) => program.attach().map(drop),
+            _ => Err(missing(name)),
+        };
+        result.inspect_err(|error| show(name, error))
+    }
+
     pub(super) fn detach(&mut self, name: &str) {
+        if self.with_copies {
+            copies_of(name).iter().for_each(|copy| self.detach_only(copy));
+        }
+        self.detach_only(name);
+    }
+
+    fn detach_only(&mut self, name: &str) {
         // A program that was never loaded has nothing to detach.
         let _not_loaded = match self.object.program_mut(name) {
             Some(Program::RawTracePoint(program)) => program.unload(),
@@ -311,6 +331,24 @@ impl<'a> Attacher<'a> {
             _ => Ok(()),
         };
     }
+}
+
+/// The object has no such program, or one of another kind.
+fn missing(name: &str) -> ProgramError {
+    ProgramError::InvalidName { name: name.to_owned() }
+}
+
+/// Shows what the kernel says of a program, where that was asked for.
+fn show(name: &str, error: &ProgramError) {
+    if std::env::var_os("WHY502_VERIFIER_LOG").is_some() {
+        crate::terminal::complain(&format!("{name}: {error:?}\n"));
+    }
+}
+
+/// The further copies of a program, in their order; none if it has none.
+fn copies_of(program: &str) -> Vec<String> {
+    let has_copies = copied().any(|(copied, _target)| copied == program);
+    FURTHER.iter().filter(|_| has_copies).map(|number| format!("{program}_{number}")).collect()
 }
 
 /// The programs of a point, each with what it is attached to.

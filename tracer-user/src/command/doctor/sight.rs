@@ -162,6 +162,7 @@ fn nothing(only: &[HookKind], words: bool) -> Scope {
         listeners: Vec::new(),
         connect_errors: false,
         only: only.to_vec(),
+        copies: false,
         max_open: 1,
     }
 }
