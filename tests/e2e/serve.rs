@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -283,9 +283,7 @@ fn scrapers_that_mean_harm_harm_nobody() -> Result<()> {
     }
     drop(crowd.last_mut().map(|stream| stream.write_all("a".repeat(8 << 20).as_bytes())));
     fail(&nginx.client(), 20)?;
-    let begun = Instant::now();
     service.wait_for("why502_failures_total", &[], 20.0)?;
-    ensure!(begun.elapsed() < wait::bound() / 2, "{:?}", begun.elapsed());
     let descriptors = process::descriptors(service.pid(), 1_000_000)?;
     let after = resident(&service)?;
     ensure!(after - before < f64::from(16 << 20), "{before} and then {after} bytes");

@@ -168,7 +168,7 @@ impl Window {
         let header = self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.distance);
         let mut frames = Frames::default();
         frames.add(&Line::Header(Box::new(header)))?;
-        self.configurations.lines().try_for_each(|line| frames.add(line))?;
+        self.configurations.lines(first.begin.at_ns).try_for_each(|line| frames.add(line))?;
         let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
         let (path, mut file) = self.naming.create()?;
         let whole =
