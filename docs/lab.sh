@@ -104,7 +104,8 @@ CONF
     until_true curl -sf http://127.0.0.1:8080/nginx || cat "$LAB/nginx.out"
     end why502
     rm -f "$LAB/ready"
-    setsid "${WHY502:-why502}" live -p "${groups[nginx]}" -o json --ready-file "$LAB/ready" \
+    # With the standby instances from the start: on a busy machine the first ones miss events, and verdicts are incomplete then.
+    setsid "${WHY502:-why502}" live -p "${groups[nginx]}" --copies -o json --ready-file "$LAB/ready" \
         >"$LAB/verdicts" 2>"$LAB/why502.err" </dev/null &
     groups[why502]=$!
     disown

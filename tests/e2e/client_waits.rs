@@ -80,7 +80,12 @@ fn is_told(path: &str, failures: usize) -> Result<()> {
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(MUTE), 16)?;
     let nginx = front(&namespace)?;
     let tracer = Tracer::of(nginx.master())?;
-    cancel(&namespace, path, |count| server.wait_read(count), |count| nginx.wait_for_accesses(count).map(drop))?;
+    cancel(
+        &namespace,
+        path,
+        |count| server.wait_read(count),
+        |count| nginx.wait_for_accesses(count).map(drop),
+    )?;
     let client = Client::new(&namespace, loopback(HTTP1));
     let leaving = [client.ask(path)?, client.ask(path)?];
     server.wait_read(4)?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use rig::process::{self, Pid};
+use rig::tracer::as_if_looked_at;
 use rig::{Programs, Tracer, Verdict, wait};
 
 use dice::Dice;
@@ -87,7 +88,11 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
             log.settle()?;
             let logged = log.failures.len();
             // It has caught up before more comes, or before it goes.
-            tracer.wait_for_nearly(logged - before)?;
+            if let Err(late) = tracer.wait_for_nearly(logged - before) {
+                // Which are missing says more than that some are.
+                site.check(&tracer.stop()?, &log.failures[before..], LIFE)?;
+                return Err(late);
+            }
             if warm.is_none() && rounds >= WARM && begun.elapsed() >= length / 2 {
                 lasting.wait_for_nearly(logged)?;
                 warm = Some((memory(&lasting)?, logged));
@@ -138,7 +143,8 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
 /// Checks that two tracers that ran side by side gave the same verdicts, but for as many as either says that it lost events.
 fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()> {
     let end = |verdict: &Verdict| {
-        (verdict.nginx.pid, verdict.nginx.local.clone(), verdict.address().map(str::to_owned), verdict.name())
+        let address = verdict.address().map(str::to_owned);
+        (verdict.nginx.pid, verdict.nginx.local.clone(), address, as_if_looked_at(verdict))
     };
     let mut rest = BTreeMap::<_, Vec<&Verdict>>::new();
     for other in others {
@@ -165,13 +171,14 @@ fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()
 
 /// Whether two verdicts on one end agree. The hooks of two tracers run one after the other, and where the kernel preempts them, others
 /// have their turn in between: of a worker that accepted once nginx's end had ended to the one, the other may hear before it. That nobody
-/// accepts is proven to the one that had looked at the queue before the connection came and since, and each looks when it has the time.
+/// accepts is told by the one that had the time to look who does, and proven to the one that had looked at the queue before the connection
+/// came and since.
 fn is_same(one: &Verdict, other: &Verdict) -> bool {
     let said = |verdict: &Verdict| {
         let who = (verdict.signal().map(str::to_owned), verdict.killer_pid());
         (verdict.status, verdict.errno.clone(), who)
     };
-    let is_nobody = |verdict: &&Verdict| verdict.name() == "read_timeout/nobody_accepts";
+    let is_nobody = |verdict: &&Verdict| as_if_looked_at(verdict) == "read_timeout/nobody_accepts";
     let is_as_sure = one.confidence == other.confidence
         || [one, other].iter().all(is_nobody)
         // One of them may have lost an event, where kprobes do.

@@ -68,14 +68,12 @@ fn five_hundred_exchanges_on_few_connections_are_silent() -> Result<()> {
 fn a_failure_of_a_later_exchange_is_told_with_moments_of_its_own() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).workers(1).start()?;
+    let kept = |prefix| Location::fpm(prefix, &fpm).through_group("fpm").directive("fastcgi_keep_conn on");
+    // What is to be answered waits for the only worker, which goes on with what nginx has given up.
     let nginx = Nginx::on(&namespace)
         .group("fpm", &[fpm.endpoint()], &["keepalive 4"])
-        .location(
-            Location::fpm("/php/", &fpm)
-                .through_group("fpm")
-                .directive("fastcgi_keep_conn on")
-                .read_timeout(READ),
-        )
+        .location(kept("/php/").read_timeout(READ))
+        .location(kept("/patient/"))
         .start()?;
     let tracer = Tracer::of(nginx.master())?;
     let client = nginx.client();
@@ -83,10 +81,10 @@ fn a_failure_of_a_later_exchange_is_told_with_moments_of_its_own() -> Result<()>
     let mut killed = Vec::new();
     for tag in ["slow", "killed"] {
         for _ in 0..5 {
-            ensure!(client.get("/php/ok.php")?.status == 200);
+            ensure!(client.get("/patient/ok.php")?.status == 200);
         }
         // Long after the connection was made.
-        ensure!(client.get("/php/sleep.php?s=0.5")?.status == 200);
+        ensure!(client.get("/patient/sleep.php?s=0.5")?.status == 200);
         let asked = client.ask(&format!("/php/sleep.php?s=1.5&tag={tag}"))?;
         killed.push(fpm.worker_on(tag)?);
         if tag == "killed" {

@@ -57,7 +57,10 @@ fn a_locked_database_is_named_by_its_address() -> Result<()> {
         let evidence = evidence.context("no evidence of it")?;
         ensure!(evidence.fact.contains(&format!("{samples} waited on {way}")), "{verdict:#?}");
         let us = evidence.us.unwrap_or_default();
-        ensure!((2_000_000..4_500_000).contains(&us), "the last sample was taken at {us} us");
+        ensure!(
+            (2_000_000..waited_us(verdict)? + 500_000).contains(&us),
+            "the last sample was taken at {us} us"
+        );
     }
     Ok(())
 }
@@ -162,11 +165,17 @@ fn of_worker(verdicts: &[Verdict], worker: i32) -> Result<&Verdict> {
     Ok(verdict)
 }
 
+/// For how long nginx waited: its timer is late where the machine is busy.
+fn waited_us(verdict: &Verdict) -> Result<i64> {
+    Ok(verdict.us.ended.context("its end")?.try_into()?)
+}
+
 fn doing(verdict: &Verdict) -> Result<&Doing> {
     let doing = verdict.worker.as_ref().and_then(|worker| worker.doing.as_ref());
     let doing = doing.with_context(|| format!("the worker was not looked at: {verdict:#?}"))?;
     // A second passes before the first, and a second between each two.
-    ensure!((2..=4).contains(&doing.samples), "{} samples in 4 s: {verdict:#?}", doing.samples);
+    let most = waited_us(verdict)? / 1_000_000;
+    ensure!((2..=most).contains(&doing.samples.into()), "{} samples: {verdict:#?}", doing.samples);
     Ok(doing)
 }
 

@@ -276,7 +276,7 @@ fn a_client_that_goes_is_told_from_a_timeout() -> Result<()> {
     let fpm = Fpm::on(&namespace).listen(socket(&namespace, "fpm")).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
     let tracer = watch(&nginx, &[fpm.endpoint()])?;
-    let asked = nginx.client().ask("/php/sleep.php?s=1&tag=gone")?;
+    let asked = nginx.client().ask("/php/sleep.php?s=20&tag=gone")?;
     let worker = fpm.worker_on("gone")?;
     asked.abort()?;
     tracer.wait_for(1)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::error_log;
+use rig::nginx::Program;
 use rig::process::{self, find_program};
 use rig::reconcile::pair_off_words;
 use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, Sight, Tracer, When, wait};
@@ -32,6 +33,15 @@ fn wait_until_watched(tracer: &Tracer, reason: &str) -> Result<()> {
         wait::until_true("unix sockets to be watched", || Ok(tracer.complaints().contains(&said)))?;
     }
     Ok(())
+}
+
+/// A copy of nginx under a name of its own, and that name: whoever traces all that are called so traces no other nginx on this host, whose
+/// unix upstreams would be watched and told of instead.
+fn renamed(namespace: &Namespace) -> Result<(PathBuf, &'static str)> {
+    const NAME: &str = "nginx-unix";
+    let program = namespace.scratch().join(NAME);
+    fs::copy(find_program(&["nginx"])?, &program)?;
+    Ok((program, NAME))
 }
 
 fn configuration(nginx: &Nginx) -> PathBuf {
@@ -168,19 +178,24 @@ fn first_exchange_is_explained(
 fn an_nginx_that_begins_later_is_explained_from_its_first_exchange_on() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(socket(&namespace, "fpm")).start()?;
-    let tracer = Tracer::start(&["--no-uprobe"])?;
-    let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
+    let (program, name) = renamed(&namespace)?;
+    let begins = || {
+        let nginx = Nginx::on(&namespace).program(Program::File(program.clone()));
+        nginx.location(Location::fpm("/php/", &fpm)).start()
+    };
+    let tracer = Tracer::start(&["--comm", name, "--no-uprobe"])?;
+    let nginx = begins()?;
     wait_until_watched(&tracer, &format!("as the configuration of nginx {} says", nginx.master()))?;
     tracer.stop()?.is_orderly()?;
     drop(nginx);
-    let tracer = Tracer::start(&[])?;
-    let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
+    let tracer = Tracer::start(&["--comm", name])?;
+    let nginx = begins()?;
     wait_until_watched(&tracer, &format!("as the configuration of nginx {} says", nginx.master()))?;
     first_exchange_is_explained(&nginx.client(), &fpm, tracer, || nginx.failures())
 }
 
 /// An nginx as a service manager starts it: what was executed ends, and its child is the master.
-fn daemon(namespace: &Namespace, fpm: &Fpm) -> Result<PathBuf> {
+fn daemon(namespace: &Namespace, program: &Path, fpm: &Fpm) -> Result<PathBuf> {
     let folder = namespace.folder("daemon")?;
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {};", folder.join(kind).display()))
@@ -194,7 +209,7 @@ fn daemon(namespace: &Namespace, fpm: &Fpm) -> Result<PathBuf> {
         docroot = fpm.docroot().display(),
     );
     fs::write(folder.join("nginx.conf"), text)?;
-    let mut command = namespace.command(find_program(&["nginx"])?);
+    let mut command = namespace.command(program);
     command.arg("-p").arg(&folder).args(["-c", "nginx.conf", "-e", "error.log"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status = namespace.start(command)?.wait()?;
@@ -206,9 +221,11 @@ fn daemon(namespace: &Namespace, fpm: &Fpm) -> Result<PathBuf> {
 fn an_nginx_that_becomes_a_daemon_is_explained_from_its_first_exchange_on() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(socket(&namespace, "fpm")).start()?;
-    let tracer = Tracer::start(&[])?;
-    let folder = daemon(&namespace, &fpm)?;
+    let (program, name) = renamed(&namespace)?;
+    let tracer = Tracer::start(&["--comm", name])?;
+    let folder = daemon(&namespace, &program, &fpm)?;
     let read = |name: &str| fs::read_to_string(Path::new(&folder).join(name)).unwrap_or_default();
+    // Either of the two is looked at: what was executed may have gone by then.
     wait_until_watched(&tracer, "as the configuration of nginx ")?;
     let client = Client::new(&namespace, ([127, 0, 0, 1], 8081).into());
     first_exchange_is_explained(&client, &fpm, tracer, || error_log::parse(&read("error.log")))?;

@@ -59,11 +59,13 @@ pub mod error_log;
 // What why502 says happened, and whether the two agree.
 pub mod backlog;
 pub mod browser;
+pub mod clickhouse;
 pub mod duckdb;
 pub mod programs;
 pub mod reconcile;
 pub mod recorder;
 pub mod replay;
+pub mod service;
 pub mod sight;
 pub mod tracer;
 pub mod verdict;

@@ -325,3 +325,9 @@ fn is_named(verdict: &Verdict, name: &str) -> bool {
     let is_unlooked = name == "read_timeout/nobody_accepts" && verdict.holders.is_none();
     verdict.name() == if is_unlooked { "read_timeout/never_accepted" } else { name }
 }
+
+/// A verdict's name, or what it may be called by a tracer that had the time to look.
+pub fn as_if_looked_at(verdict: &Verdict) -> String {
+    let is_unlooked = verdict.name() == "read_timeout/never_accepted" && verdict.holders.is_none();
+    if is_unlooked { "read_timeout/nobody_accepts".to_owned() } else { verdict.name() }
+}

@@ -5,7 +5,7 @@ use std::{panic, process::ExitCode};
 use clap::Parser as _;
 use why502::{
     args::{Args, Command},
-    command::{backlog, completions, doctor, explain, live, man, record, report, top},
+    command::{backlog, completions, doctor, explain, live, man, record, report, serve, top},
     memory,
     model::failure::Failure,
     notice, terminal,
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Backlog(args) => backlog::run(args),
         Command::Record(args) => record::run(args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => serve::run(args),
         Command::Top(args) => top::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),

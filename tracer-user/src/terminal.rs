@@ -30,14 +30,22 @@ pub struct Screen<W> {
     spelling: Spelling,
 }
 
+/// So much of what a storm has to say goes out at once (bytes).
+const AT_ONCE: usize = 64 << 10;
+
 /// Standard output, for text.
 pub fn text() -> Screen<BufWriter<Stdout>> {
-    Screen { out: BufWriter::new(io::stdout()), spelling: Spelling::Text }
+    Screen { out: BufWriter::with_capacity(AT_ONCE, io::stdout()), spelling: Spelling::Text }
 }
 
 /// Standard output, for JSON.
 pub fn json() -> Screen<BufWriter<Stdout>> {
-    Screen { out: BufWriter::new(io::stdout()), spelling: Spelling::Json }
+    Screen { out: BufWriter::with_capacity(AT_ONCE, io::stdout()), spelling: Spelling::Json }
+}
+
+/// Any output, for JSON: `tail -f` shows a file on a terminal.
+pub fn json_into<W>(out: W) -> Screen<W> {
+    Screen { out, spelling: Spelling::Json }
 }
 
 /// Standard output, for what no terminal is meant to show.
@@ -206,7 +214,8 @@ fn steers(char: char) -> bool {
 
 /// Whether these are printable ASCII and line feeds, as nearly all that is written is: nothing of it need be looked at as characters.
 fn is_plain(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n'))
+    // To the end, whatever is found: so the processor looks at many at a time.
+    bytes.iter().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~' | b'\n'))
 }
 
 impl<W: Write> Write for Screen<W> {

@@ -1,5 +1,8 @@
 //! Which why502 this is: what `--version` says.
 
+/// The commit that it was built from.
+pub const COMMIT: &str = env!("WHY502_COMMIT");
+
 /// The version, the commit it was built from, what the BPF objects hash to, and how it was built; the build script finds out the last three.
 pub const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),

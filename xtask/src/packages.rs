@@ -32,9 +32,14 @@ const NEEDS: &[(&str, &str)] = &[
     ("/usr/lib/nginx/modules/ngx_http_lua_module.so", "libnginx-mod-http-lua"),
 ];
 
-/// What reads evidence and reports in the tests or serves in them, and is too large to be taken into an emulated machine.
-const READERS: &[(&str, &str)] =
-    &[("chromium*", "chromium"), ("pip3", "python3-pip"), ("jq", "jq"), ("node", "nodejs")];
+/// What reads evidence, reports and metrics in the tests or serves in them, and is too large to be taken into an emulated machine.
+const READERS: &[(&str, &str)] = &[
+    ("chromium*", "chromium"),
+    ("pip3", "python3-pip"),
+    ("jq", "jq"),
+    ("node", "nodejs"),
+    ("prometheus", "prometheus"),
+];
 
 /// The application servers that the tests run behind nginx, too large for an emulated machine as well.
 const SERVERS: &[(&str, &str)] = &[

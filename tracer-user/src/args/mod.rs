@@ -11,10 +11,12 @@ use crate::{
 };
 
 mod backlog;
+pub mod configuration;
 mod explain;
 mod packaging;
 mod record;
 mod report;
+mod serve;
 mod top;
 
 pub use backlog::Backlog;
@@ -22,6 +24,7 @@ pub use explain::Explain;
 pub use packaging::{Completions, Man, Shell};
 pub use record::{Record, Trigger};
 pub use report::{Report, ReportFormat};
+pub use serve::{Listen, Serve};
 pub use top::Top;
 
 /// What the kernel keeps of a process's name (`TASK_COMM_LEN`, less the closing NUL).
@@ -72,6 +75,8 @@ pub enum Command {
     Record(Record),
     /// Read evidence, without root, and explain each failure in it.
     Report(Report),
+    /// Trace this host always, as a service: metrics for Prometheus, JSON Lines, a flight recorder.
+    Serve(Box<Serve>),
     /// Show failures, accept queues and workers on one screen, as they are now or as they were recorded.
     Top(Top),
     /// Say what this kernel lets why502 see, and what that costs in confidence.

@@ -124,7 +124,7 @@ fn listener(word: &str) -> Result<UpstreamFilter, String> {
 }
 
 /// `500K`, `100M`, `1G`: powers of ten.
-fn size(word: &str) -> Result<u64, &'static str> {
+pub(super) fn size(word: &str) -> Result<u64, &'static str> {
     let split = word.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(word.len());
     let (digits, unit) = word.split_at(split);
     let unit = match unit {

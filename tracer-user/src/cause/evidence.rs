@@ -1,5 +1,7 @@
 //! The facts under a verdict, in the order of time.
 
+use std::fmt::Display;
+
 use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, nginx_flag, tcp_state};
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
@@ -23,13 +25,21 @@ pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources)
         facts.worker_end(worker);
         if let Some(activity) = &exchange.activity {
             let who = signals::worker_in_words(worker);
-            facts.add_from(activity.last_ns(), "/proc sampling", format!("the {who} {}", activity.figures()));
+            facts.add_from(
+                activity.last_ns(),
+                "/proc sampling",
+                format_args!("the {who} {}", activity.figures()),
+            );
         }
     }
     for said in &exchange.said {
         // A line's moment is known to the second: it came before nginx closed.
         let ns = if said.is_logged() { exchange.nginx.ended_ns } else { said.ns };
-        facts.add_from(ns, super::source(said), format!("nginx says: {}", super::nginx_says::line(said)));
+        facts.add_from(
+            ns,
+            super::source(said),
+            format_args!("nginx says: {}", super::nginx_says::line(said)),
+        );
     }
     if let Some(near) = &exchange.near {
         let found = match near.neighbours.len() as u64 + u64::from(near.others) {
@@ -38,11 +48,11 @@ pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources)
             more => format!("{more} sockets listen"),
         };
         let what = if exchange.path.is_some() { "under this name" } else { "on this port" };
-        facts.add_from(near.ns, "iter/task_file", format!("{found} {what} on this host"));
+        facts.add_from(near.ns, "iter/task_file", format_args!("{found} {what} on this host"));
         if let Some(Closed { process: Process { pid, comm }, ns, again_ns, .. }) = &near.closed {
-            facts.add(*ns, facts.changes(), format!("{comm} {pid} closes its listener there"));
+            facts.add(*ns, facts.changes(), format_args!("{comm} {pid} closes its listener there"));
             let again = again_ns.unwrap_or(0);
-            facts.add(again, facts.changes(), "somebody listens there again".to_owned());
+            facts.add(again, facts.changes(), "somebody listens there again");
         }
     }
     facts.facts.extend(reached.map(|reached| reached.evidence(exchange.began_ns())));
@@ -58,14 +68,14 @@ struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    fn add(&mut self, ns: u64, seen: Fact, fact: String) {
-        let source = self.sources.name(seen).to_owned();
-        self.add_from(ns, &source, fact);
+    fn add(&mut self, ns: u64, seen: Fact, fact: impl Display) {
+        self.add_from(ns, self.sources.name(seen), fact);
     }
 
-    fn add_from(&mut self, ns: u64, source: &str, fact: String) {
+    /// A fact is put into words only if it was seen.
+    fn add_from(&mut self, ns: u64, source: &str, fact: impl Display) {
         if let Some(us) = self.exchange.us(ns) {
-            self.facts.push(Evidence { us, source: source.to_owned(), fact });
+            self.facts.push(Evidence { us, source: source.to_owned(), fact: fact.to_string() });
         }
     }
 
@@ -77,7 +87,7 @@ impl Facts<'_> {
     fn nginx_end(&mut self, nginx: &NginxEnd) {
         let upstream = self.exchange.upstream();
         let who = format!("{} {}", comm(&nginx.nginx), nginx.nginx.tgid);
-        self.add(nginx.connect_ns, self.changes(), format!("{who} connects to {upstream}"));
+        self.add(nginx.connect_ns, self.changes(), format_args!("{who} connects to {upstream}"));
         for view in [&nginx.listener_first, &nginx.listener_last] {
             if view.sock != 0 {
                 let full = if view.depth > view.limit { ", full" } else { "" };
@@ -92,7 +102,7 @@ impl Facts<'_> {
                 self.add_from(
                     view.ns,
                     "the listener's own count",
-                    format!(
+                    format_args!(
                         "accept queue of {upstream}: depth {}, backlog {}{full}{unfinished}{dropped}",
                         view.depth, view.limit,
                     ),
@@ -103,16 +113,16 @@ impl Facts<'_> {
             self.add(
                 nginx.ended_ns,
                 Fact::Retransmits,
-                format!("the SYN was sent again {}", times(u64::from(nginx.syn_retransmits))),
+                format_args!("the SYN was sent again {}", times(u64::from(nginx.syn_retransmits))),
             );
         }
-        self.add(nginx.established_ns, self.changes(), "the handshake is over on nginx's side".to_owned());
+        self.add(nginx.established_ns, self.changes(), "the handshake is over on nginx's side");
         let idle = match self.exchange.idle_ns() {
             Some(ns) => format!(", after its connection was idle for {}", span(ns)),
             None => String::new(),
         };
-        self.add(nginx.first_sent_ns, Fact::Sends, format!("nginx begins to send the request{idle}"));
-        self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response".to_owned());
+        self.add(nginx.first_sent_ns, Fact::Sends, format_args!("nginx begins to send the request{idle}"));
+        self.add(nginx.first_received_ns, Fact::Receives, "nginx begins to read the response");
         if nginx.reset.ns != 0 {
             // The packet that ends the handshake and the request's first one begin with the same number.
             let what = if nginx.established_ns == 0 {
@@ -135,7 +145,7 @@ impl Facts<'_> {
             self.add(
                 nginx.reset.ns,
                 Fact::ResetsSent,
-                format!("this host answers {what} with a reset: {why}"),
+                format_args!("this host answers {what} with a reset: {why}"),
             );
         }
         if let Some(reason) = self.exchange.dropped() {
@@ -151,7 +161,7 @@ impl Facts<'_> {
             self.add(
                 nginx.dropped.ns,
                 seen,
-                format!(
+                format_args!(
                     "this host dropped {packets} of the connection's beginning, the last one now: {reason}"
                 ),
             );
@@ -163,7 +173,7 @@ impl Facts<'_> {
             self.add(
                 nginx.icmp.ns,
                 Fact::Icmp,
-                format!(
+                format_args!(
                     "{version} answers the SYN: {what} (type {}, code {})",
                     nginx.icmp.kind, nginx.icmp.code
                 ),
@@ -191,7 +201,7 @@ impl Facts<'_> {
             ),
         ] {
             if self.exchange.has(flag) {
-                self.add_from(ns, "nginx's memory", what.to_owned());
+                self.add_from(ns, "nginx's memory", what);
             }
         }
     }
@@ -200,7 +210,7 @@ impl Facts<'_> {
     fn lost(&mut self, nginx: &NginxEnd) {
         if nginx.refused_ns != 0 {
             let fact = "this host answers the upstream's next packet with a reset: no socket takes it";
-            self.add(nginx.refused_ns, Fact::ResetsSent, fact.to_owned());
+            self.add(nginx.refused_ns, Fact::ResetsSent, fact);
         }
         // The kernel sends from within nginx's call, which counts from its return on.
         let sent_ns = match lost::rejected(self.exchange) {
@@ -264,17 +274,13 @@ impl Facts<'_> {
     }
 
     fn worker_end(&mut self, worker: &WorkerEnd) {
-        self.add(
-            worker.created_ns,
-            self.changes(),
-            "the listener's kernel queues the connection for accept".to_owned(),
-        );
+        self.add(worker.created_ns, self.changes(), "the listener's kernel queues the connection for accept");
         if worker.accepted_ns != 0 {
             let who = format!("{} {}", comm(&worker.worker), worker.worker.tgid);
             if self.sources.has(Fact::Accepts) {
-                self.add(worker.accepted_ns, Fact::Accepts, format!("{who} accepts it"));
+                self.add(worker.accepted_ns, Fact::Accepts, format_args!("{who} accepts it"));
             } else {
-                self.add(worker.accepted_ns, Fact::Receives, format!("{who} reads from it first"));
+                self.add(worker.accepted_ns, Fact::Receives, format_args!("{who} reads from it first"));
             }
         }
         if worker.signal.ns != 0 && worker.exiting != 0 {
@@ -311,7 +317,7 @@ impl Facts<'_> {
         let began_ns = self.exchange.began_ns();
         if worker.ended_ns != 0 && worker.ended_ns < began_ns {
             let before = span(began_ns - worker.ended_ns);
-            self.add(began_ns, self.changes(), format!("{before} before, {fact}"));
+            self.add(began_ns, self.changes(), format_args!("{before} before, {fact}"));
         } else {
             self.add(worker.ended_ns, self.changes(), fact);
         }
@@ -328,7 +334,7 @@ impl Facts<'_> {
             self.add(
                 dead.signal.ns,
                 Fact::Signals,
-                format!("{pid} is sent {signal} by {}", sender.trim_end_matches(',')),
+                format_args!("{pid} is sent {signal} by {}", sender.trim_end_matches(',')),
             );
         }
         let how = match signals::died_of(&dead) {
@@ -338,7 +344,7 @@ impl Facts<'_> {
         self.add(
             self.exchange.stops.gone.ns,
             Fact::Deaths,
-            format!("{who} {pid} ends {how}; its connection stays open"),
+            format_args!("{who} {pid} ends {how}; its connection stays open"),
         );
         self.holders();
     }
@@ -356,16 +362,16 @@ impl Facts<'_> {
             for Holder { process: Process { pid, comm }, doing } in &queue.holders {
                 let doing =
                     doing.as_ref().map_or_else(String::new, |doing| format!(", and {}", doing.in_words()));
-                self.add_from(ended_ns, "open files", format!("{comm} {pid} holds the listener{doing}"));
+                self.add_from(ended_ns, "open files", format_args!("{comm} {pid} holds the listener{doing}"));
             }
             let served = if queue.is_served { "a process serves" } else { "no process serves" };
-            self.add_from(ended_ns, "open files", format!("{served} a connection that came from it"));
+            self.add_from(ended_ns, "open files", format_args!("{served} a connection that came from it"));
         }
         for Process { pid, comm } in self.exchange.holders().unwrap_or_default() {
             self.add_from(
                 self.exchange.nginx.ended_ns,
                 "open files",
-                format!("{comm} {pid} holds the worker's end"),
+                format_args!("{comm} {pid} holds the worker's end"),
             );
         }
     }

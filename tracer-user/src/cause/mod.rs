@@ -279,12 +279,10 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".
 fn as_logged(exchange: &Joined, line: String) -> String {
-    match line.split_once(" while ") {
-        Some((said, _)) if exchange.has(nginx_flag::OF_MODULE) && exchange.word().is_none() => {
-            said.to_owned()
-        }
-        _ => line,
+    if !exchange.has(nginx_flag::OF_MODULE) || exchange.word().is_some() {
+        return line;
     }
+    line.split_once(" while ").map_or_else(|| line.clone(), |(said, _)| said.to_owned())
 }
 
 fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {

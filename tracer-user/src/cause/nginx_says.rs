@@ -23,8 +23,8 @@ struct Rule {
 }
 
 impl Rule {
-    fn fits(&self, said: &Said) -> bool {
-        let message = said.message();
+    /// Whether it is about a word, which has this message.
+    fn fits(&self, said: &Said, message: &str) -> bool {
         self.beginnings.iter().any(|beginning| message.starts_with(beginning)) && (self.when)(said)
     }
 
@@ -218,13 +218,16 @@ const OWN_TROUBLES: &[Rule] = &[
 ];
 
 pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
-    let last = exchange.word()?;
+    let messages: Vec<_> = exchange.said.iter().map(|said| (said, said.message())).collect();
+    let (last, last_message) = messages.last()?;
     let of_any = RULES.iter().find_map(|rule| {
-        let said = exchange.said.iter().rev().find(|said| rule.fits(said))?;
+        let (said, _) = messages.iter().rev().find(|(said, message)| rule.fits(said, message))?;
         Some(rule.finding(exchange, said))
     });
-    let of_last =
-        || OWN_TROUBLES.iter().find(|rule| rule.fits(last)).map(|rule| rule.finding(exchange, last));
+    let of_last = || {
+        let rule = OWN_TROUBLES.iter().find(|rule| rule.fits(last, last_message))?;
+        Some(rule.finding(exchange, last))
+    };
     of_any.or_else(|| cut_short(exchange, last)).or_else(of_last)
 }
 
@@ -244,7 +247,8 @@ pub(super) fn quoted(exchange: &Joined, said: &Said) -> Finding {
 
 /// What only nginx's log tells: the kernel's account of its exchange is a success.
 pub(super) fn of_line(said: &Said) -> Finding {
-    let rule = RULES.iter().chain(OWN_TROUBLES).find(|rule| rule.fits(said));
+    let message = said.message();
+    let rule = RULES.iter().chain(OWN_TROUBLES).find(|rule| rule.fits(said, &message));
     let is_cut_short = said.format.starts_with("upstream prematurely closed") && !is_before_response(said);
     let cause = match rule {
         Some(rule) => rule.cause,
@@ -263,14 +267,13 @@ pub(super) fn of_line(said: &Said) -> Finding {
 
 /// The line as nginx writes it, up to the request's own part.
 pub fn line(said: &Said) -> String {
-    let mut line = said.message().into_owned();
-    if said.errno != 0 {
-        line += &format!(" ({}: {})", said.errno, errors::text(said.errno));
+    let (message, doing) = (said.message(), &said.doing);
+    match (said.errno, doing.is_empty()) {
+        (0, true) => message.into_owned(),
+        (0, false) => format!("{message} while {doing}"),
+        (errno, true) => format!("{message} ({errno}: {})", errors::text(errno)),
+        (errno, false) => format!("{message} ({errno}: {}) while {doing}", errors::text(errno)),
     }
-    if !said.doing.is_empty() {
-        line += &format!(" while {}", said.doing);
-    }
-    line
 }
 
 /// What the verdict says of the word.

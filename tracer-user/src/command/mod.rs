@@ -8,5 +8,6 @@ pub mod live;
 pub mod man;
 pub mod record;
 pub mod report;
+pub mod serve;
 pub mod top;
 pub mod trace;

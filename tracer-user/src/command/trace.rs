@@ -29,9 +29,6 @@ use crate::{
 /// Where this host cannot be traced.
 pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, Failure> {
     let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
-    if args.copies {
-        tracer.attach_copies()?;
-    }
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
@@ -118,6 +115,14 @@ impl Session for Tracing {
 
     fn demand(&mut self) {
         self.telling.sinks.demand();
+    }
+
+    fn takes_reloads(&self) -> bool {
+        self.telling.sinks.takes_reloads()
+    }
+
+    fn reload(&mut self) {
+        self.telling.sinks.reload();
     }
 }
 

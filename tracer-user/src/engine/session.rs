@@ -48,6 +48,14 @@ pub trait Session {
 
     /// The user demands something by SIGUSR1.
     fn demand(&mut self) {}
+
+    /// Whether SIGHUP asks for the configuration to be read again; otherwise it stays what it is, the end of the process.
+    fn takes_reloads(&self) -> bool {
+        false
+    }
+
+    /// The user has changed the configuration.
+    fn reload(&mut self) {}
 }
 
 /// How long a session runs.
@@ -106,6 +114,10 @@ pub async fn follow(session: &mut impl Session, run: Run<'_>, ends: &mut Ends) -
         true => Some(signal(SignalKind::user_defined1()).context("SIGUSR1 cannot be watched")?),
         false => None,
     };
+    let mut hangup = match session.takes_reloads() {
+        true => Some(signal(SignalKind::hangup()).context("SIGHUP cannot be watched")?),
+        false => None,
+    };
     if let Some(path) = run.ready_file {
         file::replace(path, b"")?;
     }
@@ -115,22 +127,35 @@ pub async fn follow(session: &mut impl Session, run: Run<'_>, ends: &mut Ends) -
     while flow == Flow::GoOn && !is_over {
         let wake = session.wake_ns();
         let wake = wake.map(|ns| Instant::now() + Duration::from_nanos(ns.saturating_sub(monotonic_ns())));
-        let mut is_demanded = false;
+        let (mut is_demanded, mut is_reloaded) = (false, false);
         tokio::select! {
             ready = session.ready() => ready?,
             () = at(wake) => {}
             () = at(end) => is_over = true,
             () = ends.come() => is_over = true,
-            Some(()) = async { match &mut demand { Some(demand) => demand.recv().await, None => pending().await } } => {
-                is_demanded = true;
-            }
+            () = comes(&mut demand) => is_demanded = true,
+            () = comes(&mut hangup) => is_reloaded = true,
         }
         flow = session.turn(is_over)?;
         if is_demanded {
             session.demand();
         }
+        if is_reloaded {
+            session.reload();
+        }
     }
     Ok(())
+}
+
+/// Waits for a signal, or for ever where it is not watched.
+async fn comes(signal: &mut Option<Signal>) {
+    let has_come = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if has_come.is_none() {
+        pending().await
+    }
 }
 
 /// Waits for a moment, or for ever.

@@ -96,6 +96,10 @@ pub struct Ledger {
     /// What became whole together with something else.
     freed: Vec<Whole>,
     hurried: u64,
+    /// Of what began before (ns, monotonic), records may have been lost.
+    loss_ns: u64,
+    /// Exchanges that did not wait on for what may have been lost.
+    cut_short: u64,
 }
 
 #[derive(Debug)]
@@ -215,13 +219,32 @@ impl Ledger {
         if let Some(same) = self.waiting.insert(name, Box::new(waiting)) {
             self.by_deadline.remove(&same.place);
         }
-        if self.waiting.len() > budget::WAITING_EXCHANGES {
-            let oldest = *self.by_deadline.first_key_value()?.1;
-            let joined = self.stop_waiting(oldest)?;
-            self.hurried += 1;
-            return Some(self.complete(joined));
+        while let Some(joined) = self.crowded_out() {
+            let whole = self.complete(joined);
+            self.freed.push(whole);
         }
         None
+    }
+
+    /// The oldest exchange, if there is no room for it any more.
+    fn crowded_out(&mut self) -> Option<Joined> {
+        if self.waiting.len() <= budget::WAITING_AFTER_LOSS {
+            return None;
+        }
+        let oldest = *self.by_deadline.first_key_value()?.1;
+        if self.waiting.get(&oldest)?.joined.nginx.connect_ns <= self.loss_ns {
+            self.cut_short += 1;
+        } else if self.waiting.len() > budget::WAITING_EXCHANGES {
+            self.hurried += 1;
+        } else {
+            return None;
+        }
+        self.stop_waiting(oldest)
+    }
+
+    /// Records were lost by this moment (ns, monotonic).
+    pub fn has_lost(&mut self, ns: u64) {
+        self.loss_ns = self.loss_ns.max(ns);
     }
 
     /// The exchange that the thread closed before this one, if both were for one client and nginx did nothing in between.
@@ -374,7 +397,7 @@ impl Ledger {
             joined.said.push(said);
             return self.complete_if_whole(name);
         }
-        self.words.put(said).map(|said| Whole::Said(Box::new(said)))
+        self.words.put(said, self.loss_ns).map(|said| Whole::Said(Box::new(said)))
     }
 
     fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
@@ -466,9 +489,10 @@ impl Ledger {
         std::mem::take(&mut self.hurried)
     }
 
-    /// How many exchanges were forgotten whose worker may have gone on. Of forgotten retries most have succeeded, which no record tells.
+    /// How many exchanges were forgotten whose worker may have gone on, and how many did not wait on for what may have been lost. Of forgotten
+    /// retries most have succeeded, which no record tells.
     pub fn forgotten(&self) -> u64 {
-        self.abandoned.forgotten
+        self.abandoned.forgotten + self.cut_short
     }
 
     /// When [`Ledger::overdue`] next has something (ns, monotonic).

@@ -25,6 +25,31 @@ fn an_exchange_waits_for_what_nginx_does_next() {
     assert!(ledger.next_deadline().is_none(), "nothing is left waiting");
 }
 
+/// What follows it may be what was lost: it is not waited for in numbers that fill the memory. What began later waits as ever.
+#[test]
+fn few_wait_for_what_may_have_been_lost() {
+    let many = budget::WAITING_AFTER_LOSS as u64 + 10;
+    let record = |number: u64, ms| {
+        let mut record = given_up(1_000 + ms);
+        (record.nginx.sock, record.nginx.connect_ns) = (number, at(ms));
+        record
+    };
+    let mut ledger = Ledger::default();
+    ledger.has_lost(at(500));
+    let mut told = Vec::new();
+    for (begins, first) in [(0, 1), (501, many + 1)] {
+        for number in first..first + many {
+            told.extend(ledger.take(exchange(record(number, begins))));
+            told.extend(ledger.freed());
+        }
+    }
+    // Those that began before the loss, the oldest first; the others wait.
+    let told: Vec<_> = told.into_iter().map(|whole| joined(Some(whole)).nginx.sock).collect();
+    assert_eq!(told, (1..=many).collect::<Vec<_>>());
+    assert_eq!((ledger.forgotten(), ledger.hurried()), (many, 0));
+    assert_eq!(ledger.drain().len() as u64, many);
+}
+
 /// Whether it closes the client's connection as well; what it does for others is nothing of it.
 #[test]
 fn an_answer_that_follows_at_once_may_be_followed_by_its_client_s_end() {

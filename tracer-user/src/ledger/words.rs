@@ -9,6 +9,7 @@ use wire::{Beginning, FAMILY_UNIX, SUBJECT_LEN, Word, WordOf};
 
 use super::PATIENCE_NS;
 use crate::model::{
+    budget,
     from_wire::address,
     inquiry::{Denial, Found, Place},
     stream::Logged,
@@ -275,10 +276,12 @@ fn resolver_says(number: i64) -> &'static str {
 pub(super) struct Words(BTreeMap<(u64, u32), Said>);
 
 impl Words {
-    /// One more waits; gives back the one for which there is no room.
-    pub(super) fn put(&mut self, said: Said) -> Option<Said> {
+    /// One more waits; gives back the one for which there is no room. Records were lost at `loss_ns`.
+    pub(super) fn put(&mut self, said: Said, loss_ns: u64) -> Option<Said> {
         self.0.insert((said.ns, said.thread), said);
-        if self.0.len() > MOST_WAITING { self.0.pop_first().map(|(_, said)| said) } else { None }
+        let is_before_loss = self.0.first_key_value().is_some_and(|((ns, _), _)| *ns <= loss_ns);
+        let most = if is_before_loss { budget::WAITING_AFTER_LOSS } else { MOST_WAITING };
+        if self.0.len() > most { self.0.pop_first().map(|(_, said)| said) } else { None }
     }
 
     /// The words about an exchange of `thread` that began at `began_ns`, the last of which was said at `word_ns`; none of them where they
@@ -369,16 +372,16 @@ mod tests {
     #[test]
     fn words_about_one_connection_are_claimed_together() {
         let mut words = Words::default();
-        words.put(Said { ns: 10, connection: 9, ..said("upstream sent invalid header", "", 0) });
-        words.put(Said { ns: 11, ..said("upstream sent invalid header", "", 0) });
-        words.put(Said { ns: 12, ..said("no live upstreams", "", 0) });
-        words.put(Said { ns: 13, ..said("upstream sent invalid header", "", 0) });
+        words.put(Said { ns: 10, connection: 9, ..said("upstream sent invalid header", "", 0) }, 0);
+        words.put(Said { ns: 11, ..said("upstream sent invalid header", "", 0) }, 0);
+        words.put(Said { ns: 12, ..said("no live upstreams", "", 0) }, 0);
+        words.put(Said { ns: 13, ..said("upstream sent invalid header", "", 0) }, 0);
         let claimed = words.claim(7, 13, 10).unwrap();
         assert_eq!(claimed.iter().map(|said| said.ns).collect::<Vec<_>>(), [11, 13]);
         assert!(words.claim(7, 13, 10).unwrap().is_empty());
         // What its texts tell only later.
         assert!(words.claim(7, 12, 10).is_none());
-        words.put(Said { ns: 14, doing: String::new(), ..said("open() \"%s\" failed", "", 0) });
+        words.put(Said { ns: 14, doing: String::new(), ..said("open() \"%s\" failed", "", 0) }, 0);
         assert!(words.claim(7, 14, 10).is_none());
         assert_eq!(words.overdue(12 + PATIENCE_NS).len(), 1);
         assert_eq!(words.next_deadline(), Some(12 + PATIENCE_NS));

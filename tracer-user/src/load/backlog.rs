@@ -16,15 +16,19 @@ use wire::{
 
 use super::{
     HookPlan,
-    hooks::{
-        self, ACCEPTS, Attacher, Plan,
-        Point::{Entry, Return, Tracepoint},
-        Source as Hooks, function, kprobe, raw,
-    },
+    hooks::{self, Attacher, Plan},
     listeners, load, loader, map, prepare, refused, take,
     types::Types,
 };
-use crate::model::{facts::Fact, failure::Failure, hook_kind::HookKind};
+use crate::model::{
+    facts::{
+        ACCEPTS, Fact,
+        Point::{self, Entry, Return, Tracepoint},
+        Source as Hooks,
+    },
+    failure::Failure,
+    hook_kind::HookKind,
+};
 
 /// The BPF object that the build script made.
 pub(super) static OBJECT: &[u8] =
@@ -61,44 +65,42 @@ pub struct Backlog {
 fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
     let needed = |fact, sources: &[Hooks]| Plan { fact, is_required: true, sources: sources.to_vec() };
     let wanted = |fact, sources: &[Hooks]| Plan { fact, is_required: false, sources: sources.to_vec() };
-    let syscalls = |points| Hooks { kind: HookKind::SystemCall, points };
-    const SYN_DROPS: &[hooks::Point] = &[Return("tcp_conn_request")];
-    const HANDSHAKE_DROPS: &[hooks::Point] =
-        &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
-    let mut syn_drops = vec![function(SYN_DROPS), kprobe(SYN_DROPS)];
+    const SYN_DROPS: &[Point] = &[Return("tcp_conn_request")];
+    const HANDSHAKE_DROPS: &[Point] = &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
+    let mut syn_drops = vec![Hooks::function(SYN_DROPS), Hooks::kprobe(SYN_DROPS)];
     if layout.consume_caller_arg != MISSING && places.consumer_start != 0 {
-        syn_drops.push(raw(&[Tracepoint("consume_skb")]));
+        syn_drops.push(Hooks::raw(&[Tracepoint("consume_skb")]));
     }
-    let mut handshake_drops = vec![function(HANDSHAKE_DROPS), kprobe(HANDSHAKE_DROPS)];
+    let mut handshake_drops = vec![Hooks::function(HANDSHAKE_DROPS), Hooks::kprobe(HANDSHAKE_DROPS)];
     let has_reason = layout.drop_reason_arg != MISSING && layout.drop_listen_overflow != MISSING;
     let has_counter =
         places.listen_overflows != 0 && layout.net_statistics != MISSING && layout.array_pptrs != MISSING;
     if has_reason || has_counter {
-        handshake_drops.push(raw(&[Tracepoint("kfree_skb")]));
+        handshake_drops.push(Hooks::raw(&[Tracepoint("kfree_skb")]));
     }
     vec![
-        needed(Fact::States, &[raw(&[Tracepoint("inet_sock_set_state")])]),
+        needed(Fact::States, &[Hooks::raw(&[Tracepoint("inet_sock_set_state")])]),
         wanted(
             Fact::Accepts,
             &[
-                function(ACCEPTS),
-                kprobe(ACCEPTS),
-                syscalls(&[Tracepoint("sys_exit_accept"), Tracepoint("sys_exit_accept4")]),
+                Hooks::function(ACCEPTS),
+                Hooks::kprobe(ACCEPTS),
+                Hooks::system_calls(&[Tracepoint("sys_exit_accept"), Tracepoint("sys_exit_accept4")]),
             ],
         ),
         wanted(Fact::SynDrops, &syn_drops),
         wanted(Fact::HandshakeDrops, &handshake_drops),
-        wanted(Fact::Retransmits, &[raw(&[Tracepoint("tcp_retransmit_skb")])]),
+        wanted(Fact::Retransmits, &[Hooks::raw(&[Tracepoint("tcp_retransmit_skb")])]),
         wanted(
             Fact::UnixSockets,
             &[
-                function(&[
+                Hooks::function(&[
                     Entry("unix_stream_connect"),
                     Return("unix_stream_connect"),
                     Return("unix_listen"),
                 ]),
-                kprobe(&[Return("unix_stream_connect"), Return("unix_listen")]),
-                syscalls(&[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect")]),
+                Hooks::kprobe(&[Return("unix_stream_connect"), Return("unix_listen")]),
+                Hooks::system_calls(&[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect")]),
             ],
         ),
     ]
@@ -133,7 +135,8 @@ impl Backlog {
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
-        let plan = hooks::follow(&mut object, plan(&layout, &places), only, useless, &mut types)?;
+        let attacher = Attacher::without(useless, &mut object, &mut types);
+        let plan = hooks::follow(attacher, plan(&layout, &places), only)?;
         let unix_arrivals = if only.is_empty() || only.contains(&HookKind::RawTracepoint) {
             let attached =
                 Attacher::new(&mut object, &mut types).attach_one("sk_data_ready", "sk_data_ready");

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
+use anyhow::Context as _;
 use aya::{
     Ebpf,
     programs::{Program, ProgramError},
@@ -10,7 +11,11 @@ use wire::{Attached, Layout, MISSING};
 
 use super::{btf, functions, lean::keep_handle_only, refused, tracefs, types::Types};
 use crate::model::{
-    facts::{Fact, Sources},
+    facts::{
+        Fact, Needs,
+        Point::{self, Entry, Return, Tracepoint},
+        Source, Sources,
+    },
     failure::Failure,
     hook_kind::HookKind,
 };
@@ -35,63 +40,6 @@ fn is_allowed(only: &[HookKind], kind: HookKind) -> bool {
     only.is_empty() || only.contains(&kind)
 }
 
-/// What a source hooks.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Point {
-    /// A tracepoint.
-    Tracepoint(&'static str),
-    /// A function's return.
-    Return(&'static str),
-    /// A function's start.
-    Entry(&'static str),
-}
-
-use Point::{Entry, Return, Tracepoint};
-
-/// One way to see a fact: all its points, by one kind of hook.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
-    pub(super) kind: HookKind,
-    pub(super) points: &'static [Point],
-}
-
-pub(super) const fn raw(points: &'static [Point]) -> Source {
-    Source { kind: HookKind::RawTracepoint, points }
-}
-
-pub(super) const fn function(points: &'static [Point]) -> Source {
-    Source { kind: HookKind::Function, points }
-}
-
-pub(super) const fn kprobe(points: &'static [Point]) -> Source {
-    Source { kind: HookKind::Kprobe, points }
-}
-
-const SYSTEM_CALLS: Source = Source {
-    kind: HookKind::SystemCall,
-    points: &[Tracepoint("sys_enter_connect"), Tracepoint("sys_exit_connect"), Tracepoint("sys_enter_close")],
-};
-
-const STATES: &[Point] = &[Tracepoint("inet_sock_set_state")];
-const CONNECTS: &[Point] = &[Entry("tcp_connect")];
-const SENDS: &[Point] = &[Return("tcp_sendmsg"), Return("unix_stream_sendmsg")];
-const RECEIVES: &[Point] = &[Return("tcp_recvmsg"), Return("unix_stream_recvmsg")];
-/// kretprobes miss calls while others wait in the same function: there, what such a call comes by is hooked.
-const RECEIVES_BY_KPROBE: &[Point] = &[
-    Entry("tcp_recvmsg"),
-    Entry("tcp_cleanup_rbuf"),
-    Entry("unix_stream_recvmsg"),
-    Entry("unix_stream_read_actor"),
-];
-pub(super) const ACCEPTS: &[Point] = &[Entry("security_sock_graft")];
-const SYN_DROPS: &[Point] = &[Entry("tcp_conn_request")];
-const HANDSHAKE_DROPS: &[Point] = &[Return("tcp_v4_syn_recv_sock"), Return("tcp_v6_syn_recv_sock")];
-const RESETS_SENT: &[Point] = &[Entry("tcp_v4_send_reset"), Entry("tcp_v6_send_reset")];
-const UNIX_SOCKETS: &[Point] =
-    &[Return("unix_stream_connect"), Entry("unix_release_sock"), Return("unix_listen")];
-const CONNECT_ERRORS: &[Point] = &[Return("inet_stream_connect")];
-const CONNECT_ERRORS_BY_KPROBE: &[Point] = &[Return("tcp_v4_connect"), Return("tcp_v6_connect")];
-
 /// A fact, whether the program can do without, and its sources: the best first.
 pub(super) struct Plan {
     pub(super) fact: Fact,
@@ -99,41 +47,21 @@ pub(super) struct Plan {
     pub(super) sources: Vec<Source>,
 }
 
-/// The plan for a kernel of this layout.
+/// The plan for a kernel of this layout: the rows of the table, but for what is attached elsewhere or later.
 fn plan(layout: &Layout) -> Vec<Plan> {
-    let needed = |fact, sources: &[Source]| Plan { fact, is_required: true, sources: sources.to_vec() };
-    let wanted = |fact, sources: &[Source]| Plan { fact, is_required: false, sources: sources.to_vec() };
-    // Without a reason the tracepoint is also silent where no socket took the packet.
-    let resets_sent = if layout.reset_reason_arg == MISSING {
-        [function(RESETS_SENT), kprobe(RESETS_SENT), raw(&[Tracepoint("tcp_send_reset")])]
-    } else {
-        [raw(&[Tracepoint("tcp_send_reset")]), function(RESETS_SENT), kprobe(RESETS_SENT)]
+    let is_had = |source: &&Source| match source.needs {
+        Needs::Nothing => source.kind != HookKind::SystemCall,
+        Needs::DropReason => layout.drop_reason_arg != MISSING,
+        Needs::ResetReason => layout.reset_reason_arg != MISSING,
+        Needs::NoResetReason => layout.reset_reason_arg == MISSING,
     };
-    let packet_drops: &[Source] =
-        if layout.drop_reason_arg == MISSING { &[] } else { &[raw(&[Tracepoint("kfree_skb")])] };
-    vec![
-        needed(Fact::States, &[raw(STATES)]),
-        wanted(Fact::Connects, &[function(CONNECTS), kprobe(CONNECTS)]),
-        needed(Fact::Sends, &[raw(&[Tracepoint("sock_send_length")]), function(SENDS), kprobe(SENDS)]),
-        needed(
-            Fact::Receives,
-            &[raw(&[Tracepoint("sock_recv_length")]), function(RECEIVES), kprobe(RECEIVES_BY_KPROBE)],
-        ),
-        needed(Fact::Signals, &[raw(&[Tracepoint("signal_generate")])]),
-        needed(Fact::ResetsReceived, &[raw(&[Tracepoint("tcp_receive_reset")])]),
-        needed(Fact::Retransmits, &[raw(&[Tracepoint("tcp_retransmit_skb")])]),
-        wanted(Fact::Accepts, &[function(ACCEPTS), kprobe(ACCEPTS)]),
-        wanted(Fact::SynDrops, &[function(SYN_DROPS), kprobe(SYN_DROPS)]),
-        wanted(Fact::HandshakeDrops, &[function(HANDSHAKE_DROPS), kprobe(HANDSHAKE_DROPS)]),
-        wanted(Fact::ResetsSent, &resets_sent),
-        wanted(Fact::Icmp, &[raw(&[Tracepoint("inet_sk_error_report")])]),
-        wanted(Fact::Deaths, &[raw(&[Tracepoint("sched_process_exit")])]),
-        wanted(Fact::OomVictims, &[raw(&[Tracepoint("mark_victim")])]),
-        wanted(Fact::PacketDrops, packet_drops),
-        wanted(Fact::Destroys, &[raw(&[Tracepoint("tcp_destroy_sock")])]),
-        wanted(Fact::UnixSockets, &[function(UNIX_SOCKETS), kprobe(UNIX_SOCKETS)]),
-        wanted(Fact::ConnectErrors, &[function(CONNECT_ERRORS), kprobe(CONNECT_ERRORS_BY_KPROBE)]),
-    ]
+    let rows = Fact::ALL.iter().map(|fact| (*fact, fact.row())).filter(|(_, row)| row.uprobe.is_none());
+    rows.map(|(fact, row)| Plan {
+        fact,
+        is_required: row.is_needed,
+        sources: row.sources.iter().filter(is_had).copied().collect(),
+    })
+    .collect()
 }
 
 /// The hooks in use, and the facts that this kernel does not let the program see.
@@ -156,25 +84,24 @@ pub(super) fn attach(
     layout: &Layout,
     only: &[HookKind],
     useless: HashSet<HookKind>,
+    with_copies: bool,
     types: &mut Types,
 ) -> Result<HookPlan, Failure> {
-    follow(object, plan(layout), only, useless, types)
+    let attacher = Attacher { with_copies, ..Attacher::without(useless, object, types) };
+    follow(attacher, plan(layout), only)
 }
 
 /// Attaches the best source of each fact of a plan. An optional one that the kernel refuses is noted and left out. `only` restricts
-/// the kinds of hooks; empty allows all. The object may lack the programs of kinds that are [`useless`].
+/// the kinds of hooks; empty allows all.
 ///
 /// # Errors
 /// Names the first required fact that has no source.
 pub(super) fn follow(
-    object: &mut Ebpf,
+    mut attacher: Attacher<'_>,
     plans: Vec<Plan>,
     only: &[HookKind],
-    useless: HashSet<HookKind>,
-    types: &mut Types,
 ) -> Result<HookPlan, Failure> {
     let allowed = |kind| is_allowed(only, kind);
-    let mut attacher = Attacher { useless, ..Attacher::new(object, types) };
     let mut result =
         HookPlan { may_trace_system_calls: allowed(HookKind::SystemCall), ..HookPlan::default() };
     for Plan { fact, is_required, sources } in plans {
@@ -210,7 +137,7 @@ pub(super) fn follow(
 fn is_each_reset_seen(plan: &HookPlan, layout: &Layout) -> bool {
     let source = plan.sources.name(Fact::ResetsSent);
     plan.sources.has(Fact::ResetsSent)
-        && (layout.reset_reason_arg != MISSING || !source.starts_with(kind_name(HookKind::RawTracepoint)))
+        && (layout.reset_reason_arg != MISSING || !source.starts_with(HookKind::RawTracepoint.of_source()))
 }
 
 /// What the kernel side must know of the plan.
@@ -227,43 +154,36 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
     }
 }
 
-/// The programs that must see everything, with what they are attached to; each has two further copies.
-const COPIED: [(&str, &str); 19] = [
-    ("inet_sock_set_state", "inet_sock_set_state"),
-    ("sock_send_length", "sock_send_length"),
-    ("sock_recv_length", "sock_recv_length"),
-    ("inet_sk_error_report", "inet_sk_error_report"),
-    ("tcp_send_reset", "tcp_send_reset"),
-    ("tcp_receive_reset", "tcp_receive_reset"),
-    ("tcp_retransmit_skb", "tcp_retransmit_skb"),
-    ("tcp_destroy_sock", "tcp_destroy_sock"),
-    ("sched_process_exit", "sched_process_exit"),
-    ("signal_generate", "signal_generate"),
-    ("fentry_security_sock_graft", "security_sock_graft"),
-    ("fexit_unix_stream_connect", "unix_stream_connect"),
-    ("fexit_inet_stream_connect", "inet_stream_connect"),
-    ("fentry_unix_release_sock", "unix_release_sock"),
-    ("kfree_skb", "kfree_skb"),
-    ("unix_ends_exit", "sched_process_exit"),
-    ("sys_enter_connect", "sys_enter_connect"),
-    ("sys_exit_connect", "sys_exit_connect"),
-    ("sys_enter_close", "sys_enter_close"),
-];
-const FURTHER: [&str; 2] = ["2", "3"];
+/// With the hooks on system calls: it sees the unix exchanges of a process that dies, and which program it is attached to.
+const UNIX_ENDS: (&str, &str) = ("unix_ends_exit", "sched_process_exit");
 
-/// Programs whose misses lose nothing: these look again at what was looked at when connect began.
-const DISPENSABLE: [&str; 2] = ["fentry_tcp_connect", "kprobe_tcp_connect"];
+/// The programs that must see everything, with what they are attached to; each has two further copies.
+fn copied() -> impl Iterator<Item = (String, &'static str)> {
+    let sources = Fact::ALL.iter().flat_map(|fact| fact.row().sources);
+    let programs = sources
+        .flat_map(|source| source.standby.iter().flat_map(|point| programs(source.kind, *point)))
+        .chain([(UNIX_ENDS.0.to_owned(), UNIX_ENDS.1)]);
+    let mut known = HashSet::new();
+    programs.filter(move |(program, _)| known.insert(program.clone()))
+}
+const FURTHER: [&str; 2] = ["2", "3"];
 
 /// Whether nothing is lost when this program is left out: it only looks again, or it is a further copy, and another has seen it.
 pub(super) fn is_dispensable(program: &str) -> bool {
-    DISPENSABLE.contains(&program) || is_copy(program)
+    let second_looks = Fact::ALL.iter().map(|fact| fact.row()).filter(|row| row.is_second_look);
+    let mut sources = second_looks.flat_map(|row| row.sources);
+    let is_of = |source: &Source| {
+        let mut programs = source.points.iter().flat_map(|point| programs(source.kind, *point));
+        programs.any(|(name, _)| name == program)
+    };
+    sources.any(is_of) || is_copy(program)
 }
 
 /// Whether this is a further copy of a program.
 fn is_copy(program: &str) -> bool {
     let first =
         program.rsplit_once('_').and_then(|(first, number)| FURTHER.contains(&number).then_some(first));
-    COPIED.iter().any(|(copied, _target)| first == Some(copied))
+    first.is_some_and(|first| copied().any(|(copied, _target)| first == copied))
 }
 
 /// Attaches the further copies of the programs that are attached, in their order, if they are not attached already.
@@ -272,7 +192,7 @@ fn is_copy(program: &str) -> bool {
 /// If the kernel refuses one.
 pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
     let is_loaded = |name: &str| object.program(name).is_some_and(|program| program.fd().is_ok());
-    let copies = COPIED.into_iter().filter(|(first, _target)| is_loaded(first));
+    let copies = copied().filter(|(first, _target)| is_loaded(first));
     let copies =
         copies.flat_map(|(first, target)| FURTHER.map(|number| (format!("{first}_{number}"), target)));
     let copies: Vec<_> = copies.filter(|(copy, _target)| !is_loaded(copy)).collect();
@@ -295,15 +215,22 @@ pub(super) fn attach_starts(object: &mut Ebpf) -> Result<(), String> {
         .map_err(|error| format!("raw_tp/{started}: {}", refused(&error)))
 }
 
+/// The facts that system calls show, each with that source: it is the same one.
+pub(super) fn by_system_calls() -> impl Iterator<Item = (Fact, &'static Source)> {
+    Fact::ALL.iter().filter_map(|fact| Some((*fact, fact.row().system_calls()?)))
+}
+
 /// Attaches the hooks on system calls.
 ///
 /// # Errors
 /// If the kernel refuses one, or its tracefs cannot be had.
-pub(super) fn attach_system_calls(object: &mut Ebpf) -> Result<String, Failure> {
+pub(super) fn attach_system_calls(object: &mut Ebpf, with_copies: bool) -> Result<String, Failure> {
     let mut types = Types::default();
-    let mut attacher = Attacher::new(object, &mut types);
-    let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
-    if let Err(error) = attacher.attach_one("unix_ends_exit", "sched_process_exit") {
+    let mut attacher = Attacher { with_copies, ..Attacher::new(object, &mut types) };
+    let source = by_system_calls().map(|(_, source)| source).next();
+    let source = source.context("no fact is seen by system calls")?;
+    let name = attacher.attach(source).map_err(Failure::CannotTrace)?;
+    if let Err(error) = attacher.attach_one(UNIX_ENDS.0, UNIX_ENDS.1) {
         crate::notice!("an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
     }
     Ok(name)
@@ -314,13 +241,20 @@ pub(super) struct Attacher<'a> {
     types: &'a mut Types,
     /// Kinds whose programs may not be there.
     useless: HashSet<HookKind>,
+    /// Whether programs that have further copies are attached with them.
+    with_copies: bool,
     /// Programs that some fact has already.
     attached: HashSet<String>,
 }
 
 impl<'a> Attacher<'a> {
     pub(super) fn new(object: &'a mut Ebpf, types: &'a mut Types) -> Self {
-        Self { object, types, useless: HashSet::new(), attached: HashSet::new() }
+        Self { object, types, useless: HashSet::new(), with_copies: false, attached: HashSet::new() }
+    }
+
+    /// The object may lack the programs of these kinds.
+    pub(super) fn without(useless: HashSet<HookKind>, object: &'a mut Ebpf, types: &'a mut Types) -> Self {
+        Self { useless, ..Self::new(object, types) }
     }
 
     /// Attaches all programs of a source; returns the source's name. Where one is refused, none stays.
@@ -335,44 +269,58 @@ impl<'a> Attacher<'a> {
                 for (program, _) in &programs[..=attached] {
                     self.detach(program);
                 }
-                return Err(format!("{}/{target}: {}", kind_name(source.kind), refused(&error)));
+                return Err(format!("{}/{target}: {}", source.kind.of_source(), refused(&error)));
             }
         }
         self.attached.extend(programs.into_iter().map(|(program, _)| program));
-        Ok(source_name(source))
+        Ok(source.name())
     }
 
+    /// What the first one misses until its copies are attached is lost, so all are loaded before: that takes long.
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
-        let missing = || ProgramError::InvalidName { name: name.to_owned() };
-        let program = self.object.program_mut(name).ok_or_else(missing)?;
+        let copies = if self.with_copies { copies_of(name) } else { Vec::new() };
+        let all: Vec<_> = std::iter::once(name).chain(copies.iter().map(String::as_str)).collect();
+        all.iter().try_for_each(|name| self.load(name, target))?;
+        all.iter().try_for_each(|name| self.attach_loaded(name, target))
+    }
+
+    fn load(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let program = self.object.program_mut(name).ok_or_else(|| missing(name))?;
         let result = match program {
             Program::RawTracePoint(program) => program.load(),
             Program::TracePoint(program) => program.load(),
             Program::KProbe(program) => program.load(),
             Program::FEntry(program) => program.load(target, self.types.get()?),
             Program::FExit(program) => program.load(target, self.types.get()?),
-            _ => Err(missing()),
+            _ => Err(missing(name)),
         };
-        let result = result.and_then(|()| {
-            keep_handle_only(program, name);
-            match program {
-                Program::RawTracePoint(program) => program.attach(target).map(drop),
-                Program::TracePoint(program) => {
-                    tracefs::with(|| program.attach("syscalls", target).map(drop))?
-                }
-                Program::KProbe(program) => program.attach(target, 0).map(drop),
-                Program::FEntry(program) => program.attach().map(drop),
-                Program::FExit(program) => program.attach().map(drop),
-                _ => Err(missing()),
-            }
-        });
-        if let (Err(error), Some(_)) = (&result, std::env::var_os("WHY502_VERIFIER_LOG")) {
-            crate::terminal::complain(&format!("{name}: {error:?}\n"));
+        match &result {
+            Ok(()) => keep_handle_only(program, name),
+            Err(error) => show(name, error),
         }
         result
     }
 
+    fn attach_loaded(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let result = match self.object.program_mut(name).ok_or_else(|| missing(name))? {
+            Program::RawTracePoint(program) => program.attach(target).map(drop),
+            Program::TracePoint(program) => tracefs::with(|| program.attach("syscalls", target).map(drop))?,
+            Program::KProbe(program) => program.attach(target, 0).map(drop),
+            Program::FEntry(program) => program.attach().map(drop),
+            Program::FExit(program) => program.attach().map(drop),
+            _ => Err(missing(name)),
+        };
+        result.inspect_err(|error| show(name, error))
+    }
+
     pub(super) fn detach(&mut self, name: &str) {
+        if self.with_copies {
+            copies_of(name).iter().for_each(|copy| self.detach_only(copy));
+        }
+        self.detach_only(name);
+    }
+
+    fn detach_only(&mut self, name: &str) {
         // A program that was never loaded has nothing to detach.
         let _not_loaded = match self.object.program_mut(name) {
             Some(Program::RawTracePoint(program)) => program.unload(),
@@ -383,6 +331,24 @@ impl<'a> Attacher<'a> {
             _ => Ok(()),
         };
     }
+}
+
+/// The object has no such program, or one of another kind.
+fn missing(name: &str) -> ProgramError {
+    ProgramError::InvalidName { name: name.to_owned() }
+}
+
+/// Shows what the kernel says of a program, where that was asked for.
+fn show(name: &str, error: &ProgramError) {
+    if std::env::var_os("WHY502_VERIFIER_LOG").is_some() {
+        crate::terminal::complain(&format!("{name}: {error:?}\n"));
+    }
+}
+
+/// The further copies of a program, in their order; none if it has none.
+fn copies_of(program: &str) -> Vec<String> {
+    let has_copies = copied().any(|(copied, _target)| copied == program);
+    FURTHER.iter().filter(|_| has_copies).map(|number| format!("{program}_{number}")).collect()
 }
 
 /// The programs of a point, each with what it is attached to.
@@ -402,28 +368,8 @@ fn programs(kind: HookKind, point: Point) -> Vec<(String, &'static str)> {
 fn refusal(kind: HookKind) -> String {
     match kind {
         HookKind::Function => "this kernel refuses fentry".to_owned(),
-        _ => format!("this kernel has no {}", kind_name(kind)),
+        _ => format!("this kernel has no {}", kind.of_source()),
     }
-}
-
-fn kind_name(kind: HookKind) -> &'static str {
-    match kind {
-        HookKind::RawTracepoint => "raw_tp",
-        HookKind::Function => "fentry",
-        HookKind::Kprobe => "kprobe",
-        HookKind::SystemCall => "tracepoint/syscalls",
-    }
-}
-
-/// As evidence names it: the kind, and its first point.
-fn source_name(source: &Source) -> String {
-    let (kind, point) = match (source.kind, source.points.first()) {
-        (HookKind::Function, Some(Return(name))) => ("fexit", *name),
-        (HookKind::Kprobe, Some(Return(name))) => ("kretprobe", *name),
-        (kind, Some(Tracepoint(name) | Return(name) | Entry(name))) => (kind_name(kind), *name),
-        (kind, None) => (kind_name(kind), ""),
-    };
-    format!("{kind}/{point}")
 }
 
 #[cfg(test)]
@@ -479,27 +425,31 @@ mod tests {
     fn each_program_of_the_object_has_its_row() {
         let reasons = Layout { reset_reason_arg: 2, drop_reason_arg: 2, ..Layout::EMPTY };
         let plans = [plan(&Layout::EMPTY), plan(&reasons)];
-        let sources = plans.iter().flatten().flat_map(|plan| plan.sources.clone()).chain([SYSTEM_CALLS]);
+        let later = by_system_calls().map(|(_, source)| *source);
+        let sources = plans.iter().flatten().flat_map(|plan| plan.sources.clone()).chain(later);
         let mut rows: BTreeSet<String> = sources
             .flat_map(|source| source.points.iter().flat_map(move |point| programs(source.kind, *point)))
             .map(|(program, _target)| program)
             .collect();
         rows.extend(BESIDE.map(str::to_owned));
-        for (first, _target) in COPIED {
-            assert!(rows.contains(first), "{first} has copies, and no row");
+        for (first, _target) in copied() {
+            assert!(rows.contains(&first), "{first} has copies, and no row");
         }
-        rows.extend(
-            COPIED.iter().flat_map(|(first, _target)| FURTHER.map(|number| format!("{first}_{number}"))),
-        );
+        rows.extend(copied().flat_map(|(first, _target)| FURTHER.map(|number| format!("{first}_{number}"))));
         let object = aya_obj::Object::parse(crate::load::OBJECT).unwrap();
         let there: BTreeSet<String> = object.programs.keys().cloned().collect();
         assert_eq!(there, rows);
     }
 
     #[test]
-    fn sources_are_named_as_evidence_shows_them() {
-        assert_eq!(source_name(&function(CONNECT_ERRORS)), "fexit/inet_stream_connect");
-        assert_eq!(source_name(&function(SYN_DROPS)), "fentry/tcp_conn_request");
-        assert_eq!(source_name(&SYSTEM_CALLS), "tracepoint/syscalls/sys_enter_connect");
+    fn what_system_calls_show_is_shown_by_the_same_ones() {
+        let sources: BTreeSet<_> = by_system_calls().map(|(_, source)| format!("{source:?}")).collect();
+        assert_eq!(sources.len(), 1, "{sources:?}");
+    }
+
+    #[test]
+    fn what_only_looks_again_is_dispensable() {
+        assert!(is_dispensable("fentry_tcp_connect") && is_dispensable("kprobe_tcp_connect"));
+        assert!(!is_dispensable("inet_sock_set_state") && is_dispensable("inet_sock_set_state_3"));
     }
 }

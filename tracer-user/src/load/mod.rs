@@ -51,7 +51,7 @@ use types::Types;
 use words::Words;
 
 use crate::model::{
-    facts::Fact,
+    facts::{Fact, WORDS},
     failure::Failure,
     from_wire::{address, path_of, sun_path},
     hook_kind::HookKind,
@@ -76,6 +76,8 @@ pub struct Scope {
     pub connect_errors: bool,
     /// Whether to hear what nginx says.
     pub words: bool,
+    /// Whether further copies of the programs see what the first ones miss from the start, as [`Tracer::attach_copies`] lets them later.
+    pub copies: bool,
     /// The kinds of hooks to use; empty for any.
     pub only: Vec<HookKind>,
     /// Open exchanges that fit at a time.
@@ -204,7 +206,15 @@ impl Tracer {
         drop(kernel);
         let mut types = Types::default();
         want(&mut object, scope)?;
-        let mut plan = hooks::attach(&mut object, &layout, &scope.only, useless, &mut types)?;
+        if scope.copies {
+            // First: a copy that finds no note takes the event for missed.
+            let gates = object.map_mut("GATES").context("the BPF object has no map GATES")?;
+            let mut gates: Array<_, Attached> = Array::try_from(gates).map_err(anyhow::Error::from)?;
+            gates
+                .set(gate::ATTACHED, Attached { copies: 1, ..Attached::default() }, 0)
+                .map_err(anyhow::Error::from)?;
+        }
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only, useless, scope.copies, &mut types)?;
         let starts = hooks::attach_starts(&mut object);
         if let (Err(why), false) = (&starts, scope.words) {
             crate::notice!("an nginx that begins later is not seen to: {why}");
@@ -215,7 +225,7 @@ impl Tracer {
         };
         let words = match heard {
             Ok(words) => {
-                plan.sources.set(Fact::Words, words::SOURCE.to_owned());
+                plan.sources.set(Fact::Words, WORDS.to_owned());
                 Some(words)
             }
             Err(reason) => {
@@ -225,7 +235,8 @@ impl Tracer {
         };
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "GATES")?).map_err(anyhow::Error::from)?;
-        attached.set(gate::ATTACHED, hooks::attached(&plan, &layout), 0).map_err(anyhow::Error::from)?;
+        let what = Attached { copies: u8::from(scope.copies), ..hooks::attached(&plan, &layout) };
+        attached.set(gate::ATTACHED, what, 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
         held_sockets::keep(sockets, &mut types);
@@ -252,7 +263,7 @@ impl Tracer {
             plan,
             layout,
             attached,
-            has_copies: false,
+            has_copies: scope.copies,
             words,
             believes_all: scope.filters.trusts_all != 0,
             stats,
@@ -305,14 +316,11 @@ impl Tracer {
         self.attached
             .set(gate::ATTACHED, Attached { system_calls: 1, ..attached }, 0)
             .map_err(anyhow::Error::from)?;
-        let source = hooks::attach_system_calls(&mut self.object)?;
-        for fact in [Fact::UnixSockets, Fact::ConnectErrors] {
+        let source = hooks::attach_system_calls(&mut self.object, self.has_copies)?;
+        for (fact, _) in hooks::by_system_calls() {
             self.plan.sources.set(fact, source.clone());
         }
         self.traces_system_calls = true;
-        if self.has_copies {
-            hooks::attach_copies(&mut self.object)?;
-        }
         Ok(true)
     }
 

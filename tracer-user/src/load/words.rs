@@ -24,16 +24,13 @@ use aya::{
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::{lean::keep_handle_only, refused};
-use crate::model::clock::monotonic_ns;
+use crate::model::{clock::monotonic_ns, facts::WORDS};
 
 /// The function, and the program that hears it on any kernel.
 const FUNCTION: &str = "ngx_log_error_core";
 
 /// The program that also reads what is not mapped yet; kernels before 6.0 refuse it.
 const SLEEPABLE: &str = "ngx_log_error_core_sleepable";
-
-/// As evidence names it.
-pub(super) const SOURCE: &str = "uprobe/ngx_log_error_core";
 
 /// Exists where the kernel was built with uprobes (`CONFIG_UPROBE_EVENTS`).
 const UPROBES: &str = "/sys/bus/event_source/devices/uprobe";
@@ -82,7 +79,7 @@ pub(super) fn load(object: &mut Ebpf) -> Result<Words, String> {
     }
     let may_wait = named(object, SLEEPABLE)?.load().is_ok();
     if !may_wait {
-        named(object, FUNCTION)?.load().map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+        named(object, FUNCTION)?.load().map_err(|error| format!("{WORDS}: {}", refused(&error)))?;
     }
     let loaded = if may_wait { SLEEPABLE } else { FUNCTION };
     if let Some(program) = object.program_mut(loaded) {
@@ -168,7 +165,7 @@ impl Words {
     pub(super) fn leave_alone(&mut self, object: &mut Ebpf, id: Binary) -> Result<(), String> {
         let Some(Some(binary)) = self.known.get_mut(&id) else { return Ok(()) };
         let Some(link) = binary.link.take() else { return Ok(()) };
-        let left = program(object)?.detach(link).map_err(|error| format!("{SOURCE}: {}", refused(&error)));
+        let left = program(object)?.detach(link).map_err(|error| format!("{WORDS}: {}", refused(&error)));
         binary.since_ns = monotonic_ns();
         left
     }
@@ -190,7 +187,7 @@ impl Place {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let link = program(object)?
             .attach(self.offset, &path, UProbeScope::AllProcesses)
-            .map_err(|error| format!("{SOURCE}: {}", refused(&error)))?;
+            .map_err(|error| format!("{WORDS}: {}", refused(&error)))?;
         (self.link, self.since_ns) = (Some(link), monotonic_ns());
         Ok(())
     }

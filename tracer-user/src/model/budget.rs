@@ -31,6 +31,10 @@ pub const CONFIGURATIONS: usize = 64;
 /// and its verdict is incomplete.
 pub const WAITING_EXCHANGES: usize = 32_768;
 
+/// So many of them wait where records were lost since they began, and as many words: what follows may be what was lost. The oldest then waits no
+/// longer; its verdict is incomplete in any case, and how often that was so is counted.
+pub const WAITING_AFTER_LOSS: usize = 512;
+
 /// Lines of nginx's error log that wait for the exchange that they are about. The oldest then waits no longer and is told alone.
 pub const WAITING_LINES: usize = 16_384;
 

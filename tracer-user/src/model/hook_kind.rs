@@ -22,6 +22,16 @@ impl HookKind {
         ("syscall", Self::SystemCall),
     ];
 
+    /// As the name of a source begins, as in `raw_tp/signal_generate`.
+    pub const fn of_source(self) -> &'static str {
+        match self {
+            Self::RawTracepoint => "raw_tp",
+            Self::Function => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::SystemCall => "tracepoint/syscalls",
+        }
+    }
+
     /// Whether a section of a BPF object holds programs of this kind, as the loader names sections.
     pub(crate) fn is_of(self, section: &str) -> bool {
         let programs = section.split('/').next().unwrap_or(section);

@@ -201,6 +201,7 @@ impl Pipeline {
                     self.answers.was_blind(self.distance.unix_ns(ns));
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
+                        self.ledger.has_lost(ns);
                     }
                 }
                 What::Counts(counts) => {
@@ -247,7 +248,7 @@ impl Pipeline {
                 let mut after = afterwards(&end, &self.distance);
                 let worker = after.worker.as_ref();
                 after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
-                after.explanation = with_units(&after.explanation, &after.places, worker);
+                after.explanation = with_units(after.explanation, &after.places, worker);
                 self.wanted.has(&after.places).then(|| Told::After(Box::new(after)))
             }
         }

@@ -7,40 +7,34 @@ use crate::model::{
 
 /// Adds to a verdict who its processes are; they acted before `at_ns` (monotonic).
 pub fn place(verdict: &mut Verdict, known: &Known, at_ns: u64) {
-    let worker = verdict.worker.as_ref().map(|worker| &worker.process);
-    let outer = verdict.outer.as_ref().map(|outer| &outer.nginx);
-    let all: Vec<Process> = [Some(&verdict.nginx), worker, verdict.killer.as_ref(), outer]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    verdict.places = known.places(all.iter().map(|process| process.pid), at_ns);
-    let Places(places) = &verdict.places;
-    for Place { pid, is_kept, cgroup } in places {
+    let Verdict { nginx, worker, killer, outer, places, moments, evidence, explanation, .. } = verdict;
+    let (worker, killer) = (worker.as_ref().map(|worker| &worker.process), killer.as_ref());
+    let all = [Some(&*nginx), worker, killer, outer.as_ref().map(|outer| &outer.nginx)];
+    let all = all.into_iter().flatten();
+    *places = known.places(all.clone().map(|process| process.pid), at_ns);
+    let Places(known) = &*places;
+    for Place { pid, is_kept, cgroup } in known {
         let (Some(of), Some(Process { comm, .. })) =
-            (cgroup.in_words(), all.iter().find(|process| process.pid == *pid))
+            (cgroup.in_words(), all.clone().find(|process| process.pid == *pid))
         else {
             continue;
         };
-        verdict.evidence.push(Evidence {
-            us: verdict.moments.ended.unwrap_or(0),
+        evidence.push(Evidence {
+            us: moments.ended.unwrap_or(0),
             source: if *is_kept { "bpf_get_current_cgroup_id" } else { "/proc/PID/cgroup" }.to_owned(),
             fact: format!("{comm} {pid} is of {of} (control group {})", cgroup.path),
         });
     }
-    verdict.evidence.sort_by_key(|fact| fact.us);
-    let worker = verdict.worker.as_ref().map(|worker| worker.process.clone());
-    verdict.explanation =
-        with_units(&verdict.explanation, &verdict.places, worker.iter().chain(&verdict.killer));
+    evidence.sort_by_key(|fact| fact.us);
+    *explanation = with_units(std::mem::take(explanation), places, worker.into_iter().chain(killer));
 }
 
 /// A sentence in which processes are named, with where they are: each place once, after the process that is named first of it.
 pub fn with_units<'a>(
-    sentence: &str,
+    mut sentence: String,
     places: &Places,
     processes: impl IntoIterator<Item = &'a Process>,
 ) -> String {
-    let mut sentence = sentence.to_owned();
     let mut said = Vec::new();
     for process in processes {
         let Some(of) = places.of(process.pid).and_then(Cgroup::in_words).filter(|of| !said.contains(of))
@@ -92,20 +86,23 @@ mod tests {
         let both = [&worker, &master];
         let fpm = "/system.slice/php8.2-fpm.service";
         assert_eq!(
-            with_units(sentence, &places(&[(12, fpm), (7, fpm)]), both),
+            with_units(sentence.to_owned(), &places(&[(12, fpm), (7, fpm)]), both),
             sentence.replace("worker 12", "worker 12 of php8.2-fpm.service")
         );
         assert_eq!(
-            with_units(sentence, &places(&[(12, "/"), (7, "/init.scope")]), both),
+            with_units(sentence.to_owned(), &places(&[(12, "/"), (7, "/init.scope")]), both),
             sentence.replace("process 7", "process 7 of init.scope")
         );
-        assert_eq!(with_units(sentence, &Places::default(), both), sentence);
+        assert_eq!(with_units(sentence.to_owned(), &Places::default(), both), sentence);
     }
 
     #[test]
     fn figures_are_no_processes() {
         let sentence = "The php worker 123 had it for 12.0 s, and 12 bytes; php 12345 and php 1s.";
         let places = places(&[(12, "/a.service"), (1, "/b.service")]);
-        assert_eq!(with_units(sentence, &places, [&process(12, "php"), &process(1, "php")]), sentence);
+        assert_eq!(
+            with_units(sentence.to_owned(), &places, [&process(12, "php"), &process(1, "php")]),
+            sentence
+        );
     }
 }

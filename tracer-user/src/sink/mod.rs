@@ -15,6 +15,8 @@ use crate::{
 
 pub mod evidence;
 mod json;
+pub mod lines;
+pub mod metrics;
 mod sinks;
 mod text;
 pub mod top;
@@ -96,6 +98,14 @@ pub trait Sink {
 
     /// The user demands something by SIGUSR1.
     fn demand(&mut self) {}
+
+    /// Whether SIGHUP asks it to read its configuration again.
+    fn takes_reloads(&self) -> bool {
+        false
+    }
+
+    /// The user has changed its configuration.
+    fn reload(&mut self) {}
 
     /// Ends what outlives each call: the run, of which this is the summary, is over.
     ///

@@ -76,6 +76,16 @@ impl Sinks {
         self.open.iter_mut().for_each(|sink| sink.demand());
     }
 
+    /// Whether SIGHUP asks one of them to read its configuration again.
+    pub fn takes_reloads(&self) -> bool {
+        self.open.iter().any(|sink| sink.takes_reloads())
+    }
+
+    /// The user has changed the configuration.
+    pub fn reload(&mut self) {
+        self.open.iter_mut().for_each(|sink| sink.reload());
+    }
+
     /// Ends each of them, also where one cannot take the summary.
     ///
     /// # Errors

@@ -67,6 +67,14 @@ const TICK: Duration = Duration::from_secs(1);
 /// For how long records are read in one go.
 const TURN: Duration = Duration::from_millis(50);
 
+/// In a storm the ring buffer is left alone for so long after it was read: to be woken for each record costs several times what reading it
+/// does, here and in nginx, which wakes.
+const REST: Duration = Duration::from_millis(1);
+
+/// For so long records are counted at least (ns) to know whether they come in a storm, and so many in that time make one.
+const COUNTED_NS: u64 = 10_000_000;
+const STORM: u64 = 100;
+
 /// Where a live stream comes from.
 pub struct Source {
     tracer: Tracer,
@@ -78,6 +86,7 @@ pub struct Source {
     tick: Interval,
     /// There is more to be read already.
     has_more: bool,
+    rate: Rate,
     /// At this moment nothing was left to be read.
     seen_ns: u64,
     distance: Distance,
@@ -125,6 +134,25 @@ pub struct Source {
     listeners: Listeners,
 }
 
+/// How fast records come.
+#[derive(Default)]
+struct Rate {
+    since_ns: u64,
+    records: u32,
+    is_storm: bool,
+}
+
+impl Rate {
+    /// Concludes from what has been counted for long enough.
+    fn look(&mut self, now: u64) {
+        let counted_ns = now.saturating_sub(self.since_ns);
+        if counted_ns >= COUNTED_NS {
+            let is_storm = u64::from(self.records) * COUNTED_NS >= STORM * counted_ns;
+            *self = Self { since_ns: now, records: 0, is_storm };
+        }
+    }
+}
+
 impl Source {
     /// Begins with what the kernel side has from now on; with exchanges by upstream, once a second, if it counts them. `running` are the
     /// processes that run already.
@@ -162,6 +190,7 @@ impl Source {
             meter: Meter::default(),
             tick: interval(TICK),
             has_more: false,
+            rate: Rate { since_ns: now, ..Rate::default() },
             seen_ns: now,
             distance: distance(),
             stats: Stats::default(),
@@ -272,8 +301,15 @@ impl Source {
             return Ok(());
         }
         let logs = [self.hearing.wake_ns(), self.access_logs.wake_ns()].into_iter().flatten().min();
+        let (rest, ring) = (self.rate.is_storm.then(|| sleep(REST)), &mut self.ring);
+        let records = async {
+            if let Some(rest) = rest {
+                rest.await;
+            }
+            ring.ready().await
+        };
         tokio::select! {
-            ready = self.ring.ready() => ready?,
+            ready = records => ready?,
             Some(round) = self.looks.recv() => self.found.push(round),
             Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
             _ = self.tick.tick() => self.asks_programs = true,
@@ -306,7 +342,9 @@ impl Source {
                 take(self.entry(what))?;
             }
         }
-        let give_way_ns = monotonic_ns().saturating_add(nanoseconds(TURN));
+        let began_ns = monotonic_ns();
+        self.rate.look(began_ns);
+        let give_way_ns = began_ns.saturating_add(nanoseconds(TURN));
         loop {
             while let Some(what) = self.record() {
                 if take(self.entry(what))? {
@@ -464,6 +502,7 @@ impl Source {
         }
         loop {
             let bytes = self.ring.take()?;
+            self.rate.records += 1;
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.begins(started.task.tgid),
                 Ok(Event::Record(Record::Word(mut word))) => {

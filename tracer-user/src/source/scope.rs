@@ -87,6 +87,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         listeners,
         connect_errors: args.connect_errors,
         words: !args.no_uprobe,
+        copies: args.copies,
         only: args.hooks_only.clone(),
         max_open: args.max_open,
     })

@@ -4,5 +4,6 @@
 mod claims;
 mod commands;
 mod links;
+mod metrics;
 mod page;
 mod translations;

@@ -18,6 +18,7 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     for (shell, text) in &parts.completions {
         write(&folder.join("completions").join(shell.file()), text)?;
     }
+    parts.put_service(&folder.join("service"), "systemd", "prometheus")?;
     write(&folder.join("LICENSE"), &parts.licence)?;
     write(&folder.join("CHANGELOG.md"), &parts.changelog)?;
     write(&folder.join("third-party.txt"), &parts.notices)?;

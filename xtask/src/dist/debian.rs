@@ -26,6 +26,8 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     let version = format!("{}-{REVISION}", release.version);
     parts.put_program(&root.join("usr/bin"))?;
     parts.put_shared(&root, "usr/share/zsh/vendor-completions")?;
+    // Before systemd 254 and merged folders, Debian's own packages have theirs there.
+    parts.put_service(&root, "lib/systemd/system", "usr/share/doc/why502/examples")?;
     let documents = root.join("usr/share/doc/why502");
     write(&documents.join("copyright"), copyright(&parts.licence))?;
     write(&documents.join("changelog.gz"), gzip(parts.changelog.as_bytes())?)?;
@@ -33,6 +35,8 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     write(&documents.join("third-party.txt.gz"), gzip(parts.notices.as_bytes())?)?;
     write(&root.join("usr/share/lintian/overrides/why502"), OVERRIDES)?;
     let (size, sums) = contents(&root)?;
+    // What the administrator has changed stays, and dpkg asks.
+    write(&root.join("DEBIAN/conffiles"), "/etc/why502.toml\n")?;
     write(&root.join("DEBIAN/control"), control(&version, size))?;
     write(&root.join("DEBIAN/md5sums"), sums)?;
 
@@ -101,7 +105,8 @@ fn contents(root: &Path) -> Result<(u64, String)> {
     }
     files.sort();
     let size = files.iter().map(|(_, size)| size.div_ceil(1024)).sum();
-    let sums =
-        output(Command::new("md5sum").current_dir(root).arg("--").args(files.iter().map(|(path, _)| path)))?;
+    // dpkg keeps those of configurations itself.
+    let fixed = files.iter().map(|(path, _)| path).filter(|path| !path.starts_with("etc"));
+    let sums = output(Command::new("md5sum").current_dir(root).arg("--").args(fixed))?;
     Ok((size, sums))
 }

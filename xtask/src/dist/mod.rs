@@ -51,9 +51,16 @@ pub(crate) struct Options {
     #[arg(long)]
     twice: bool,
 
-    /// Pack this program instead of building one, to try the packing.
+    /// Pack this program, which was built as a release is, instead of building one.
     #[arg(long, value_name = "PATH", hide = true, conflicts_with = "twice")]
     program: Option<PathBuf>,
+}
+
+impl Options {
+    /// Packs this program.
+    pub(crate) fn of(program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), ..Self::default() }
+    }
 }
 
 /// One release: of which version, of which commit, and where its parts are put together.
@@ -71,7 +78,7 @@ struct Release<'a> {
     program: PathBuf,
 }
 
-/// Builds the program alone, as it is handed out: what it costs is measured of that.
+/// Builds the program alone, as it is handed out: that is what is tested, and whose cost is measured.
 pub(crate) fn program(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
     set_up::set_up_program(steps, workspace)?;
     let mut release = Release::of(workspace, &workspace.join("target/dist"))?;

@@ -27,6 +27,7 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     let root = release.work.join("red-hat");
     parts.put_program(&root.join("usr/bin"))?;
     parts.put_shared(&root, "usr/share/zsh/site-functions")?;
+    parts.put_service(&root, "usr/lib/systemd/system", "usr/share/doc/why502/examples")?;
     for (name, text) in [("LICENSE", &parts.licence), ("third-party.txt", &parts.notices)] {
         write(&root.join("usr/share/licenses/why502").join(name), text)?;
     }
@@ -52,7 +53,8 @@ fn specification(version: &str) -> String {
     format!(
         "Name: why502\nVersion: {version}\nRelease: {REVISION}\nSummary: {SUMMARY}\nLicense: MIT AND LGPL-2.1-or-later\n\
          AutoReqProv: no\n\n%description\n{}\n\n%install\ncp -a %{{why502_root}}/. %{{buildroot}}\n\n%files\n\
-         %defattr(-,root,root,-)\n/usr/bin/why502\n%license /usr/share/licenses/why502\n%doc /usr/share/doc/why502\n\
+         %defattr(-,root,root,-)\n/usr/bin/why502\n/usr/lib/systemd/system/why502.service\n\
+         %config(noreplace) /etc/why502.toml\n%license /usr/share/licenses/why502\n%doc /usr/share/doc/why502\n\
          /usr/share/man/man1/why502*\n/usr/share/bash-completion/completions/why502\n\
          /usr/share/zsh/site-functions/_why502\n/usr/share/fish/vendor_completions.d/why502.fish\n",
         DESCRIPTION.join("\n")

@@ -22,6 +22,10 @@ pub(crate) struct Parts {
     pub(crate) notices: String,
     pub(crate) licence: String,
     pub(crate) changelog: String,
+    /// The options of the service, as they are installed.
+    pub(crate) configuration: String,
+    unit: String,
+    rules: String,
 }
 
 /// The shells that the program knows.
@@ -72,6 +76,9 @@ impl Parts {
             notices: notices::of(dependencies)?,
             licence: read("LICENSE")?,
             changelog: read("CHANGELOG.md")?,
+            configuration: read("packaging/why502.toml")?,
+            unit: read("packaging/why502.service")?,
+            rules: read("packaging/prometheus/why502.rules.yml")?,
         })
     }
 
@@ -84,6 +91,14 @@ impl Parts {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
         };
         put().with_context(|| format!("the program cannot be put into {}", folder.display()))
+    }
+
+    /// Puts the service where every system looks for it: its unit, which is not started by that, its options, and rules for Prometheus
+    /// as an example.
+    pub(crate) fn put_service(&self, root: &Path, units: &str, documents: &str) -> Result<()> {
+        write(&root.join(units).join("why502.service"), &self.unit)?;
+        write(&root.join("etc/why502.toml"), &self.configuration)?;
+        write(&root.join(documents).join("why502.rules.yml"), &self.rules)
     }
 
     /// Puts the compressed manual pages and the completions of bash and fish where every system looks for them, and zsh's into the

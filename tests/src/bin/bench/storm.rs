@@ -30,29 +30,29 @@ const SLICES: usize = 3;
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
     progress("refused exchanges, as fast as nginx can");
     let running = Tool::Why502.start(&stage.watched(Load::Refused)?)?;
-    let started = Instant::now();
+    let (started, cpu_ns) = (Instant::now(), process::cpu_ns(running.pid())?);
     let mut failures = 0.0;
     for _ in 0..SLICES {
         failures += Load::Refused.slice(stage, None)?.requests;
     }
-    over("storm_of_nginx", running, failures, started.elapsed())?;
+    over("storm_of_nginx", running, failures, started.elapsed(), cpu_ns)?;
 
     progress(&format!("{RATE} refused exchanges per second"));
     let running = Tool::Why502.start(&stage.watched(Load::Refused)?)?;
-    let started = Instant::now();
+    let (started, cpu_ns) = (Instant::now(), process::cpu_ns(running.pid())?);
     thread::scope(|scope| -> Result<()> {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| stage.namespace.run(paced))).collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
     })?;
-    over("storm_paced", running, f64::from(RATE / 1_000 * MILLISECONDS), started.elapsed())
+    over("storm_paced", running, f64::from(RATE / 1_000 * MILLISECONDS), started.elapsed(), cpu_ns)
 }
 
-/// Ends why502 and tells what it made of so many failures.
-fn over(case: &str, running: Running, failures: f64, took: Duration) -> Result<()> {
+/// Ends why502 and tells what it made of so many failures. Its start had taken `start_ns` of a processor, which no failure costs.
+fn over(case: &str, running: Running, failures: f64, took: Duration, start_ns: u64) -> Result<()> {
     let memory = process::memory(running.pid())?;
-    let cpu_ns = process::cpu_ns(running.pid())? as f64;
+    let cpu_ns = process::cpu_ns(running.pid())?.saturating_sub(start_ns) as f64;
     let summary = running.stop()?.summary()?;
     let number = |field: &str| -> Result<f64> {
         summary.get(field).and_then(Value::as_f64).with_context(|| format!("no {field} in {summary}"))

@@ -124,15 +124,8 @@ impl Sight {
         if self.fact(fact) != Seen::Never {
             return None;
         }
-        match fact {
-            Fact::Connects => Some("the listener's queue is read a moment before, when connect is called"),
-            Fact::Accepts => Some("a worker's first read stands for its accept"),
-            Fact::SynDrops => Some("the listener's queue is read each time nginx sends a SYN"),
-            Fact::HandshakeDrops if self.of(Proof::OverflowDrop) == Seen::Always => {
-                Some("packet drops of the reason TCP_LISTEN_OVERFLOW")
-            }
-            _ => None,
-        }
+        let is_there = fact != Fact::HandshakeDrops || self.of(Proof::OverflowDrop) == Seen::Always;
+        fact.row().instead.filter(|_| is_there)
     }
 
     fn fact(&self, fact: Fact) -> Seen {
@@ -169,6 +162,7 @@ fn nothing(only: &[HookKind], words: bool) -> Scope {
         listeners: Vec::new(),
         connect_errors: false,
         only: only.to_vec(),
+        copies: false,
         max_open: 1,
     }
 }
@@ -178,7 +172,7 @@ fn nothing(only: &[HookKind], words: bool) -> Scope {
 fn facts(plan: &HookPlan, on_demand: &Result<HookPlan, String>) -> BTreeMap<Fact, How> {
     let always = plan.sources.iter().map(|(fact, source)| (fact, How::Always(source.to_owned())));
     let missing = plan.missing.iter().map(|(fact, reason)| {
-        let by_system_calls = matches!(fact, Fact::UnixSockets | Fact::ConnectErrors);
+        let by_system_calls = fact.row().system_calls().is_some();
         let how = match on_demand {
             Ok(plan) if plan.sources.has(*fact) => How::OnDemand(plan.sources.name(*fact).to_owned()),
             Err(why) if by_system_calls => How::Never(why.clone()),

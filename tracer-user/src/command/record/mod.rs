@@ -1,6 +1,6 @@
 //! `why502 record`: trace, and write the evidence to disk.
 
-mod alarm;
+pub(crate) mod alarm;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
@@ -23,7 +23,7 @@ use crate::{
     },
     sink::{
         Look, Sink, Sinks,
-        evidence::{MOST_BYTES, Recording, Rotation, Window, Written, are_free},
+        evidence::{MOST_BYTES, Naming, Recording, Rotation, Window, Written, are_free},
         said,
     },
     source::{Depths, scope::Beyond},
@@ -65,7 +65,8 @@ async fn record(args: &Record) -> Result<(), Failure> {
                 count(args.max_files.into(), "file")
             );
             let alarm = Alarm::new(&args.triggers, last);
-            let window = Window::new(&args.output, last, args.max_files, header, distance, encoder);
+            let window =
+                Window::new(Naming::numbered(&args.output, args.max_files), last, header, distance, encoder);
             Keep::Window(Box::new(window), alarm)
         }
         None => {

@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-/// The lines of what a pipeline remembers.
+/// The lines of what a pipeline remembers, each with when it came (ns, monotonic).
 #[derive(Debug, Default)]
 pub(super) struct Configurations {
-    groups: VecDeque<Line>,
-    members: VecDeque<Line>,
+    groups: VecDeque<(u64, Line)>,
+    members: VecDeque<(u64, Line)>,
 }
 
 impl Configurations {
@@ -28,11 +28,13 @@ impl Configurations {
         if lines.len() >= most {
             lines.pop_front();
         }
-        lines.push_back(encoder.line(entry));
+        lines.push_back((entry.at_ns, encoder.line(entry)));
     }
 
-    /// Those so far.
-    pub(super) fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.groups.iter().chain(&self.members)
+    /// Those that came before a file's own lines, of which the first came at `begins_ns`. The others are among them: told first, they would put the
+    /// reader's clock forward, past what waits for its other half.
+    pub(super) fn lines(&self, begins_ns: u64) -> impl Iterator<Item = &Line> {
+        let all = self.groups.iter().chain(&self.members);
+        all.filter(move |(at_ns, _)| *at_ns < begins_ns).map(|(_, line)| line)
     }
 }

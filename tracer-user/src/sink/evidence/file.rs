@@ -42,6 +42,8 @@ pub struct Recording {
     encoder: Encoder,
     header: Header,
     configurations: Configurations,
+    /// After the last entry of the file before (ns, monotonic), if there is one.
+    begins_ns: u64,
     frames: Frames,
     /// When the open frame was begun (ns, monotonic), if one is.
     begun_ns: Option<u64>,
@@ -82,6 +84,7 @@ impl Recording {
             encoder,
             header,
             configurations: Configurations::default(),
+            begins_ns: 0,
             frames: Frames::default(),
             begun_ns: None,
             file,
@@ -104,7 +107,7 @@ impl Recording {
         if self.size == 0 {
             let mut frames = Frames::default();
             frames.add(&Line::Header(Box::new(self.header.clone())))?;
-            self.configurations.lines().try_for_each(|line| frames.add(line))?;
+            self.configurations.lines(self.begins_ns).try_for_each(|line| frames.add(line))?;
             let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
             self.file.write_all(&header)?;
             self.size = header.len() as u64;
@@ -217,6 +220,7 @@ impl Recording {
             Ok((file, identity)) => {
                 (self.file, self.identity, self.size) = (file, identity, 0);
                 self.is_stuck = false;
+                self.begins_ns = self.at_ns.saturating_add(1);
                 self.header =
                     self.header.of_part(self.header.part + 1, self.at_ns, self.counts, self.distance);
                 // So that no file is ever without its header, unless the disk is full.
@@ -317,7 +321,7 @@ fn seek(file: &mut File, to: u64) -> io::Result<()> {
 }
 
 /// `FILE`, `FILE.1`, `FILE.2`: the higher the older.
-pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
+pub(in crate::sink) fn numbered(path: &Path, number: u32) -> PathBuf {
     match number {
         0 => path.to_owned(),
         number => {

@@ -2,11 +2,14 @@
 
 mod configured;
 mod file;
+mod naming;
 mod window;
 
 use std::io;
 
+pub(in crate::sink) use file::numbered;
 pub use file::{Recording, Rotation, are_free};
+pub use naming::Naming;
 pub use window::{MOST_BYTES, Window, Written};
 
 use super::Sink;

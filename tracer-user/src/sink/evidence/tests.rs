@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     file::{Recording, Rotation, numbered},
+    naming::Naming,
     window::{Window, Written},
 };
 use crate::{
@@ -36,7 +37,7 @@ fn recording(path: &Path, keep: u32) -> anyhow::Result<Recording> {
 fn window(path: &Path, most: u32) -> Window {
     let (header, start) = header();
     let encoder = Encoder::new(start.started_ns, Names::kept(false));
-    Window::new(path, Duration::from_secs(600), most, header, start.distance, encoder)
+    Window::new(Naming::numbered(path, most), Duration::from_secs(600), header, start.distance, encoder)
 }
 
 fn entry(number: u64) -> Entry {
@@ -189,4 +190,21 @@ fn each_file_tells_the_configurations_that_were_read_before_it() {
         assert_eq!(window.write(false).unwrap(), Written::File(written.clone()));
         assert!(configured(&written).contains(&vec![8]));
     }
+}
+
+/// A word that waits for its exchange would be overdue otherwise, and told alone.
+#[test]
+fn a_window_tells_in_order_what_came_while_it_was_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evidence");
+    let mut window = window(&path, 9);
+    let groups = |workers| What::Groups(Configured { workers, ..Configured::default() });
+    window.add(&entry(1));
+    window.add(&Entry { what: groups(vec![8]), ..entry(6_000_000_000) });
+    window.write(false).unwrap();
+    assert_eq!(configured(&path), [[8]]);
+    let mut reader = Reader::new(fs::File::open(&path).unwrap()).unwrap();
+    let moments: Vec<_> =
+        std::iter::from_fn(|| reader.next_entry().unwrap()).map(|entry| entry.at_ns).collect();
+    assert!(moments.is_sorted() && moments.len() == 2, "{moments:?}");
 }

@@ -1,22 +1,12 @@
 //! The flight recorder: the last minutes in memory, to be written when something happens.
 
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::VecDeque, io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{
-    configured::Configurations,
-    file::{FRAME_NS, MOST_TAKEN, numbered},
-};
+use super::{configured::Configurations, file::FRAME_NS, naming::Naming};
 use crate::{
     evidence::{Encoder, Frame, Frames, Header, Line},
-    file,
     model::{
         clock::Distance,
         stream::{Counts, Entry, What},
@@ -28,7 +18,7 @@ pub const MOST_BYTES: usize = 24 << 20;
 
 /// The last minutes.
 pub struct Window {
-    path: PathBuf,
+    naming: Naming,
     header: Header,
     configurations: Configurations,
     encoder: Encoder,
@@ -46,11 +36,8 @@ pub struct Window {
     is_short: bool,
     /// Frames were forgotten since the last file.
     has_gap: bool,
-    /// Files that were written, and how many may be before the end.
+    /// Files that were written.
     written: u32,
-    most: u32,
-    /// The number of the next file: higher where names were taken.
-    next: u32,
     /// How often nothing was written, because all the files were.
     declined: u64,
 }
@@ -81,18 +68,10 @@ struct Kept {
 }
 
 impl Window {
-    /// Keeps `last`, and writes to `path` and, if there are more files to be, to `path.1` and so on: at most `most`, and one at the
-    /// end.
-    pub fn new(
-        path: &Path,
-        last: Duration,
-        most: u32,
-        header: Header,
-        distance: Distance,
-        encoder: Encoder,
-    ) -> Self {
+    /// Keeps `last`, and writes to files of these names.
+    pub fn new(naming: Naming, last: Duration, header: Header, distance: Distance, encoder: Encoder) -> Self {
         Self {
-            path: path.to_owned(),
+            naming,
             header,
             configurations: Configurations::default(),
             encoder,
@@ -107,8 +86,6 @@ impl Window {
             is_short: false,
             has_gap: false,
             written: 0,
-            most,
-            next: 0,
             declined: 0,
         }
     }
@@ -180,7 +157,7 @@ impl Window {
     /// # Errors
     /// If the file cannot be written; then everything is kept.
     pub fn write(&mut self, is_end: bool) -> anyhow::Result<Written> {
-        if self.written >= self.most && !is_end {
+        if !self.naming.may_write(self.written) && !is_end {
             self.declined += 1;
             return Ok(Written::Declined);
         }
@@ -191,9 +168,9 @@ impl Window {
         let header = self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.distance);
         let mut frames = Frames::default();
         frames.add(&Line::Header(Box::new(header)))?;
-        self.configurations.lines().try_for_each(|line| frames.add(line))?;
+        self.configurations.lines(first.begin.at_ns).try_for_each(|line| frames.add(line))?;
         let header = frames.complete()?.map(|frame| frame.bytes).unwrap_or_default();
-        let (path, mut file) = self.create()?;
+        let (path, mut file) = self.naming.create()?;
         let whole =
             [header.as_slice()].into_iter().chain(self.kept.iter().map(|kept| kept.frame.bytes.as_slice()));
         if let Err(error) = whole.into_iter().try_for_each(|bytes| file.write_all(bytes)) {
@@ -204,7 +181,7 @@ impl Window {
         }
         self.header.part = part;
         self.written += 1;
-        self.next += 1;
+        self.naming.is_written();
         self.has_gap = false;
         self.kept.clear();
         self.bytes = 0;
@@ -212,25 +189,9 @@ impl Window {
         Ok(Written::File(path))
     }
 
-    /// The next file. A name that others have taken meanwhile is passed over, and that is told.
-    fn create(&mut self) -> anyhow::Result<(PathBuf, File)> {
-        for _ in 0..MOST_TAKEN {
-            let path = numbered(&self.path, self.next);
-            match file::create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    crate::notice!(
-                        "{} is there and not of this recording: it is passed over",
-                        path.display()
-                    );
-                    self.next += 1;
-                }
-                made => {
-                    let file = made.with_context(|| format!("{} cannot be made", path.display()))?;
-                    return Ok((path, file));
-                }
-            }
-        }
-        anyhow::bail!("{} and the names after it are taken: move them away", self.path.display())
+    /// Calls the files to come so.
+    pub fn rename(&mut self, naming: Naming) {
+        self.naming = naming;
     }
 
     /// How often nothing was written, because as many files as may be were written before.
