@@ -18,7 +18,7 @@ use crate::{
     procfs::masters,
     sink::{
         Sinks,
-        evidence::Window,
+        evidence::{Naming, Window},
         top::{Beginning, Master, State, Top, is_there, pictures},
     },
     source::{Depths, scope::Beyond},
@@ -57,7 +57,13 @@ async fn live(args: &Args) -> Result<(), Failure> {
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window = Window::new(&args.output, args.last, MOST_FILES, header, start.distance, encoder);
+    let window = Window::new(
+        Naming::numbered(&args.output, MOST_FILES),
+        args.last,
+        header,
+        start.distance,
+        encoder,
+    );
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,
