@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::reconcile::pair_off;
 use rig::recorder::{Recorder, lines, report};
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, process, replay, wait};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, Verdict, process, replay, wait};
 
 const READ: Duration = Duration::from_millis(800);
 
@@ -108,6 +108,8 @@ fn what_one_host_infers_two_prove() -> Result<()> {
     for verdict in &alone.verdicts {
         ensure!(verdict.confidence == "inferred" && verdict.worker.is_none(), "{verdict:#?}");
     }
+    let names: Vec<_> = alone.verdicts.iter().map(Verdict::name).collect();
+    ensure!(names == ["reset/by_remote", "read_timeout/no_answer", "read_timeout/no_answer"], "{names:?}");
     let fpm_file = skewed(&back.file())?;
     let joined = report(&[&fpm_file, &web.file()])?;
     ensure!(joined.stderr.contains("3 exchanges") && joined.stderr.contains("ahead of"), "{}", joined.stderr);

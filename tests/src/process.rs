@@ -15,6 +15,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd;
 
+use crate::lines::Lines;
 use crate::wait;
 
 /// A process id, as the initial pid namespace counts.
@@ -51,6 +52,18 @@ impl Process {
             bail!("process {} has been reaped, so its pid may be another's", self.pid());
         }
         send(self.pid(), signal)
+    }
+
+    /// Waits until this command of why502's has made the file that says that its hooks are attached.
+    pub(crate) fn wait_ready(&mut self, what: &str, ready: &Path, stderr: &Lines) -> Result<()> {
+        let complaints = || stderr.so_far().join("\n");
+        wait::until_true(&format!("{what} to attach its hooks"), || {
+            if let Some(status) = self.ended()? {
+                bail!("{what} ended ({status}) before they were: {}", complaints());
+            }
+            Ok(ready.exists())
+        })
+        .with_context(complaints)
     }
 
     /// Its exit status, if it has ended.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -67,13 +67,7 @@ impl Recorder {
         let mut process = Process::start(command)?;
         let stderr = process.pipes().stderr.take().context("a pipe for standard error")?;
         let mut recorder = Recorder { process, stderr: Lines::collect(stderr, |_| {}), folder };
-        wait::until_true("why502 record to attach its hooks", || {
-            if let Some(status) = recorder.process.ended()? {
-                bail!("why502 ended ({status}) instead of recording: {}", recorder.complaints());
-            }
-            Ok(ready.exists())
-        })
-        .with_context(|| recorder.complaints())?;
+        recorder.process.wait_ready("why502 record", &ready, &recorder.stderr)?;
         Ok(recorder)
     }
 

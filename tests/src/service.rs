@@ -63,13 +63,7 @@ impl Service {
         let mut process = Process::start(command)?;
         let stderr = process.pipes().stderr.take().context("a pipe for standard error")?;
         let mut service = Service { process, stderr: Lines::collect(stderr, |_| {}), folder };
-        wait::until_true("why502 serve to attach its hooks", || {
-            if let Some(status) = service.process.ended()? {
-                bail!("why502 ended ({status}) instead of serving: {}", service.complaints());
-            }
-            Ok(ready.exists())
-        })
-        .with_context(|| service.complaints())?;
+        service.process.wait_ready("why502 serve", &ready, &service.stderr)?;
         Ok(service)
     }
 

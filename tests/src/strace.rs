@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -60,12 +60,7 @@ impl Strace {
     pub fn start(arguments: &[&str]) -> Result<Strace> {
         let mut strace = Strace::spawn(arguments, true)?;
         let ready = strace.ready();
-        wait::until_true("why502 to attach its hooks under strace", || {
-            if let Some(status) = strace.process.ended()? {
-                bail!("why502 ended ({status}) instead of tracing: {}", strace.stderr.so_far().join("\n"));
-            }
-            Ok(ready.exists())
-        })?;
+        strace.process.wait_ready("why502 under strace", &ready, &strace.stderr)?;
         Ok(strace)
     }
 

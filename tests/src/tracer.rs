@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,13 +101,7 @@ impl Tracer {
         };
         let stderr = stderr_of(&mut process)?;
         let mut tracer = Tracer { process, stdout, stderr, scratch };
-        wait::until_true("why502 to attach its hooks", || {
-            if let Some(status) = tracer.process.ended()? {
-                bail!("why502 ended ({status}) instead of tracing: {}", tracer.complaints());
-            }
-            Ok(ready.exists())
-        })
-        .with_context(|| tracer.complaints())?;
+        tracer.process.wait_ready("why502", &ready, &tracer.stderr)?;
         Ok(tracer)
     }
 

@@ -1,5 +1,5 @@
 //! All files that this program makes: nobody else may read them, no link is followed, and nothing is overwritten that is not the
-//! user's own file.
+//! user's own file. And those of others that it only names.
 
 use std::{
     ffi::OsString,
@@ -11,6 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
 
 /// Which file one is, whatever it is called. The number of an inode is given again once its file is gone, so its time of birth counts
 /// as well, where the file system keeps that.
@@ -47,6 +51,15 @@ impl Identity {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A file that is named by this, and not opened (`O_PATH`): it can be looked at, whatever it is. [`OpenOptions`] would open it in the static
+/// program, for musl counts that flag among the ways of access (`O_ACCMODE`), which are not taken from `custom_flags`.
+///
+/// # Errors
+/// Of the system.
+pub fn named(path: &Path) -> io::Result<File> {
+    Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?.into())
 }
 
 /// A new file that only its owner may read. Whatever has the name already, a link that leads nowhere included, is an error.

@@ -51,7 +51,8 @@ fn looks_around(sk: u64, well: bool) {
     }
     last_read::ask_nginx(nginx, *connection);
     last_read::look_at_client(nginx);
-    if nginx.error == 0 && nginx.word_ns == 0 && word::is_shutting_down() {
+    let is_asked = nginx.word_ns == 0 && nginx.flags & nginx_flag::CLOSED_LATE == 0;
+    if nginx.error == 0 && is_asked && word::is_shutting_down() {
         nginx.flags |= nginx_flag::SHUTTING_DOWN;
     }
     if nginx.client.sock != 0 && nginx.nginx.tid == task::thread() {
@@ -83,7 +84,8 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     // closing it right now.
     let by_network =
         nginx.error != 0 && nginx.old_state == tcp_state::SYN_SENT && nginx.upstream.family != FAMILY_UNIX;
-    if !well && nginx.flags & nginx_flag::CLOSER_EXITING == 0 {
+    // What nginx did next, it has done.
+    if !well && nginx.flags & (nginx_flag::CLOSER_EXITING | nginx_flag::CLOSED_LATE) == 0 {
         if !by_network && fallback::is_same_turn() {
             nginx.flags |= nginx_flag::SAME_TURN;
         }

@@ -88,8 +88,11 @@ pub mod nginx_flag {
     pub const UNTIMED: u32 = 1 << 29;
     /// nginx's timer for what the client was to send (`client_body_timeout`) had gone off.
     pub const BODY_TIMED: u32 = 1 << 30;
+    /// Another process held this end's file when nginx closed it, as whoever looks at open files does for a moment, and it ended when that one
+    /// let go of it: nginx's thread had gone on by then.
+    pub const CLOSED_LATE: u32 = 1 << 31;
     /// Each bit that has a meaning: evidence must have a name for it.
-    pub const ALL: u32 = (BODY_TIMED << 1) - 1;
+    pub const ALL: u32 = u32::MAX;
 }
 
 /// nginx's end of an exchange: the socket that called connect.

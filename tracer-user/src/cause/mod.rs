@@ -282,7 +282,10 @@ fn as_logged(exchange: &Joined, line: String) -> String {
     if !exchange.has(nginx_flag::OF_MODULE) || exchange.word().is_some() {
         return line;
     }
-    line.split_once(" while ").map_or_else(|| line.clone(), |(said, _)| said.to_owned())
+    match line.split_once(" while ") {
+        Some((said, _)) => said.to_owned(),
+        None => line,
+    }
 }
 
 fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {

@@ -378,9 +378,11 @@ pub enum Flag {
     Untimed,
     /// nginx's timer for the request's body had gone off.
     BodyTimed,
+    /// Another process held this end's file when nginx closed it.
+    ClosedLate,
 }
 
-const FLAGS: [(u32, Flag); 31] = [
+const FLAGS: [(u32, Flag); 32] = [
     (nginx_flag::RESET_RECEIVED, Flag::ResetReceived),
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
@@ -412,6 +414,7 @@ const FLAGS: [(u32, Flag); 31] = [
     (nginx_flag::SAME_TURN, Flag::SameTurn),
     (nginx_flag::UNTIMED, Flag::Untimed),
     (nginx_flag::BODY_TIMED, Flag::BodyTimed),
+    (nginx_flag::CLOSED_LATE, Flag::ClosedLate),
 ];
 
 /// [`nginx_flag`] bits by name.

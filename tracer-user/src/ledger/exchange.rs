@@ -130,8 +130,12 @@ impl Joined {
             Aftermaths::Seen { what, .. } => what.word_ns,
             Aftermaths::NotAwaited | Aftermaths::NotSeen => 0,
         };
-        // A word that was lost on its way was said all the same.
-        self.has(nginx_flag::WORD_AUDIBLE) && self.said.is_empty() && self.nginx.word_ns == 0 && next == 0
+        // A word that was lost on its way was said all the same, and of an end that came late it may be another's by now.
+        self.has(nginx_flag::WORD_AUDIBLE)
+            && !self.has(nginx_flag::CLOSED_LATE)
+            && self.said.is_empty()
+            && self.nginx.word_ns == 0
+            && next == 0
     }
 
     /// What was found to stand between nginx and the upstream.

@@ -23,7 +23,7 @@ use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
 use reached::Reached;
-use wire::{Action, Aftermath, Exchange, Hop, WordOf, WorkerEnd, nginx_flag};
+use wire::{Action, Aftermath, Exchange, Hop, NginxEnd, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
 pub use exchange::{Aftermaths, Joined};
@@ -185,6 +185,14 @@ impl Ledger {
             match self.words.claim(thread, word_ns, joined.nginx.connect_ns) {
                 Some(said) => joined.said = said,
                 None => joined.nginx.word_ns = 0,
+            }
+        }
+        if joined.has(nginx_flag::CLOSED_LATE) && joined.nginx.word_ns == 0 {
+            let NginxEnd { connect_ns, last_received_ns, ended_ns, nginx, .. } = &joined.nginx;
+            let from_ns = (*connect_ns).max(*last_received_ns);
+            if let Some(said) = self.words.claim_late(nginx.tid, from_ns, *ended_ns) {
+                joined.nginx.word_ns = said.ns;
+                joined.said = vec![said];
             }
         }
         self.hops.ended(&joined);

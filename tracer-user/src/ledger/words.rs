@@ -306,6 +306,19 @@ impl Words {
         Some(words)
     }
 
+    /// The word about an exchange of `thread` whose end came late, in another process's time: the only one that the thread said since `from_ns`
+    /// and that no other exchange has claimed. Where there are several, nobody knows.
+    pub(super) fn claim_late(&mut self, thread: u32, from_ns: u64, ended_ns: u64) -> Option<Said> {
+        let waiting = self.0.range((from_ns, 0)..=(ended_ns, u32::MAX));
+        let mut names = waiting
+            .filter(|((_, of), said)| *of == thread && !said.is_of_no_connection() && !said.is_foreign())
+            .map(|(name, _)| *name);
+        match (names.next(), names.next()) {
+            (Some(name), None) => self.0.remove(&name),
+            _ => None,
+        }
+    }
+
     /// Those that have waited for long enough at `now` (ns, monotonic): the oldest first.
     pub(super) fn overdue(&mut self, now: u64) -> Vec<Said> {
         let still_waiting = self.0.split_off(&(now.saturating_sub(PATIENCE_NS), 0));
@@ -367,6 +380,17 @@ mod tests {
         );
         assert_eq!(message("100%", "", 0), "100…");
         assert_eq!(message("", "", 0), "…");
+    }
+
+    #[test]
+    fn a_late_end_claims_a_word_only_if_it_is_the_only_one() {
+        let mut words = Words::default();
+        for (ns, thread) in [(10, 7), (12, 8), (20, 7), (22, 7)] {
+            words.put(Said { ns, thread, ..said("upstream timed out", "", 0) }, 0);
+        }
+        assert_eq!(words.claim_late(7, 5, 15).map(|said| said.ns), Some(10));
+        assert!(words.claim_late(7, 5, 15).is_none() && words.claim_late(7, 5, 30).is_none());
+        assert_eq!(words.claim_late(7, 21, 30).map(|said| said.ns), Some(22));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, path::Path};
 
-use anyhow::Context as _;
 use aya::{
     Ebpf,
     programs::{Program, ProgramError},
@@ -14,7 +13,7 @@ use crate::model::{
     facts::{
         Fact, Needs,
         Point::{self, Entry, Return, Tracepoint},
-        Source, Sources,
+        SYSTEM_CALLS, Source, Sources,
     },
     failure::Failure,
     hook_kind::HookKind,
@@ -227,9 +226,7 @@ pub(super) fn by_system_calls() -> impl Iterator<Item = (Fact, &'static Source)>
 pub(super) fn attach_system_calls(object: &mut Ebpf, with_copies: bool) -> Result<String, Failure> {
     let mut types = Types::default();
     let mut attacher = Attacher { with_copies, ..Attacher::new(object, &mut types) };
-    let source = by_system_calls().map(|(_, source)| source).next();
-    let source = source.context("no fact is seen by system calls")?;
-    let name = attacher.attach(source).map_err(Failure::CannotTrace)?;
+    let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
     if let Err(error) = attacher.attach_one(UNIX_ENDS.0, UNIX_ENDS.1) {
         crate::notice!("an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
     }
@@ -445,6 +442,7 @@ mod tests {
     fn what_system_calls_show_is_shown_by_the_same_ones() {
         let sources: BTreeSet<_> = by_system_calls().map(|(_, source)| format!("{source:?}")).collect();
         assert_eq!(sources.len(), 1, "{sources:?}");
+        assert!(sources.contains(&format!("{SYSTEM_CALLS:?}")));
     }
 
     #[test]

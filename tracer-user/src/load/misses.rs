@@ -7,6 +7,8 @@ use std::{
 
 use aya::Ebpf;
 
+use super::fdinfo;
+
 /// How often the kernel did not call a program because the same program was running on that CPU already, in what the event
 /// interrupted (`bpf_prog_inc_misses_counter`; shown in fdinfo since 5.12, zero before): those events are lost. By the program's
 /// name, only those that missed any.
@@ -27,8 +29,7 @@ pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
 }
 
 fn misses(fdinfo: &str) -> u64 {
-    let line = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    fdinfo::number(fdinfo, "recursion_misses:")
 }
 
 #[cfg(test)]

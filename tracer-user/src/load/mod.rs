@@ -6,6 +6,7 @@ mod btf;
 mod call_chains;
 mod callable;
 mod closed;
+pub(crate) mod fdinfo;
 mod functions;
 mod held_sockets;
 mod hooks;

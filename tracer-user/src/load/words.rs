@@ -5,12 +5,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -24,7 +21,10 @@ use aya::{
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::{lean::keep_handle_only, refused};
-use crate::model::{clock::monotonic_ns, facts::WORDS};
+use crate::{
+    file,
+    model::{clock::monotonic_ns, facts::WORDS},
+};
 
 /// The function, and the program that hears it on any kernel.
 const FUNCTION: &str = "ngx_log_error_core";
@@ -196,8 +196,7 @@ impl Place {
 /// The file that a process runs, not opened; none if it has ended.
 fn program_of(pid: u32) -> Result<Option<(File, Metadata)>, String> {
     let failed = |error: io::Error| format!("its binary cannot be looked at: {error}");
-    let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe"));
-    let program = match program {
+    let program = match file::named(Path::new(&format!("/proc/{pid}/exe"))) {
         Ok(program) => program,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),

@@ -67,8 +67,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// For how long records are read in one go.
 const TURN: Duration = Duration::from_millis(50);
 
-/// In a storm the ring buffer is left alone for so long after it was read: to be woken for each record costs several times what reading it
-/// does, here and in nginx, which wakes.
+/// In a storm the ring buffer is left alone for so long after it was read: whoever reads each record as it comes is woken for each, by nginx.
 const REST: Duration = Duration::from_millis(1);
 
 /// For so long records are counted at least (ns) to know whether they come in a storm, and so many in that time make one.

@@ -146,7 +146,9 @@ fn note_end(nginx: &mut NginxEnd) -> u64 {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     nginx.ended_ns = now;
+    let is_own = nginx.nginx.tgid == task::process();
     if nginx.error == 0
+        && is_own
         && let Some(exit_code) = task::current_exit()
     {
         nginx.flags |= nginx_flag::CLOSER_EXITING;
@@ -154,7 +156,12 @@ fn note_end(nginx: &mut NginxEnd) -> u64 {
     }
     // What the network ends may end in any thread's time.
     if nginx.error == 0 || nginx.upstream.family == FAMILY_UNIX {
-        let word_ns = word::of_close(nginx.connect_ns, nginx.flags & nginx_flag::OF_MODULE != 0);
+        if !is_own {
+            nginx.flags |= nginx_flag::CLOSED_LATE;
+            return now;
+        }
+        let is_of_module = nginx.flags & nginx_flag::OF_MODULE != 0;
+        let word_ns = word::of_close(nginx.connect_ns, nginx.last_received_ns, is_of_module);
         if word_ns != 0 {
             nginx.word_ns = word_ns;
         }

@@ -318,10 +318,11 @@ pub fn is_said() -> bool {
     is_any() && unsafe { SAID.get(task::thread()) }.is_some_and(|ns| *ns & OF_MODULE == 0)
 }
 
-/// The running thread closes a connection that began at `began_ns`, and that a module made for itself or not: when it said the word that
-/// is about it, or zero.
+/// The running thread closes a connection that began at `began_ns`, from which it read last at `read_ns`, and that a module made for itself or
+/// not: when it said the word that is about it, or zero. What nginx complains of it reads no more: a word from before is about another, whose
+/// close was put off.
 #[inline(always)]
-pub fn of_close(began_ns: u64, is_of_module: bool) -> u64 {
+pub fn of_close(began_ns: u64, read_ns: u64, is_of_module: bool) -> u64 {
     if !is_any() {
         return 0;
     }
@@ -329,7 +330,7 @@ pub fn of_close(began_ns: u64, is_of_module: bool) -> u64 {
     // SAFETY: copied out at once.
     let Some(moment) = (unsafe { SAID.get(thread) }).copied() else { return 0 };
     let ns = moment & !OF_MODULE;
-    if ns < began_ns || (moment != ns) != is_of_module {
+    if ns < began_ns || ns < read_ns || (moment != ns) != is_of_module {
         return 0;
     }
     if SAID.remove(thread).is_ok() {

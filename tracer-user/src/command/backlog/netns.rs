@@ -2,14 +2,11 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{MetadataExt as _, OpenOptionsExt as _},
-        },
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
     thread,
@@ -25,6 +22,7 @@ use nix::{
 
 use super::owners::Holder;
 use crate::{
+    file,
     model::{verdict::Process, words::count},
     procfs::processes,
 };
@@ -61,7 +59,7 @@ impl Way {
             Self::Listener { pid, fd, inode } => of_listener(*pid, *fd, *inode),
             Self::File(path) => {
                 // Whatever it is by now, only a file of the kernel's namespaces is opened.
-                let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+                let found = file::named(path)?;
                 if fstatfs(&found).map_err(io::Error::from)?.filesystem_type() != NSFS_MAGIC {
                     return Err(io::Error::other("this is no namespace any more"));
                 }

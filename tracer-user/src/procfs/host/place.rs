@@ -1,15 +1,10 @@
 //! What a path leads to in another process's root.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
-use crate::model::inquiry::Kind;
+use crate::{file, model::inquiry::Kind};
 
 /// A file that a path leads to.
 pub(crate) struct Place {
@@ -24,8 +19,7 @@ pub(crate) struct Place {
 /// # Errors
 /// If the process has gone, or may not be looked at.
 pub(super) fn root_of(pid: u32) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{pid}/root"))
+    file::named(Path::new(&format!("/proc/{pid}/root")))
 }
 
 /// How a path is followed below a root, as the process itself follows it: what it leads to is not opened.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::load::fdinfo;
+
 /// The setting by which the kernel measures that (`kernel.bpf_stats_enabled`).
 const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -21,8 +23,7 @@ pub(super) fn run_ns() -> Option<u64> {
 }
 
 fn ran_ns(fdinfo: &str) -> u64 {
-    let line = fdinfo.lines().find_map(|line| line.strip_prefix("run_time_ns:"));
-    line.and_then(|ns| ns.trim().parse().ok()).unwrap_or(0)
+    fdinfo::number(fdinfo, "run_time_ns:")
 }
 
 #[cfg(test)]

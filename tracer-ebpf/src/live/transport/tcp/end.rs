@@ -105,7 +105,7 @@ pub fn destroyed(sk: u64) {
                 broken_closed(id);
             } else if task::current_exit().is_none() {
                 // Its record is told already: what is lost here shows as no act at all.
-                let _counted = fallback::await_next(id, word::of_close(id.connect_ns, false), 0, 0);
+                let _counted = fallback::await_next(id, word::of_close(id.connect_ns, 0, false), 0, 0);
             }
             change(&AWAITED, LESS);
         }
