@@ -90,6 +90,15 @@ fn shows_the_incident(tmux: &Tmux) -> Result<()> {
     Ok(())
 }
 
+/// What a listener's row has in a column of figures, as far as its last word; none where there is no such row.
+fn figure(screen: &str, listener: &str, column: &str) -> Option<String> {
+    let header = screen.lines().find(|line| line.contains("LISTENER"))?;
+    let end = header[..header.find(column)? + column.len()].chars().count();
+    let row = screen.lines().find(|line| line.starts_with(listener))?;
+    let upto: String = row.chars().take(end).collect();
+    upto.split_whitespace().last().map(str::to_owned)
+}
+
 #[test]
 fn the_demos_incident_is_in_every_view_live_and_from_its_file() -> Result<()> {
     let namespace = Namespace::new()?;
@@ -100,14 +109,26 @@ fn the_demos_incident_is_in_every_view_live_and_from_its_file() -> Result<()> {
     wait::until_true("why502 top to attach its hooks", || Ok(tmux.folder().join("ready").exists()))
         .with_context(|| tmux.screen().unwrap_or_default())?;
     tmux.wait_for("no exchange has failed yet")?;
+    // Of every connection it is known how long it waited, once the hooks for that are attached: while the queues are on the screen.
+    tmux.press(&["3"])?;
+    wait::until_true("the wait of a connection that is well", || {
+        ensure!(incident.nginx().client().get("/plain/ok.php")?.status == 200);
+        let waited = figure(&tmux.screen()?, "127.0.0.1:19002", "WAIT P50");
+        Ok(waited.is_some_and(|waited| waited != "-"))
+    })?;
     incident.healthy()?;
-    tmux.wait_for("100 exchanges")?;
     let mut expected = 0;
     for (scene, its) in Incident::SCENES {
         scene(&mut incident)?;
         expected += its;
         tmux.wait_for(&format!("{expected} failed"))?;
     }
+    tmux.wait_until("that a queue overflowed, and that the others did not", |screen| {
+        let overflows = |listener| figure(screen, listener, "OVERFLOWS");
+        let (full, others) = (overflows("127.0.0.1:19003"), overflows("127.0.0.1:19002"));
+        full.and_then(|count| count.parse().ok()).is_some_and(|count: u32| count > 0)
+            && others.as_deref() == Some("-")
+    })?;
     shows_the_incident(&tmux)?;
     // The pool's workers are looked at while they are shown: all wait for a connection now.
     tmux.press(&["4"])?;

@@ -66,6 +66,13 @@ impl Tmux {
         self.press(&["Enter"])
     }
 
+    /// Writes what programs draw, byte by byte, into a file from now on.
+    pub fn record(&self, file: &Path) -> Result<Recording<'_>> {
+        self.ask(&["pipe-pane", "-O", &format!("exec cat > {}", file.display())])?;
+        wait::until_true("what is drawn to be written down", || Ok(file.exists()))?;
+        Ok(Recording { tmux: self })
+    }
+
     /// What is on the screen.
     pub fn screen(&self) -> Result<String> {
         self.ask(&["capture-pane", "-p"])
@@ -96,6 +103,19 @@ impl Tmux {
     pub fn wait_until(&self, what: &str, is: impl Fn(&str) -> bool) -> Result<String> {
         let found = wait::until(what, || Ok(Some(self.screen()?).filter(|screen| is(screen))));
         found.with_context(|| self.screen().unwrap_or_default())
+    }
+}
+
+/// What is drawn is being written down.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    tmux: &'a Tmux,
+}
+
+impl Recording<'_> {
+    /// Ends it.
+    pub fn end(self) -> Result<()> {
+        self.tmux.ask(&["pipe-pane"]).map(drop)
     }
 }
 

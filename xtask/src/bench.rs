@@ -66,7 +66,8 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     } else {
         let why502 = prepare(steps, workspace)?;
         let pairs = if options.quick { 2 } else { options.pairs };
-        let parts = if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,flood,explain" };
+        let parts =
+            if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,screen,flood,explain" };
         measure(workspace, &why502, parts, pairs, (pairs / 3).max(2))?
     };
     if options.per_hook {

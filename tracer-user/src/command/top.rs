@@ -9,17 +9,18 @@ use tokio::{
 };
 
 use crate::{
-    args::Top as Args,
+    args::{Top as Args, Trace},
     command::{report::replay::Replay, trace},
     engine::{self, Ends, Flow, Run, Session},
     evidence::{Encoder, Header, Names},
+    load::Backlog,
     model::{clock::monotonic_ns, facts::Fact, failure::Failure},
     pipeline::{Told, tell_cut_looks},
     procfs::masters,
     sink::{
         Sinks,
         evidence::{Naming, Window},
-        top::{Beginning, Master, State, Top, is_there, pictures},
+        top::{Attach, Beginning, Master, State, Top, is_there, pictures},
     },
     source::{Depths, scope::Beyond},
 };
@@ -57,13 +58,8 @@ async fn live(args: &Args) -> Result<(), Failure> {
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window = Window::new(
-        Naming::numbered(&args.output, MOST_FILES),
-        args.last,
-        header,
-        start.distance,
-        encoder,
-    );
+    let window =
+        Window::new(Naming::numbered(&args.output, MOST_FILES), args.last, header, start.distance, encoder);
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,
@@ -78,8 +74,16 @@ async fn live(args: &Args) -> Result<(), Failure> {
         keep: args.keep as usize,
     };
     let mut sinks = Sinks::default();
-    sinks.add(taken(Top::start(beginning.state(), Some(window), args.fault_key))?);
+    let attach = attach(&args.trace);
+    sinks.add(taken(Top::start(beginning.state(), Some((window, attach)), args.fault_key))?);
     trace::follow(source, &args.trace, &mut ends, sinks, None).await
+}
+
+/// The hooks of `why502 backlog`, by the same rules.
+fn attach(args: &Trace) -> Attach {
+    let comm = args.comm().unwrap_or_default().to_owned();
+    let (trusts_all, only) = (args.trusts_all(), args.hooks_only.clone());
+    Box::new(move || Backlog::start(&comm, trusts_all, &only))
 }
 
 fn taken(top: io::Result<Top>) -> Result<Top, Failure> {

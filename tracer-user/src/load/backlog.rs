@@ -108,11 +108,11 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
 
 impl Backlog {
     /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
-    /// whose upstreams matter; `trusts_all` says that whoever has the name is meant.
+    /// whose upstreams matter, in at most 15 bytes; `trusts_all` says that whoever has the name is meant.
     ///
     /// # Errors
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
-    pub fn start(comm: [u8; COMM_LEN], trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
+    pub fn start(comm: &str, trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
         let (kernel, layout) = prepare()?;
         let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_else(|error| {
             crate::notice!(
@@ -122,8 +122,10 @@ impl Backlog {
         });
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
         let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..places(&symbols) };
+        let mut name = [0; COMM_LEN];
+        name[..comm.len()].copy_from_slice(comm.as_bytes());
         let filters = Filters {
-            comm,
+            comm: name,
             own_pid: std::process::id(),
             trusts_all: u32::from(trusts_all),
             ..Filters::default()

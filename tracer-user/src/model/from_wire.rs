@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wire::{Endpoint, FAMILY_INET, HeldSocket, PATH_LEN, Task};
+use wire::{Endpoint, FAMILY_INET, FAMILY_UNIX, HeldSocket, PATH_LEN, Task, accept_queue::Listener};
 
-use super::verdict::Process;
+use super::{upstream::Upstream, verdict::Process};
 
 /// A path that a zero closes.
 pub(crate) fn path_of(path: &[u8]) -> PathBuf {
@@ -30,6 +30,15 @@ pub(crate) fn address(endpoint: &Endpoint) -> SocketAddr {
         _ => IpAddr::V6(v6),
     };
     SocketAddr::new(ip, endpoint.port)
+}
+
+/// Where a listener listens; a unix socket without a path has an empty one.
+pub(crate) fn listens_at(listener: &Listener) -> Upstream {
+    if listener.local.family == FAMILY_UNIX {
+        Upstream::Unix(path_of(&listener.path))
+    } else {
+        Upstream::Inet(address(&listener.local))
+    }
 }
 
 /// A thread's process, with its name.

@@ -21,4 +21,5 @@ pub mod stream;
 pub mod topic;
 pub mod upstream;
 pub mod verdict;
+pub mod waits;
 pub mod words;

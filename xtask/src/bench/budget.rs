@@ -101,6 +101,7 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
         },
         memory(figures),
         lost(figures),
+        frames(figures),
         flood(figures),
     ]
 }
@@ -141,6 +142,28 @@ fn lost(figures: &Figures) -> Budget {
         value: one("lost").filter(|_| reached),
         unit: "",
         decimals: 0,
+        told,
+    }
+}
+
+fn frames(figures: &Figures) -> Budget {
+    let one = |measure| figures.spread("storm_on_screen", "why502", measure).map(|spread| spread.median);
+    let rate = one("failures_per_s");
+    let reached = rate.is_some_and(|rate| rate >= FAILURES_PER_S * CLOSE_ENOUGH);
+    let memory = one("peak_mib").zip(one("maps_mib")).map(|(peak, maps)| peak + maps);
+    let told = match (rate, memory) {
+        (Some(rate), Some(memory)) if reached => {
+            format!("at {rate:.0} failures per second; {memory:.1} MiB, kernel maps included")
+        }
+        (Some(rate), _) => format!("this machine made only {rate:.0} failures per second"),
+        (None, _) => String::new(),
+    };
+    Budget {
+        name: "frames per second of `why502 top` at 20,000 failures per second (it draws ten at most)",
+        limit: Limit::AtLeast(9.5),
+        value: one("frames_per_s").filter(|_| reached),
+        unit: "",
+        decimals: 1,
         told,
     }
 }

@@ -26,6 +26,7 @@ mod flood;
 mod growth;
 mod hooks;
 mod pairs;
+mod screen;
 mod storm;
 
 type Part = fn(&stage::Stage, &Counts) -> Result<()>;
@@ -38,12 +39,13 @@ struct Counts {
     tool_pairs: usize,
 }
 
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("why502", |stage, counts| pairs::of_why502(stage, counts.pairs)),
     ("tools", |stage, counts| pairs::of_other_tools(stage, counts.tool_pairs)),
     ("hooks", |stage, _| hooks::measure(stage)),
     ("growth", |stage, _| growth::measure(stage)),
     ("storm", |stage, _| storm::measure(stage)),
+    ("screen", |stage, _| screen::measure(stage)),
     ("flood", |stage, counts| flood::measure(stage, counts.pairs)),
     ("explain", |stage, _| explain::measure(stage)),
 ];

@@ -18,9 +18,9 @@ use crate::stage::{NOBODY, Stage};
 use crate::tool::{Running, Tool};
 
 /// Failures per second of the paced storm.
-const RATE: u32 = 20_000;
+pub(crate) const RATE: u32 = 20_000;
 /// How long the paced storm lasts, in milliseconds.
-const MILLISECONDS: u32 = 3_000;
+pub(crate) const MILLISECONDS: u32 = 3_000;
 /// Its threads, named nginx: to why502 they are nginx, whose own speed depends on the machine.
 const THREADS: u32 = 2;
 /// Slices of nginx's own storm.
@@ -39,14 +39,21 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
 
     progress(&format!("{RATE} refused exchanges per second"));
     let running = Tool::Why502.start(&stage.watched(Load::Refused)?)?;
-    let (started, cpu_ns) = (Instant::now(), process::cpu_ns(running.pid())?);
+    let cpu_ns = process::cpu_ns(running.pid())?;
+    let took = pace(stage)?;
+    over("storm_paced", running, f64::from(RATE / 1_000 * MILLISECONDS), took, cpu_ns)
+}
+
+/// Makes the failures of the paced storm; returns how long that took.
+pub(crate) fn pace(stage: &Stage) -> Result<Duration> {
+    let started = Instant::now();
     thread::scope(|scope| -> Result<()> {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| stage.namespace.run(paced))).collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
     })?;
-    over("storm_paced", running, f64::from(RATE / 1_000 * MILLISECONDS), started.elapsed(), cpu_ns)
+    Ok(started.elapsed())
 }
 
 /// Ends why502 and tells what it made of so many failures. Its start had taken `start_ns` of a processor, which no failure costs.

@@ -30,7 +30,7 @@ mod experiment;
 use std::process::ExitCode;
 
 pub use experiment::Finding;
-pub use queue::{Asked, Queue, Waits};
+pub use queue::{Asked, Queue};
 pub use reconcile::Balance;
 pub use verify::Check;
 pub use victim::{Outcome, Overflow, Stage};

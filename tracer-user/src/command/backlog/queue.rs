@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
-use wire::{
-    FAMILY_UNIX,
-    accept_queue::{Listener, longest_in},
-};
+use wire::accept_queue::Listener;
 
 use crate::model::{
-    cgroup::Cgroup,
-    from_wire::{address, path_of},
-    upstream::Upstream,
-    verdict::Process,
+    cgroup::Cgroup, from_wire::listens_at, upstream::Upstream, verdict::Process, waits::Waits,
 };
 
 /// What the listener asked for when it called listen, as far as the kernel's limit tells: the kernel keeps the smaller one of that
@@ -35,36 +29,6 @@ impl Asked {
             // Above it: somaxconn was larger when listen was called.
             Some(_) => Self::Exactly(limit),
         }
-    }
-}
-
-/// How long connections waited to be accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
-    /// How many waits were seen from beginning to end.
-    pub count: u64,
-    /// Half of them waited no longer, in us; at most an eighth above the true value.
-    pub p50_us: u64,
-    /// All but one in a hundred waited no longer, as exactly.
-    pub p99_us: u64,
-    /// The longest one; exact.
-    pub max_us: u64,
-}
-
-impl Waits {
-    fn of(listener: &Listener) -> Option<Self> {
-        let count: u64 = listener.waits.iter().sum();
-        let max_us = listener.longest_wait_ns / 1_000;
-        let at = |percent: u64| {
-            let rank = (count * percent).div_ceil(100);
-            let mut seen = 0;
-            let bucket = listener.waits.iter().position(|&waits| {
-                seen += waits;
-                seen >= rank
-            });
-            bucket.map_or(max_us, longest_in).min(max_us)
-        };
-        (count > 0).then(|| Self { count, p50_us: at(50), p99_us: at(99), max_us })
     }
 }
 
@@ -127,7 +91,7 @@ impl Queue {
         Self {
             sock: listener.sock,
             since_ns: listener.since_ns,
-            addr: addr(listener),
+            addr: listens_at(listener),
             netns: listener.netns,
             owner,
             cgroup: None,
@@ -143,7 +107,7 @@ impl Queue {
             syn_drops: listener.syn_drops,
             ack_drops: listener.ack_drops,
             unix_full: listener.unix_refused + listener.unix_waited,
-            waits: Waits::of(listener),
+            waits: Waits::of(&listener.waits, listener.longest_wait_ns),
             by_nginx: listener.by_nginx != 0,
         }
     }
@@ -159,34 +123,11 @@ impl Queue {
     }
 }
 
-/// Where a listener listens; a unix socket without a path has an empty one.
-pub(super) fn addr(listener: &Listener) -> Upstream {
-    if listener.local.family == FAMILY_UNIX {
-        Upstream::Unix(path_of(&listener.path))
-    } else {
-        Upstream::Inet(address(&listener.local))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use wire::accept_queue::bucket;
     use zerocopy::FromZeros as _;
 
     use super::*;
-
-    #[test]
-    fn percentiles_are_upper_bounds_and_never_above_the_longest_wait() {
-        let mut listener = Listener::new_zeroed();
-        for us in [5, 100, 100, 900] {
-            listener.waits[bucket(us)] += 1;
-        }
-        listener.longest_wait_ns = 900_400;
-        let waits = Waits::of(&listener).unwrap();
-        assert!((100..=112).contains(&waits.p50_us), "{waits:?}");
-        assert_eq!((waits.count, waits.p99_us, waits.max_us), (4, 900, 900));
-        assert_eq!(Waits::of(&Listener::new_zeroed()), None);
-    }
 
     #[test]
     fn accepted_is_what_came_and_is_no_longer_there() {

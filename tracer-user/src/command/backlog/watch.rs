@@ -12,7 +12,7 @@ use tokio::{
     time::{Interval, interval},
 };
 use wire::{
-    COMM_LEN, FAMILY_UNIX,
+    FAMILY_UNIX,
     accept_queue::{Listener, RING_BYTES, Stats, Victim},
 };
 
@@ -112,9 +112,7 @@ impl Session for Watching<'_> {
 
 impl<'a> Watching<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
-        let mut comm = [0; COMM_LEN];
-        comm[..args.comm().len()].copy_from_slice(args.comm().as_bytes());
-        let mut backlog = Backlog::start(comm, args.comm.is_some(), &args.hooks_only)?;
+        let mut backlog = Backlog::start(args.comm(), args.comm.is_some(), &args.hooks_only)?;
         let ring = Ring::watch(backlog.take_ring()?)?;
         let trust = match args.comm {
             Some(_) => None,

@@ -1,6 +1,7 @@
 //! The incident on one screen. The sink only counts, and keeps the newest of each kind ([`state`]); a thread of its own reads keys and
 //! draws, ten times a second at most, so that a slow terminal keeps nobody waiting.
 
+mod accepting;
 mod choice;
 mod copy;
 mod keys;
@@ -44,6 +45,7 @@ use crate::{
     terminal::{self, Diversion},
 };
 
+pub use accepting::Attach;
 pub use picture::pictures;
 pub use screen::is_there;
 pub use state::{Master, State};
@@ -103,6 +105,8 @@ struct Shared {
     answer: Mutex<Option<String>>,
     /// Workers, or nginx's processes, are on the screen.
     shows_processes: AtomicBool,
+    /// Accept queues are on the screen.
+    shows_queues: AtomicBool,
     is_faulty: bool,
 }
 
@@ -118,18 +122,20 @@ impl Shared {
 
 impl Top {
     /// Takes the terminal, which must be one, and draws on it from now on. What is said on standard error is shown there, and said again
-    /// once the terminal is given back. `is_faulty` lets the key ! be a fault, for the tests.
+    /// once the terminal is given back. On this host `live` has the evidence of the last minutes, and the hooks for accept queues. `is_faulty`
+    /// lets the key ! be a fault, for the tests.
     ///
     /// # Errors
     /// If the terminal does not let itself be taken.
-    pub fn start(state: State, window: Option<Window>, is_faulty: bool) -> io::Result<Self> {
-        let is_live = state.is_live;
+    pub fn start(state: State, live: Option<(Window, Attach)>, is_faulty: bool) -> io::Result<Self> {
+        let (window, attach) = live.unzip();
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             is_over: AtomicBool::new(false),
             is_to_save: AtomicBool::new(false),
             answer: Mutex::new(None),
             shows_processes: AtomicBool::new(false),
+            shows_queues: AtomicBool::new(false),
             is_faulty,
         });
         let theirs = Arc::clone(&shared);
@@ -142,9 +148,12 @@ impl Top {
             theirs.is_over.store(true, Ordering::SeqCst);
             drawn
         })?;
-        if is_live {
+        if let Some(attach) = attach {
             let theirs = Arc::clone(&shared);
             thread::Builder::new().name("processes".to_owned()).spawn(move || look_at_processes(&theirs))?;
+            let theirs = Arc::clone(&shared);
+            let queues = thread::Builder::new().name("queues".to_owned());
+            queues.spawn(move || accepting::watch(&theirs, &attach))?;
         }
         let now = monotonic_ns();
         Ok(Self {
@@ -317,6 +326,9 @@ fn draw(
         }
         let shows_processes = matches!(choice.view, View::Workers | View::Nginx) && choice.help.is_none();
         shared.shows_processes.store(shows_processes, Ordering::SeqCst);
+        let shows_queues = choice.view == View::Queues && choice.help.is_none();
+        shared.shows_queues.store(shows_queues, Ordering::SeqCst);
+        drawn_at = Some(Instant::now());
         terminal.draw(|frame| {
             let paused = choice.paused.take();
             match &paused {
@@ -325,7 +337,6 @@ fn draw(
             }
             choice.paused = paused;
         })?;
-        drawn_at = Some(Instant::now());
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::rate::Rate;
+use super::{accepting::Accepting, rate::Rate};
 use crate::{
     model::{
         cause::Cause,
@@ -178,6 +178,8 @@ pub struct State {
     pub failures: VecDeque<Arc<Kept>>,
     /// Accept queues.
     pub queues: BTreeMap<Upstream, Queue>,
+    /// What the hooks for accept queues see.
+    pub accepting: Accepting,
     /// Workers by upstream.
     pub pools: BTreeMap<Upstream, Pool>,
     /// Which upstream a worker serves.
@@ -225,6 +227,7 @@ impl State {
             exchanges: BTreeMap::new(),
             failures: VecDeque::new(),
             queues: BTreeMap::new(),
+            accepting: Accepting::default(),
             pools: BTreeMap::new(),
             serves: BTreeMap::new(),
             slow: BTreeMap::new(),
@@ -260,10 +263,10 @@ impl State {
             What::Sources(sources) => {
                 self.hears_by = sources.has(Fact::Words).then(|| sources.name(Fact::Words).to_owned());
             }
-            What::Upstream(counts) => {
-                if self.exchanges.contains_key(&counts.upstream) || self.exchanges.len() < MOST_KINDS {
-                    self.exchanges.insert(counts.upstream.clone(), counts.exchanges);
-                }
+            What::Upstream(counts)
+                if self.exchanges.contains_key(&counts.upstream) || self.exchanges.len() < MOST_KINDS =>
+            {
+                self.exchanges.insert(counts.upstream.clone(), counts.exchanges);
             }
             What::Depth(depth) => self.depth(depth),
             What::Look(look) => self.look(look),

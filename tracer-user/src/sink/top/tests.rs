@@ -1,7 +1,6 @@
 //! What is on the screen, drawn without a terminal; and which key does what.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use nix::time::ClockId;
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
 use crate::{
     model::{
         cause::Cause,
-        clock::{Distance, now},
+        clock::Distance,
         stream::{Depth, Entry, UpstreamCounts, What},
         upstream::Upstream,
         verdict::Confidence,
@@ -266,32 +265,4 @@ fn a_failure_is_copied_as_text_and_as_json() {
             }
         }
     }
-}
-
-/// How long this thread has had a processor, in ns.
-fn used_ns() -> i64 {
-    now(ClockId::CLOCK_THREAD_CPUTIME_ID)
-}
-
-#[test]
-fn a_second_of_a_storm_takes_less_than_a_second() {
-    let mut state = State::new(1_000, Distance(samples::killed().unix_ns), true);
-    let mut choice = Choice::default();
-    let mut verdict = samples::killed();
-    let mut terminal = Terminal::new(TestBackend::new(200, 60)).unwrap();
-    let began = used_ns();
-    for frame in 0..10 {
-        for number in 0..2_000_u32 {
-            verdict.upstream = Upstream::Unix(format!("/run/{}.sock", number % 50).into());
-            verdict.unix_ns += 50_000;
-            state.verdict(&verdict);
-        }
-        choice.show(View::ALL[frame % 5].0);
-        terminal.draw(|frame| view::draw(frame, &state, &mut choice, false)).unwrap();
-    }
-    // As it is tested, unoptimised, it takes several times as long as it does otherwise.
-    let most = if cfg!(debug_assertions) { 6 } else { 1 };
-    let took = used_ns() - began;
-    assert!(took < most * 1_000_000_000, "{} ms", took / 1_000_000);
-    assert_eq!(state.failures.len(), 1_000);
 }

@@ -73,10 +73,7 @@ pub const SECTIONS: [Section; 8] = [
     (
         "3 queues",
         &[
-            (
-                "LISTENER",
-                "The socket at which an upstream accepts connections; those over unix sockets are not looked at once a second.",
-            ),
+            ("LISTENER", "The socket at which an upstream accepts connections."),
             (
                 "QUEUE",
                 "How full its accept queue was at the last look, once a second: connections that no worker has taken yet.",
@@ -94,10 +91,15 @@ pub const SECTIONS: [Section; 8] = [
             ("LATE", "Exchanges that succeeded late, because a full queue dropped their SYN."),
             ("UNACCEPTED", "Exchanges that waited in it until nginx gave up."),
             (
-                "WAIT P50",
-                "The median of how long failed exchanges waited to be accepted; `why502 backlog` knows it of all connections.",
+                "OVERFLOWS",
+                "How often a connection met it full, each attempt counted, since the view was opened; - in a file, which does not tell.",
             ),
-            ("P99", "The wait that one failed exchange of a hundred exceeds."),
+            (
+                "WAIT P50",
+                "The median of how long connections waited to be accepted: live, of every connection since the view was opened; in a \
+              file, of failed exchanges.",
+            ),
+            ("P99", "The wait that one connection of a hundred exceeds."),
         ],
     ),
     (

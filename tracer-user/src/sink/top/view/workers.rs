@@ -114,7 +114,7 @@ fn pools(state: &State) -> BTreeMap<String, Pool> {
     // Of those that nobody looks at otherwise: in a file, or none of php-fpm's.
     for (_, upstream, doing) in state.slow() {
         let name = upstream.map_or_else(|| "not known yet".to_owned(), ToString::to_string);
-        if state.crews.is_empty() || !pools.get(&name).is_some_and(|pool| pool.workers.is_some()) {
+        if state.crews.is_empty() || pools.get(&name).is_none_or(|pool| pool.workers.is_none()) {
             let pool = pools.entry(name).or_default();
             *pool.busy.get_or_insert(0) += 1;
             *pool.doing.entry(doing.to_owned()).or_default() += 1;
