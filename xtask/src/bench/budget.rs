@@ -151,9 +151,11 @@ fn frames(figures: &Figures) -> Budget {
     let rate = one("failures_per_s");
     let reached = rate.is_some_and(|rate| rate >= FAILURES_PER_S * CLOSE_ENOUGH);
     let memory = one("peak_mib").zip(one("maps_mib")).map(|(peak, maps)| peak + maps);
-    let told = match (rate, memory) {
-        (Some(rate), Some(memory)) if reached => {
-            format!("at {rate:.0} failures per second; {memory:.1} MiB, kernel maps included")
+    let told = match (rate, memory.zip(one("told"))) {
+        (Some(rate), Some((memory, told))) if reached => {
+            format!(
+                "at {rate:.0} failures per second, of which {told:.0} were told; {memory:.1} MiB, kernel maps included"
+            )
         }
         (Some(rate), _) => format!("this machine made only {rate:.0} failures per second"),
         (None, _) => String::new(),

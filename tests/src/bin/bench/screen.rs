@@ -31,11 +31,13 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     written.end()?;
     let frames = String::from_utf8_lossy(&fs::read(&drawn)?).matches(FRAME).count();
     let failures = RATE / 1_000 * MILLISECONDS;
-    // Each of them is counted there in the end, however many frames there were.
-    tmux.wait_for(&format!("{failures} failed"))?;
     let memory = process::memory(pid)?;
     tmux.press(&["q"])?;
-    tmux.wait_for("watched")?;
+    // What it says at the end: `why502: watched 60000 failures, ...`.
+    let said = tmux.wait_for("watched ")?;
+    let told = said.split("watched ").nth(1).and_then(|rest| rest.split(' ').next());
+    let told: f64 = told.context("no count of failures")?.parse().context("a count of failures")?;
+    tell("storm_on_screen", "why502", "told", told)?;
     tell("storm_on_screen", "why502", "frames_per_s", frames as f64 / took.as_secs_f64())?;
     tell("storm_on_screen", "why502", "failures_per_s", f64::from(failures) / took.as_secs_f64())?;
     tell("storm_on_screen", "why502", "peak_mib", memory.peak)?;
