@@ -40,10 +40,12 @@ impl FromStr for Collector {
             _ => return Err(BadCollector::Unknown),
         }
         let authority = uri.authority().ok_or(BadCollector::Unknown)?;
-        let is_plain = !authority.as_str().contains('@')
-            && uri.query().is_none()
-            && !uri.host().unwrap_or("").is_empty();
-        if !is_plain {
+        // A port that is none is no word of the default one.
+        let has_bad_port =
+            authority.port_u16().is_none() && authority.as_str().len() > authority.host().len();
+        let is_plain =
+            !authority.as_str().contains('@') && uri.query().is_none() && !authority.host().is_empty();
+        if has_bad_port || !is_plain {
             return Err(BadCollector::Unknown);
         }
         Ok(Self {
