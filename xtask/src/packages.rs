@@ -39,6 +39,8 @@ const READERS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("node", "nodejs"),
     ("prometheus", "prometheus"),
+    ("rsyslogd", "rsyslog"),
+    ("/lib/systemd/systemd-journald", "systemd"),
 ];
 
 /// The application servers that the tests run behind nginx, too large for an emulated machine as well.

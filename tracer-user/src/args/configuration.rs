@@ -233,6 +233,15 @@ mod tests {
         let serve = with(&[], text).unwrap().serve;
         assert!(matches!(serve.record_triggers[..], [Trigger::Failures { .. }, Trigger::Cause(_)]));
         assert_eq!(serve.record_hook, ["/bin/notify", "--file"]);
+        let serve = with(
+            &[],
+            "journal = true\nsyslog = \"udp://[::1]:514\"\n[otlp]\nurl = \"http://a:1/b\"\nqueue = 9\n",
+        )
+        .unwrap()
+        .serve;
+        assert!(serve.journal && serve.otlp_queue == 9);
+        let shown = [serve.otlp.map(|to| to.to_string()), serve.syslog.map(|to| to.to_string())];
+        assert_eq!(shown, [Some("http://a:1/b".to_owned()), Some("udp://[::1]:514".to_owned())]);
         assert_eq!(with(&[], "metrics = \"off\"").unwrap().serve.metrics, Listen::Off);
         assert!(with(&[], "").unwrap().settings.is_empty());
     }
@@ -255,7 +264,7 @@ mod tests {
         });
         let whole: String = lines.flat_map(|line| [line, "\n"]).collect();
         let resolved = with(&[], &whole).unwrap();
-        assert_eq!((resolved.settings.len(), count), (16, 16), "{:?}", resolved.settings.keys());
+        assert_eq!((resolved.settings.len(), count), (21, 21), "{:?}", resolved.settings.keys());
         // What it says is the default is.
         let default = with(&[], "").unwrap().serve;
         let Serve {
@@ -266,8 +275,12 @@ mod tests {
             json_rotate_keep,
             record_directory,
             record_keep,
+            otlp_interval,
+            otlp_queue,
+            journal,
             ..
         } = resolved.serve;
+        assert_eq!((otlp_interval, otlp_queue, journal), (default.otlp_interval, default.otlp_queue, false));
         assert_eq!((trace.max_open, trace.no_uprobe), (default.trace.max_open, false));
         assert_eq!((metrics, metrics_upstreams), (default.metrics, default.metrics_upstreams));
         assert_eq!(

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{Trace, Trigger, duration, record::size};
+use crate::model::destination::{Collector, Syslog};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +19,7 @@ Examples:
                                                    Each verdict as a line of JSON, too
   why502 serve --record-last 10m --record-trigger 'failures>=20/10s'
                                                    Keep ten minutes in memory; write them once it happens
+  why502 serve --otlp http://127.0.0.1:4318        Send verdicts and metrics to a collector of OpenTelemetry, too
 
 A key of the file is an option without its dashes: `max-open = 4096`, and, in the table [record], `last = \"10m\"` for --record-last.
 An option that may be repeated takes a list. What the command line says goes before what the file says.
@@ -61,6 +63,26 @@ pub struct Serve {
     /// Keep this many older files, as PATH.1, PATH.2 and so on; older ones are removed.
     #[arg(long, value_name = "COUNT", default_value = "4", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub json_rotate_keep: u32,
+
+    /// Send verdicts and metrics to this collector of OpenTelemetry, by OTLP over HTTP with protobuf (http://HOST:PORT; no TLS).
+    #[arg(long, alias = "otlp-url", value_name = "URL")]
+    pub otlp: Option<Collector>,
+
+    /// Send the metrics this often, as in 10s or 1m.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub otlp_interval: Duration,
+
+    /// Let this many verdicts wait for a collector that does not take them; those beyond are counted, and lost to it.
+    #[arg(long, value_name = "COUNT", default_value = "2048", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub otlp_queue: u32,
+
+    /// Write each verdict to systemd's journal, with fields.
+    #[arg(long)]
+    pub journal: bool,
+
+    /// Write each verdict to this syslog daemon: /dev/log, or by RFC 5424 udp://HOST:PORT or tcp://HOST:PORT.
+    #[arg(long, value_name = "DEST")]
+    pub syslog: Option<Syslog>,
 
     /// Keep this much time in memory, as in 30s or 10m, 24 MiB at most, and write it at a --record-trigger or SIGUSR1.
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod cause;
 pub mod cgroup;
 pub mod clock;
+pub mod destination;
 pub mod doing;
 pub mod facts;
 pub mod failure;

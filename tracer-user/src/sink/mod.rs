@@ -13,16 +13,26 @@ use crate::{
     pipeline::Told,
 };
 
+mod courier;
+mod drops;
 pub mod evidence;
+mod journal;
 mod json;
 pub mod lines;
 pub mod metrics;
+mod otlp;
+mod record;
 mod sinks;
+mod syslog;
 mod text;
 pub mod top;
 
+pub use journal::to_journal;
 pub use json::Json;
+pub use otlp::{Otlp, to_collector};
+pub use record::ATTRIBUTES;
 pub use sinks::Sinks;
+pub use syslog::to_syslog;
 pub use text::{Above, Look, Status, Text};
 pub(crate) use text::{INDENT, answered, paragraph, said};
 

@@ -19,7 +19,12 @@ pub struct Sinks {
 impl Sinks {
     /// Adds one.
     pub fn add(&mut self, sink: impl Sink + 'static) {
-        self.open.push(Box::new(sink));
+        self.add_boxed(Box::new(sink));
+    }
+
+    /// Adds one that may be of any kind.
+    pub fn add_boxed(&mut self, sink: Box<dyn Sink>) {
+        self.open.push(sink);
     }
 
     /// Whether somebody has what he wanted, so that the run is over.

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Tests of what is not taken into the guest, and that say nothing of a kernel: of what this machine's browser and database make of a report,
-/// and of the application servers that people run.
-const NOT_OF_KERNELS: [&str; 3] = ["report", "stops_servers", "stale_keepalive"];
+/// of the application servers that people run, and of those whom verdicts are sent to.
+const NOT_OF_KERNELS: [&str; 5] = ["logs", "otlp", "report", "stops_servers", "stale_keepalive"];
 /// How long one test may take before it is killed: more than it may wait for one thing in vain (`rig::wait::bound`), so that it says what.
 const TEST_BOUND: Duration = Duration::from_secs(480);
 /// How many times slower than real hardware the rig takes the guest to be.

@@ -104,11 +104,13 @@ async fn serve(resolved: Resolved, words: Vec<OsString>) -> Result<(), Failure> 
     let _demand = signal(SignalKind::user_defined1()).context("SIGUSR1 cannot be watched")?;
     let options = resolved.serve.clone();
     let mut service = Service::prepare(resolved, words)?;
+    let elsewhere = service.elsewhere()?;
     let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
     let mut source = trace::start(&options.trace, beyond, false)?;
     source.watch_depths(Depths::start([].into_iter()).context("accept queues cannot be looked at")?);
     service.begin(&source.start(options.trace.count.map(Into::into)));
     let mut sinks = Sinks::default();
     sinks.add(service);
+    elsewhere.into_iter().for_each(|sink| sinks.add_boxed(sink));
     trace::follow(source, &options.trace, &mut ends, sinks, None).await
 }

@@ -17,10 +17,11 @@ use crate::{
         words::{count, span},
     },
     sink::{
-        Json, Sink,
+        Json, Otlp, Sink,
         evidence::{Naming, Rotation},
         lines::Lines,
         metrics::{Metrics, Server},
+        to_collector, to_journal, to_syslog,
     },
     terminal::{self, Screen},
 };
@@ -61,6 +62,26 @@ impl Service {
         let server = server(options, &metrics)?;
         let watchdog = Watchdog::of_systemd();
         Ok(Self { words, metrics, server, json, recorder: None, prepared, watchdog, resolved })
+    }
+
+    /// The sinks that send verdicts elsewhere, and that no new configuration changes.
+    ///
+    /// # Errors
+    /// If there is nobody of this host's to send them to.
+    pub(super) fn elsewhere(&self) -> Result<Vec<Box<dyn Sink>>, Failure> {
+        let (options, shared) = (&self.resolved.serve, self.metrics.shared());
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if let Some(collector) = options.otlp.clone() {
+            let (queue, interval) = (options.otlp_queue as usize, options.otlp_interval);
+            sinks.push(Box::new(to_collector(Otlp { collector, queue, interval }, shared)?));
+        }
+        if options.journal {
+            sinks.push(Box::new(to_journal(shared)?));
+        }
+        if let Some(syslog) = options.syslog.clone() {
+            sinks.push(Box::new(to_syslog(syslog, shared)?));
+        }
+        Ok(sinks)
     }
 
     /// All is attached: this is where the stream begins.
@@ -170,6 +191,7 @@ impl Sink for Service {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.metrics.summary(summary)?;
         self.json.as_mut().map_or(Ok(()), |json| json.summary(summary))
     }
 

@@ -16,7 +16,8 @@ use crate::model::{
 };
 
 /// Upper bounds of the times that failures take (s); beyond the last one is one more.
-pub(super) const BOUNDS: [f64; 12] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+pub(in crate::sink) const BOUNDS: [f64; 12] =
+    [0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// Kinds of failures that are counted apart; of further ones the upstream is `other`.
 const SERIES: usize = 10_000;
@@ -47,11 +48,23 @@ const LAST: usize = 2 * budget::UPSTREAMS;
 
 /// How long failures of one cause took.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Times {
+pub(in crate::sink) struct Times {
     /// By bound, and beyond the last.
-    pub(super) counts: [u64; BOUNDS.len() + 1],
+    pub(in crate::sink) counts: [u64; BOUNDS.len() + 1],
     /// All of them together, in microseconds.
-    pub(super) sum_us: u64,
+    pub(in crate::sink) sum_us: u64,
+}
+
+impl Times {
+    /// How many there are.
+    pub(in crate::sink) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// All of them together, in seconds.
+    pub(in crate::sink) fn seconds(&self) -> f64 {
+        self.sum_us as f64 / 1e6
+    }
 }
 
 /// How full an accept queue is.

@@ -1,11 +1,13 @@
 //! Metrics for Prometheus: what a run counts, as a page that is served from a thread of its own.
 //!
-//! The event loop counts, and puts a copy of what it has where the server takes it: neither ever waits for the other.
+//! The event loop counts, and puts a copy of what it has where the server takes it, and whoever sends metrics on: none ever waits for the
+//! other.
 
 mod bpf;
 mod counted;
 mod names;
 mod page;
+mod reading;
 mod server;
 mod table;
 
@@ -17,17 +19,21 @@ use std::{
     },
 };
 
+use nix::time::ClockId;
+
 pub use server::Server;
 pub use table::{Kind, METRICS, Metric};
 
-use super::Sink;
+use super::{Sink, drops::Drops};
 use crate::model::{
-    clock::monotonic_ns,
+    clock::{self, monotonic_ns},
     facts::Sources,
     stream::Entry,
     verdict::{Delayed, Summary, Verdict},
 };
+pub(super) use counted::{BOUNDS, Times};
 use counted::{Counted, Counter};
+pub(super) use reading::{Family, Reading, Series, Value};
 
 /// How long what was counted may wait until a scrape sees it (ns).
 const PUBLISH_NS: u64 = 500_000_000;
@@ -38,17 +44,28 @@ const SUMS_NS: u64 = 1_000_000_000;
 /// What the event loop and the server share.
 #[derive(Debug)]
 pub struct Shared {
+    /// When counting began (ns since 1970).
+    began_ns: i64,
     counted: Mutex<Arc<Counted>>,
     /// When the event loop last turned (ns, monotonic).
     turned_ns: AtomicU64,
     /// Lines of JSON that could not be written.
     lines_lost: Arc<AtomicU64>,
+    /// Verdicts that the sinks which send them could not hand on, by the sink's name.
+    dropped: Mutex<Vec<(&'static str, Arc<Drops>)>>,
 }
 
 impl Shared {
     /// Where lines of JSON are counted that could not be written.
     pub fn lines_lost(&self) -> &Arc<AtomicU64> {
         &self.lines_lost
+    }
+
+    /// Where a sink of this name counts the verdicts that it could not hand on.
+    pub(super) fn drops_of(&self, sink: &'static str) -> Arc<Drops> {
+        let drops = Arc::default();
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((sink, Arc::clone(&drops)));
+        drops
     }
 
     fn counted(&self) -> Arc<Counted> {
@@ -72,9 +89,11 @@ impl Metrics {
     pub fn new(sources: &Sources, upstreams: usize) -> Self {
         let (counter, now_ns) = (Counter::new(sources, upstreams), monotonic_ns());
         let shared = Arc::new(Shared {
+            began_ns: clock::now(ClockId::CLOCK_REALTIME),
             counted: Mutex::new(Arc::new(counter.counted.clone())),
             turned_ns: AtomicU64::new(now_ns),
             lines_lost: Arc::default(),
+            dropped: Mutex::default(),
         });
         Self { counter, shared, is_new: false, published_ns: now_ns, summed_ns: now_ns }
     }
@@ -128,6 +147,12 @@ impl Sink for Metrics {
         self.summed_ns = monotonic_ns();
         let unexplained = sums.words.as_ref().map_or(0, |words| words.unexplained.count);
         self.is_new |= self.counter.unexplained(unexplained);
+        Ok(())
+    }
+
+    fn summary(&mut self, _: &Summary) -> io::Result<()> {
+        // Whoever sends metrics on sends the last ones now.
+        self.publish(monotonic_ns());
         Ok(())
     }
 

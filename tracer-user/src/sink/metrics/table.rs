@@ -77,6 +77,8 @@ metrics! {
         "Failures that nginx logged and that have no verdict.";
     LINES_LOST: "why502_json_lines_lost_total", Counter, [],
         "Lines that could not be written to the file of JSON Lines.";
+    DROPPED: "why502_verdicts_dropped_total", Counter, ["sink", "reason"],
+        "Verdicts that did not get to a collector, the journal or syslog, for each that is in use.";
     BPF_SECONDS: "why502_bpf_run_seconds_total", Counter, [],
         "Processor time of the BPF programs; only where the kernel measures it (sysctl kernel.bpf_stats_enabled).";
     SOURCE: "why502_source_info", Info, ["fact", "source"],

@@ -53,6 +53,7 @@ fn full() -> Metrics {
         metrics.verdict(&verdict).unwrap();
     }
     metrics.delayed(&samples::delayed()).unwrap();
+    drop(metrics.shared().drops_of("otlp"));
     exchanges(&mut metrics, upstream(1), 7);
     take(&mut metrics, What::Loss(Loss { ns: 0, reason: LossReason::RingFull, count: 3 }));
     take(&mut metrics, What::Depth(Depth { ns: 1, listener: upstream(1), depth: 2, limit: 4 }));
