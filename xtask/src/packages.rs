@@ -39,6 +39,7 @@ const READERS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("node", "nodejs"),
     ("prometheus", "prometheus"),
+    ("kubectl", "kubernetes-client"),
 ];
 
 /// The application servers that the tests run behind nginx, too large for an emulated machine as well.

