@@ -250,7 +250,7 @@ fn left_on_it_loses_nothing_and_needs_no_more_than_before() -> Result<()> {
         for metric in ["lost_records", "untracked", "unexplained", "json_lines_lost"] {
             let metric = format!("why502_{metric}_total");
             let lost: f64 = series(&page, &metric)?.iter().map(|(_, value)| value).sum();
-            ensure!(lost == 0.0, "round {rounds}: {metric} {lost}\n{}", service.complaints());
+            ensure!(lost == 0.0, "round {rounds}: {metric} {lost}\n{page}\n{}", service.complaints());
         }
         if warm.is_none() && rounds >= ROUNDS / 2 && begun.elapsed() >= length / 2 {
             warm = Some((held(&service)?, failures));
