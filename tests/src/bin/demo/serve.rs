@@ -14,7 +14,7 @@ use rig::{Namespace, wait};
 use crate::tell;
 
 /// Which causes there were, the commonest first.
-const QUERY: &str = "sort_desc(sum by (cause, detail, confidence) (why502_failures_total))";
+const QUERY: &str = "sort_desc(sum by (cause, detail) (why502_failures_total))";
 /// How many there were.
 const ALL: &str = "sum(why502_failures_total)";
 
@@ -67,12 +67,12 @@ fn answered(namespace: &Namespace) -> Result<(Incident, Service, Prometheus)> {
     tell(&format!("Prometheus is asked for the failures by cause:\n\n{QUERY}\n"));
     let rows = prometheus.query(QUERY)?;
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["cause", "detail", "confidence", "failures"]);
+    table.load_style(NOTHING).set_header(["cause", "failures"]);
     for (labels, failures) in &rows {
         let label = |name: &str| labels.get(name).with_context(|| format!("no {name}: {labels:?}"));
-        table.add_row([label("cause")?, label("detail")?, label("confidence")?, &failures.to_string()]);
+        table.add_row([format!("{}/{}", label("cause")?, label("detail")?), failures.to_string()]);
     }
-    if let Some(column) = table.column_mut(3) {
+    if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     // A reader who has gone has no use for the rest.
