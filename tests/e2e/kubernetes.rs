@@ -161,7 +161,8 @@ fn the_parts_of_the_manifests_fit_together() -> Result<()> {
     let text = map["data"]["why502.toml"].as_str().context("a configuration")?;
     let port = container["ports"][0]["containerPort"].as_u64().context("a port")?;
     ensure!(text.contains(&format!("\naddress = \"0.0.0.0:{port}\"\n")), "{text}");
-    ensure!(pod["metadata"]["annotations"]["prometheus.io/port"] == port.to_string(), "{pod:#}");
+    let annotated = pod["metadata"]["annotations"]["prometheus.io/port"].as_str();
+    ensure!(annotated.and_then(|text| text.parse().ok()) == Some(port), "{annotated:?}");
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
         let get = &container[probe]["httpGet"];
         ensure!(get["path"] == "/healthz" && get["port"] == container["ports"][0]["name"], "{probe}: {get}");
