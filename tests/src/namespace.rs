@@ -75,12 +75,17 @@ impl Namespace {
     /// A command that will run inside; the kernel kills it when this process dies.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = process::command(program);
+        self.hold(&mut command);
+        command
+    }
+
+    /// Lets what any command starts run inside.
+    pub fn hold(&self, command: &mut Command) {
         let inner = Arc::clone(&self.0);
         // SAFETY: setns(2) is async-signal-safe, and nothing here allocates or is dropped.
         unsafe {
             command.pre_exec(move || Ok(setns(inner.net.as_fd(), CloneFlags::CLONE_NEWNET)?));
         }
-        command
     }
 
     /// Starts a command made by [`Namespace::command`].

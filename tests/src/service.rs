@@ -222,6 +222,27 @@ impl Prometheus {
         Ok(prometheus)
     }
 
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A page on which a browser shows what a query gives.
+    pub fn page_of(&self, query: &str) -> String {
+        // Readable where it can be: only what a link must not have is escaped.
+        let escaped: String = query
+            .bytes()
+            .map(|byte| match byte {
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'(' | b')' | b',' | b'.' => {
+                    char::from(byte).to_string()
+                }
+                b' ' => "+".to_owned(),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect();
+        format!("http://{}/graph?g0.expr={escaped}&g0.tab=1", self.address)
+    }
+
     /// What a query gives at this moment: for each set of labels a value.
     pub fn query(&self, query: &str) -> Result<Vec<(Labels, f64)>> {
         let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();

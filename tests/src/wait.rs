@@ -46,6 +46,13 @@ pub(crate) fn check(start: Instant, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until all waiting shall fail.
+pub fn until_given_up() {
+    while !GIVEN_UP.load(Ordering::Relaxed) {
+        sleep(PAUSE);
+    }
+}
+
 /// Asks `probe` until it yields a value. `what` completes the sentence "waited in vain for ...".
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();

@@ -53,6 +53,8 @@ pub(crate) struct Options {
     renew: bool,
 }
 
+/// What the rig measures.
+const PARTS: &str = "why502,tools,hooks,growth,storm,screen,flood,explain,serve";
 /// Where the rig's figures are left, one JSON object per line.
 const FIGURES: &str = "target/bench.jsonl";
 
@@ -66,8 +68,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
     } else {
         let why502 = prepare(steps, workspace)?;
         let pairs = if options.quick { 2 } else { options.pairs };
-        let parts =
-            if options.per_hook { "hooks" } else { "why502,tools,hooks,growth,storm,screen,flood,explain" };
+        let parts = if options.per_hook { "hooks" } else { PARTS };
         measure(workspace, &why502, parts, pairs, (pairs / 3).max(2))?
     };
     if options.per_hook {

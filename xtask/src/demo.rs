@@ -18,6 +18,12 @@ pub(crate) struct Options {
     /// Then draw each view of `why502 top` into this folder, as the documents show them.
     #[arg(long, value_name = "FOLDER")]
     top: Option<PathBuf>,
+    /// Have `why502 serve` count them instead, and a Prometheus answer which causes there were.
+    #[arg(long, conflicts_with = "top")]
+    serve: bool,
+    /// Then leave both running until Ctrl-C, for a browser.
+    #[arg(long, requires = "serve")]
+    hold: bool,
 }
 
 /// Builds why502 and the rig, and becomes the rig's demo; or draws what that has recorded.
@@ -33,7 +39,10 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         return draw(steps, &demo, folder);
     }
     // The demo takes this process's place: Ctrl-C and every other signal reach it, and its exit status is ours.
-    let error = Command::new(&demo).env("WHY502_BIN", built("why502")?).exec();
+    let words = [("--serve", options.serve), ("--hold", options.hold)];
+    let mut command = Command::new(&demo);
+    command.args(words.iter().filter(|(_, wanted)| *wanted).map(|(word, _)| *word));
+    let error = command.env("WHY502_BIN", built("why502")?).exec();
     Err(error).with_context(|| format!("{} cannot be run", demo.display()))
 }
 

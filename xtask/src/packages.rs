@@ -39,6 +39,7 @@ const READERS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("node", "nodejs"),
     ("prometheus", "prometheus"),
+    ("kubectl", "kubernetes-client"),
     ("rsyslogd", "rsyslog"),
     ("/lib/systemd/systemd-journald", "systemd"),
 ];

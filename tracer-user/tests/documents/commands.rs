@@ -9,7 +9,7 @@ use why502::args::Args;
 use crate::page::{Page, root};
 
 /// What else a block may be written in; none of these is a command.
-const NO_COMMANDS: [&str; 4] = ["", "json", "sql", "toml"];
+const NO_COMMANDS: [&str; 6] = ["", "json", "python", "sql", "toml", "yaml"];
 
 /// Whether an end-to-end test has this name, as in `reset::a_kill_from_outside_names_the_killer`.
 fn is_test(name: &str) -> bool {

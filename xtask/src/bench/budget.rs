@@ -82,7 +82,7 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
     };
     let healthy = ["fastcgi_tcp", "fastcgi_unix", "http_keepalive", "unrelated"];
     let cpu = healthy.into_iter().map(|case| median(case, "cpu_percent")).collect::<Option<Vec<_>>>();
-    vec![
+    let mut budgets = vec![
         throughput("throughput, FastCGI over TCP", "fastcgi_tcp"),
         throughput("throughput, FastCGI over unix sockets", "fastcgi_unix"),
         throughput("throughput, HTTP with keepalive", "http_keepalive"),
@@ -103,6 +103,50 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
         lost(figures),
         frames(figures),
         flood(figures),
+    ];
+    budgets.extend(service(figures));
+    budgets
+}
+
+/// What `why502 serve` may take while nothing happens, and a scrape of it.
+fn service(figures: &Figures) -> [Budget; 3] {
+    let idle = |measure| figures.greatest_in("idle", "serve", measure);
+    let scrape = figures.spread("scrape", "serve", "scrape_ms");
+    let slowest = figures.greatest_in("scrape", "serve", "scrape_ms");
+    let page = figures.greatest_in("scrape", "serve", "page_kib");
+    let (resident, maps) = (idle("resident_mib"), idle("maps_mib"));
+    let told = |parts: Option<(f64, f64)>, words: fn(f64, f64) -> String| {
+        parts.map_or(String::new(), |(one, other)| words(one, other))
+    };
+    [
+        Budget {
+            name: "why502 serve, idle, scraped every 15 s: share of a core",
+            limit: Limit::Below(0.1),
+            value: idle("cpu_percent"),
+            unit: " %",
+            decimals: 3,
+            told: String::new(),
+        },
+        Budget {
+            name: "why502 serve, idle: memory, kernel maps included",
+            limit: Limit::Below(32.0),
+            value: resident.zip(maps).map(|(resident, maps)| resident + maps),
+            unit: " MiB",
+            decimals: 1,
+            told: told(resident.zip(maps), |resident, maps| {
+                format!("{resident:.1} resident, and {maps:.1} of kernel maps")
+            }),
+        },
+        Budget {
+            name: "why502 serve: a scrape at 100 upstreams",
+            limit: Limit::Below(5.0),
+            value: scrape.map(|scrape| scrape.median),
+            unit: " ms",
+            decimals: 2,
+            told: told(slowest.zip(page), |slowest, page| {
+                format!("the slowest of 200 {slowest:.2}; a page of {page:.0} KiB")
+            }),
+        },
     ]
 }
 
@@ -242,6 +286,39 @@ mod tests {
             "33.0 MiB (20.0 resident at its peak, 15.0 in the end, and 13.0 of kernel maps; 28.0 resident for a moment at the start, \
              while it reads the kernel's types)"
         );
+    }
+
+    #[test]
+    fn what_the_service_takes_is_judged_apart_from_live() {
+        let line = |case: &str, measure: &str, value: f64| {
+            format!(r#"{{"case":"{case}","subject":"serve","measure":"{measure}","value":{value}}}"#)
+        };
+        let lines = [
+            line("idle", "cpu_percent", 0.05),
+            line("idle", "resident_mib", 14.0),
+            line("idle", "maps_mib", 13.0),
+            line("idle", "peak_mib", 40.0),
+            line("scrape", "scrape_ms", 0.5),
+            line("scrape", "scrape_ms", 0.7),
+            line("scrape", "scrape_ms", 9.0),
+            line("scrape", "page_kib", 60.0),
+        ];
+        let budgets = check(&Figures::parse(lines.iter().map(String::as_str)).expect("figures"));
+        let shown = ["share", "idle: memory", "a scrape"].map(|words| {
+            let budget = budgets
+                .iter()
+                .find(|budget| budget.name.starts_with("why502 serve") && budget.name.contains(words));
+            budget.map(|budget| (budget.holds(), budget.figure())).expect("a budget")
+        });
+        assert_eq!(
+            shown,
+            [
+                (true, "0.050 %".to_owned()),
+                (true, "27.0 MiB (14.0 resident, and 13.0 of kernel maps)".to_owned()),
+                (true, "0.70 ms (the slowest of 200 9.00; a page of 60 KiB)".to_owned()),
+            ]
+        );
+        assert_eq!(find(&budgets, "memory, kernel").figure(), "not measured");
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Figures {
         Some(median(case, "why502", measure)? - runs * floor)
     }
 
+    /// The greatest in one case.
+    pub(crate) fn greatest_in(&self, case: &str, subject: &str, measure: &str) -> Option<f64> {
+        self.values(case, subject, measure).into_iter().reduce(f64::max)
+    }
+
     /// The greatest in any case.
     pub(crate) fn greatest(&self, subject: &str, measure: &str) -> Option<f64> {
         let is_it = |figure: &&Figure| figure.subject == subject && figure.measure == measure;

@@ -173,6 +173,22 @@ fn the_rpm_has_what_the_archive_has() -> Result<()> {
     Ok(())
 }
 
+/// How the image is to be run, as it says itself.
+fn image_configuration() -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    run(
+        "tar",
+        [OsStr::new("-xf"), part(".oci.tar")?.as_os_str(), OsStr::new("-C"), folder.path().as_os_str()],
+    )?;
+    let read = |path: PathBuf| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let blob = |named: &Value| -> Result<Value> {
+        let digest = named["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:"));
+        read(folder.path().join("blobs/sha256").join(digest.context("no digest")?))
+    };
+    let index = read(folder.path().join("index.json"))?;
+    blob(&blob(&index["manifests"][0])?["config"])
+}
+
 #[test]
 #[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
 fn the_image_has_the_program_and_nothing_else() -> Result<()> {
@@ -203,6 +219,45 @@ fn the_image_has_the_program_and_nothing_else() -> Result<()> {
     run("tar", [OsStr::new("-xzf"), layer.as_os_str(), OsStr::new("-C"), root.path().as_os_str()])?;
     assert_eq!(files(root.path())?, BTreeSet::from(["./usr/bin/why502".to_owned()]));
     assert!(fs::read(root.path().join("usr/bin/why502"))? == fs::read(inner.join("why502"))?);
+    Ok(())
+}
+
+/// What `packaging/Containerfile` says, one instruction a line: its name, and what it is given.
+fn instructions() -> Result<Vec<(String, String)>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/Containerfile");
+    let text = fs::read_to_string(path)?.replace("\\\n", " ");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, rest) = line.split_once(' ').with_context(|| format!("no instruction: {line}"))?;
+            Ok((name.to_owned(), rest.trim().to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+#[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
+fn the_container_file_makes_the_same_image() -> Result<()> {
+    let about = image_configuration()?;
+    let all = instructions()?;
+    let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["FROM", "ARG", "ARG", "LABEL", "COPY", "ENTRYPOINT"]);
+    let [from, version, revision, labels, copy, entry] = [0, 1, 2, 3, 4, 5].map(|at| all[at].1.as_str());
+    assert_eq!([from, version, revision, copy], ["scratch", "VERSION", "REVISION", "why502 /usr/bin/why502"]);
+    assert_eq!(serde_json::from_str::<Value>(entry)?, about["config"]["Entrypoint"]);
+    let told = about["config"]["Labels"].as_object().context("no labels")?;
+    let text = |name: &str| told[name].as_str().unwrap_or_default();
+    let labels = labels
+        .replace("${VERSION}", text("org.opencontainers.image.version"))
+        .replace("${REVISION}", text("org.opencontainers.image.revision"));
+    for (name, value) in told {
+        let label = format!("{name}={value}");
+        assert!(labels.contains(&label), "{label} is not in {labels}");
+    }
+    assert_eq!(labels.matches("=\"").count(), told.len(), "{labels}");
+    // What the comment above it says to unpack has what it copies.
+    let (_folder, inner) = unpacked()?;
+    assert!(inner.join("why502").is_file());
     Ok(())
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Parts {
     pub(crate) configuration: String,
     unit: String,
     rules: String,
+    dashboard: String,
 }
 
 /// The shells that the program knows.
@@ -79,6 +80,7 @@ impl Parts {
             configuration: read("packaging/why502.toml")?,
             unit: read("packaging/why502.service")?,
             rules: read("packaging/prometheus/why502.rules.yml")?,
+            dashboard: read("packaging/grafana/why502.json")?,
         })
     }
 
@@ -93,12 +95,13 @@ impl Parts {
         put().with_context(|| format!("the program cannot be put into {}", folder.display()))
     }
 
-    /// Puts the service where every system looks for it: its unit, which is not started by that, its options, and rules for Prometheus
-    /// as an example.
+    /// Puts the service where every system looks for it: its unit, which is not started by that, its options, and as examples rules for
+    /// Prometheus and a dashboard for Grafana.
     pub(crate) fn put_service(&self, root: &Path, units: &str, documents: &str) -> Result<()> {
         write(&root.join(units).join("why502.service"), &self.unit)?;
         write(&root.join("etc/why502.toml"), &self.configuration)?;
-        write(&root.join(documents).join("why502.rules.yml"), &self.rules)
+        write(&root.join(documents).join("why502.rules.yml"), &self.rules)?;
+        write(&root.join(documents).join("why502.grafana.json"), &self.dashboard)
     }
 
     /// Puts the compressed manual pages and the completions of bash and fish where every system looks for them, and zsh's into the

@@ -27,6 +27,7 @@ mod growth;
 mod hooks;
 mod pairs;
 mod screen;
+mod serve;
 mod storm;
 
 type Part = fn(&stage::Stage, &Counts) -> Result<()>;
@@ -39,7 +40,7 @@ struct Counts {
     tool_pairs: usize,
 }
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("why502", |stage, counts| pairs::of_why502(stage, counts.pairs)),
     ("tools", |stage, counts| pairs::of_other_tools(stage, counts.tool_pairs)),
     ("hooks", |stage, _| hooks::measure(stage)),
@@ -48,6 +49,7 @@ const PARTS: [(&str, Part); 8] = [
     ("screen", |stage, _| screen::measure(stage)),
     ("flood", |stage, counts| flood::measure(stage, counts.pairs)),
     ("explain", |stage, _| explain::measure(stage)),
+    ("serve", |stage, _| serve::measure(stage)),
 ];
 
 fn main() -> ExitCode {

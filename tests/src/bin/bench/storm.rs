@@ -89,7 +89,7 @@ fn paced() -> Result<()> {
 }
 
 /// Connects as nginx does, without waiting, and takes the error.
-fn refused(nobody: &SockaddrIn) -> Result<()> {
+pub(crate) fn refused(nobody: &SockaddrIn) -> Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let client = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
     match connect(client.as_raw_fd(), nobody) {

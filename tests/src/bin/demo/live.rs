@@ -1,10 +1,6 @@
-//! The demonstration: a real nginx and real php-fpm, broken in one way after another, while `why502 live`
-//! watches.
-//!
-//! All of it happens in a network namespace of its own; nothing is left of it, also after Ctrl-C.
+//! What `why502 live` says of each failure.
 
 use std::io::{IsTerminal, Write, stdout};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -15,13 +11,12 @@ use rig::incident::{BREATH, Incident};
 use rig::recorder::Recorder;
 use rig::terminal::Terminal;
 use rig::tracer::Run;
-use rig::{Namespace, Tracer, interrupt, wait};
+use rig::{Namespace, Tracer, wait};
 
-fn main() -> ExitCode {
-    interrupt::run("demo", |namespace| show(namespace).map(|()| ExitCode::SUCCESS))
-}
+use crate::tell;
 
-fn show(namespace: &Namespace) -> Result<()> {
+/// Breaks it in every way, and lets why502 explain each.
+pub fn show(namespace: &Namespace) -> Result<()> {
     tell("Starting nginx and php-fpm in a network namespace of their own.");
     let mut stage = Incident::set(namespace, tell)?;
     let master = stage.nginx().master().to_string();
@@ -61,11 +56,6 @@ fn show(namespace: &Namespace) -> Result<()> {
         "nginx's own error log has {logged} lines about them, and says of hardly any of them more than an errno."
     ));
     Ok(())
-}
-
-fn tell(sentence: &str) {
-    // A closed standard output is noticed by why502's lines, too; it ends nothing here.
-    let _ = writeln!(stdout(), "\n# {sentence}");
 }
 
 /// Like the terminal that this runs on.
