@@ -57,13 +57,8 @@ async fn live(args: &Args) -> Result<(), Failure> {
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window = Window::new(
-        Naming::numbered(&args.output, MOST_FILES),
-        args.last,
-        header,
-        start.distance,
-        encoder,
-    );
+    let window =
+        Window::new(Naming::numbered(&args.output, MOST_FILES), args.last, header, start.distance, encoder);
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,

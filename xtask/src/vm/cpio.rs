@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 /// The type bits of `st_mode`.
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// An archive that is being written. Everything in it is root's.
@@ -53,6 +54,14 @@ impl Archive {
     /// Adds a file with this content.
     pub(crate) fn content(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         self.place(path, FILE | mode, content, (0, 0))
+    }
+
+    /// Adds a symbolic link, where nothing is yet.
+    pub(crate) fn link(&mut self, path: &Path, to: &Path) -> Result<()> {
+        if self.paths.contains(&name(path)?) {
+            return Ok(());
+        }
+        self.place(path, LINK | 0o777, to.as_os_str().as_encoded_bytes(), (0, 0))
     }
 
     /// Adds a character device.

@@ -4,13 +4,12 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::cpio::Archive;
+use super::{cpio::Archive, tools::Tools};
 use crate::{
     rig::{Kind, Program},
     step::output,
@@ -36,11 +35,11 @@ pub(crate) struct Tests<'a> {
 
 impl<'a> Tests<'a> {
     /// Asks each program for its tests. Those are to run whose name has one of `only` in it, or all.
-    pub(crate) fn of(programs: &'a [Program], only: &[String]) -> Result<Self> {
+    pub(crate) fn of(programs: &'a [Program], tools: &Tools, only: &[String]) -> Result<Self> {
         let mut names = Vec::new();
         for Program { name, path, .. } in programs.iter().filter(|program| program.kind == Kind::Tests) {
             let listed =
-                |more: &[&str]| output(Command::new(path).args(["--list", "--format", "terse"]).args(more));
+                |more: &[&str]| output(tools.program(path).args(["--list", "--format", "terse"]).args(more));
             // What only this machine has.
             let left_out = listed(&["--ignored"])?;
             for line in listed(&[])?.lines() {
@@ -61,7 +60,7 @@ impl<'a> Tests<'a> {
     }
 
     /// The programs that a guest needs, by name.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> {
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> + Clone {
         let needed = self.programs.iter().filter(|program| program.kind != Kind::UnitTests);
         needed.map(|program| (program.name.as_str(), program.path.as_path()))
     }
