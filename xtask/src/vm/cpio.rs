@@ -122,6 +122,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("why502-cpio-{}", std::process::id()));
         let mut archive = Archive::create(&path)?;
         archive.content(Path::new("/etc/x"), b"hello", 0o644)?;
+        archive.link(Path::new("/etc/y"), Path::new("x"))?;
         archive.finish()?;
         let bytes = fs::read(&path)?;
         fs::remove_file(path)?;
@@ -133,6 +134,7 @@ mod tests {
         assert_eq!(&bytes[116..122], b"070701");
         assert_eq!(&bytes[130..138], b"000081a4");
         assert_eq!(&bytes[226..236], b"etc/x\0hell");
+        assert!(bytes.windows(8).any(|window| window == b"0000a1ff"));
         assert!(bytes.windows(11).any(|window| window == b"TRAILER!!!\0"));
         Ok(())
     }
