@@ -37,8 +37,11 @@ pub(crate) const KERNELS: [Kernel; 4] = [
     Kernel { name: "7.2", suite: "sid", fallbacks: &[KPROBES, TRACEPOINTS] },
 ];
 
-/// Those of arm64's: the last one without BPF trampolines on functions there, and one with them.
-pub(crate) const ARM64: [Kernel; 2] = [KERNELS[1], KERNELS[2]];
+/// Those of arm64's: the last one without BPF trampolines on functions there, whose best hooks are kprobes, and one with them.
+pub(crate) const ARM64: [Kernel; 2] = [
+    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[] },
+    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS] },
+];
 
 /// The flavour for virtual machines: the smallest there is.
 fn flavour(arch: Arch) -> String {
