@@ -351,7 +351,9 @@ impl Vm {
         let initramfs = log.with_added_extension("initramfs");
         concatenate(&[&self.folder.join("base.cpio"), &image.modules, &order], &initramfs)?;
         let mut report = Report::begin(tests, &label, &said, &self.golden)?;
-        let booted = qemu::boot(tools, image, &initramfs, &console, tests.limit(), |line| report.line(line));
+        let booted = qemu::boot(tools, image, &initramfs, &console, tests.limit(tools.arch()), |line| {
+            report.line(line)
+        });
         for large in [order, initramfs] {
             fs::remove_file(&large).with_context(|| format!("removing {}", large.display()))?;
         }

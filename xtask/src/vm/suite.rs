@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{cpio::Archive, tools::Tools};
 use crate::{
+    arch::Arch,
     rig::{Kind, Program},
     step::output,
 };
@@ -65,9 +66,14 @@ impl<'a> Tests<'a> {
         needed.map(|program| (program.name.as_str(), program.path.as_path()))
     }
 
-    /// After how long a guest has surely stopped: most tests take seconds, on a crowded machine half a minute.
-    pub(crate) fn limit(&self) -> Duration {
-        TEST_BOUND + Duration::from_secs(45 * self.names.len() as u64)
+    /// After how long a guest has surely stopped: most tests take seconds, on a crowded machine half a minute, and there on arm64, which is
+    /// slower to emulate, up to four.
+    pub(crate) fn limit(&self, arch: Arch) -> Duration {
+        let each = match arch {
+            Arch::X86_64 => 45,
+            Arch::Arm64 => 300,
+        };
+        TEST_BOUND + Duration::from_secs(each * self.names.len() as u64)
     }
 
     /// Writes what the guest's first process reads: the tests, and the environment that they run in.
