@@ -63,8 +63,9 @@ fn golden() -> Result<PathBuf> {
     let release: Vec<&str> = release.trim().splitn(3, '.').collect();
     let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
     let kind = if kprobes { "" } else { "-tracepoints" };
+    let arch = if cfg!(target_arch = "aarch64") { "-arm64" } else { "" };
     let minor = release.get(1).context("a kernel release has two numbers")?;
-    let name = format!("doctor-{}.{minor}{kind}.txt", release[0]);
+    let name = format!("doctor-{}.{minor}{arch}{kind}.txt", release[0]);
     Ok(PathBuf::from(name))
 }
 

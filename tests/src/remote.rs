@@ -218,7 +218,7 @@ fn tun(name: &CStr) -> Result<TunTapInterface> {
     let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
     let mut names = [0; libc::IFNAMSIZ];
     for (to, from) in names.iter_mut().zip(name.to_bytes()) {
-        *to = from.cast_signed();
+        *to = *from as libc::c_char;
     }
     let flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
     let request =

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::{budget::Budget, figures::Figures, machine::Machine};
 use crate::{
+    arch::Arch,
     demo::{build, built},
     dist,
     interrupt::{End, Group, OnSignal},
@@ -87,7 +88,7 @@ fn prepare(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
         }
         packages::install(steps, &missing)?;
     }
-    let why502 = dist::program(steps, workspace)?;
+    let why502 = dist::program(steps, workspace, Arch::X86_64)?;
     steps.run("building the rig", &mut build("rig", "bench"))?;
     Ok(why502)
 }

@@ -5,6 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+mod arch;
 mod bench;
 mod bpf_toolchain;
 mod demo;
@@ -36,7 +37,7 @@ enum Verb {
     Demo(demo::Options),
     /// Runs every check: rustfmt, clippy, the unit tests, and the end-to-end tests on this kernel and, emulated, on four others.
     Test,
-    /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2), in an emulated machine.
+    /// Runs the end-to-end tests on other kernels (5.10, 6.1, 6.12, 7.2; with --arch arm64 6.1 and 6.12), in an emulated machine.
     Vm(vm::Options),
     /// Measures what why502 costs, beside tcpdump, strace and bpftrace, and checks its budgets.
     Bench(bench::Options),

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{interrupt, step::Steps, vm::debian::Suite};
+use crate::{arch::Arch, interrupt, step::Steps, vm::debian::Suite};
 
 /// Where it is in the workspace. The rig looks there.
 const FOLDER: &str = "target/newest-nginx";
@@ -40,7 +40,7 @@ fn fetch(steps: &mut Steps, workspace: &Path, folder: &Path) -> Result<()> {
             fs::remove_dir_all(left_over)?;
         }
     }
-    Suite::open(steps, &lists, SUITE)?.unpack(steps, &["nginx"], true, &new)?;
+    Suite::open(steps, &lists, SUITE, Arch::X86_64)?.unpack(steps, &["nginx"], true, &new)?;
     // What a package that is always installed would have made.
     for name in ["bin", "sbin", "lib", "lib64"] {
         if !new.join(name).exists() && new.join("usr").join(name).is_dir() {

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::step::{Outcome, Steps};
+use crate::{
+    arch::Arch,
+    step::{Outcome, Steps},
+};
 
 /// The programs and files that the rig uses, and the package that brings each (by its name in Debian and Ubuntu). A `*` stands
 /// for a version.
@@ -66,6 +69,12 @@ const BENCH: &[(&str, &str)] = &[
 /// What the static binary is built with.
 const STATIC: &[(&str, &str)] = &[("musl-gcc", "musl-tools")];
 
+/// What that of arm64's is built with: the C compiler and the headers that it wants.
+const STATIC_ARM64: &[(&str, &str)] = &[
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("/usr/aarch64-linux-gnu/include/stdlib.h", "libc6-dev-arm64-cross"),
+];
+
 /// What `cargo xtask dist` packs with, and what its tests read packages with.
 const DIST: &[(&str, &str)] =
     &[("dpkg-deb", "dpkg"), ("lintian", "lintian"), ("rpmbuild", "rpm"), ("cpio", "cpio"), ("man", "man-db")];
@@ -109,14 +118,17 @@ pub(crate) fn missing_for_bench() -> Vec<&'static str> {
     absent(BENCH.iter())
 }
 
-/// Those that the static binary is built with and that are not there.
-pub(crate) fn missing_for_static() -> Vec<&'static str> {
-    absent(STATIC.iter())
+/// Those that the static binary for an architecture is built with and that are not there.
+pub(crate) fn missing_for_static(arch: Arch) -> Vec<&'static str> {
+    match arch {
+        Arch::X86_64 => absent(STATIC.iter()),
+        Arch::Arm64 => absent(STATIC_ARM64.iter()),
+    }
 }
 
 /// Those that only dist wants and that are not there.
 pub(crate) fn missing_for_dist() -> Vec<&'static str> {
-    absent(STATIC.iter().chain(DIST))
+    absent(STATIC.iter().chain(STATIC_ARM64).chain(DIST))
 }
 
 fn absent<'a>(needs: impl Iterator<Item = &'a (&'static str, &'static str)>) -> Vec<&'static str> {

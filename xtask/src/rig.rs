@@ -1,11 +1,17 @@
 //! The rig's programs as cargo built them: the end-to-end tests, and what they run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
 
 use crate::{
+    arch::Arch,
     demo::cargo,
+    dist,
     step::{Steps, output},
 };
 
@@ -37,10 +43,33 @@ pub(crate) fn build(steps: &mut Steps) -> Result<Vec<Program>> {
     let build = || {
         let mut command = cargo();
         command.args(["test", "--release", "--package", "rig", "--no-run"]);
-        command
+        Ok(command)
     };
-    steps.run("building the end-to-end tests", &mut build())?;
-    let said = output(build().args(["--quiet", "--message-format=json"]))?;
+    programs(steps, "building the end-to-end tests", build)
+}
+
+/// Builds some tests for an architecture, and what they run, as a release is built: linked statically, they run beside any C library.
+pub(crate) fn build_for(
+    steps: &mut Steps,
+    workspace: &Path,
+    arch: Arch,
+    tests: &BTreeSet<&str>,
+) -> Result<Vec<Program>> {
+    let build = || {
+        let mut command = dist::cargo_for("test", workspace, arch, &workspace.join("target"))?;
+        command.args(["--package", "rig", "--no-run"]);
+        for test in tests {
+            command.args(["--test", test]);
+        }
+        Ok(command)
+    };
+    programs(steps, &format!("building the end-to-end tests for {}", arch.debian()), build)
+}
+
+/// Has cargo build programs, and asks it where they are.
+fn programs(steps: &mut Steps, what: &str, build: impl Fn() -> Result<Command>) -> Result<Vec<Program>> {
+    steps.run(what, &mut build()?)?;
+    let said = output(build()?.args(["--quiet", "--message-format=json"]))?;
     let programs: Vec<_> = said.lines().filter_map(built).collect();
     if let Some(part) = PARTS.iter().find(|part| !programs.iter().any(|program| program.name == **part)) {
         bail!("cargo did not say where {part} is");

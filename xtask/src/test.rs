@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    arch::Arch,
     demo::cargo,
     dist, end_to_end,
     interrupt::{End, Group, OnSignal},
@@ -99,7 +100,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
     checks.check("unit tests", unit_tests.env("WHY502_FUZZ_SECONDS", "60"))?;
 
     let mut whys = String::new();
-    let ran = dist::program(steps, workspace).and_then(|why502| {
+    let ran = dist::program(steps, workspace, Arch::X86_64).and_then(|why502| {
         let packed = pack(steps, workspace, &why502, &mut checks);
         checks.note("what a release hands out", packed)?;
         // It is that very program that is tested.
@@ -118,7 +119,8 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<ExitCode> {
 /// Packs a program as a release does, and looks at what comes of it.
 fn pack(steps: &mut Steps, workspace: &Path, why502: &Path, checks: &mut Checks) -> Result<()> {
     dist::set_up(steps, workspace)?;
-    dist::run(steps, workspace, &dist::Options::of(why502))?;
+    let for_arm64 = dist::program(steps, workspace, Arch::Arm64)?;
+    dist::run(steps, workspace, &dist::Options::of([why502.to_owned(), for_arm64]))?;
     let mut packages = cargo();
     packages.args(["test", "--package", "xtask", "dist::tests::", "--", "--ignored"]);
     checks.check("what a release hands out", &mut packages)

@@ -13,13 +13,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    kernels::{Image, KERNELS, Kernel},
+    kernels::{ARM64, Image, KERNELS, Kernel},
     suite::{Report, Tally, Tests},
     tools::Tools,
+    userland::Userland,
 };
 use crate::{
+    arch::Arch,
     demo::{build, built},
-    interrupt,
+    dist, interrupt,
     rig::{self, Program},
     step::Steps,
 };
@@ -32,6 +34,7 @@ mod tools;
 // What is put into the machine.
 mod cpio;
 mod initramfs;
+mod userland;
 
 // What it does.
 mod qemu;
@@ -40,9 +43,12 @@ mod suite;
 /// What to run, and on what.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Kernels: 5.10, 6.1, 6.12, 7.2; all if none is named. Fetched once, into target/vm.
+    /// Kernels: 5.10, 6.1, 6.12, 7.2; all if none is named, and of arm64's 6.1 and 6.12. Fetched once, into target/vm.
     #[arg(value_name = "KERNEL", value_parser = kernels::parse)]
     kernels: Vec<Kernel>,
+    /// What the machine is: its programs for arm64 are Debian's and our static ones, its tests a chosen part unless some are named.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// Only the tests with this in their name, such as `reset::`, or with one of these if repeated.
     #[arg(long, value_name = "TEST")]
     only: Vec<String>,
@@ -64,9 +70,35 @@ impl Options {
         // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
         Self { only, best_only: true, at_once: thread::available_parallelism().ok(), ..Self::default() }
     }
+
+    /// The kernels to boot.
+    fn kernels(&self) -> Result<Vec<Kernel>> {
+        let all = match self.arch {
+            Arch::X86_64 => &KERNELS[..],
+            Arch::Arm64 => &ARM64,
+        };
+        if self.kernels.is_empty() {
+            return Ok(all.to_vec());
+        }
+        let of_arch = |named: &Kernel| {
+            all.iter().find(|kernel| kernel.name == named.name).copied().with_context(|| {
+                let names: Vec<_> = all.iter().map(|kernel| kernel.name).collect();
+                format!("no kernel {} for {}: name {}", named.name, self.arch.debian(), names.join(" or "))
+            })
+        };
+        self.kernels.iter().map(of_arch).collect()
+    }
+
+    /// The tests to run: each whose name has one of these in it, or all if there is none.
+    fn tests(&self) -> Vec<String> {
+        if self.only.is_empty() && self.arch == Arch::Arm64 {
+            return SHORT.iter().chain(&MORE_ON_ARM64).map(|&test| test.to_owned()).collect();
+        }
+        self.only.clone()
+    }
 }
 
-/// The tests of [`Options::in_short`].
+/// The tests of [`Options::in_short`], which each say something of a hook of their own.
 const SHORT: [&str; 21] = [
     "accept_queue_overflow::a_full_queue",
     "backlog::a_listener_that_is_older",
@@ -90,6 +122,10 @@ const SHORT: [&str; 21] = [
     "words_groups::a_group",
     "words_http::each_wrong_response_has_its_cause_over_tcp",
 ];
+
+/// What is run on arm64 as well, where tests of its own would say nothing new: what is written and read again, and words over FastCGI.
+const MORE_ON_ARM64: [&str; 2] =
+    ["record::an_incident_is_on_disk", "words_fastcgi::each_wrong_response_has_its_cause_over_tcp"];
 
 /// What became of the tests on all kernels.
 #[derive(Debug, Default)]
@@ -115,14 +151,36 @@ impl Outcome {
 
 /// Runs the tests on each kernel, also after one has failed, and says what failed and what was skipped.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<ExitCode> {
-    steps.run("building why502", &mut build("tracer-user", "why502"))?;
-    let programs = rig::build(steps)?;
-    let outcome = check(steps, workspace, options, &programs, &built("why502")?)?;
+    let (programs, why502) = match options.arch {
+        Arch::X86_64 => {
+            steps.run("building why502", &mut build("tracer-user", "why502"))?;
+            (rig::build(steps)?, built("why502")?)
+        }
+        Arch::Arm64 => {
+            let why502 = dist::program(steps, workspace, options.arch)?;
+            (programs_for_arm64(steps, workspace, options)?, why502)
+        }
+    };
+    let outcome = check(steps, workspace, options, &programs, &why502)?;
     outcome.close();
     let Outcome { passed, failed, skipped, .. } = outcome;
     println!("{passed} passed, {} failed, {skipped} kernels skipped", failed.len());
     // Nothing at all is no success.
     Ok(if failed.is_empty() && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the tests that are to run there.
+pub(crate) fn programs_for_arm64(
+    steps: &mut Steps,
+    workspace: &Path,
+    options: &Options,
+) -> Result<Vec<Program>> {
+    let tests = options.tests();
+    let targets = tests.iter().map(|test| match test.split_once("::") {
+        Some((target, _)) => Ok(target),
+        None => bail!("--only {test}: for arm64 only the named programs are built: name one, as in reset::"),
+    });
+    rig::build_for(steps, workspace, Arch::Arm64, &targets.collect::<Result<_>>()?)
 }
 
 /// Runs the tests on each kernel, also after one has failed.
@@ -135,13 +193,13 @@ pub(crate) fn check(
 ) -> Result<Outcome> {
     let vm = Vm { folder: workspace.join("target/vm"), golden: workspace.join("tests/golden") };
     fs::create_dir_all(vm.folder.join("logs"))?;
-    let kernels = if options.kernels.is_empty() { &KERNELS[..] } else { &options.kernels };
     let mut closing = Vec::new();
-    let (tools, images) = vm.fetch(steps, kernels, &mut closing)?;
+    let (machine, images) = vm.fetch(steps, options.arch, &options.kernels()?, &mut closing)?;
     let mut outcome = Outcome { skipped: closing.len(), closing, ..Outcome::default() };
-    if let Some(tools) = tools.filter(|_| !images.is_empty()) {
-        let tests = Tests::of(programs, &options.only)?;
-        initramfs::build(&vm.folder.join("base.cpio"), &tools, &tests, why502, &vm.golden)?;
+    if let Some(Machine { tools, userland }) = machine.filter(|_| !images.is_empty()) {
+        let tests = Tests::of(programs, &tools, &options.tests())?;
+        let base = vm.folder.join("base.cpio");
+        initramfs::build(&base, &tools, userland.as_ref(), &tests, why502, &vm.golden)?;
         let runs: Vec<Run> = images.iter().flat_map(|image| runs(image, options)).collect();
         for (run, (mut tally, took)) in
             runs.iter().zip(vm.test_all(&tools, &runs, &tests, options.at_once)?)
@@ -168,7 +226,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn label(&self) -> String {
-        [Some(self.image.name), self.hooks_only].into_iter().flatten().collect::<Vec<_>>().join(" ")
+        let arch = (self.image.arch != Arch::X86_64).then(|| self.image.arch.debian());
+        [Some(self.image.name), arch, self.hooks_only].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -179,6 +238,26 @@ fn runs<'a>(image: &'a Image, options: &'a Options) -> Vec<Run<'a>> {
         Some(kinds) => vec![run(Some(kinds))],
         None if options.best_only => vec![run(None)],
         None => std::iter::once(None).chain(image.fallbacks.iter().copied().map(Some)).map(run).collect(),
+    }
+}
+
+/// What makes a machine, beside a kernel.
+struct Machine {
+    tools: Tools,
+    /// Its programs, where this machine's do not run on it.
+    userland: Option<Userland>,
+}
+
+impl Machine {
+    fn get(steps: &mut Steps, folder: &Path, arch: Arch) -> Result<Self> {
+        if env::consts::ARCH != "x86_64" {
+            bail!("only on x86-64 is a machine emulated");
+        }
+        let userland = match arch {
+            Arch::X86_64 => None,
+            Arch::Arm64 => Some(Userland::get(steps, folder)?),
+        };
+        Ok(Self { tools: Tools::get(steps, folder, arch)?, userland })
     }
 }
 
@@ -194,9 +273,10 @@ impl Vm {
     fn fetch(
         &self,
         steps: &mut Steps,
+        arch: Arch,
         kernels: &[Kernel],
         skipped: &mut Vec<String>,
-    ) -> Result<(Option<Tools>, Vec<Image>)> {
+    ) -> Result<(Option<Machine>, Vec<Image>)> {
         let mut skip = |kernel: &Kernel, error: &anyhow::Error| match interrupt::noted() {
             Some(signal) => bail!("interrupted by {signal}"),
             None => {
@@ -204,13 +284,8 @@ impl Vm {
                 Ok(())
             }
         };
-        let tools = if env::consts::ARCH == "x86_64" {
-            Tools::get(steps, &self.folder)
-        } else {
-            Err(anyhow::anyhow!("only x86-64 is emulated, and with this machine's own programs"))
-        };
-        let tools = match tools {
-            Ok(tools) => tools,
+        let machine = match Machine::get(steps, &self.folder, arch) {
+            Ok(machine) => machine,
             Err(error) => {
                 kernels.iter().try_for_each(|kernel| skip(kernel, &error))?;
                 return Ok((None, Vec::new()));
@@ -218,7 +293,7 @@ impl Vm {
         };
         let mut images = Vec::new();
         for kernel in kernels {
-            match kernel.get(steps, &self.folder, &tools) {
+            match kernel.get(steps, &self.folder, &machine.tools) {
                 Ok(image) => images.push(image),
                 Err(error) => skip(kernel, &error)?,
             }
@@ -228,7 +303,7 @@ impl Vm {
         if lists.exists() {
             fs::remove_dir_all(&lists).with_context(|| format!("removing {}", lists.display()))?;
         }
-        Ok((Some(tools), images))
+        Ok((Some(machine), images))
     }
 
     /// Makes all runs, so many at a time. Returns what became of each, and how long it took.
@@ -276,7 +351,9 @@ impl Vm {
         let initramfs = log.with_added_extension("initramfs");
         concatenate(&[&self.folder.join("base.cpio"), &image.modules, &order], &initramfs)?;
         let mut report = Report::begin(tests, &label, &said, &self.golden)?;
-        let booted = qemu::boot(tools, image, &initramfs, &console, tests.limit(), |line| report.line(line));
+        let booted = qemu::boot(tools, image, &initramfs, &console, tests.limit(tools.arch()), |line| {
+            report.line(line)
+        });
         for large in [order, initramfs] {
             fs::remove_file(&large).with_context(|| format!("removing {}", large.display()))?;
         }
@@ -306,4 +383,22 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_an_architecture_lacks_is_refused() -> Result<()> {
+        let named = |name: &str, arch| -> Result<Vec<Kernel>> {
+            let kernels = vec![kernels::parse(name).map_err(anyhow::Error::msg)?];
+            Options { kernels, arch, ..Options::default() }.kernels()
+        };
+        assert_eq!(named("6.1", Arch::Arm64)?, ARM64[..1]);
+        assert_eq!(named("7.2", Arch::X86_64)?, KERNELS[3..]);
+        let refused = named("7.2", Arch::Arm64).map_err(|error| error.to_string());
+        assert_eq!(refused, Err("no kernel 7.2 for arm64: name 6.1 or 6.12".to_owned()));
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::ProbeContext,
 };
-use wire::MISSING;
+use wire::register_at;
 
 use crate::{
     kernel::{put::put, read::layout},
@@ -41,17 +41,17 @@ pub fn probed(ctx: &ProbeContext, position: u32) -> u64 {
     unsafe { bpf_probe_read_kernel((registers + register(position)) as *const u64) }.unwrap_or(0)
 }
 
-/// Where an argument's register lies; on other processors than x86 they lie one after the other.
+/// Where an argument's register lies.
 #[inline(always)]
 fn register(position: u32) -> u64 {
-    let offset = match position {
+    let named = match position {
         0 => layout!(register_0),
         1 => layout!(register_1),
         2 => layout!(register_2),
         3 => layout!(register_3),
         _ => layout!(register_4),
     };
-    u64::from(if offset == MISSING { 8 * position } else { offset })
+    register_at(named, position)
 }
 
 /// Names the running thread's call of a function: `thread << 32 | function`. All idle threads have the number zero, and packets come to

@@ -318,6 +318,14 @@ layout! {
     number_type: "type:timespec64",
 }
 
+/// Where in `struct pt_regs` the register lies that holds a function's argument, in bytes: `named` on x86-64, whose registers have names
+/// ([`Layout::register_0`] and those after it); where that is [`MISSING`], they begin the struct in the arguments' order, as on arm64
+/// (`regs[31]` in arch/arm64/include/asm/ptrace.h).
+#[inline(always)]
+pub const fn register_at(named: u32, position: u32) -> u64 {
+    if named == MISSING { 8 * position as u64 } else { named as u64 }
+}
+
 /// How many bytes of a socket are read at once where several of its first fields are needed: all of those that
 /// [`Layout::ends_of_common`] lists must lie within. A multiple of eight.
 pub const COMMON_LEN: u32 = 96;
@@ -421,3 +429,22 @@ pub mod shown {
 
 /// Hashes of events that can be between their copies at a time; a power of two.
 pub const SEEN_LEN: u32 = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_register_is_found_by_its_name_or_else_by_its_place() {
+        // x86-64's first argument, rdi.
+        assert_eq!(register_at(112, 0), 112);
+        // arm64's x0 and x4.
+        assert_eq!((register_at(MISSING, 0), register_at(MISSING, 4)), (0, 32));
+    }
+
+    #[test]
+    fn no_register_is_asked_for_that_only_one_architecture_has() {
+        let registers = Layout::NAMES.iter().filter(|name| name.contains("pt_regs."));
+        assert!(registers.clone().count() == 5 && registers.clone().all(|name| name.starts_with('?')));
+    }
+}

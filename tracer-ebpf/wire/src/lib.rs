@@ -27,7 +27,7 @@ pub use held::HeldSocket;
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
 };
-pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, gate, shown};
+pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, gate, register_at, shown};
 pub use member::Member;
 pub use packet::{DropReason, Icmp, PacketDrop, Reset};
 pub use process::{Gone, Origin, Signal, Stops, Task};

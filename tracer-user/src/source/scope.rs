@@ -76,7 +76,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         netns: args.only_netns.unwrap_or(0),
         counts_upstreams: u32::from(beyond.counts_upstreams),
         trusts_all: u32::from(args.trusts_all()),
-        stack_bytes: stack_bytes(),
+        stack_bytes: stack_bytes(procfs::page_size()),
         reads_nginx: u32::from(!args.no_uprobe),
         ..Filters::default()
     };
@@ -95,9 +95,9 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
 
 /// How large a task's stack in the kernel is at least: 16 KiB on x86-64 and arm64, or a page where that is larger (`THREAD_SIZE`,
 /// arch/x86/include/asm/page_64_types.h, arch/arm64/include/asm/memory.h; twice that in a kernel that watches its own memory, KASAN).
-fn stack_bytes() -> u32 {
+fn stack_bytes(page: u64) -> u32 {
     const THREAD_SIZE: u32 = 16 << 10;
-    u32::try_from(procfs::page_size()).unwrap_or(THREAD_SIZE).max(THREAD_SIZE)
+    u32::try_from(page).unwrap_or(THREAD_SIZE).max(THREAD_SIZE)
 }
 
 /// An address as the kernel side takes it; IPv4 is mapped into IPv6.
@@ -142,4 +142,15 @@ pub fn running(args: &Trace) -> io::Result<Vec<u32>> {
     let stats =
         processes::pids()?.into_iter().filter_map(|pid| Process::new(pid).and_then(|one| one.stat()).ok());
     Ok(stats.filter(is_ours).map(|stat| stat.pid.cast_unsigned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_as_large_as_the_largest_page() {
+        // 4 and 16 KiB as on most machines, 64 KiB as arm64's kernels can be built.
+        assert_eq!([4 << 10, 16 << 10, 64 << 10].map(stack_bytes), [16 << 10, 16 << 10, 64 << 10]);
+    }
 }

@@ -37,10 +37,10 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     let (size, sums) = contents(&root)?;
     // What the administrator has changed stays, and dpkg asks.
     write(&root.join("DEBIAN/conffiles"), "/etc/why502.toml\n")?;
-    write(&root.join("DEBIAN/control"), control(&version, size))?;
+    write(&root.join("DEBIAN/control"), control(release, &version, size))?;
     write(&root.join("DEBIAN/md5sums"), sums)?;
 
-    let package = release.folder.join(format!("why502_{version}_amd64.deb"));
+    let package = release.folder.join(format!("why502_{version}_{}.deb", release.arch.debian()));
     let mut command = Command::new("dpkg-deb");
     // xz is what every dpkg of the last ten years reads.
     command.args(["--build", "--root-owner-group", "-Zxz", "--threads-max=1"]).arg(&root).arg(&package);
@@ -50,10 +50,11 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     steps.run("checking the .deb with lintian", &mut lintian)
 }
 
-fn control(version: &str, size: u64) -> String {
+fn control(release: &Release<'_>, version: &str, size: u64) -> String {
+    let arch = release.arch.debian();
     let description: String = DESCRIPTION.iter().map(|line| format!(" {line}\n")).collect();
     format!(
-        "Package: why502\nVersion: {version}\nArchitecture: amd64\nMaintainer: {MAINTAINER}\nInstalled-Size: {size}\n\
+        "Package: why502\nVersion: {version}\nArchitecture: {arch}\nMaintainer: {MAINTAINER}\nInstalled-Size: {size}\n\
          Suggests: nginx\nSection: net\nPriority: optional\nDescription: {SUMMARY}\n{description}"
     )
 }

@@ -8,11 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::TARGET;
-use crate::{demo::cargo, step::output};
-
-/// The packages whose programs are handed out, and what they are built for; the second one's run in the kernel.
-const OURS: [(&str, &str); 2] = [("tracer-user", TARGET), ("tracer-ebpf", "bpfel-unknown-none")];
+use crate::{arch::Arch, demo::cargo, step::output};
 
 /// One package of others.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +22,10 @@ pub(crate) struct Dependency {
 }
 
 /// All of them, by name. What only builds or tests the program is not in it, nor are procedural macros.
-pub(crate) fn of(workspace: &Path) -> Result<Vec<Dependency>> {
+pub(crate) fn of(workspace: &Path, arch: Arch) -> Result<Vec<Dependency>> {
     let mut found = Vec::new();
-    for (package, target) in OURS {
+    // The second one's programs run in the kernel.
+    for (package, target) in [("tracer-user", arch.target()), ("tracer-ebpf", "bpfel-unknown-none")] {
         let mut command = cargo();
         command.current_dir(workspace).args(["metadata", "--format-version=1", "--locked"]);
         let said = output(command.args(["--filter-platform", target]))?;

@@ -39,7 +39,7 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>) -> Result<()> {
     let mut manifest =
         put(&layout, &serde_json::to_vec(&manifest)?)?.named("application/vnd.oci.image.manifest.v1+json");
     manifest["annotations"] = json!({"org.opencontainers.image.ref.name": release.version});
-    manifest["platform"] = json!({"architecture": "amd64", "os": "linux"});
+    manifest["platform"] = json!({"architecture": release.arch.debian(), "os": "linux"});
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [manifest]});
     write(&layout.join("index.json"), serde_json::to_vec(&index)?)?;
     write(&layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -51,7 +51,7 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>) -> Result<()> {
 fn configuration(release: &Release<'_>, date: &str, layer: &str) -> Value {
     json!({
         "created": date,
-        "architecture": "amd64",
+        "architecture": release.arch.debian(),
         "os": "linux",
         "config": {
             "Entrypoint": ["/usr/bin/why502"],

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
+    arch::Arch,
     demo::cargo,
     step::{Steps, output, shown},
 };
@@ -30,9 +31,7 @@ mod tree;
 
 pub(crate) use set_up::set_up;
 
-/// What is built for: a static binary, which needs nothing of the system that it runs on.
-const TARGET: &str = "x86_64-unknown-linux-musl";
-/// How, by `Cargo.toml`. Cargo has a folder of this name under `target`: it must not be the one that is made anew here.
+/// How the static binaries are built, by `Cargo.toml`. Cargo has a folder of this name under `target`: it must not be the one that is made anew here.
 const PROFILE: &str = "packaged";
 /// How large it may be.
 const LARGEST: u64 = 12 << 20;
@@ -51,21 +50,23 @@ pub(crate) struct Options {
     #[arg(long)]
     twice: bool,
 
-    /// Pack this program, which was built as a release is, instead of building one.
-    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "twice")]
-    program: Option<PathBuf>,
+    /// Pack these programs, for x86-64 and for arm64, which were built as a release is, instead of building them.
+    #[arg(long, value_name = "PATH", num_args = 2, hide = true, conflicts_with = "twice")]
+    programs: Vec<PathBuf>,
 }
 
 impl Options {
-    /// Packs this program.
-    pub(crate) fn of(program: &Path) -> Self {
-        Self { program: Some(program.to_owned()), ..Self::default() }
+    /// Packs these programs, in the order of [`Arch::ALL`].
+    pub(crate) fn of(programs: [PathBuf; 2]) -> Self {
+        Self { programs: programs.into(), ..Self::default() }
     }
 }
 
 /// One release: of which version, of which commit, and where its parts are put together.
 struct Release<'a> {
     workspace: &'a Path,
+    /// What its programs run on.
+    arch: Arch,
     version: String,
     commit: String,
     /// Seconds since 1970: all that is dated has this date.
@@ -79,19 +80,18 @@ struct Release<'a> {
 }
 
 /// Builds the program alone, as it is handed out: that is what is tested, and whose cost is measured.
-pub(crate) fn program(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
-    set_up::set_up_program(steps, workspace)?;
-    let mut release = Release::of(workspace, &workspace.join("target/dist"))?;
-    build(steps, &mut release, None)?;
-    Ok(release.program)
+pub(crate) fn program(steps: &mut Steps, workspace: &Path, arch: Arch) -> Result<PathBuf> {
+    set_up::set_up_program(steps, workspace, arch)?;
+    let release = Release::of(workspace, &workspace.join("target/dist"), arch)?;
+    build(steps, &release, &workspace.join("target"))
 }
 
 /// Makes them all, and their checksums.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<()> {
-    make(steps, workspace, &workspace.join("target/dist"), None, options.program.as_deref())?;
+    make(steps, workspace, &workspace.join("target/dist"), None, &options.programs)?;
     if options.twice {
         let again = workspace.join("target/dist-again");
-        make(steps, workspace, &again.join("dist"), Some(&again.join("target")), None)?;
+        make(steps, workspace, &again.join("dist"), Some(&again.join("target")), &[])?;
         let sums = |folder: &Path| fs::read_to_string(folder.join("SHA256SUMS"));
         let (first, second) = (sums(&workspace.join("target/dist"))?, sums(&again.join("dist"))?);
         let differ: Vec<&str> = first
@@ -116,32 +116,41 @@ fn make(
     workspace: &Path,
     folder: &Path,
     target: Option<&Path>,
-    program: Option<&Path>,
+    programs: &[PathBuf],
 ) -> Result<()> {
-    let mut release = Release::of(workspace, folder)?;
     // A part of an earlier run must not be handed out, or be compared.
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
     }
-    fs::create_dir_all(&release.work)
-        .with_context(|| format!("{} cannot be made", release.work.display()))?;
-    match program {
-        Some(program) => release.program = program.to_owned(),
-        None => build(steps, &mut release, target)?,
+    let target = target.map_or_else(|| workspace.join("target"), Path::to_owned);
+    let mut releases = Vec::new();
+    for (number, arch) in Arch::ALL.into_iter().enumerate() {
+        let mut release = Release::of(workspace, folder, arch)?;
+        release.program = match programs.get(number) {
+            Some(program) => program.clone(),
+            None => build(steps, &release, &target)?,
+        };
+        releases.push(release);
     }
-    let dependencies = dependencies::of(workspace)?;
-    let parts = tree::Parts::gather(&release, &dependencies)?;
-    archive::make(steps, &release, &parts)?;
-    debian::make(steps, &release, &parts)?;
-    red_hat::make(steps, &release, &parts)?;
-    image::make(steps, &release)?;
-    bill::make(&release, &dependencies)?;
-    fs::remove_dir_all(&release.work)?;
+    let own = releases.iter().find(|release| release.arch.red_hat() == env::consts::ARCH);
+    let speaks = own.context("none of the programs runs on this machine")?.program.clone();
+    for release in &releases {
+        fs::create_dir_all(&release.work)
+            .with_context(|| format!("{} cannot be made", release.work.display()))?;
+        let dependencies = dependencies::of(workspace, release.arch)?;
+        let parts = tree::Parts::gather(release, &speaks, &dependencies)?;
+        archive::make(steps, release, &parts)?;
+        debian::make(steps, release, &parts)?;
+        red_hat::make(steps, release, &parts)?;
+        image::make(steps, release)?;
+        bill::make(release, &dependencies)?;
+        fs::remove_dir_all(&release.work)?;
+    }
     checksums(folder)
 }
 
 impl<'a> Release<'a> {
-    fn of(workspace: &'a Path, folder: &Path) -> Result<Self> {
+    fn of(workspace: &'a Path, folder: &Path, arch: Arch) -> Result<Self> {
         let git = |words: &[&str]| output(Command::new("git").arg("-C").arg(workspace).args(words));
         let (commit, time) = match env::var("SOURCE_DATE_EPOCH") {
             Ok(time) => (env::var("WHY502_COMMIT").unwrap_or_else(|_| "unknown".to_owned()), time),
@@ -155,6 +164,7 @@ impl<'a> Release<'a> {
         }
         Ok(Self {
             workspace,
+            arch,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit,
             time: time.trim().to_owned(),
@@ -166,7 +176,7 @@ impl<'a> Release<'a> {
 
     /// The name of a part that is handed out, and of the folder in it.
     fn name(&self) -> String {
-        format!("why502-{}-{TARGET}", self.version)
+        format!("why502-{}-{}", self.version, self.arch.target())
     }
 }
 
@@ -179,48 +189,59 @@ fn without_git(workspace: &Path, error: &anyhow::Error) -> Result<(String, Strin
     Ok(("unknown".to_owned(), changed.duration_since(SystemTime::UNIX_EPOCH)?.as_secs().to_string()))
 }
 
-/// Builds the static binary, in cargo's own folder or in another one.
-fn build(steps: &mut Steps, release: &mut Release<'_>, target: Option<&Path>) -> Result<()> {
-    let own = release.workspace.join("target");
-    let target = target.unwrap_or(&own);
+/// Where cargo keeps the sources of others.
+fn cargo_home() -> Result<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let home = home.context("neither CARGO_HOME nor a home folder is set")?;
+    home.context("neither CARGO_HOME nor a home folder is set")
+}
+
+/// A command of cargo's that builds as a release is built. All static programs share it, so that what they link is built once.
+pub(crate) fn cargo_for(verb: &str, workspace: &Path, arch: Arch, target: &Path) -> Result<Command> {
+    let home = cargo_home()?;
     // Of two that fit, rustc and the C compiler take the later one.
-    let places = [(home.as_path(), "/cargo"), (release.workspace, "/why502"), (target, "/target")];
+    let places = [(home.as_path(), "/cargo"), (workspace, "/why502"), (target, "/target")];
     let rust: Vec<String> =
         places.iter().map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())).collect();
     let c: Vec<String> =
         places.iter().map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display())).collect();
     let mut command = cargo();
     command
-        .args(["build", "--locked", "--profile", PROFILE, "--target", TARGET])
-        .args(["--package", "tracer-user", "--bin", "why502", "--target-dir"])
+        .args([verb, "--locked", "--profile", PROFILE, "--target", arch.target(), "--target-dir"])
         .arg(target)
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
-        .env(format!("CFLAGS_{}", TARGET.replace('-', "_")), c.join(" "))
+        .env(format!("CFLAGS_{}", arch.target().replace('-', "_")), c.join(" "));
+    arch.cross(&mut command);
+    Ok(command)
+}
+
+/// Builds the static binary, in cargo's own folder or in another one, and says where it is.
+fn build(steps: &mut Steps, release: &Release<'_>, target: &Path) -> Result<PathBuf> {
+    let mut command = cargo_for("build", release.workspace, release.arch, target)?;
+    command
+        .args(["--package", "tracer-user", "--bin", "why502"])
         .env("SOURCE_DATE_EPOCH", &release.time)
         .env("WHY502_COMMIT", &release.commit);
-    steps.run("building the static binary", &mut command)?;
-    release.program = target.join(TARGET).join(PROFILE).join("why502");
-    let size = fs::metadata(&release.program)
-        .with_context(|| format!("{} is not there after it was built", release.program.display()))?
+    steps.run(&format!("building the static binary for {}", release.arch.debian()), &mut command)?;
+    let path = target.join(release.arch.target()).join(PROFILE).join("why502");
+    let size = fs::metadata(&path)
+        .with_context(|| format!("{} is not there after it was built", path.display()))?
         .len();
-    println!("{}: {}", release.program.display(), megabytes(size));
+    println!("{}: {}", path.display(), megabytes(size));
     ensure!(
         size <= LARGEST,
         "the binary has {}: no more than {} may be handed out",
         megabytes(size),
         megabytes(LARGEST)
     );
-    let program = fs::read(&release.program)?;
-    for path in [release.workspace, home.as_path()].map(|path| path.as_os_str().as_encoded_bytes()) {
+    let (program, home) = (fs::read(&path)?, cargo_home()?);
+    for named in [release.workspace, home.as_path()].map(|path| path.as_os_str().as_encoded_bytes()) {
         ensure!(
-            !program.windows(path.len()).any(|part| part == path),
+            !program.windows(named.len()).any(|part| part == named),
             "the binary names {}, a path of this machine",
-            String::from_utf8_lossy(path)
+            String::from_utf8_lossy(named)
         );
     }
-    Ok(())
+    Ok(path)
 }
 
 /// Writes what each file hashes to, as `sha256sum --check` reads it; and says how large they are.

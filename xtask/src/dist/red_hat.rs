@@ -36,7 +36,8 @@ pub(crate) fn make(steps: &mut Steps, release: &Release<'_>, parts: &Parts) -> R
     write(&specification, self::specification(&release.version))?;
 
     let mut command = Command::new("rpmbuild");
-    command.args(["-bb", "--quiet", "--target", "x86_64-linux"]).env("SOURCE_DATE_EPOCH", &release.time);
+    let target = format!("{}-linux", release.arch.red_hat());
+    command.args(["-bb", "--quiet", "--target", &target]).env("SOURCE_DATE_EPOCH", &release.time);
     let top = release.work.join("rpmbuild");
     let places = [("_topdir", &top), ("_rpmdir", &release.folder), ("why502_root", &root)];
     for setting in SETTINGS

@@ -12,13 +12,21 @@ fn made() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist")
 }
 
-/// The one that ends so.
+/// The one for this machine that ends so.
 fn part(end: &str) -> Result<PathBuf> {
+    part_of(Arch::X86_64, end)
+}
+
+/// The one for an architecture that ends so.
+fn part_of(arch: Arch, end: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(made()).context("nothing is made yet: run cargo xtask dist")?;
     let found: Vec<_> = entries
         .map(|entry| Ok(entry?.path()))
         .filter(|path: &Result<PathBuf>| {
-            path.as_ref().is_ok_and(|path| path.to_string_lossy().ends_with(end))
+            path.as_ref().is_ok_and(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.ends_with(end) && (name.contains(arch.red_hat()) || name.contains(arch.debian()))
+            })
         })
         .collect::<Result<_>>()?;
     let [path] = &found[..] else { bail!("{} files end in {end}", found.len()) };
@@ -31,10 +39,19 @@ fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -
 
 /// The archive, unpacked.
 fn unpacked() -> Result<(TempDir, PathBuf)> {
+    unpacked_of(Arch::X86_64)
+}
+
+fn unpacked_of(arch: Arch) -> Result<(TempDir, PathBuf)> {
     let folder = tempfile::tempdir()?;
     run(
         "tar",
-        [OsStr::new("-xzf"), part(".tar.gz")?.as_os_str(), OsStr::new("-C"), folder.path().as_os_str()],
+        [
+            OsStr::new("-xzf"),
+            part_of(arch, ".tar.gz")?.as_os_str(),
+            OsStr::new("-C"),
+            folder.path().as_os_str(),
+        ],
     )?;
     let inner = fs::read_dir(folder.path())?.next().context("the archive is empty")??.path();
     Ok((folder, inner))
@@ -70,7 +87,7 @@ fn the_program_runs_where_there_is_nothing_else() -> Result<()> {
     for line in [
         &format!("why502 {}\n", env!("CARGO_PKG_VERSION")),
         "\ncommit: ",
-        &format!("\nbuild: {TARGET}, {PROFILE}\n"),
+        &format!("\nbuild: {}, {PROFILE}\n", Arch::X86_64.target()),
     ] {
         assert!(version.contains(line), "{version}");
     }
@@ -157,10 +174,17 @@ fn the_deb_installs_and_its_purge_leaves_nothing() -> Result<()> {
 #[test]
 #[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
 fn the_rpm_has_what_the_archive_has() -> Result<()> {
-    let (_folder, inner) = unpacked()?;
+    Arch::ALL.into_iter().try_for_each(rpm_has_what_the_archive_has)
+}
+
+fn rpm_has_what_the_archive_has(arch: Arch) -> Result<()> {
+    let (_folder, inner) = unpacked_of(arch)?;
     let root = tempfile::tempdir()?;
+    let package = part_of(arch, ".rpm")?;
+    let named = run("rpm", ["--query", "--queryformat", "%{ARCH}", "--package", &package.to_string_lossy()])?;
+    assert_eq!(named, arch.red_hat());
     let cpio = "rpm2cpio \"$0\" | cpio --extract --make-directories --quiet";
-    output(Command::new("sh").current_dir(root.path()).args(["-c", cpio]).arg(part(".rpm")?))?;
+    output(Command::new("sh").current_dir(root.path()).args(["-c", cpio]).arg(package))?;
     let same = |installed: &str, name: &str| -> Result<bool> {
         let path = root.path().join(installed);
         let installed = fs::read(&path).with_context(|| format!("{} is not in it", path.display()))?;
@@ -192,11 +216,20 @@ fn image_configuration() -> Result<Value> {
 #[test]
 #[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
 fn the_image_has_the_program_and_nothing_else() -> Result<()> {
-    let (_folder, inner) = unpacked()?;
+    Arch::ALL.into_iter().try_for_each(image_has_the_program_and_nothing_else)
+}
+
+fn image_has_the_program_and_nothing_else(arch: Arch) -> Result<()> {
+    let (_folder, inner) = unpacked_of(arch)?;
     let folder = tempfile::tempdir()?;
     run(
         "tar",
-        [OsStr::new("-xf"), part(".oci.tar")?.as_os_str(), OsStr::new("-C"), folder.path().as_os_str()],
+        [
+            OsStr::new("-xf"),
+            part_of(arch, ".oci.tar")?.as_os_str(),
+            OsStr::new("-C"),
+            folder.path().as_os_str(),
+        ],
     )?;
     let read = |path: &Path| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
     let blob = |named: &Value| -> Result<PathBuf> {
@@ -208,8 +241,10 @@ fn the_image_has_the_program_and_nothing_else() -> Result<()> {
         Ok(path)
     };
     let index = read(&folder.path().join("index.json"))?;
+    assert_eq!(index["manifests"][0]["platform"]["architecture"], arch.debian());
     let manifest = read(&blob(&index["manifests"][0])?)?;
     let about = read(&blob(&manifest["config"])?)?;
+    assert_eq!(about["architecture"], arch.debian());
     assert_eq!(about["config"]["Entrypoint"][0], "/usr/bin/why502");
     let layer = blob(&manifest["layers"][0])?;
     let plain = output(Command::new("sh").args(["-c", "gzip -dc \"$0\" | sha256sum"]).arg(&layer))?;
@@ -263,10 +298,45 @@ fn the_container_file_makes_the_same_image() -> Result<()> {
 
 #[test]
 #[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
+fn each_program_is_static_and_of_its_architecture() -> Result<()> {
+    for (arch, machine) in [(Arch::X86_64, 62), (Arch::Arm64, 183)] {
+        let (_folder, inner) = unpacked_of(arch)?;
+        let program = fs::read(inner.join("why502"))?;
+        assert!(program.len() as u64 <= LARGEST, "{arch:?}: {} bytes", program.len());
+        // Of an ELF file's header: e_machine (elf.h).
+        assert_eq!(
+            (&program[..4], program[18..20].try_into().map(u16::from_le_bytes)?),
+            (&b"\x7fELF"[..], machine)
+        );
+        let headers = run("readelf", [OsStr::new("--program-headers"), inner.join("why502").as_os_str()])?;
+        assert!(headers.contains("LOAD") && !headers.contains("INTERP"), "{headers}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
+fn the_deb_for_arm64_holds_what_the_archive_holds() -> Result<()> {
+    let (_folder, inner) = unpacked_of(Arch::Arm64)?;
+    let (package, root) = (part_of(Arch::Arm64, ".deb")?, tempfile::tempdir()?);
+    let named = run("dpkg-deb", [OsStr::new("--field"), package.as_os_str(), OsStr::new("Architecture")])?;
+    assert_eq!(named.trim(), "arm64");
+    run("dpkg-deb", [OsStr::new("--extract"), package.as_os_str(), root.path().as_os_str()])?;
+    assert!(fs::read(root.path().join("usr/bin/why502"))? == fs::read(inner.join("why502"))?);
+    assert_eq!(files(&root.path().join("usr/share/man/man1"))?.len(), files(&inner.join("man"))?.len());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
 fn each_dependency_is_named_with_its_licence() -> Result<()> {
-    let (_folder, inner) = unpacked()?;
+    Arch::ALL.into_iter().try_for_each(dependencies_are_named_with_their_licences)
+}
+
+fn dependencies_are_named_with_their_licences(arch: Arch) -> Result<()> {
+    let (_folder, inner) = unpacked_of(arch)?;
     let notices = fs::read_to_string(inner.join("third-party.txt"))?;
-    let bill: Value = serde_json::from_slice(&fs::read(part(".cdx.json")?)?)?;
+    let bill: Value = serde_json::from_slice(&fs::read(part_of(arch, ".cdx.json")?)?)?;
     let components = bill["components"].as_array().context("no components")?;
     let mut names = BTreeSet::new();
     for component in components {

@@ -51,11 +51,11 @@ impl Shell {
 }
 
 impl Parts {
-    /// Has the program write what it knows of itself.
-    pub(crate) fn gather(release: &Release<'_>, dependencies: &[Dependency]) -> Result<Self> {
+    /// Has the program write what it knows of itself: `speaks` is the one that this machine can run.
+    pub(crate) fn gather(release: &Release<'_>, speaks: &Path, dependencies: &[Dependency]) -> Result<Self> {
         let folder = release.work.join("man");
         fs::create_dir_all(&folder)?;
-        output(Command::new(&release.program).arg("man").arg(&folder))?;
+        output(Command::new(speaks).arg("man").arg(&folder))?;
         let mut pages = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
@@ -64,7 +64,7 @@ impl Parts {
         pages.sort();
         let mut completions = Vec::new();
         for (shell, name) in Shell::ALL {
-            completions.push((shell, output(Command::new(&release.program).args(["completions", name]))?));
+            completions.push((shell, output(Command::new(speaks).args(["completions", name]))?));
         }
         let read = |name: &str| {
             let path = release.workspace.join(name);

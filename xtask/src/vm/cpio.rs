@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 /// The type bits of `st_mode`.
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
+const LINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 /// An archive that is being written. Everything in it is root's.
@@ -53,6 +54,14 @@ impl Archive {
     /// Adds a file with this content.
     pub(crate) fn content(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         self.place(path, FILE | mode, content, (0, 0))
+    }
+
+    /// Adds a symbolic link, where nothing is yet.
+    pub(crate) fn link(&mut self, path: &Path, to: &Path) -> Result<()> {
+        if self.paths.contains(&name(path)?) {
+            return Ok(());
+        }
+        self.place(path, LINK | 0o777, to.as_os_str().as_encoded_bytes(), (0, 0))
     }
 
     /// Adds a character device.
@@ -113,6 +122,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("why502-cpio-{}", std::process::id()));
         let mut archive = Archive::create(&path)?;
         archive.content(Path::new("/etc/x"), b"hello", 0o644)?;
+        archive.link(Path::new("/etc/y"), Path::new("x"))?;
         archive.finish()?;
         let bytes = fs::read(&path)?;
         fs::remove_file(path)?;
@@ -124,6 +134,7 @@ mod tests {
         assert_eq!(&bytes[116..122], b"070701");
         assert_eq!(&bytes[130..138], b"000081a4");
         assert_eq!(&bytes[226..236], b"etc/x\0hell");
+        assert!(bytes.windows(8).any(|window| window == b"0000a1ff"));
         assert!(bytes.windows(11).any(|window| window == b"TRAILER!!!\0"));
         Ok(())
     }

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    arch::Arch,
     packages,
     step::{Outcome, Steps, output},
 };
@@ -27,6 +28,7 @@ const REACH: [&str; 5] =
 /// A suite, its lists renewed.
 pub(crate) struct Suite {
     name: &'static str,
+    arch: Arch,
     folder: PathBuf,
 }
 
@@ -40,8 +42,8 @@ pub(crate) struct Package {
 }
 
 impl Suite {
-    /// Renews the lists of a suite, in a folder under `vm`.
-    pub(crate) fn open(steps: &mut Steps, vm: &Path, name: &'static str) -> Result<Self> {
+    /// Renews the lists of a suite's packages for an architecture, in a folder under `vm`.
+    pub(crate) fn open(steps: &mut Steps, vm: &Path, name: &'static str, arch: Arch) -> Result<Self> {
         if !packages::apt() {
             bail!("this system has no apt");
         }
@@ -50,11 +52,12 @@ impl Suite {
         }
         let mirror = mirror(&output(Command::new("apt-get").args(["update", "--print-uris"]))?)
             .context("the sources of this machine's apt name no mirror of Debian")?;
-        let suite = Self { name, folder: vm.join("apt").join(name) };
+        let folder = vm.join("apt").join(format!("{name}-{}", arch.debian()));
+        let suite = Self { name, arch, folder };
         suite.configure(&mirror).with_context(|| format!("{} cannot be written", suite.folder.display()))?;
         suite.attempt(
             steps,
-            &format!("listing the packages of Debian {name}"),
+            &format!("listing the packages of Debian {name} for {}", arch.debian()),
             suite.apt("apt-get").arg("update"),
         )?;
         Ok(suite)
@@ -65,10 +68,11 @@ impl Suite {
         for empty in ["lists/partial", "cache/archives/partial", "parts"] {
             fs::create_dir_all(self.folder.join(empty))?;
         }
-        let Self { name, folder } = self;
+        let Self { name, arch, folder } = self;
+        let arch = arch.debian();
         fs::write(
             folder.join("sources.list"),
-            format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n"),
+            format!("deb [arch={arch} signed-by={KEYRING}] {mirror} {name} main\n"),
         )?;
         // Nothing is installed, as far as this apt knows: so it fetches all that a package needs.
         fs::write(folder.join("status"), "")?;
@@ -79,7 +83,7 @@ impl Suite {
         fs::write(
             self.folder.join("apt.conf"),
             format!(
-                "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"{folder}/parts\";\n\
+                "APT::Architecture \"{arch}\";\nAPT::Architectures {{ \"{arch}\"; }};\nDir::Etc::main \"/dev/null\";\nDir::Etc::parts \"{folder}/parts\";\n\
                  Dir::Etc::sourcelist \"{folder}/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
                  Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"{folder}/parts\";\n\
                  Dir::State::lists \"{folder}/lists\";\nDir::State::status \"{folder}/status\";\n\

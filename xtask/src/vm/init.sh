@@ -23,7 +23,10 @@ ip link set lo up
 # Nothing asks for this one by its name before it is used.
 modprobe tun
 
-exec </dev/null >/dev/ttyS1 2>&1
+# arm64's serial lines have a name of their own; nodes of the other name are there as well, and lead nowhere.
+said=/dev/ttyS1
+[ ! -c /dev/ttyAMA1 ] || said=/dev/ttyAMA1
+exec </dev/null >$said 2>&1
 . /environment
 echo "@booted $(uname -r) $(cut -d' ' -f1 /proc/uptime)"
 while read -r binary test; do

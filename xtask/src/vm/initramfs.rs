@@ -1,4 +1,5 @@
-//! The guest's root: what the end-to-end tests need of this machine, and busybox for all else.
+//! The guest's root: what the end-to-end tests need of this machine, or of Debian's packages where the guest is of another architecture; and
+//! busybox for all else.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{cpio::Archive, files, suite::Tests, tools::Tools};
+use super::{cpio::Archive, files, suite::Tests, tools::Tools, userland::Userland};
 use crate::{packages, step::output};
 
 /// What comes with the programs that the rig needs, and that it runs as well.
@@ -46,54 +47,73 @@ const FOLDERS: [&str; 11] = [
     "/var/lib/nginx",
 ];
 
-/// Writes the archive.
-pub(crate) fn build(to: &Path, tools: &Tools, tests: &Tests<'_>, why502: &Path, golden: &Path) -> Result<()> {
+/// Writes the archive. Without a userland of its own the guest has this machine's.
+pub(crate) fn build(
+    to: &Path,
+    tools: &Tools,
+    userland: Option<&Userland>,
+    tests: &Tests<'_>,
+    why502: &Path,
+    golden: &Path,
+) -> Result<()> {
     let mut archive = Archive::create(to)?;
     for folder in FOLDERS {
         archive.folder(Path::new(folder))?;
     }
     // Before devtmpfs is mounted, for init's own output.
     archive.device(Path::new("/dev/console"), 5, 1)?;
-    archive.file(Path::new("/bin/busybox"), &tools.busybox(), 0o755)?;
+    let busybox = userland.map_or_else(|| tools.busybox(), Userland::busybox);
+    archive.file(Path::new("/bin/busybox"), &busybox, 0o755)?;
     archive.content(Path::new("/init"), include_bytes!("init.sh"), 0o755)?;
     for (path, text) in FILES {
         archive.content(Path::new(path), text.as_bytes(), 0o644)?;
     }
-    for path in DATA.map(Path::new).iter().filter(|path| path.is_file()) {
-        archive.file(path, path, 0o644)?;
-    }
-
     for text in files(golden)? {
         archive.file(&Path::new("/golden").join(text.file_name().unwrap_or_default()), &text, 0o644)?;
     }
 
-    let mut libraries = BTreeSet::new();
     let ours = tests.programs().chain([("why502", why502)]);
     let lean = to.with_extension("lean");
-    for (name, program) in ours {
-        libraries.extend(loaded(program)?);
+    for (name, program) in ours.clone() {
         strip(program, &lean)?;
         archive.file(&Path::new("/tests").join(name), &lean, 0o755)?;
     }
     fs::remove_file(&lean)?;
+    match userland {
+        Some(userland) => userland.put(&mut archive)?,
+        None => put_own(&mut archive, ours.map(|(_name, program)| program))?,
+    }
+    archive.finish()
+}
+
+/// Puts this machine's programs that the rig runs, and the libraries that they and `ours` load.
+fn put_own<'a>(archive: &mut Archive, mut ours: impl Iterator<Item = &'a Path>) -> Result<()> {
+    for path in DATA.map(Path::new).iter().filter(|path| path.is_file()) {
+        archive.file(path, path, 0o644)?;
+    }
+    let mut libraries = BTreeSet::new();
+    ours.try_for_each(|program| -> Result<()> {
+        libraries.extend(loaded(program)?);
+        Ok(())
+    })?;
     for name in packages::needs().chain(BESIDES) {
         let program = packages::find(name).with_context(|| format!("{name} is not installed"))?;
-        take(&mut archive, &mut libraries, &program)?;
+        take(archive, &mut libraries, &program)?;
         if name.starts_with("php-fpm") {
             for extension in extensions(&program)? {
-                take(&mut archive, &mut libraries, &extension)?;
+                take(archive, &mut libraries, &extension)?;
             }
         }
     }
     for tree in TREES.map(Path::new).iter().filter(|tree| tree.is_dir()) {
         for file in files(tree)?.iter().filter(|file| !is_ballast(file)) {
-            take(&mut archive, &mut libraries, file)?;
+            take(archive, &mut libraries, file)?;
         }
     }
     for library in &libraries {
         archive.file(library, library, 0o755)?;
     }
-    archive.finish()
+    Ok(())
 }
 
 /// Copies a file to where it is on this machine, and notes the libraries that it needs.

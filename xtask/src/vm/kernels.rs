@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{cpio::Archive, debian::Suite, files, tools::Tools};
-use crate::step::{Steps, output};
+use crate::{
+    arch::Arch,
+    step::{Steps, output},
+};
 
 /// A kernel, by its version, and the suite that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +37,16 @@ pub(crate) const KERNELS: [Kernel; 4] = [
     Kernel { name: "7.2", suite: "sid", fallbacks: &[KPROBES, TRACEPOINTS] },
 ];
 
+/// Those of arm64's: the last one without BPF trampolines on functions there, whose best hooks are kprobes, and one with them.
+pub(crate) const ARM64: [Kernel; 2] = [
+    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[] },
+    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS] },
+];
+
 /// The flavour for virtual machines: the smallest there is.
-const FLAVOUR: &str = "-cloud-amd64";
+fn flavour(arch: Arch) -> String {
+    format!("-cloud-{}", arch.debian())
+}
 /// The modules that are taken along; what they need outside of these folders is built in.
 const MODULES: [&str; 4] = ["kernel/net", "kernel/lib", "kernel/crypto", "kernel/drivers/net"];
 
@@ -43,6 +54,8 @@ const MODULES: [&str; 4] = ["kernel/net", "kernel/lib", "kernel/crypto", "kernel
 pub(crate) struct Image {
     /// Its version.
     pub(crate) name: &'static str,
+    /// What it runs on.
+    pub(crate) arch: Arch,
     /// The compressed image.
     pub(crate) vmlinuz: PathBuf,
     /// Its modules, as an archive to unpack over the root.
@@ -62,15 +75,19 @@ pub(crate) fn parse(name: &str) -> Result<Kernel, String> {
 impl Kernel {
     /// Fetches it, if it is not there.
     pub(crate) fn get(self, steps: &mut Steps, vm: &Path, tools: &Tools) -> Result<Image> {
-        let folder = vm.join("kernels").join(self.name);
+        let arch = tools.arch();
+        let folder = match arch {
+            Arch::X86_64 => vm.join("kernels").join(self.name),
+            Arch::Arm64 => vm.join("kernels").join(format!("{}-arm64", self.name)),
+        };
         if !folder.exists() {
-            let new = vm.join("kernels").join(format!("{}.new", self.name));
+            let new = folder.with_added_extension("new");
             let unpacked = new.join("unpacked");
             if new.exists() {
                 fs::remove_dir_all(&new)?;
             }
-            let suite = Suite::open(steps, vm, self.suite)?;
-            let (release, packages) = self.packages(&suite)?;
+            let suite = Suite::open(steps, vm, self.suite, arch)?;
+            let (release, packages) = self.packages(&suite, &flavour(arch))?;
             suite.unpack(
                 steps,
                 &packages.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -83,15 +100,15 @@ impl Kernel {
             fs::rename(&new, &folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let (vmlinuz, modules) = (folder.join("vmlinuz"), folder.join("modules.cpio"));
-        Ok(Image { name: self.name, vmlinuz, modules, fallbacks: self.fallbacks })
+        Ok(Image { name: self.name, arch, vmlinuz, modules, fallbacks: self.fallbacks })
     }
 
     /// The release (`6.12.107+deb13-cloud-amd64`) and the packages that it comes in.
-    fn packages(self, suite: &Suite) -> Result<(String, Vec<String>)> {
+    fn packages(self, suite: &Suite, flavour: &str) -> Result<(String, Vec<String>)> {
         let names = suite.names("linux-image-")?;
         let mut releases: Vec<&str> =
             names.iter().filter_map(|name| name.strip_prefix("linux-image-")).collect();
-        releases.retain(|release| release.ends_with(FLAVOUR) && release.starts_with(char::is_numeric));
+        releases.retain(|release| release.ends_with(flavour) && release.starts_with(char::is_numeric));
         releases.sort_by_key(|release| numbers(release));
         for release in releases.iter().rev().filter(|release| is_of(release, self.name)) {
             let Some(package) = suite.package(&format!("linux-image-{release}")) else { continue };

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{kernels::Image, tools::Tools};
-use crate::interrupt::{End, Group, OnSignal};
+use crate::{
+    arch::Arch,
+    interrupt::{End, Group, OnSignal},
+};
 
 /// Boots a kernel and hands each line of the second serial line to `on_line`. What the kernel itself says goes to `console`. Returns what
 /// went wrong, if the machine did not switch itself off.
@@ -24,9 +27,13 @@ pub(crate) fn boot(
     limit: Duration,
     mut on_line: impl FnMut(&str) -> Result<()>,
 ) -> Result<Option<String>> {
+    let console_line = match tools.arch() {
+        Arch::X86_64 => "ttyS0",
+        Arch::Arm64 => "ttyAMA0",
+    };
     let mut command = tools.qemu();
     command
-        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "4G"])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "4G"])
         .args(["-nodefaults", "-display", "none", "-nic", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&image.vmlinuz)
@@ -34,7 +41,8 @@ pub(crate) fn boot(
         .arg(initramfs)
         // A panic is an end, too. Warnings are for the log; what is less is not worth the slow line. The emulated counter is the
         // host's, whatever the kernel finds when it compares it with slower clocks: without it reading the time is slow.
-        .args(["-append", "console=ttyS0 panic=-1 loglevel=5 tsc=reliable"])
+        .arg("-append")
+        .arg(format!("console={console_line} panic=-1 loglevel=5 tsc=reliable"))
         .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

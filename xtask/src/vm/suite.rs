@@ -4,14 +4,14 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::cpio::Archive;
+use super::{cpio::Archive, tools::Tools};
 use crate::{
+    arch::Arch,
     rig::{Kind, Program},
     step::output,
 };
@@ -42,11 +42,11 @@ pub(crate) struct Tests<'a> {
 
 impl<'a> Tests<'a> {
     /// Asks each program for its tests. Those are to run whose name has one of `only` in it, or all.
-    pub(crate) fn of(programs: &'a [Program], only: &[String]) -> Result<Self> {
+    pub(crate) fn of(programs: &'a [Program], tools: &Tools, only: &[String]) -> Result<Self> {
         let mut names = Vec::new();
         for Program { name, path, .. } in programs.iter().filter(|program| program.kind == Kind::Tests) {
             let listed =
-                |more: &[&str]| output(Command::new(path).args(["--list", "--format", "terse"]).args(more));
+                |more: &[&str]| output(tools.program(path).args(["--list", "--format", "terse"]).args(more));
             // What only this machine has.
             let left_out = listed(&["--ignored"])?;
             for line in listed(&[])?.lines() {
@@ -70,14 +70,19 @@ impl<'a> Tests<'a> {
     }
 
     /// The programs that a guest needs, by name.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> {
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&'a str, &'a Path)> + Clone {
         let needed = self.programs.iter().filter(|program| program.kind != Kind::UnitTests);
         needed.map(|program| (program.name.as_str(), program.path.as_path()))
     }
 
-    /// After how long a guest has surely stopped: most tests take seconds, on a crowded machine half a minute.
-    pub(crate) fn limit(&self) -> Duration {
-        TEST_BOUND + Duration::from_secs(45 * self.names.len() as u64)
+    /// After how long a guest has surely stopped: most tests take seconds, on a crowded machine half a minute, and there on arm64, which is
+    /// slower to emulate, up to four.
+    pub(crate) fn limit(&self, arch: Arch) -> Duration {
+        let each = match arch {
+            Arch::X86_64 => 45,
+            Arch::Arm64 => 300,
+        };
+        TEST_BOUND + Duration::from_secs(each * self.names.len() as u64)
     }
 
     /// Writes what the guest's first process reads: the tests, and the environment that they run in.

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         assert!(
-            after("Wed, 21 Oct 2095 07:28:00 GMT").is_some_and(|after| after > Duration::from_secs(1 << 30))
+            after("Fri, 21 Oct 2095 07:28:00 GMT").is_some_and(|after| after > Duration::from_secs(1 << 30))
         );
         for text in ["soon", "-1", "1.5", ""] {
             assert_eq!(after(text), None, "{text}");

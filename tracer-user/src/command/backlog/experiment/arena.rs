@@ -37,7 +37,7 @@ fn bring_up_loopback() -> Result<()> {
     let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut names = [0; libc::IFNAMSIZ];
     for (to, from) in names.iter_mut().zip(b"lo") {
-        *to = (*from).cast_signed();
+        *to = *from as libc::c_char;
     }
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     let request =
