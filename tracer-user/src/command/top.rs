@@ -1,6 +1,6 @@
 //! `why502 top`: the incident on one screen, live or from files of evidence.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use anyhow::Context as _;
 use tokio::{
@@ -50,20 +50,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 async fn live(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&args.trace, beyond, false)?;
+    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
     let depths = Depths::start(std::iter::empty()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
     let start = source.start(args.trace.count.map(Into::into));
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window = Window::new(
-        Naming::numbered(&args.output, MOST_FILES),
-        args.last,
-        header,
-        start.distance,
-        encoder,
-    );
+    let window =
+        Window::new(Naming::numbered(&args.output, MOST_FILES), args.last, header, start.distance, encoder);
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,
@@ -88,7 +83,8 @@ fn taken(top: io::Result<Top>) -> Result<Top, Failure> {
 
 async fn play(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
-    let replay = Replay::open(&args.files, &args.trace.wanted)?;
+    let written: Vec<_> = args.screens.iter().chain(&args.trace.ready_file).map(PathBuf::as_path).collect();
+    let (replay, _lacking) = Replay::open(&args.files, &args.trace.wanted, &written)?;
     let header = replay.recordings().first().map(|recording| &recording.header);
     let start =
         header.context("there is no evidence")?.start().context("the first line cannot be understood")?;

@@ -21,13 +21,11 @@ pub use server::Server;
 pub use table::{Kind, METRICS, Metric};
 
 use super::Sink;
-use crate::{
-    model::{
-        clock::monotonic_ns,
-        facts::Sources,
-        stream::Entry,
-        verdict::{Delayed, Summary, Verdict},
-    },
+use crate::model::{
+    clock::monotonic_ns,
+    facts::Sources,
+    stream::Entry,
+    verdict::{Delayed, Summary, Verdict},
 };
 use counted::{Counted, Counter};
 
