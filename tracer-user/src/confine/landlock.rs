@@ -19,7 +19,7 @@ pub(super) fn is_here() -> bool {
     asked.is_ok()
 }
 
-/// The calling thread may read these files, and what is in these folders, make, write and remove files in those folders, and open nothing
+/// The calling thread may read these files, and what is in these folders, write those, make and remove files in them, and open nothing
 /// else; it makes no TCP connection, and listens nowhere.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ mod landlock;
 mod seccomp;
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -67,9 +67,11 @@ pub fn serving() -> Vec<String> {
 /// The calling thread reads files of others, and does nothing else but write the results. Returns what could not be had, in words.
 pub fn reading(files: &[PathBuf], written: &[&Path]) -> Vec<String> {
     let mut lacking = no_new_privileges();
-    let folders: Vec<_> = written.iter().map(|path| folder_of(path)).collect();
-    let read: Vec<_> = files.iter().map(PathBuf::as_path).chain(READ.map(Path::new)).collect();
-    lacking.extend(landlock::only(&read, &folders).err());
+    let written_to: Vec<_> =
+        written.iter().map(|path| folder_of(path)).chain([PathBuf::from(TERMINAL)]).collect();
+    let zones = env::var_os(ZONES).map(PathBuf::from);
+    let read: Vec<_> = files.iter().chain(&zones).map(PathBuf::as_path).chain(READ.map(Path::new)).collect();
+    lacking.extend(landlock::only(&read, &written_to).err());
     let elsewhere = written.iter().any(|path| is_elsewhere(path));
     lacking.extend(confined(|| capabilities::keep(capabilities::opening(elsewhere)), &Filter::reading()));
     lacking
@@ -82,15 +84,20 @@ pub fn opened(written: &[&Path]) -> Vec<String> {
     capabilities::keep(capabilities::writing(elsewhere)).err().into_iter().collect()
 }
 
-/// What is read beside the files: where the time zone is described, the terminal, and what /proc says of this process.
-const READ: [&str; 7] = [
+/// Where keys come from if standard input is a file.
+const TERMINAL: &str = "/dev/tty";
+
+/// Names a folder of time zones of the user's own (tzset(3)).
+const ZONES: &str = "TZDIR";
+
+/// What is read beside the files: where the time zone is described, and what /proc says of this process.
+const READ: [&str; 6] = [
     "/etc/localtime",
     "/etc/timezone",
     "/usr/share/zoneinfo",
     "/usr/share/lib/zoneinfo",
     "/etc/zoneinfo",
     "/proc/self",
-    "/dev/tty",
 ];
 
 fn confined(capabilities: impl FnOnce() -> Result<(), String>, filter: &Filter) -> Vec<String> {
