@@ -128,8 +128,8 @@ fn whoever_reads_evidence_opens_nothing_but_that_and_writes_only_where_the_page_
     fs::write(&secret, "x").unwrap();
     let (port, target) = (TcpListener::bind("127.0.0.1:0").unwrap(), other.path().join("made"));
     confined_thread(|| {
-        let lacking = reading(&[evidence.clone()], &[&page]);
         let Means { seccomp, landlock } = Means::here();
+        let lacking = reading(std::slice::from_ref(&evidence), &[&page]);
         assert_eq!(lacking.is_empty(), seccomp && landlock, "{lacking:?}");
         assert_eq!(fs::read(&evidence).unwrap(), b"x");
         crate::file::replace(&page, b"page").unwrap();
