@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
+use nix::sys::signal::Signal;
 use rig::nginx::Program;
 use rig::process::{Pid, find_program};
 use rig::recorder::{Recorder, report};
@@ -104,7 +105,7 @@ fn a_service_keeps_little_and_hears_an_nginx_that_starts_later_over_tcp_and_unix
     fs::copy(find_program(&["nginx"])?, &program)?;
     let service = Service::start(folder, &["--comm", "nginx-few", "--json-path", &path])?;
     let threads = is_confined(service.pid(), 0, &[])?;
-    for name in ["why502", "apart", "depths", "metrics", "sampler"] {
+    for name in ["apart", "depths", "metrics", "sampler"] {
         ensure!(has(&threads, name), "no thread {name}: {threads:x?}");
     }
     ensure!(!has(&threads, "hook"), "{threads:x?}");
@@ -157,10 +158,11 @@ fn only_a_hook_that_was_asked_for_at_the_start_keeps_what_it_takes_to_run_it() -
     // Too late: what it would take is not there any more.
     let with_hook = format!("{text}hook = [\"/bin/true\"]\n");
     fs::write(&configuration, &with_hook)?;
-    service.signal(nix::sys::signal::Signal::SIGHUP)?;
+    service.signal(Signal::SIGHUP)?;
     service.wait_to_say("the hook is not run before a new start", 1)?;
     let ended = service.stop()?;
 
+    fs::remove_file(ended.folder.path().join("ready"))?;
     let service = Service::start(ended.folder, &["-p", &master, "--config", path])?;
     let threads = is_confined(service.pid(), 0, &["hook"])?;
     let hook = threads.iter().find(|thread| thread.name == "hook").context("no hook's thread")?;
@@ -188,11 +190,14 @@ fn live_and_record_keep_as_little_and_what_a_foreign_folder_takes_only_to_write_
     let folder = TempDir::with_prefix("why502-foreign-")?;
     chown(folder.path(), Some(65_534), Some(65_534))?;
     let file = folder.path().join("evidence.zst");
-    let tracer = Tracer::start(&["-p", &master, "--evidence", file.to_str().context("no text")?])?;
+    let path = file.to_str().context("no text")?;
+    let tracer = Tracer::run_as("record", &["-o", path, "-p", &master], None, |_| {})?;
     is_confined(tracer.pid(), DAC_OVERRIDE, &[])?;
     ensure!(nginx.client().get("/none/")?.status == 502);
-    tracer.wait_for(1)?;
-    tracer.stop()?.is_orderly()?;
+    let before = fs::metadata(&file)?.len();
+    wait::until_true("the failure to be on disk", || Ok(fs::metadata(&file)?.len() > before))?;
+    tracer.signal(Signal::SIGINT)?;
+    ensure!(tracer.end()?.status.success());
     ensure!(report(&[&file])?.verdicts.len() == 1);
     Ok(())
 }
