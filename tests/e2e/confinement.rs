@@ -104,10 +104,12 @@ fn a_service_keeps_little_and_hears_an_nginx_that_starts_later_over_tcp_and_unix
     let program = namespace.scratch().join("nginx-few");
     fs::copy(find_program(&["nginx"])?, &program)?;
     let service = Service::start(folder, &["--comm", "nginx-few", "--json-path", &path])?;
+    // A thread that has just begun is called as the one that started it.
+    wait::until_true("each thread to have its name", || {
+        let threads = threads(service.pid())?;
+        Ok(["apart", "depths", "metrics", "sampler"].iter().all(|name| has(&threads, name)))
+    })?;
     let threads = is_confined(service.pid(), 0, &[])?;
-    for name in ["apart", "depths", "metrics", "sampler"] {
-        ensure!(has(&threads, name), "no thread {name}: {threads:x?}");
-    }
     ensure!(!has(&threads, "hook"), "{threads:x?}");
 
     // All of this is late: hearing nginx, watching unix sockets, and looking into another network namespace.
