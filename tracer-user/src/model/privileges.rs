@@ -34,7 +34,7 @@ pub const KEPT: [Privilege; 9] = [
     Privilege {
         capability: Capability::CAP_PERFMON,
         holder: Holder::Each,
-        why: "hooks that are attached late: an nginx that starts later, unix sockets, standby instances",
+        why: "hooks that are attached late: unix sockets, standby instances",
     },
     Privilege {
         capability: Capability::CAP_SYS_PTRACE,
@@ -54,8 +54,8 @@ pub const KEPT: [Privilege; 9] = [
     Privilege {
         capability: Capability::CAP_SYS_ADMIN,
         holder: Holder::Apart,
-        why: "in a thread apart: accept queues and routes in the network namespaces of containers, and tracefs where the host has not \
-              mounted it; nothing finer allows either",
+        why: "in a thread apart: to hear an nginx that starts later, accept queues and routes in the network namespaces of containers, \
+              and tracefs where the host has not mounted it; nothing finer allows these",
     },
     Privilege {
         capability: Capability::CAP_SETUID,
