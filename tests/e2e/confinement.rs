@@ -137,7 +137,8 @@ fn a_service_keeps_little_and_hears_an_nginx_that_starts_later_over_tcp_and_unix
         Ok(queues.iter().any(|(labels, _)| labels.get("listener") == Some(&of_pool)))
     })?;
     is_confined(service.pid(), 0, &[])?;
-    for words in ["not permitted", "denied", "EPERM", "EACCES"] {
+    // Where process 1 lives not even root may see in some virtual machines.
+    for words in ["not permitted", "is not heard", "network namespace"] {
         ensure!(!service.complaints().contains(words), "{}", service.complaints());
     }
     service.stop()?;
