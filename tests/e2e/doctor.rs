@@ -79,8 +79,9 @@ fn recorded() -> PathBuf {
 fn normalised(text: &str) -> Result<String> {
     let (text, _processes) = text.split_once("\nnginx and php-fpm\n").context("the last section")?;
     let lines = text.lines().map(|line| {
-        let varies =
-            ["  kernel ", "  lockdown ", "  tracefs "].into_iter().find(|head| line.starts_with(head));
+        let varies = ["  kernel ", "  lockdown ", "  tracefs ", "  landlock "]
+            .into_iter()
+            .find(|head| line.starts_with(head));
         varies.map_or_else(|| line.to_owned(), |head| format!("{head}..."))
     });
     Ok(lines.collect::<Vec<_>>().join("\n") + "\n")

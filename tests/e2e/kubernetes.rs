@@ -20,7 +20,6 @@ const OLDEST: u32 = 30;
 /// The number of each capability, as the kernel counts them (include/uapi/linux/capability.h).
 const CAPABILITIES: [(&str, libc::c_ulong); 7] = [
     ("DAC_READ_SEARCH", 2),
-    ("NET_ADMIN", 12),
     ("SYS_PTRACE", 19),
     ("SYS_ADMIN", 21),
     ("SYS_RESOURCE", 24),

@@ -21,7 +21,7 @@ pub struct Licence {
 }
 
 /// What returns a new descriptor of the caller's own. `pidfd_getfd` is not among them: what it returns is another's.
-const MAKERS: [&str; 27] = [
+const MAKERS: [&str; 28] = [
     "open",
     "openat",
     "openat2",
@@ -49,6 +49,7 @@ const MAKERS: [&str; 27] = [
     "open_tree",
     "fsopen",
     "fsmount",
+    "landlock_create_ruleset",
 ];
 /// Requests of `ioctl` that return a namespace's descriptor.
 const NAMESPACES: [&str; 3] = ["SIOCGSKNS", "NS_GET_", "PIDFD_GET_"];

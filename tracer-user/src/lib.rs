@@ -9,6 +9,9 @@ pub mod model;
 // The command line, in these words.
 pub mod args;
 
+// What is given up once it is not needed any more.
+pub mod confine;
+
 // The kernel side: its layout, its hooks, its maps.
 pub mod load;
 

@@ -1,5 +1,7 @@
 //! `why502 live`: trace, and write each verdict as it comes.
 
+use std::path::PathBuf;
+
 use crate::{
     args::{Format, Live},
     audit::Audit,
@@ -25,7 +27,8 @@ async fn live(args: &Live) -> Result<(), Failure> {
     let mut audit = Audit::open(args)?;
     let beyond =
         Beyond { error_logs: &args.error_logs, shows_requests: args.show_requests, ..Beyond::default() };
-    let source = trace::start(&args.trace, beyond, args.verbose)?;
+    let written: Vec<_> = args.evidence.iter().map(PathBuf::as_path).collect();
+    let source = trace::start(&args.trace, beyond, args.verbose, &written)?;
     if let Some(audit) = &mut audit {
         audit.begin();
     }

@@ -1,6 +1,6 @@
 //! `why502 top`: the incident on one screen, live or from files of evidence.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use anyhow::Context as _;
 use tokio::{
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 async fn live(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&args.trace, beyond, false)?;
+    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
     let depths = Depths::start(std::iter::empty()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
     let start = source.start(args.trace.count.map(Into::into));
@@ -92,7 +92,8 @@ fn taken(top: io::Result<Top>) -> Result<Top, Failure> {
 
 async fn play(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
-    let replay = Replay::open(&args.files, &args.trace.wanted)?;
+    let written: Vec<_> = args.screens.iter().chain(&args.trace.ready_file).map(PathBuf::as_path).collect();
+    let (replay, _lacking) = Replay::open(&args.files, &args.trace.wanted, &written)?;
     let header = replay.recordings().first().map(|recording| &recording.header);
     let start =
         header.context("there is no evidence")?.start().context("the first line cannot be understood")?;

@@ -1,13 +1,16 @@
 //! The run of every command that tells why exchanges failed: the stream, the verdicts, and the sinks that take both.
 
+use std::path::Path;
+
 use tokio::time::{Instant, sleep};
 use wire::{Aftermath, RING_BYTES};
 
 use crate::{
     args::Trace,
     audit::{self, Audit},
+    confine,
     engine::{self, Ends, Flow, Session},
-    load::Tracer,
+    load::{Tracer, tracefs_is_mounted},
     memory,
     model::{
         audit::Report,
@@ -23,11 +26,11 @@ use crate::{
     },
 };
 
-/// Loads and attaches everything.
+/// Loads and attaches everything, and gives up what only that took. `written` are the files and folders that are yet to be written.
 ///
 /// # Errors
 /// Where this host cannot be traced.
-pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, Failure> {
+pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
     let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {
@@ -47,6 +50,13 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool) -> Result<Source, F
     scope::greet(args, is_known.then_some(&running), tracer.listeners());
     for pid in &running {
         tracer.hear(*pid);
+    }
+    let written: Vec<_> = written.iter().copied().chain(args.ready_file.as_deref()).collect();
+    let lacking = confine::tracing(&written, !tracefs_is_mounted());
+    if is_verbose {
+        for what in lacking {
+            crate::notice!("{what}");
+        }
     }
     let source = Source::new(tracer, args, &running, beyond, is_verbose);
     memory::give_back();

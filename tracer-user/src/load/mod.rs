@@ -42,7 +42,7 @@ pub(crate) use held_sockets::held_sockets;
 pub use hooks::HookPlan;
 pub use lockdown::Lockdown;
 pub use open::Open;
-pub use privileges::missing_capabilities;
+pub use privileges::{missing_capabilities, names as names_of_capabilities};
 pub use tracefs::is_mounted as tracefs_is_mounted;
 pub use words::{Binary, binary};
 

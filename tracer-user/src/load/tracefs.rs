@@ -1,11 +1,13 @@
 //! tracefs, which numbers the tracepoints on system calls.
 
-use std::{fs, io, panic, thread};
+use std::{fs, io, panic};
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
+
+use crate::confine;
 
 const PATH: &str = "/sys/kernel/tracing";
 
@@ -14,8 +16,8 @@ pub fn is_mounted() -> bool {
     fs::read_dir(PATH).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Runs `work` where tracefs is mounted. Where the host has not mounted it, a thread with a mount namespace of its own
-/// does, so that nothing is left behind.
+/// Runs `work` where tracefs is mounted. Where the host has not mounted it, a thread apart, with a mount namespace of
+/// its own, does, so that nothing is left behind.
 ///
 /// # Errors
 /// That tracefs cannot be mounted.
@@ -28,7 +30,7 @@ pub(super) fn with<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
             .map_err(|error| io::Error::other(format!("tracefs cannot be mounted on {PATH}: {error}")))?;
         Ok(work())
     };
-    thread::scope(|scope| scope.spawn(mounted).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
+    confine::apart(mounted).unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 fn mount_privately() -> nix::Result<()> {

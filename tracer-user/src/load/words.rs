@@ -8,6 +8,7 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +23,7 @@ use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
 use super::{lean::keep_handle_only, refused};
 use crate::{
-    file,
+    confine, file,
     model::{clock::monotonic_ns, facts::WORDS},
 };
 
@@ -185,9 +186,11 @@ impl Words {
 impl Place {
     fn attach(&mut self, object: &mut Ebpf) -> Result<(), String> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        let link = program(object)?
-            .attach(self.offset, &path, UProbeScope::AllProcesses)
-            .map_err(|error| format!("{WORDS}: {}", refused(&error)))?;
+        let (program, offset) = (program(object)?, self.offset);
+        // Of all hooks only this one takes CAP_SYS_ADMIN (`perf_uprobe_event_init`, kernel/events/core.c, as tried on 6.18).
+        let attached = confine::apart(|| program.attach(offset, &path, UProbeScope::AllProcesses))
+            .unwrap_or_else(|panic| resume_unwind(panic));
+        let link = attached.map_err(|error| format!("{WORDS}: {}", refused(&error)))?;
         (self.link, self.since_ns) = (Some(link), monotonic_ns());
         Ok(())
     }

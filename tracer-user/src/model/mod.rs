@@ -16,6 +16,7 @@ pub mod hook_kind;
 pub mod inquiry;
 pub mod near;
 pub mod pressure;
+pub mod privileges;
 pub mod record;
 pub mod stranger;
 pub mod stream;

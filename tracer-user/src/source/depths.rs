@@ -20,6 +20,7 @@ use nix::{
 };
 
 use crate::{
+    confine,
     model::{budget, clock::monotonic_ns, stream::Depth, upstream::Upstream},
     procfs::{netlink, processes},
 };
@@ -30,7 +31,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The time between two looks for network namespaces: there is one in each container.
 const NAMESPACES: Duration = Duration::from_secs(10);
 
-/// Looks at the listeners at the upstreams' addresses, in a thread of its own. It ends some time after this is dropped.
+/// Looks at the listeners at the upstreams' addresses, in a thread apart. It ends some time after this is dropped.
 #[derive(Debug)]
 pub struct Depths {
     watched: Arc<Mutex<HashSet<SocketAddr>>>,
@@ -49,7 +50,7 @@ impl Depths {
         let watched = Arc::new(Mutex::new(always.clone()));
         let (send, found) = sync_channel(4 * budget::DEPTHS);
         let theirs = Arc::clone(&watched);
-        thread::Builder::new().name("depths".to_owned()).spawn(move || look(theirs, send))?;
+        confine::spawn("depths", move || look(theirs, send))?;
         Ok(Self { watched, always, found })
     }
 

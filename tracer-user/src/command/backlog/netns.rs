@@ -9,7 +9,6 @@ use std::{
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
-    thread,
 };
 
 use nix::{
@@ -22,7 +21,7 @@ use nix::{
 
 use super::owners::Holder;
 use crate::{
-    file,
+    confine, file,
     model::{verdict::Process, words::count},
     procfs::processes,
 };
@@ -146,7 +145,7 @@ impl Netns {
             setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
             work()
         };
-        let done = thread::scope(|scope| scope.spawn(inside).join());
+        let done = confine::apart(inside);
         done.unwrap_or_else(|_panic| Err(io::Error::other("the thread inside of it panicked")))
     }
 

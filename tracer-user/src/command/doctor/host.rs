@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use crate::load::{BTF_PATH, Lockdown, missing_capabilities, tracefs_is_mounted};
+use caps::Capability;
+
+use crate::{
+    confine::Means,
+    load::{BTF_PATH, Lockdown, missing_capabilities, tracefs_is_mounted},
+};
 
 /// The kernel and this process's standing on it.
 #[derive(Clone, Debug)]
@@ -14,9 +19,11 @@ pub struct Host {
     /// How far it is locked down.
     pub lockdown: Lockdown,
     /// The capabilities that tracing needs and this process lacks; none where /proc does not tell.
-    pub missing_capabilities: Option<Vec<&'static str>>,
+    pub missing_capabilities: Option<Vec<Capability>>,
     /// Whether tracefs is mounted.
     pub has_tracefs: bool,
+    /// What the kernel has to confine this program with.
+    pub means: Means,
 }
 
 impl Host {
@@ -28,6 +35,7 @@ impl Host {
             lockdown: Lockdown::now(),
             missing_capabilities: missing_capabilities().ok(),
             has_tracefs: tracefs_is_mounted(),
+            means: Means::here(),
         }
     }
 }

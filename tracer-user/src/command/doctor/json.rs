@@ -10,7 +10,8 @@ use super::{
     sight::{How, Sight},
 };
 use crate::{
-    load,
+    confine, load,
+    model::privileges::{Holder, KEPT, Privilege},
     procfs::{masters::Master, settings},
 };
 
@@ -24,8 +25,11 @@ struct Doctor<'a> {
     kernel: &'a str,
     btf: bool,
     lockdown: Option<&'static str>,
-    missing_capabilities: Option<&'a [&'static str]>,
+    missing_capabilities: Option<Vec<String>>,
     tracefs: bool,
+    seccomp: bool,
+    landlock: bool,
+    kept: Vec<Kept>,
     tracing: bool,
     obstacle: Option<&'a str>,
     facts: Vec<Seen<'a>>,
@@ -33,6 +37,13 @@ struct Doctor<'a> {
     settings: Vec<Setting<'a>>,
     processes: Vec<Process<'a>>,
     listeners: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    capability: String,
+    threads: &'static str,
+    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -85,7 +96,8 @@ pub fn line(report: &Report) -> serde_json::Result<String> {
 impl<'a> From<&'a Report> for Doctor<'a> {
     fn from(report: &'a Report) -> Self {
         let Report { host, sight, standings, settings, masters } = report;
-        let super::host::Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs } = host;
+        let super::host::Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs, means } = host;
+        let &confine::Means { seccomp, landlock } = means;
         let sight = sight.as_ref();
         Self {
             v: VERSION,
@@ -98,8 +110,11 @@ impl<'a> From<&'a Report> for Doctor<'a> {
                 load::Lockdown::Confidentiality => Some("confidentiality"),
                 load::Lockdown::Unknown => None,
             },
-            missing_capabilities: missing_capabilities.as_deref(),
+            missing_capabilities: missing_capabilities.as_deref().map(load::names_of_capabilities),
             tracefs: *has_tracefs,
+            seccomp,
+            landlock,
+            kept: KEPT.iter().map(Kept::from).collect(),
             tracing: sight.is_ok(),
             obstacle: sight.err().map(String::as_str),
             facts: sight.map(facts).unwrap_or_default(),
@@ -130,6 +145,18 @@ fn facts(sight: &Sight) -> Vec<Seen<'_>> {
             }
         })
         .collect()
+}
+
+impl From<&Privilege> for Kept {
+    fn from(privilege: &Privilege) -> Self {
+        let &Privilege { capability, holder, why } = privilege;
+        let threads = match holder {
+            Holder::Each => "all",
+            Holder::EachThatWrites => "if_needed",
+            Holder::Apart => "apart",
+        };
+        Self { capability: capability.to_string(), threads, why }
+    }
 }
 
 impl From<&confidence::Standing> for Cause {

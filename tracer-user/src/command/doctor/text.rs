@@ -10,8 +10,8 @@ use super::{
     sight::{How, Sight},
 };
 use crate::{
-    load::Lockdown,
-    model::words::count,
+    load::{Lockdown, names_of_capabilities},
+    model::{privileges::KEPT, words::count},
     procfs::masters::Master,
     sink::{Look, paragraph},
     terminal::printable,
@@ -41,6 +41,8 @@ pub fn render(report: &Report, look: &Look) -> String {
         );
         text += &page.section("Causes that no kernel lets it prove", &page.table(cause_rows(&everywhere)));
     }
+    let kept = KEPT.iter().map(|kept| vec![kept.capability.to_string(), kept.why.to_owned()]);
+    text += &page.section("Capabilities that are kept once all is attached", &page.table(kept.collect()));
     let rows = settings.iter().map(|setting| {
         let value = setting.value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         vec![setting.name.to_owned(), value, setting.meaning.clone()]
@@ -123,7 +125,7 @@ impl Page<'_> {
 }
 
 fn host_rows(host: &Host, is_traceable: bool) -> Vec<Vec<String>> {
-    let Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs } = host;
+    let Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs, means } = host;
     let btf =
         if *has_btf { "present" } else { "missing: the kernel was built without CONFIG_DEBUG_INFO_BTF" };
     let lockdown = match lockdown {
@@ -137,7 +139,9 @@ fn host_rows(host: &Host, is_traceable: bool) -> Vec<Vec<String>> {
     };
     let privileges = match missing_capabilities.as_deref() {
         Some([]) => "complete".to_owned(),
-        Some(missing) => format!("without {}: run why502 as root", missing.join(" and ")),
+        Some(missing) => {
+            format!("without {}: run why502 as root", names_of_capabilities(missing).join(" and "))
+        }
         None => "not known: /proc does not tell".to_owned(),
     };
     let tracefs = if *has_tracefs {
@@ -151,6 +155,22 @@ fn host_rows(host: &Host, is_traceable: bool) -> Vec<Vec<String>> {
         ("lockdown", lockdown),
         ("privileges", &privileges),
         ("tracefs", tracefs),
+        (
+            "seccomp",
+            if means.seccomp {
+                "present: only system calls that are in use are allowed once all is attached"
+            } else {
+                "missing: system calls are not filtered"
+            },
+        ),
+        (
+            "landlock",
+            if means.landlock {
+                "present: report, and top of files, open nothing but these"
+            } else {
+                "missing: report, and top of files, open what their user may open"
+            },
+        ),
     ]
     .map(|(name, value)| vec![name.to_owned(), value.to_owned()])
     .to_vec()
@@ -230,7 +250,7 @@ mod tests {
         super::{confidence::standings, sight::samples},
         *,
     };
-    use crate::model::facts::Fact;
+    use crate::{confine::Means, model::facts::Fact};
 
     fn report(sight: Result<Sight, String>) -> Report {
         let host = Host {
@@ -239,6 +259,7 @@ mod tests {
             lockdown: Lockdown::Off,
             missing_capabilities: Some(Vec::new()),
             has_tracefs: true,
+            means: Means { seccomp: true, landlock: false },
         };
         let standings = sight.as_ref().map(standings).unwrap_or_default();
         let master = Master {

@@ -47,7 +47,7 @@ async fn record(args: &Record) -> Result<(), Failure> {
     };
     are_free(&args.output, last)?;
     let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&args.trace, beyond, false)?;
+    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
     let listeners: Vec<_> = args.listeners.iter().filter_map(of_listener).collect();
     let depths = Depths::start(listeners.iter()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);

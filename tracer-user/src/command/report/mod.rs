@@ -6,7 +6,10 @@ mod join;
 pub(super) mod replay;
 mod text;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 
@@ -28,7 +31,13 @@ use terminal::written;
 /// # Errors
 /// If a file cannot be read, or the result not be written.
 pub fn run(args: &Report) -> Result<(), Failure> {
-    let mut replay = Replay::open(&args.files, &args.wanted)?;
+    let pages: Vec<_> = args.html.iter().map(PathBuf::as_path).collect();
+    let (mut replay, lacking) = Replay::open(&args.files, &args.wanted, &pages)?;
+    if args.verbose {
+        for what in lacking {
+            crate::notice!("{what}");
+        }
+    }
     match args.output {
         ReportFormat::Evidence => {
             let out = terminal::bytes().context("standard output cannot be written")?;

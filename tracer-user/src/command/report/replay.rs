@@ -13,6 +13,7 @@ use wire::WorkerGone;
 
 use super::join::{Ends, Join};
 use crate::{
+    confine,
     evidence::{Header, LATEST_NS, Reader},
     memory,
     model::{
@@ -89,15 +90,29 @@ pub struct Recording {
 }
 
 impl Replay {
-    /// Opens files; those of one recording are read one after the other, in whatever order they are given.
+    /// Opens files; those of one recording are read one after the other, in whatever order they are given. First the calling thread gives
+    /// up all but what it takes to open these and to write to `written`, and the former before it reads one; with the replay comes what of that
+    /// could not be done, in words.
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn open(paths: &[PathBuf], wanted: &Wanted) -> Result<Self, Failure> {
+    pub fn open(
+        paths: &[PathBuf],
+        wanted: &Wanted,
+        written: &[&Path],
+    ) -> Result<(Self, Vec<String>), Failure> {
+        let mut lacking = confine::reading(paths, written);
+        let opened = |path| open(path).map(|file| (path, file)).with_context(|| shown(path));
+        let files = paths.iter().map(PathBuf::as_path).map(opened).collect::<Result<Vec<_>, _>>()?;
+        lacking.extend(confine::opened(written));
+        Ok((Self::read_all(files, wanted)?, lacking))
+    }
+
+    fn read_all(files: Vec<(&Path, Option<File>)>, wanted: &Wanted) -> Result<Self, Failure> {
         // Of each recording its first file's header.
         let mut all = BTreeMap::<String, (Header, Vec<Part>)>::new();
-        for path in paths {
-            let (header, part) = open(path).with_context(|| shown(path))?;
+        for (path, file) in files {
+            let (header, part) = begun(path, file).with_context(|| shown(path))?;
             let is_full = all.len() == MOST_RECORDINGS;
             match all.get_mut(&header.recording) {
                 Some((first, parts)) => {
@@ -463,11 +478,17 @@ fn each(
 }
 
 /// Reads a header, and keeps what is needed for the rest.
-fn open(path: &Path) -> anyhow::Result<(Header, Part)> {
+/// Opens a file; none for standard input.
+fn open(path: &Path) -> anyhow::Result<Option<File>> {
     if path.to_str() == Some("-") {
-        return Part::once(path.to_owned(), Box::new(io::stdin()));
+        return Ok(None);
     }
-    let file = File::open(path)?;
+    Ok(Some(File::open(path)?))
+}
+
+/// Reads what it begins with.
+fn begun(path: &Path, file: Option<File>) -> anyhow::Result<(Header, Part)> {
+    let Some(file) = file else { return Part::once(path.to_owned(), Box::new(io::stdin())) };
     if !file.metadata()?.is_file() {
         return Part::once(path.to_owned(), Box::new(file));
     }

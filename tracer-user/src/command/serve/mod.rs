@@ -4,7 +4,14 @@ mod hook;
 mod recorder;
 mod service;
 
-use std::{env, ffi::OsString, fs::File, io::Read as _, path::Path, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -106,7 +113,9 @@ async fn serve(resolved: Resolved, words: Vec<OsString>) -> Result<(), Failure> 
     let mut service = Service::prepare(resolved, words)?;
     let elsewhere = service.elsewhere()?;
     let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&options.trace, beyond, false)?;
+    let recorded = options.record_last.map(|_| &options.record_directory);
+    let written: Vec<_> = recorded.into_iter().chain(&options.json_path).map(PathBuf::as_path).collect();
+    let mut source = trace::start(&options.trace, beyond, false, &written)?;
     source.watch_depths(Depths::start([].into_iter()).context("accept queues cannot be looked at")?);
     service.begin(&source.start(options.trace.count.map(Into::into)));
     let mut sinks = Sinks::default();

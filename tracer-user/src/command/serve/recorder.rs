@@ -18,13 +18,14 @@ use crate::{
 pub(super) struct Recorder {
     window: Window,
     alarm: Alarm,
-    hook: Hook,
+    /// None where the service was started without a hook.
+    hook: Option<Hook>,
     words: Vec<String>,
 }
 
 impl Recorder {
     /// Begins, if the options ask for it; files are called so, and a hook runs in its thread.
-    pub(super) fn begin(options: &Serve, naming: Naming, hook: Hook, start: &Start) -> Option<Self> {
+    pub(super) fn begin(options: &Serve, naming: Naming, hook: Option<Hook>, start: &Start) -> Option<Self> {
         let last = options.record_last?;
         let names = Names::new(false);
         let header = Header::now(&options.trace, &[], start, &names);
@@ -67,7 +68,9 @@ impl Recorder {
         match self.window.write(false) {
             Ok(Written::File(path)) => {
                 crate::notice!("wrote {} ({why}); watching on", path.display());
-                self.hook.run(&self.words, &path);
+                if let Some(hook) = &self.hook {
+                    hook.run(&self.words, &path);
+                }
             }
             Ok(Written::Nothing) => crate::notice!("nothing to be written yet ({why})"),
             // Dated names have no end.
@@ -90,6 +93,11 @@ impl Recorder {
                     crate::notice!("{error:#}: evidence goes on to {}", old.record_directory.display())
                 }
             }
+        }
+        if self.hook.is_none() && !new.record_hook.is_empty() {
+            crate::notice!(
+                "the hook is not run before a new start: this one began without any, and has given up what it takes to run one"
+            );
         }
         self.words.clone_from(&new.record_hook);
     }

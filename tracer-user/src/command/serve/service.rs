@@ -42,7 +42,7 @@ pub(super) struct Service {
     json: Option<Json<Screen<Lines>>>,
     recorder: Option<Recorder>,
     /// What the recorder will be made of.
-    prepared: Option<(Naming, Hook)>,
+    prepared: Option<(Naming, Option<Hook>)>,
     watchdog: Watchdog,
 }
 
@@ -56,7 +56,14 @@ impl Service {
         let metrics = Metrics::new(&Sources::default(), options.metrics_upstreams as usize);
         let prepared = match options.record_last {
             None => None,
-            Some(_) => Some((Naming::dated(&options.record_directory, options.record_keep)?, Hook::start()?)),
+            Some(_) => {
+                // Its thread keeps all privileges, so there is none where there is no hook.
+                let hook = match options.record_hook.is_empty() {
+                    true => None,
+                    false => Some(Hook::start()?),
+                };
+                Some((Naming::dated(&options.record_directory, options.record_keep)?, hook))
+            }
         };
         let json = json(options, &metrics)?;
         let server = server(options, &metrics)?;

@@ -9,9 +9,9 @@ use std::{
         unix::fs::{MetadataExt as _, fchown},
     },
     path::Path,
-    thread,
 };
 
+use caps::Capability;
 use nix::{
     errno::Errno,
     fcntl::openat2,
@@ -21,14 +21,13 @@ use nix::{
 use procfs::process::{Process, Status};
 
 use super::place;
-use crate::model::{
-    inquiry::{Denial, Ordinary},
-    upstream::Upstream,
+use crate::{
+    confine,
+    model::{
+        inquiry::{Denial, Ordinary},
+        upstream::Upstream,
+    },
 };
-
-/// `CAP_DAC_OVERRIDE` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).
-const DAC_OVERRIDE: u64 = 1 << 1;
-const DAC_READ_SEARCH: u64 = 1 << 2;
 
 /// `SECCOMP_MODE_FILTER` (include/uapi/linux/seccomp.h).
 const SECCOMP_FILTER: u32 = 2;
@@ -75,7 +74,7 @@ fn label(pid: u32) -> Option<String> {
 /// Runs `work` in a thread of its own, whose identity and namespaces nobody else has.
 pub(super) fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<T> {
     // A panic of it was told where it happened.
-    thread::scope(|scope| scope.spawn(work).join()).ok().flatten()
+    confine::apart(work).ok().flatten()
 }
 
 /// Whether owner, group, mode and access lists let the process write to this socket and search the folders above it; none where that cannot
@@ -83,10 +82,12 @@ pub(super) fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<
 fn mode_allows(pid: u32, status: &Status, path: &Path) -> Option<bool> {
     let is_here = fs::metadata(format!("/proc/{pid}/ns/user")).ok()?.ino()
         == fs::metadata("/proc/self/ns/user").ok()?.ino();
-    let overrides = status.capeff & (DAC_OVERRIDE | DAC_READ_SEARCH);
+    let [all, to_read] =
+        [Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH].map(|one| one.bitmask());
+    let overrides = status.capeff & (all | to_read);
     if overrides != 0 {
         // In a user namespace of its own these reach only so far.
-        return (is_here && overrides & DAC_OVERRIDE != 0).then_some(true);
+        return (is_here && overrides & all != 0).then_some(true);
     }
     // Only by turning from root into another user one loses what root may.
     if !geteuid().is_root() || status.fuid == 0 {

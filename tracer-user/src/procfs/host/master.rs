@@ -6,7 +6,6 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     panic::resume_unwind,
     path::{Path, PathBuf},
-    thread,
 };
 
 use nix::{
@@ -20,6 +19,7 @@ use procfs::{
 };
 
 use super::{Identity, Refusal, Root, is_ours, root::own};
+use crate::confine;
 
 // Names in a process's folder.
 const PROGRAM: &str = "exe";
@@ -127,7 +127,7 @@ impl Master {
             setns(&there, CloneFlags::CLONE_NEWNET).map_err(failed(NETWORK))?;
             Ok(work())
         };
-        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+        confine::apart(inside).unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     Shared,
     page::{self, Format},
 };
-use crate::model::clock::monotonic_ns;
+use crate::{confine, model::clock::monotonic_ns};
 
 /// Connections at a time. One more takes the place of the oldest: who asks at once is served, however many only hold theirs open.
 const CONNECTIONS: usize = 32;
@@ -81,6 +81,8 @@ impl Server {
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || {
+                // Where the kernel has less to confine it with, doctor says so.
+                let _lacking = confine::serving();
                 let serving = async {
                     tokio::select! {
                         served = serve(listener, cache) => served,
