@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const OLDEST: u32 = 30;
 
 /// The number of each capability, as the kernel counts them (include/uapi/linux/capability.h).
-const CAPABILITIES: [(&str, libc::c_ulong); 7] = [
+const CAPABILITIES: [(&str, libc::c_ulong); 6] = [
     ("DAC_READ_SEARCH", 2),
     ("SYS_PTRACE", 19),
     ("SYS_ADMIN", 21),
