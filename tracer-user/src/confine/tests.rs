@@ -127,6 +127,7 @@ fn whoever_reads_evidence_opens_nothing_but_that_and_writes_only_where_the_page_
     fs::write(&evidence, "x").unwrap();
     fs::write(&secret, "x").unwrap();
     let (port, target) = (TcpListener::bind("127.0.0.1:0").unwrap(), other.path().join("made"));
+    let address = port.local_addr().unwrap();
     confined_thread(|| {
         let Means { seccomp, landlock } = Means::here();
         let lacking = reading(std::slice::from_ref(&evidence), &[&page]);
@@ -136,7 +137,7 @@ fn whoever_reads_evidence_opens_nothing_but_that_and_writes_only_where_the_page_
         crate::file::replace(&page, b"page again").unwrap();
         if seccomp {
             all_are_refused();
-            let connected = TcpStream::connect(port.local_addr().unwrap());
+            let connected = TcpStream::connect(address);
             assert_eq!(errno(connected), Some(libc::EPERM));
         }
         if landlock {
