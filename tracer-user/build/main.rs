@@ -1,4 +1,4 @@
-//! Builds the BPF object with the toolchain that `cargo xtask setup` chose, for `main` to include from `OUT_DIR/why502-bpf`.
+//! Builds the BPF object with the toolchain that `cargo xtask setup` chose, for the program to include from `OUT_DIR/why502-bpf.zst`.
 
 use std::{
     env,
@@ -17,6 +17,9 @@ mod record;
 
 use record::BpfToolchain;
 use sha2::{Digest as _, Sha256};
+
+/// How hard to compress them: a fraction of a second, and a twelfth of the size.
+const LEVEL: i32 = 19;
 
 fn main() {
     if let Err(error) = build() {
@@ -66,7 +69,9 @@ fn build() -> Result<()> {
         let path = folder.join(object);
         let elf = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         let lean = lean::without_debug(&elf).with_context(|| format!("{object}, as it was built"))?;
-        fs::write(&path, &lean).with_context(|| format!("{} cannot be written", path.display()))?;
+        let path = path.with_added_extension("zst");
+        let packed = zstd::encode_all(&lean[..], LEVEL).context("it cannot be compressed")?;
+        fs::write(&path, packed).with_context(|| format!("{} cannot be written", path.display()))?;
         objects.update(&lean);
     }
     let hash = objects.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -17,7 +17,9 @@ use wire::{
 use super::{
     HookPlan,
     hooks::{self, Attacher, Plan},
-    listeners, load, loader, map, prepare, refused, take,
+    listeners, load, loader, map,
+    object::Object,
+    prepare, refused, take,
     types::Types,
 };
 use crate::model::{
@@ -29,10 +31,6 @@ use crate::model::{
     failure::Failure,
     hook_kind::HookKind,
 };
-
-/// The BPF object that the build script made.
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-backlog-bpf"));
 
 /// The function that consumes a SYN once a listener has dealt with it.
 const SYN_CONSUMER: &str = "tcp_rcv_state_process";
@@ -133,7 +131,7 @@ impl Backlog {
         let mut loader = loader(&layout);
         loader.override_global("FILTERS", &filters, true).override_global("PLACES", &places, true);
         let useless = hooks::useless(only, &kernel);
-        let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
+        let mut object = load(&mut loader, Object::BACKLOG, &kernel, &useless)?;
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();

@@ -9,7 +9,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
 };
 
-use super::{OBJECT, backlog, held_sockets};
+use super::Object;
 
 const MOST: u64 = 512;
 const INSTRUCTION: usize = 8;
@@ -107,8 +107,8 @@ fn deepest(functions: &HashMap<Place, Function>, from: Place) -> (u64, String) {
 
 #[test]
 fn no_chain_of_calls_takes_more_stack_than_old_kernels_give() {
-    for (object, least) in [(OBJECT, 40), (backlog::OBJECT, 10), (held_sockets::OBJECT, 1)] {
-        let functions = functions(object);
+    for (object, least) in [(Object::LIVE, 40), (Object::BACKLOG, 10), (Object::SOCKETS, 1)] {
+        let functions = functions(&object.elf().unwrap());
         let chains: Vec<_> = functions.keys().map(|begin| deepest(&functions, *begin)).collect();
         assert!(chains.len() >= least, "only {} functions were found", chains.len());
         let (most, chain) = chains.into_iter().max().unwrap();

@@ -12,12 +12,8 @@ use aya::{
 };
 use wire::HeldSocket;
 
-use super::{btf, load, loader, open_files, prepare, refused, take, types::Types};
+use super::{btf, load, loader, object::Object, open_files, prepare, refused, take, types::Types};
 use crate::model::failure::Failure;
-
-/// The BPF object that the build script made.
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-sockets-bpf"));
 
 /// The program that tells of them.
 const PROGRAM: &str = "sockets";
@@ -70,7 +66,7 @@ pub(crate) fn held_sockets(pids: impl IntoIterator<Item = u32>) -> Result<Vec<He
 /// # Errors
 /// Where the kernel refuses its maps.
 pub(super) fn object(loader: &mut EbpfLoader<'_>, kernel: &btf::Kernel) -> Result<Ebpf, Failure> {
-    load(loader, OBJECT, kernel, &HashSet::new())
+    load(loader, Object::SOCKETS, kernel, &HashSet::new())
 }
 
 /// Loads its program now, with types that are there anyway: it will be needed after the first failures. Where this kernel refuses, whoever asks

@@ -433,7 +433,8 @@ mod tests {
             assert!(rows.contains(&first), "{first} has copies, and no row");
         }
         rows.extend(copied().flat_map(|(first, _target)| FURTHER.map(|number| format!("{first}_{number}"))));
-        let object = aya_obj::Object::parse(crate::load::OBJECT).unwrap();
+        let elf = crate::load::Object::LIVE.elf().unwrap();
+        let object = aya_obj::Object::parse(&elf).unwrap();
         let there: BTreeSet<String> = object.programs.keys().cloned().collect();
         assert_eq!(there, rows);
     }

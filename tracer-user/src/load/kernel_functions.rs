@@ -41,10 +41,9 @@ pub(super) fn numbers(kernel: &Kernel) -> Numbers {
 ///
 /// # Errors
 /// If it is no ELF object.
-pub(super) fn settled(elf: &[u8], numbers: Numbers) -> Result<Vec<u8>> {
-    let mut settled = elf.to_vec();
-    for place in marks(elf)? {
-        let instruction = &mut settled[place.at..place.at + INSTRUCTION];
+pub(super) fn settled(mut elf: Vec<u8>, numbers: Numbers) -> Result<Vec<u8>> {
+    for place in marks(&elf)? {
+        let instruction = &mut elf[place.at..place.at + INSTRUCTION];
         match numbers[place.function] {
             Some(number) => {
                 instruction[1] = KERNEL_FUNCTION;
@@ -53,7 +52,7 @@ pub(super) fn settled(elf: &[u8], numbers: Numbers) -> Result<Vec<u8>> {
             None => instruction.copy_from_slice(&NOTHING),
         }
     }
-    Ok(settled)
+    Ok(elf)
 }
 
 /// Where an instruction calls a mark.
@@ -89,25 +88,26 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::load::OBJECT;
+    use crate::load::Object;
 
     #[test]
     fn every_function_is_called_where_the_kernel_has_them_and_nothing_is_where_not() {
+        let object = Object::LIVE.elf().unwrap();
         let marks_of = |elf: &[u8]| marks(elf).unwrap();
-        let called: HashSet<_> = marks_of(OBJECT).iter().map(|mark| mark.function).collect();
+        let called: HashSet<_> = marks_of(&object).iter().map(|mark| mark.function).collect();
         assert_eq!(called.len(), KERNEL_FUNCTIONS.len());
 
         let numbers = [71_001, 71_002, 71_003, 71_004, 71_005];
-        let with = settled(OBJECT, numbers.map(Some)).unwrap();
-        let without = settled(OBJECT, [None; KERNEL_FUNCTIONS.len()]).unwrap();
-        for Mark { at, function } in marks_of(OBJECT) {
+        let with = settled(object.clone(), numbers.map(Some)).unwrap();
+        let without = settled(object.clone(), [None; KERNEL_FUNCTIONS.len()]).unwrap();
+        for Mark { at, function } in marks_of(&object) {
             let number = numbers[function].to_le_bytes();
             assert_eq!(with[at..at + INSTRUCTION], [&[CALL, KERNEL_FUNCTION, 0, 0], &number[..]].concat());
             assert_eq!(without[at..at + INSTRUCTION], NOTHING);
         }
         for settled in [with, without] {
             assert!(marks_of(&settled).is_empty());
-            assert_eq!(settled.len(), OBJECT.len());
+            assert_eq!(settled.len(), object.len());
         }
     }
 

@@ -38,18 +38,18 @@ pub(super) fn leave_out(elf: &mut [u8], is_to_go: impl Fn(&str) -> bool) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use aya_obj::Object;
 
     use super::*;
-    use crate::{load::OBJECT, model::hook_kind::HookKind};
+    use crate::{load::Object, model::hook_kind::HookKind};
 
     #[test]
     fn the_loader_passes_over_what_was_left_out_and_nothing_else() {
-        let whole = Object::parse(OBJECT).unwrap();
+        let object = Object::LIVE.elf().unwrap();
+        let whole = aya_obj::Object::parse(&object).unwrap();
         for (_name, kind) in HookKind::ALL {
-            let mut elf = OBJECT.to_vec();
+            let mut elf = object.clone();
             leave_out(&mut elf, |section| kind.is_of(section)).unwrap();
-            let lean = Object::parse(&elf).unwrap();
+            let lean = aya_obj::Object::parse(&elf).unwrap();
             let gone: Vec<_> =
                 whole.programs.keys().filter(|name| !lean.programs.contains_key(*name)).collect();
             assert!(!gone.is_empty(), "{kind:?}");

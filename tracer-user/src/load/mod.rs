@@ -16,6 +16,7 @@ mod left_out;
 mod listeners;
 mod lockdown;
 mod misses;
+mod object;
 mod open;
 mod open_files;
 mod privileges;
@@ -35,6 +36,8 @@ use wire::{
     Attached, ClosedListener, Endpoint, FAMILY_UNIX, Filters, HeldSocket, Layout, Member, PATH_LEN, Stats,
     gate,
 };
+
+use object::Object;
 
 pub use backlog::{Backlog, Source as BacklogSource};
 pub use btf::PATH as BTF_PATH;
@@ -58,9 +61,6 @@ use crate::model::{
     hook_kind::HookKind,
     upstream::Upstream,
 };
-
-/// The BPF object that the build script made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/why502-bpf"));
 
 /// Which exchanges to watch, and how many at a time.
 #[derive(Clone, Debug)]
@@ -202,7 +202,7 @@ impl Tracer {
                 loader.map_max_entries(map, UNUSED);
             }
         }
-        let mut object = load(&mut loader, OBJECT, &kernel, &useless)?;
+        let mut object = load(&mut loader, Object::LIVE, &kernel, &useless)?;
         // Before they are read another time.
         drop(kernel);
         let mut types = Types::default();
@@ -603,11 +603,11 @@ fn errno<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io
 /// reads, it keeps.
 fn load(
     loader: &mut EbpfLoader<'_>,
-    object: &[u8],
+    object: Object,
     kernel: &btf::Kernel,
     useless: &HashSet<HookKind>,
 ) -> Result<Ebpf, Failure> {
-    let mut settled = kernel_functions::settled(object, kernel_functions::numbers(kernel))?;
+    let mut settled = kernel_functions::settled(object.elf()?, kernel_functions::numbers(kernel))?;
     left_out::leave_out(&mut settled, |section| useless.iter().any(|kind| kind.is_of(section)))?;
     loader.load(&settled).map_err(|error| {
         Failure::CannotTrace(format!("this kernel refuses the BPF maps: {}", refused(&error)))
