@@ -104,22 +104,33 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
     ]
 }
 
-impl Backlog {
-    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
-    /// whose upstreams matter, in at most 15 bytes; `trusts_all` says that whoever has the name is meant.
-    ///
-    /// # Errors
-    /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
-    pub fn start(comm: &str, trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
-        let (kernel, layout) = prepare()?;
+/// What the kernel's symbols tell, which only who has not given anything up is shown (kernel.kptr_restrict).
+#[derive(Clone, Copy, Debug)]
+pub struct Symbols(Places);
+
+impl Symbols {
+    /// Reads them. Where they cannot be read, that is said.
+    pub fn read() -> Self {
         let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_else(|error| {
             crate::notice!(
                 "/proc/kallsyms cannot be read ({error}): what only the kernel's addresses tell is not seen"
             );
             String::new()
         });
+        Self(places(&symbols))
+    }
+}
+
+impl Backlog {
+    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
+    /// whose upstreams matter, in at most 15 bytes; `trusts_all` says that whoever has the name is meant.
+    ///
+    /// # Errors
+    /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
+    pub fn start(symbols: Symbols, comm: &str, trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
+        let (kernel, layout) = prepare()?;
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
-        let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..places(&symbols) };
+        let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..symbols.0 };
         let mut name = [0; COMM_LEN];
         name[..comm.len()].copy_from_slice(comm.as_bytes());
         let filters = Filters {

@@ -39,7 +39,7 @@ use wire::{
 
 use object::Object;
 
-pub use backlog::{Backlog, Source as BacklogSource};
+pub use backlog::{Backlog, Source as BacklogSource, Symbols};
 pub use btf::PATH as BTF_PATH;
 pub(crate) use held_sockets::held_sockets;
 pub use hooks::HookPlan;

@@ -1,5 +1,7 @@
 //! What the process must be allowed to do.
 
+use std::fs;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
@@ -33,8 +35,11 @@ pub fn missing_capabilities() -> Result<Vec<Capability>, Failure> {
 /// Checks that this process may trace.
 ///
 /// # Errors
-/// Names the capabilities that are missing.
+/// Names the capabilities that are missing, or /proc, without which no process is found.
 pub(super) fn check() -> Result<(), Failure> {
+    if let Err(error) = fs::metadata("/proc/self/status") {
+        return Err(Failure::CannotTrace(format!("/proc/self/status cannot be read ({error}): mount /proc")));
+    }
     let missing = missing_capabilities()?;
     if missing.is_empty() {
         return Ok(());

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     args::{Backlog as Args, Format},
     engine::{self, Ends, Flow, Ring, Session},
-    load::Backlog,
+    load::{Backlog, Symbols},
     memory,
     model::{budget, clock::monotonic_ns, facts::Fact, failure::Failure, words::count},
     procfs::trust::Trust,
@@ -112,7 +112,8 @@ impl Session for Watching<'_> {
 
 impl<'a> Watching<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
-        let mut backlog = Backlog::start(args.comm(), args.comm.is_some(), &args.hooks_only)?;
+        let mut backlog =
+            Backlog::start(Symbols::read(), args.comm(), args.comm.is_some(), &args.hooks_only)?;
         let ring = Ring::watch(backlog.take_ring()?)?;
         let trust = match args.comm {
             Some(_) => None,
