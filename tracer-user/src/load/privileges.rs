@@ -38,7 +38,7 @@ pub fn missing_capabilities() -> Result<Vec<Capability>, Failure> {
 /// Names the capabilities that are missing, or /proc, without which no process is found.
 pub(super) fn check() -> Result<(), Failure> {
     if let Err(error) = fs::metadata("/proc/self/status") {
-        return Err(Failure::CannotTrace(format!("/proc/self/status cannot be read ({error}): mount /proc")));
+        return Err(Failure::CannotTrace(format!("there is no /proc ({error}): mount /proc")));
     }
     let missing = missing_capabilities()?;
     if missing.is_empty() {
