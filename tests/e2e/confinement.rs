@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use rig::nginx::Program;
 use rig::process::{Pid, find_program};
 use rig::recorder::{Recorder, report};
+use rig::refusing::refusing;
 use rig::service::{Service, series, verdicts};
 use rig::strace::Strace;
 use rig::tracer::run;
@@ -149,8 +150,7 @@ fn a_service_keeps_little_and_hears_an_nginx_that_starts_later_over_tcp_and_unix
 fn only_a_hook_that_was_asked_for_at_the_start_keeps_what_it_takes_to_run_it() -> Result<()> {
     let own = threads(std::process::id().cast_signed())?;
     let own = own.first().context("a thread")?.capabilities;
-    let namespace = Namespace::new()?;
-    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/none/", &Endpoint::v4(9009))).start()?;
+    let (_namespace, nginx) = refusing()?;
     let (master, folder) = (nginx.master().to_string(), Service::folder()?);
     let (configuration, evidence) = (folder.path().join("why502.toml"), folder.path().join("evidence"));
     let text = format!("[record]\nlast = \"1m\"\ndirectory = \"{}\"\n", evidence.display());
@@ -176,8 +176,7 @@ fn only_a_hook_that_was_asked_for_at_the_start_keeps_what_it_takes_to_run_it() -
 
 #[test]
 fn live_and_record_keep_as_little_and_what_a_foreign_folder_takes_only_to_write_there() -> Result<()> {
-    let namespace = Namespace::new()?;
-    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/none/", &Endpoint::v4(9009))).start()?;
+    let (_namespace, nginx) = refusing()?;
     let master = nginx.master().to_string();
     let tracer = Tracer::of(nginx.master())?;
     is_confined(tracer.pid(), 0, &[])?;

@@ -2,23 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use rig::log_daemons::{Journal, Rsyslog};
+use rig::process;
+use rig::refusing::{fail, refusing};
 use rig::service::{Service, verdicts};
 use rig::tracer::{Run, binary, run};
-use rig::{Client, Endpoint, Location, Namespace, Nginx, process};
-
-/// An nginx with one upstream at which nobody listens.
-fn refusing() -> Result<(Namespace, Nginx)> {
-    let namespace = Namespace::new()?;
-    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/none/", &Endpoint::v4(9009))).start()?;
-    Ok((namespace, nginx))
-}
-
-fn fail(client: &Client, count: usize) -> Result<()> {
-    for _ in 0..count {
-        ensure!(client.get("/none/")?.status == 502);
-    }
-    Ok(())
-}
 
 #[test]
 fn the_journal_has_each_verdict_with_its_fields() -> Result<()> {

@@ -7,24 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::collector::{Answer, LogRecord, attributes};
+use rig::refusing::{fail, refusing};
 use rig::service::{Service, verdicts};
 use rig::tracer::{Run, run};
-use rig::{Client, Collector, Endpoint, Fpm, Location, Namespace, Nginx, process};
+use rig::{Collector, Endpoint, Fpm, Location, Namespace, Nginx, process};
 use serde_json::Value;
-
-/// An nginx with one upstream at which nobody listens.
-fn refusing() -> Result<(Namespace, Nginx)> {
-    let namespace = Namespace::new()?;
-    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/none/", &Endpoint::v4(9009))).start()?;
-    Ok((namespace, nginx))
-}
-
-fn fail(client: &Client, count: usize) -> Result<()> {
-    for _ in 0..count {
-        ensure!(client.get("/none/")?.status == 502);
-    }
-    Ok(())
-}
 
 /// A service for one nginx that sends to a collector; and its lines go to a file.
 fn serve(nginx: &Nginx, url: &str, more: &[&str]) -> Result<Service> {

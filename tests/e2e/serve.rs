@@ -13,28 +13,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use rig::recorder::report;
+use rig::refusing::{fail, refusing};
 use rig::service::{Prometheus, Service, series, verdicts};
 use rig::tracer::{Run, run};
-use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx, process, wait};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, process, wait};
 
 /// The rules that are handed out with it.
 fn rules() -> Result<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/why502.rules.yml");
     Ok(fs::canonicalize(path)?)
-}
-
-/// An nginx with one upstream at which nobody listens.
-fn refusing() -> Result<(Namespace, Nginx)> {
-    let namespace = Namespace::new()?;
-    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/none/", &Endpoint::v4(9009))).start()?;
-    Ok((namespace, nginx))
-}
-
-fn fail(client: &Client, count: usize) -> Result<()> {
-    for _ in 0..count {
-        ensure!(client.get("/none/")?.status == 502);
-    }
-    Ok(())
 }
 
 /// The pid as an argument.

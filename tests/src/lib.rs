@@ -44,6 +44,7 @@ pub mod application;
 pub mod faulty;
 pub mod faulty_site;
 pub mod incident;
+pub mod refusing;
 pub mod remote;
 pub mod resolver;
 pub mod tls;

@@ -1,12 +1,12 @@
 //! Hand-made records for tests.
 
 use wire::{
-    Action, Aftermath, COMM_LEN, Endpoint, Exchange, FAMILY_INET, ListenerView, Reset, Task, WorkerEnd,
-    WorkerGone, nginx_flag, tcp_state,
+    Action, Aftermath, Endpoint, Exchange, FAMILY_INET, ListenerView, Reset, Task, WorkerEnd, WorkerGone,
+    nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros;
 
-use crate::model::record::Record;
+use crate::model::{from_wire::comm_bytes, record::Record};
 
 /// When nginx connected, in ns.
 pub(crate) const CONNECT: u64 = 1_000_000_000_000;
@@ -15,9 +15,7 @@ const WORKER_SOCK: u64 = 0xffff_8880_0000_2000;
 
 /// A thread that is its process's first.
 pub(crate) fn task(tgid: u32, name: &str) -> Task {
-    let mut comm = [0; COMM_LEN];
-    comm[..name.len()].copy_from_slice(name.as_bytes());
-    Task { tgid, tid: tgid, comm }
+    Task { tgid, tid: tgid, comm: comm_bytes(name) }
 }
 
 /// An IPv4 address and port.

@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, HashMap, MapData, RingBuf},
 };
 use wire::{
-    COMM_LEN, Filters, HeldSocket, Layout, MISSING,
+    Filters, HeldSocket, Layout, MISSING,
     accept_queue::{Attached, Key, Listener, Places, Stats, Victim},
 };
 
@@ -29,6 +29,7 @@ use crate::model::{
         Source as Hooks,
     },
     failure::Failure,
+    from_wire::comm_bytes,
     hook_kind::HookKind,
 };
 
@@ -131,10 +132,8 @@ impl Backlog {
         let (kernel, layout) = prepare()?;
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
         let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..symbols.0 };
-        let mut name = [0; COMM_LEN];
-        name[..comm.len()].copy_from_slice(comm.as_bytes());
         let filters = Filters {
-            comm: name,
+            comm: comm_bytes(comm),
             own_pid: std::process::id(),
             trusts_all: u32::from(trusts_all),
             ..Filters::default()

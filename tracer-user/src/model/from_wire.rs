@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wire::{Endpoint, FAMILY_INET, FAMILY_UNIX, HeldSocket, PATH_LEN, Task, accept_queue::Listener};
+use wire::{
+    COMM_LEN, Endpoint, FAMILY_INET, FAMILY_UNIX, HeldSocket, PATH_LEN, Task, accept_queue::Listener,
+};
 
 use super::{upstream::Upstream, verdict::Process};
 
@@ -49,6 +51,13 @@ pub(crate) fn process(task: &Task) -> Process {
 /// A thread's name.
 pub(crate) fn comm(task: &Task) -> Cow<'_, str> {
     comm_of(&task.comm)
+}
+
+/// A name as the kernel has it; of at most 15 bytes.
+pub(crate) fn comm_bytes(name: &str) -> [u8; COMM_LEN] {
+    let mut comm = [0; COMM_LEN];
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    comm
 }
 
 /// A task's name, which a zero closes.

@@ -8,3 +8,11 @@ pub mod pressure;
 pub(crate) mod processes;
 pub(crate) mod settings;
 pub mod trust;
+
+/// This host's name.
+///
+/// # Errors
+/// If /proc does not tell it.
+pub(crate) fn host_name() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}

@@ -66,11 +66,12 @@ fn fields(record: &Record) -> Vec<(String, String)> {
         ("WHY502_TIME".to_owned(), time(record.unix_ns)),
     ];
     let attributes = record.attributes.iter();
-    own.into_iter()
-        .chain(
-            attributes.map(|(name, value)| (name.replace('.', "_").to_ascii_uppercase(), value.to_string())),
-        )
-        .collect()
+    own.into_iter().chain(attributes.map(|(name, value)| (field(name), value.to_string()))).collect()
+}
+
+/// How the journal has an attribute's name.
+fn field(name: &str) -> String {
+    name.replace('.', "_").to_ascii_uppercase()
 }
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn each_attribute_has_a_name_that_the_journal_takes() {
         for (name, _) in ATTRIBUTES {
-            let field = name.replace('.', "_").to_ascii_uppercase();
+            let field = field(name);
             let is_plain =
                 field.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
             assert!(is_plain && field.len() <= 64 && field.as_bytes()[0].is_ascii_uppercase(), "{field}");

@@ -176,15 +176,7 @@ mod tests {
     use crate::sink::samples;
 
     fn all() -> Vec<Record> {
-        let verdicts = [
-            samples::killed(),
-            samples::unknown(),
-            samples::never_accepted(),
-            samples::slow_worker(),
-            samples::hostile(),
-            samples::no_live_upstreams(),
-        ];
-        verdicts.iter().map(|verdict| Record::of(verdict, 7)).collect()
+        samples::verdicts().iter().map(|verdict| Record::of(verdict, 7)).collect()
     }
 
     fn of(record: &Record, name: &str) -> Option<String> {

@@ -28,6 +28,11 @@ fn evidence(us: i64, source: &str, fact: &str) -> Evidence {
     Evidence { us, source: source.to_owned(), fact: fact.to_owned() }
 }
 
+/// One of each kind that differs in what it has.
+pub fn verdicts() -> [Verdict; 6] {
+    [killed(), unknown(), never_accepted(), slow_worker(), hostile(), no_live_upstreams()]
+}
+
 /// The verdict of the design: a worker killed by its master.
 pub fn killed() -> Verdict {
     Verdict {

@@ -22,7 +22,10 @@ use super::{
     metrics::Shared,
     record::{Record, Severity},
 };
-use crate::model::{destination::Syslog, failure::Failure, words::time};
+use crate::{
+    model::{destination::Syslog, failure::Failure, words::time},
+    procfs::host_name,
+};
 
 /// So many verdicts may wait for it.
 const QUEUE: usize = 2_048;
@@ -32,9 +35,6 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// What the attributes stand under. The number is the one that is meant for examples: none is registered for this program.
 const ELEMENT: &str = "why502@32473";
-
-/// This host's name.
-const HOST: &str = "/proc/sys/kernel/hostname";
 
 /// A sink that writes verdicts to a syslog daemon.
 ///
@@ -49,11 +49,11 @@ pub fn to_syslog(to: Syslog, shared: &Arc<Shared>) -> Result<impl Sink + use<>, 
             path.display()
         )));
     }
-    let host = std::fs::read_to_string(HOST).with_context(|| format!("{HOST} cannot be read"))?;
+    let host = host_name().context("the name of this host cannot be read")?;
     let pid = process::id();
     let config = Config {
         facility: Facility::Daemon,
-        hostname: Some(host.trim()).filter(|host| !host.is_empty()),
+        hostname: Some(&*host).filter(|host| !host.is_empty()),
         app_name: Some("why502"),
         proc_id: Some(&pid.to_string()),
     };

@@ -8,12 +8,16 @@ use std::{
 };
 
 use procfs::process::{Process, Stat};
-use wire::{COMM_LEN, Endpoint, Filters};
+use wire::{Endpoint, Filters};
 
 use crate::{
     args::Trace,
     load::Scope,
-    model::{failure::Failure, from_wire::sun_path, upstream::UpstreamFilter},
+    model::{
+        failure::Failure,
+        from_wire::{comm_bytes, sun_path},
+        upstream::UpstreamFilter,
+    },
     procfs::processes,
 };
 
@@ -44,10 +48,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
     {
         return Err(Failure::Run(anyhow::anyhow!("no process has pid {pid}")));
     }
-    let mut comm = [0; COMM_LEN];
-    if let Some(name) = args.comm() {
-        comm[..name.len()].copy_from_slice(name.as_bytes());
-    }
+    let comm = comm_bytes(args.comm().unwrap_or_default());
     let (mut upstreams, mut paths) = (Vec::new(), Vec::new());
     for filter in &args.upstreams {
         match filter {

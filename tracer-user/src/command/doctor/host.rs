@@ -18,7 +18,7 @@ pub struct Host {
     pub has_btf: bool,
     /// How far it is locked down.
     pub lockdown: Lockdown,
-    /// The capabilities that tracing needs and this process lacks; none where /proc does not tell.
+    /// The capabilities that tracing needs and this process lacks; none where the kernel does not tell.
     pub missing_capabilities: Option<Vec<Capability>>,
     /// Whether tracefs is mounted.
     pub has_tracefs: bool,

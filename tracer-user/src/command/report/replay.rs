@@ -477,7 +477,6 @@ fn each(
     Ok(())
 }
 
-/// Reads a header, and keeps what is needed for the rest.
 /// Opens a file; none for standard input.
 fn open(path: &Path) -> anyhow::Result<Option<File>> {
     if path.to_str() == Some("-") {
@@ -486,7 +485,7 @@ fn open(path: &Path) -> anyhow::Result<Option<File>> {
     Ok(Some(File::open(path)?))
 }
 
-/// Reads what it begins with.
+/// Reads a header, and keeps what is needed for the rest.
 fn begun(path: &Path, file: Option<File>) -> anyhow::Result<(Header, Part)> {
     let Some(file) = file else { return Part::once(path.to_owned(), Box::new(io::stdin())) };
     if !file.metadata()?.is_file() {

@@ -42,14 +42,7 @@ fn exchanges(metrics: &mut Metrics, upstream: Upstream, exchanges: u64) {
 /// A page of everything.
 fn full() -> Metrics {
     let mut metrics = metrics(100);
-    for verdict in [
-        samples::killed(),
-        samples::unknown(),
-        samples::never_accepted(),
-        samples::slow_worker(),
-        samples::hostile(),
-        samples::no_live_upstreams(),
-    ] {
+    for verdict in samples::verdicts() {
         metrics.verdict(&verdict).unwrap();
     }
     metrics.delayed(&samples::delayed()).unwrap();

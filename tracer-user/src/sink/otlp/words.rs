@@ -1,14 +1,11 @@
 //! What log records and metrics have in common: attributes, and whose they are.
 
-use std::fs;
-
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
 };
 
-/// This host's name.
-const HOST: &str = "/proc/sys/kernel/hostname";
+use crate::procfs::host_name;
 
 pub(super) fn text(text: &str) -> AnyValue {
     AnyValue { value: Some(Value::StringValue(text.to_owned())) }
@@ -24,11 +21,11 @@ pub(super) fn attribute(name: &str, value: AnyValue) -> KeyValue {
 
 /// This program, on this host.
 pub(super) fn resource() -> Resource {
-    let host = fs::read_to_string(HOST);
+    let host = host_name();
     let own = [
         ("service.name", Some("why502")),
         ("service.version", Some(env!("CARGO_PKG_VERSION"))),
-        ("host.name", host.as_deref().ok().map(str::trim)),
+        ("host.name", host.as_deref().ok()),
     ];
     let attributes = own.into_iter().filter_map(|(name, value)| Some(attribute(name, text(value?))));
     Resource { attributes: attributes.collect(), ..Resource::default() }

@@ -224,9 +224,16 @@ impl Choice {
         number.unwrap_or(0)
     }
 
-    /// Where a list has to begin so that its line `at` is shown among `page` lines.
-    pub fn scroll(&mut self, at: usize, page: usize) -> usize {
-        self.page = page.max(1);
+    /// Selects one of so many lines, the nearest there is; returns which, and where their list has to begin so that it is shown.
+    pub fn select_of(&mut self, lines: usize, height: u16) -> (usize, usize) {
+        let at = self.at().min(lines.saturating_sub(1));
+        self.select(at);
+        (at, self.scroll(at, height))
+    }
+
+    /// Where a list has to begin so that its line `at` is shown within so many lines, of which the first names the columns.
+    pub fn scroll(&mut self, at: usize, height: u16) -> usize {
+        self.page = usize::from(height).saturating_sub(1).max(1);
         self.offset = self.offset.clamp((at + 1).saturating_sub(self.page), at);
         self.offset
     }

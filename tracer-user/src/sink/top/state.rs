@@ -93,11 +93,6 @@ impl Queue {
         let at = |percent: usize| sorted.get((sorted.len().checked_sub(1)?) * percent / 100).copied();
         Some((at(50)?, at(99)?))
     }
-
-    /// How full it is, from 0 to 1.
-    pub fn share(&self) -> f64 {
-        f64::from(self.depth.unwrap_or(0)) / f64::from(self.limit.max(1))
-    }
 }
 
 /// A worker that died, or was told to stop.

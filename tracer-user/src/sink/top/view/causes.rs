@@ -57,9 +57,7 @@ pub fn draw(frame: &mut Frame, area: Rect, state: &State, choice: &mut Choice) {
         super::lines(frame, body, &[(text.to_owned(), faint())], 0);
         return;
     }
-    let at = choice.at().min(kinds.len() - 1);
-    choice.select(at);
-    let offset = choice.scroll(at, usize::from(body.height.saturating_sub(1)));
+    let (at, offset) = choice.select_of(kinds.len(), body.height);
     let mut columns = COLUMNS.to_vec();
     if body.width >= WIDE {
         columns.push(Column::text("LAST MINUTE", SPARKS, SPARKS));

@@ -44,7 +44,7 @@ pub fn draw(frame: &mut Frame, area: Rect, state: &State, choice: &mut Choice) {
         choice.unfolded = Some(super::lines(frame, area, &lines, from));
         return;
     }
-    let offset = choice.scroll(at, usize::from(area.height.saturating_sub(1)));
+    let offset = choice.scroll(at, area.height);
     let failures = choice.failures(state);
     let rows = failures.iter().skip(offset).map(|kept| cells(kept));
     table::draw(frame, area, &COLUMNS, choice.order(), rows, Some(at - offset));

@@ -56,9 +56,7 @@ pub fn draw(frame: &mut Frame, area: Rect, state: &State, choice: &mut Choice) {
     .areas(area);
     let said: Vec<_> = said.into_iter().map(|line| (line, Style::new())).collect();
     super::lines(frame, top, &said, 0);
-    let at = choice.at().min(processes.len().saturating_sub(1));
-    choice.select(at);
-    let offset = choice.scroll(at, usize::from(middle.height.saturating_sub(1)));
+    let (at, offset) = choice.select_of(processes.len(), middle.height);
     let rows = processes.iter().skip(offset).map(|(pid, what, nginx)| {
         vec![
             (pid.to_string(), strong()),

@@ -62,9 +62,7 @@ pub fn draw(frame: &mut Frame, area: Rect, state: &State, choice: &mut Choice) {
         if choice.is_backwards() {
             pools.reverse();
         }
-        let at = choice.at().min(pools.len() - 1);
-        choice.select(at);
-        let offset = choice.scroll(at, usize::from(above.height.saturating_sub(1)));
+        let (at, offset) = choice.select_of(pools.len(), above.height);
         let rows = pools.iter().skip(offset).map(|(name, pool)| cells(name, pool));
         table::draw(frame, above, &COLUMNS, choice.order(), rows, Some(at - offset));
     }
