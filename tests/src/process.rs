@@ -159,11 +159,20 @@ pub fn descriptors(pid: Pid, limit: usize) -> Result<usize> {
 #[derive(Debug)]
 pub struct Stopped(Pid);
 
-/// Stops a process, and waits until it stands still.
+/// Stops a process, and waits until each of its threads stands still: one that waits in accept(2) takes a connection that comes
+/// before it is told of the signal (`inet_csk_wait_for_connect` looks at the queue first), whatever became of the others.
 pub fn stop(pid: Pid) -> Result<Stopped> {
     send(pid, Signal::SIGSTOP)?;
     let stopped = Stopped(pid);
-    wait::until_true("a process to stop", || Ok(state(pid) == Some('T')))?;
+    wait::until_true("a process to stop", || {
+        for thread in procfs::process::Process::new(pid)?.tasks()? {
+            // One may end meanwhile.
+            if thread.is_ok_and(|thread| thread.stat().is_ok_and(|stat| stat.state != 'T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?;
     Ok(stopped)
 }
 
