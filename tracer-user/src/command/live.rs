@@ -52,7 +52,7 @@ async fn live(args: &Live) -> Result<(), Failure> {
         let names = Names::new(false);
         let header = Header::now(&args.trace, &[], &start, &names);
         let encoder = Encoder::new(start.started_ns, names);
-        sinks.add(Recording::create(path, None, header, start.distance, encoder)?);
+        sinks.add(Recording::create(path, None, header, start.clock_offset, encoder)?);
     }
     trace::follow(source, &args.trace, &mut ends, sinks, audit).await
 }

@@ -60,8 +60,13 @@ async fn live(args: &Args) -> Result<(), Failure> {
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window =
-        Window::new(Naming::numbered(&args.output, MOST_FILES), args.last, header, start.distance, encoder);
+    let window = Window::new(
+        Naming::numbered(&args.output, MOST_FILES),
+        args.last,
+        header,
+        start.clock_offset,
+        encoder,
+    );
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,
@@ -69,7 +74,7 @@ async fn live(args: &Args) -> Result<(), Failure> {
         listeners: master.listeners,
     });
     let beginning = Beginning {
-        distance: start.distance,
+        clock_offset: start.clock_offset,
         hears_by: start.sources.has(Fact::Words).then(|| start.sources.name(Fact::Words).to_owned()),
         masters: masters.collect(),
         is_live: true,
@@ -107,7 +112,7 @@ async fn play(args: &Args) -> Result<(), Failure> {
         listeners: process.listeners.clone(),
     });
     let beginning = Beginning {
-        distance: start.distance,
+        clock_offset: start.clock_offset,
         hears_by: start.sources.has(Fact::Words).then(|| start.sources.name(Fact::Words).to_owned()),
         masters: masters.collect(),
         is_live: false,

@@ -27,7 +27,7 @@ use crate::{
     model::{
         answers::Followed,
         budget,
-        clock::Distance,
+        clock::ClockOffset,
         groups::Configured,
         inquiry::Inquiry,
         near::Near,
@@ -200,7 +200,7 @@ impl Encoder {
                 exchanges: *exchanges,
             },
             What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
-            What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
+            What::Clock(clock_offset) => Line::Clock { at, distance_ns: clock_offset.0.to_string() },
             What::Inquiry(Inquiry { about, found }) => {
                 let (about, found) = (About::encode(*about, context), Found::encode(found, context));
                 Line::Inquiry { at, about, found }
@@ -481,9 +481,9 @@ impl Decoder {
             }
             Line::Sources { at, sources } => (at, What::Sources(to_sources(&sources)?)),
             Line::Clock { at, distance_ns } => {
-                let distance =
-                    number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
-                (at, What::Clock(Distance(distance)))
+                let clock_offset =
+                    number(&distance_ns).ok_or_else(|| bad("the clocks' offset is no number"))?;
+                (at, What::Clock(ClockOffset(clock_offset)))
             }
             Line::Inquiry { at, about, found } => {
                 (at, What::Inquiry(Inquiry { about: about.decode(base)?, found: found.decode(base)? }))

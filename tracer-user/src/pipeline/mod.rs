@@ -16,7 +16,7 @@ use crate::{
         budget,
         cause::Cause,
         cgroup::{Known, Wanted},
-        clock::Distance,
+        clock::ClockOffset,
         facts::{Fact, Sources},
         stranger::Stranger,
         stream::{Counts, Entry, Following, Loss, Start, What},
@@ -51,7 +51,7 @@ pub struct Pipeline {
     ledger: Ledger,
     activities: Activities,
     sources: Sources,
-    distance: Distance,
+    clock_offset: ClockOffset,
     begins_ns: u64,
     now_ns: u64,
     counts_before: Counts,
@@ -90,7 +90,7 @@ pub struct Pipeline {
     entry: Option<Entry>,
 }
 
-impl WallClock for Distance {
+impl WallClock for ClockOffset {
     fn unix_ns(&self, monotonic_ns: u64) -> i64 {
         self.0.saturating_add_unsigned(monotonic_ns)
     }
@@ -99,14 +99,15 @@ impl WallClock for Distance {
 impl Pipeline {
     /// Begins where the stream does.
     pub fn new(start: Start) -> Self {
-        let Start { started_ns: _, begins_ns, counts, distance, sources, limit, is_narrowed, wanted } = start;
+        let Start { started_ns: _, begins_ns, counts, clock_offset, sources, limit, is_narrowed, wanted } =
+            start;
         let mut groups = Groups::default();
         groups.was_blind(begins_ns);
         Self {
             ledger: Ledger::default(),
             activities: Activities::default(),
             sources,
-            distance,
+            clock_offset,
             begins_ns,
             now_ns: begins_ns,
             counts_before: counts,
@@ -198,7 +199,7 @@ impl Pipeline {
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
                     self.groups.was_blind(ns);
-                    self.answers.was_blind(self.distance.unix_ns(ns));
+                    self.answers.was_blind(self.clock_offset.unix_ns(ns));
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
                         self.ledger.has_lost(ns);
@@ -224,7 +225,7 @@ impl Pipeline {
                 // The tracer itself names no more than that; evidence may be anybody's.
                 What::Stranger(_) => {}
                 What::Sources(sources) => self.sources = sources,
-                What::Clock(distance) => self.distance = distance,
+                What::Clock(clock_offset) => self.clock_offset = clock_offset,
                 What::Upstream(_) | What::Depth(_) => {}
                 What::End => {
                     self.due.extend(self.ledger.drain());
@@ -245,7 +246,7 @@ impl Pipeline {
             Whole::Said(said) => self.tell_word(&said),
             Whole::Afterwards(_) if self.is_over() => None,
             Whole::Afterwards(end) => {
-                let mut after = afterwards(&end, &self.distance);
+                let mut after = afterwards(&end, &self.clock_offset);
                 let worker = after.worker.as_ref();
                 after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
                 after.explanation = with_units(after.explanation, &after.places, worker);
@@ -256,7 +257,7 @@ impl Pipeline {
 
     fn tell_exchange(&mut self, exchange: &Joined) -> Option<Told> {
         let context = Context {
-            clock: &self.distance,
+            clock: &self.clock_offset,
             sources: &self.sources,
             evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
             outer: exchange.outer.as_ref().and_then(|outer| self.ledger.cause_of(outer)),
@@ -314,7 +315,7 @@ impl Pipeline {
 
     fn tell_word(&mut self, said: &Said) -> Option<Told> {
         let context = Context {
-            clock: &self.distance,
+            clock: &self.clock_offset,
             sources: &self.sources,
             evidence_lost: said.ns <= self.last_loss_ns,
             outer: None,
@@ -375,9 +376,9 @@ impl Pipeline {
             self.words.explained += 1;
             return;
         }
-        self.answers.was_blind(self.distance.unix_ns(said.ns));
+        self.answers.was_blind(self.clock_offset.unix_ns(said.ns));
         self.words.unexplained.push(Unexplained {
-            unix_ns: self.distance.unix_ns(said.ns),
+            unix_ns: self.clock_offset.unix_ns(said.ns),
             pid: said.nginx.pid,
             upstream: said.peer().map(|peer| peer.to_string()),
             line: line(said),
@@ -387,7 +388,7 @@ impl Pipeline {
     /// By what answers to clients are judged.
     fn sight(&self) -> Sight {
         let hears = self.sources.has(Fact::Words) || self.is_read;
-        Sight { distance: self.distance.0, hears, is_narrowed: self.is_narrowed }
+        Sight { clock_offset: self.clock_offset.0, hears, is_narrowed: self.is_narrowed }
     }
 
     /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.

@@ -23,7 +23,7 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
         started_ns: CONNECT,
         begins_ns: CONNECT,
         counts: Counts::default(),
-        distance: Distance::default(),
+        clock_offset: ClockOffset::default(),
         sources: Sources::default(),
         limit,
         is_narrowed: false,
@@ -114,7 +114,7 @@ fn looks_losses_and_the_clock_are_part_of_the_stream() {
         exchanges: vec![((exchange.nginx.sock, exchange.nginx.connect_ns), 1)],
     };
     let loss = Loss { ns: at(1), reason: LossReason::RingFull, count: 3 };
-    for what in [What::Look(look), What::Loss(loss), What::Clock(Distance(7))] {
+    for what in [What::Look(look), What::Loss(loss), What::Clock(ClockOffset(7))] {
         assert!(take(&mut pipeline, Entry { at_ns: at(900), what }).is_empty());
     }
     take(&mut pipeline, record(at(1_000), Record::Exchange(Box::new(exchange))));

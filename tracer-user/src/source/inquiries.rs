@@ -11,7 +11,7 @@ use crate::{
     load::held_sockets,
     model::{
         budget,
-        clock::{distance, monotonic_ns},
+        clock::{clock_offset, monotonic_ns},
         failure::Failure,
         from_wire::{address, comm, holder_of, path_of},
         inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
@@ -220,7 +220,7 @@ fn unasked(is_asked: bool) -> Found {
 
 /// A moment of the monotonic clock on the wall's (ns since 1970).
 fn wall_ns(ns: u64) -> i64 {
-    ns.cast_signed().saturating_add(distance().0)
+    ns.cast_signed().saturating_add(clock_offset().0)
 }
 
 /// Looks around after a connect that was refused or forbidden then.

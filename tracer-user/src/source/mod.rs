@@ -33,7 +33,7 @@ use crate::{
     load::Tracer,
     model::{
         self, budget,
-        clock::{Distance, changed_distance, distance, monotonic_ns, nanoseconds},
+        clock::{ClockOffset, changed_clock_offset, clock_offset, monotonic_ns, nanoseconds},
         facts::Sources,
         failure::Failure,
         groups::{Configured, Place},
@@ -88,7 +88,7 @@ pub struct Source {
     rate: Rate,
     /// At this moment nothing was left to be read.
     seen_ns: u64,
-    distance: Distance,
+    clock_offset: ClockOffset,
     stats: Stats,
     missed: Missed,
     /// Whether the programs' own counters are to be looked at.
@@ -191,7 +191,7 @@ impl Source {
             has_more: false,
             rate: Rate { since_ns: now, ..Rate::default() },
             seen_ns: now,
-            distance: distance(),
+            clock_offset: clock_offset(),
             stats: Stats::default(),
             missed: Missed::default(),
             asks_programs: false,
@@ -272,7 +272,7 @@ impl Source {
             started_ns: self.started_ns,
             begins_ns: self.started_ns,
             counts: Counts::default(),
-            distance: self.distance,
+            clock_offset: self.clock_offset,
             sources: self.sources().clone(),
             limit,
             is_narrowed: !self.wanted.is_empty(),
@@ -323,9 +323,9 @@ impl Source {
     /// # Errors
     /// Of `take`, or if the kernel refuses.
     pub fn read(&mut self, mut take: impl FnMut(Entry) -> Result<bool, Failure>) -> Result<u64, Failure> {
-        if let Some(distance) = changed_distance(self.distance) {
-            self.distance = distance;
-            take(self.entry(What::Clock(distance)))?;
+        if let Some(clock_offset) = changed_clock_offset(self.clock_offset) {
+            self.clock_offset = clock_offset;
+            take(self.entry(What::Clock(clock_offset)))?;
         }
         for what in self.counters()? {
             take(self.entry(what))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     model::{
         cause::Cause,
-        clock::Distance,
+        clock::ClockOffset,
         stream::{Depth, Entry, What},
         upstream::Upstream,
         verdict::{Process, Summary, Verdict},
@@ -214,8 +214,8 @@ impl Histogram {
 
 impl Digest {
     /// Takes in an entry, before it is taken in by the pipeline.
-    pub fn entry(&mut self, entry: &Entry, distance: Distance) {
-        let wall = |ns: u64| distance.0.saturating_add_unsigned(ns);
+    pub fn entry(&mut self, entry: &Entry, clock_offset: ClockOffset) {
+        let wall = |ns: u64| clock_offset.0.saturating_add_unsigned(ns);
         let at = wall(entry.at_ns);
         self.range = Some(match self.range {
             Some((first, last)) => (first.min(at), last.max(at)),

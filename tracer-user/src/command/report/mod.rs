@@ -64,7 +64,7 @@ pub fn run(args: &Report) -> Result<(), Failure> {
 fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) -> Result<Digest, Failure> {
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {
-        digest.entry(&entry, replay.distance(number));
+        digest.entry(&entry, replay.clock_offset(number));
         replay.take(number, entry);
         while let Some(told) = replay.told(number) {
             written(tell(&told))?;
