@@ -22,7 +22,7 @@ use crate::{
         evidence::{Naming, Window},
         top::{Attach, Beginning, Master, State, Top, is_there, pictures},
     },
-    source::{Depths, scope::Beyond},
+    source::{Depths, scope::Extras},
 };
 
 /// Files that one run writes.
@@ -50,10 +50,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 async fn live(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
-    let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
+    let extras = Extras { counts_upstreams: true, ..Extras::default() };
     // Before anything is given up.
     let attach = attach(&args.trace);
-    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
+    let mut source = trace::start(&args.trace, extras, false, &[&args.output])?;
     let depths = Depths::start(std::iter::empty()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
     let start = source.start(args.trace.count.map(Into::into));

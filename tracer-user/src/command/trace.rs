@@ -22,7 +22,7 @@ use crate::{
     sink::Sinks,
     source::{
         Source,
-        scope::{self, Beyond},
+        scope::{self, Extras},
     },
 };
 
@@ -30,8 +30,8 @@ use crate::{
 ///
 /// # Errors
 /// Where this host cannot be traced.
-pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
-    let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
+pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
+    let mut tracer = Tracer::start(&scope::of(args, extras)?)?;
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
@@ -58,7 +58,7 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool, written: &[&Path]) 
             crate::notice!("{what}");
         }
     }
-    let source = Source::new(tracer, args, &running, beyond, is_verbose);
+    let source = Source::new(tracer, args, &running, extras, is_verbose);
     memory::give_back();
     source
 }

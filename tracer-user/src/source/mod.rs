@@ -47,7 +47,7 @@ use crate::{
     },
     procfs::{cgroup, host::text_of, pressure::Meter, trust::Trust},
     sample::{self, Round},
-    source::scope::Beyond,
+    source::scope::Extras,
 };
 
 use access_logs::AccessLogs;
@@ -162,10 +162,10 @@ impl Source {
         mut tracer: Tracer,
         args: &Trace,
         running: &[u32],
-        beyond: Beyond<'_>,
+        extras: Extras<'_>,
         is_verbose: bool,
     ) -> Result<Self, Failure> {
-        let counts_upstreams = beyond.counts_upstreams;
+        let counts_upstreams = extras.counts_upstreams;
         let ring = Ring::watch(tracer.take_ring()?)?;
         let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
@@ -176,7 +176,7 @@ impl Source {
             Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
             None => None,
         };
-        let hearing = Hearing::begin(&tracer, args, beyond.error_logs, running);
+        let hearing = Hearing::begin(&tracer, args, extras.error_logs, running);
         let members = cgroup::Finder::new(tracer.take_members()?);
         let configurations = Configurations::begin(args).context("configurations cannot be read")?;
         let unix = Unix::new(&tracer, args, is_verbose);
@@ -218,7 +218,7 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: VecDeque::new(),
-            access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
+            access_logs: AccessLogs::new(!args.no_access_log, extras.shows_requests, &args.upstreams),
             listeners: Listeners::default(),
         };
         source.access_logs.follow(running, &mut source.configurations);

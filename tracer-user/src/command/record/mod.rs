@@ -26,7 +26,7 @@ use crate::{
         evidence::{MOST_BYTES, Naming, Recording, Rotation, Window, Written, are_free},
         said,
     },
-    source::{Depths, scope::Beyond},
+    source::{Depths, scope::Extras},
 };
 
 /// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.
@@ -46,8 +46,8 @@ async fn record(args: &Record) -> Result<(), Failure> {
         (None, None) => 0,
     };
     are_free(&args.output, last)?;
-    let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
+    let extras = Extras { listeners: &args.listeners, counts_upstreams: true, ..Extras::default() };
+    let mut source = trace::start(&args.trace, extras, false, &[&args.output])?;
     let listeners: Vec<_> = args.listeners.iter().filter_map(of_listener).collect();
     let depths = Depths::start(listeners.iter()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
