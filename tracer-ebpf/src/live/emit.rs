@@ -1,7 +1,7 @@
 //! What userspace is sent when an exchange, or a worker's end that stands for itself, has ended.
 
 use wire::{
-    Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, Served, WorkerEnd, WorkerGone, nginx_flag,
+    Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, NginxOnly, Served, WorkerEnd, WorkerGone, nginx_flag,
     tcp_state,
 };
 
@@ -113,14 +113,14 @@ fn client_to_answer(nginx: &NginxEnd) -> u64 {
 
 #[inline(always)]
 fn send_alone(nginx: &NginxEnd) {
-    let Some(mut entry) = RING.reserve::<Alone>(0) else {
+    let Some(mut entry) = RING.reserve::<NginxOnly>(0) else {
         count!(lost, 1);
         return;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is exactly one record; every byte of it is written here.
     unsafe {
-        (*record).header = Header { kind: Kind::Alone as u32, len: size_of::<Alone>() as u32 };
+        (*record).header = Header { kind: Kind::NginxOnly as u32, len: size_of::<NginxOnly>() as u32 };
         memory::fill(&raw mut (*record).nginx, (&raw const *nginx).cast());
     }
     entry.submit(0);

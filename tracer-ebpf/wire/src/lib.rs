@@ -32,8 +32,8 @@ pub use member::Member;
 pub use packet::{DropReason, Icmp, PacketDrop, Reset};
 pub use process::{Gone, Origin, Signal, Stops, Task};
 pub use record::{
-    ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
-    SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
+    ACTION_LEN, Action, Aftermath, Exchange, Header, Hop, Kind, MESSAGE_LEN, NginxOnly, PORTS_LEN,
+    RING_BYTES, SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
 };
 pub use saying::{Beginning, characters};
 pub use stats::Stats;

@@ -23,8 +23,8 @@ pub enum Kind {
     WorkerGone = 3,
     /// [`Served`].
     Served = 4,
-    /// [`Alone`].
-    Alone = 5,
+    /// [`NginxOnly`].
+    NginxOnly = 5,
     /// [`Word`].
     Word = 6,
     /// [`WordOf`].
@@ -43,7 +43,7 @@ impl Kind {
             2 => Some(Self::Aftermath),
             3 => Some(Self::WorkerGone),
             4 => Some(Self::Served),
-            5 => Some(Self::Alone),
+            5 => Some(Self::NginxOnly),
             6 => Some(Self::Word),
             7 => Some(Self::WordOf),
             8 => Some(Self::Started),
@@ -99,8 +99,8 @@ pub const UNCONNECTED_WORDS: usize = offset_of!(NginxEnd, refused_ns) / size_of:
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Alone {
-    /// [`Kind::Alone`].
+pub struct NginxOnly {
+    /// [`Kind::NginxOnly`].
     pub header: Header,
     /// nginx's end, a [`NginxEnd`] as far as it has anything; the rest is zero.
     pub nginx: [u64; UNCONNECTED_WORDS],

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use wire::{Action, Aftermath, Alone, Exchange, Header, Kind, Started, WordOf};
+use wire::{Action, Aftermath, Exchange, Header, Kind, NginxOnly, Started, WordOf};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 use crate::model::record::Record;
@@ -48,8 +48,8 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
     let record = match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
-        Kind::Alone => {
-            let alone = whole::<Alone>(bytes, header.kind)?;
+        Kind::NginxOnly => {
+            let alone = whole::<NginxOnly>(bytes, header.kind)?;
             let mut exchange = Exchange { header: alone.header, ..Exchange::new_zeroed() };
             let begins = alone.nginx.as_bytes();
             exchange.nginx.as_mut_bytes()[..begins.len()].copy_from_slice(begins);
@@ -110,8 +110,8 @@ mod tests {
     fn an_end_alone_is_an_exchange_without_a_worker() {
         let mut nginx = NginxEnd::new_zeroed();
         (nginx.error, nginx.client.state) = (111, 8);
-        let mut record = Alone::new_zeroed();
-        record.header.kind = Kind::Alone as u32;
+        let mut record = NginxOnly::new_zeroed();
+        record.header.kind = Kind::NginxOnly as u32;
         let begins = &nginx.as_bytes()[..size_of_val(&record.nginx)];
         record.nginx.as_mut_bytes().copy_from_slice(begins);
         let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
