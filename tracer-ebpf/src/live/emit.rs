@@ -71,7 +71,7 @@ fn looks_around(sk: u64, well: bool) {
 #[inline(always)]
 fn tells_hop(sk: u64) {
     let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
-    if nginx.client.sock != 0 && nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0 {
+    if nginx.client.sock != 0 && nginx.flags & nginx_flag::NEXT_ACTION_FOLLOWS != 0 {
         hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
     }
 }
@@ -94,7 +94,7 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         } else {
             fallback::await_next(id, 0, client_to_answer(nginx), nginx.client.sock)
         };
-        nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
+        nginx.flags |= if is_awaited { nginx_flag::NEXT_ACTION_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
     if exchange.nginx.handshake == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);

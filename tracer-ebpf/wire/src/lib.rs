@@ -32,7 +32,7 @@ pub use member::Member;
 pub use packet::{DropReason, Icmp, PacketDrop, Reset};
 pub use process::{Gone, Origin, Signal, Stops, Task};
 pub use record::{
-    ACTION_LEN, Action, Aftermath, Exchange, Header, Hop, Kind, MESSAGE_LEN, NginxOnly, PORTS_LEN,
+    ACTION_LEN, Action, Exchange, Header, Hop, Kind, MESSAGE_LEN, NextAction, NginxOnly, PORTS_LEN,
     RING_BYTES, SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
 };
 pub use saying::{Beginning, characters};

@@ -17,8 +17,8 @@ pub const PORTS_LEN: usize = 1 << 16;
 pub enum Kind {
     /// [`Exchange`].
     Exchange = 1,
-    /// [`Aftermath`].
-    Aftermath = 2,
+    /// [`NextAction`].
+    NextAction = 2,
     /// [`WorkerGone`].
     WorkerGone = 3,
     /// [`Served`].
@@ -40,7 +40,7 @@ impl Kind {
     pub const fn from_u32(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Exchange),
-            2 => Some(Self::Aftermath),
+            2 => Some(Self::NextAction),
             3 => Some(Self::WorkerGone),
             4 => Some(Self::Served),
             5 => Some(Self::NginxOnly),
@@ -142,8 +142,8 @@ impl Action {
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Aftermath {
-    /// [`Kind::Aftermath`].
+pub struct NextAction {
+    /// [`Kind::NextAction`].
     pub header: Header,
     /// nginx's socket of the exchange.
     pub sock: u64,
@@ -170,7 +170,7 @@ pub struct Aftermath {
 }
 
 /// What nginx did next, it did on a socket that is the worker's end of an exchange which another nginx, or itself, has open: nginx before
-/// nginx. Comes right before the [`Aftermath`].
+/// nginx. Comes right before the [`NextAction`].
 #[repr(C)]
 #[cfg_attr(
     feature = "user",

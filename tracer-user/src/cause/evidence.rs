@@ -6,7 +6,7 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    ledger::{Aftermaths, Joined},
+    ledger::{Joined, Next},
     model::{
         facts::{Fact, Sources},
         from_wire::{address, comm},
@@ -56,7 +56,7 @@ pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources)
         }
     }
     facts.facts.extend(reached.map(|reached| reached.evidence(exchange.began_ns())));
-    facts.aftermath();
+    facts.next_action();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts
 }
@@ -383,8 +383,8 @@ impl Facts<'_> {
         }
     }
 
-    fn aftermath(&mut self) {
-        let Aftermaths::Seen { action, what } = &self.exchange.aftermath else { return };
+    fn next_action(&mut self) {
+        let Next::Seen { action, what } = &self.exchange.next_action else { return };
         let peer = if matches!(what.peer.family, FAMILY_INET | FAMILY_INET6) {
             address(&what.peer).to_string()
         } else {

@@ -32,7 +32,7 @@ fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
     let mut ledger = Ledger::default();
     let mut whole: Vec<Whole> = ledger.take(Record::Exchange(Box::new(record))).into_iter().collect();
     if let Some((action, old_state)) = next {
-        whole.extend(ledger.take(aftermath(&record, action, old_state)));
+        whole.extend(ledger.take(next_action(&record, action, old_state)));
     }
     whole.extend(ledger.drain());
     match &whole[..] {
@@ -173,7 +173,7 @@ fn a_reset_by_the_listener_is_an_abort_and_by_nobody_seen_is_none() {
     record.worker = WorkerEnd::new_zeroed();
     record.nginx.error = 104;
     record.nginx.new_state = tcp_state::CLOSE;
-    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::AFTERMATH_FOLLOWS;
+    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::NEXT_ACTION_FOLLOWS;
     assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetByRemote);
     record.nginx.reset = Reset { ns: at(3), by_listener: 1, ..Reset::default() };
     let verdict = verdict(record, ANSWERS);
@@ -455,7 +455,7 @@ fn a_slow_workers_verdict_says_what_it_was_doing() {
     let record = given_up(60_000);
     assert!(ledger.take(Record::Exchange(Box::new(record))).is_none());
     let Some(Whole::Exchange(mut joined)) =
-        ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED))
+        ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED))
     else {
         panic!("no exchange");
     };
@@ -565,12 +565,12 @@ fn what_nginx_does_in_a_later_turn_of_its_loop_tells_nothing() {
     let record = given_up(1_000);
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(record)));
-    let Record::Aftermath(mut later, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+    let Record::NextAction(mut later, action) = next_action(&record, Action::Sent, tcp_state::ESTABLISHED)
     else {
-        panic!("no aftermath");
+        panic!("no next action");
     };
     later.turned_to = 99;
-    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(later, action)) else {
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::NextAction(later, action)) else {
         panic!("no exchange")
     };
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
@@ -643,7 +643,7 @@ fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
         record.worker.sock = 0;
         let mut ledger = Ledger::default();
         ledger.take(Record::Exchange(Box::new(record)));
-        let whole = ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED));
+        let whole = ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED));
         let Some(Whole::Exchange(joined)) = whole else { panic!("no exchange") };
         let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
         assert_eq!(verdict.confidence, Confidence::Incomplete);
@@ -686,7 +686,7 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     assert_eq!(verdict(audible(refused), None).cause, Cause::RefusedNoListener);
 }
 
-/// The client of hand-made records: `aftermath` acts on its socket.
+/// The client of hand-made records: `next_action` acts on its socket.
 const CLIENT: u64 = 0xffff_8880_0000_4000;
 
 /// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
@@ -735,13 +735,14 @@ fn what_set_nginx_off_names_what_the_client_did() {
     // The upstream's bytes: nginx had what it wanted.
     assert_eq!(told(UPSTREAM_READ, ESTABLISHED, ANSWERS), None);
     // Another client than was thought.
-    let Record::Aftermath(mut other, action) = aftermath(&given_up(1_000), Action::Closed, CLOSE_WAIT) else {
-        panic!("no aftermath")
+    let Record::NextAction(mut other, action) = next_action(&given_up(1_000), Action::Closed, CLOSE_WAIT)
+    else {
+        panic!("no next action")
     };
     other.other_sock += 1;
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(silent(given_up(1_000), CLIENT_READ, ESTABLISHED))));
-    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(other, action)) else {
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::NextAction(other, action)) else {
         panic!("no exchange")
     };
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
@@ -812,14 +813,15 @@ fn what_ends_with_the_clients_connection_is_told_by_how_nginx_ends_that() {
 fn a_stream_that_nginx_resets_broke_the_rules() {
     let record = silent(given_up(1_000), nginx_flag::CLIENT_READ, tcp_state::ESTABLISHED);
     let told = |bytes| {
-        let Record::Aftermath(mut answer, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+        let Record::NextAction(mut answer, action) =
+            next_action(&record, Action::Sent, tcp_state::ESTABLISHED)
         else {
             panic!("no act")
         };
         answer.bytes = bytes;
         let mut ledger = Ledger::default();
         ledger.take(Record::Exchange(Box::new(record)));
-        assert!(ledger.take(Record::Aftermath(answer, action)).is_none());
+        assert!(ledger.take(Record::NextAction(answer, action)).is_none());
         let Some(Whole::Exchange(joined)) = ledger.overdue(u64::MAX).pop() else { panic!("no exchange") };
         let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
         (verdict.cause, verdict.confidence)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio::time::{Instant, sleep};
-use wire::{Aftermath, RING_BYTES};
+use wire::{NextAction, RING_BYTES};
 
 use crate::{
     args::Trace,
@@ -65,7 +65,7 @@ pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) 
 
 /// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited
 /// for.
-const MOST_WAITING: usize = RING_BYTES as usize / size_of::<Aftermath>();
+const MOST_WAITING: usize = RING_BYTES as usize / size_of::<NextAction>();
 
 /// A run.
 struct Tracing {

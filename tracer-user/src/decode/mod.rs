@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use wire::{Action, Aftermath, Exchange, Header, Kind, NginxOnly, Started, WordOf};
+use wire::{Action, Exchange, Header, Kind, NextAction, NginxOnly, Started, WordOf};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 use crate::model::record::Record;
@@ -36,7 +36,7 @@ pub enum DecodeError {
     #[error("no record has kind {0}")]
     Kind(u32),
     /// nginx cannot have done that.
-    #[error("no aftermath has action {0}")]
+    #[error("no next action is {0}")]
     Action(u32),
 }
 
@@ -64,10 +64,11 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
             Record::Word(Box::new(WordOf { word, ..WordOf::new_zeroed() }))
         }
         Kind::Started => return Ok(Event::Started(*whole(bytes, header.kind)?)),
-        Kind::Aftermath => {
-            let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;
-            let action = Action::from_u32(aftermath.action).ok_or(DecodeError::Action(aftermath.action))?;
-            Record::Aftermath(aftermath, action)
+        Kind::NextAction => {
+            let next_action: Box<NextAction> = whole(bytes, header.kind)?;
+            let action =
+                Action::from_u32(next_action.action).ok_or(DecodeError::Action(next_action.action))?;
+            Record::NextAction(next_action, action)
         }
     };
     Ok(Event::Record(record))
@@ -134,10 +135,10 @@ mod tests {
 
     #[test]
     fn numbers_without_a_meaning_are_refused() {
-        let mut record = Aftermath::new_zeroed();
+        let mut record = NextAction::new_zeroed();
         record.header.kind = 99;
         assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Kind(99)));
-        record.header.kind = Kind::Aftermath as u32;
+        record.header.kind = Kind::NextAction as u32;
         record.action = 7;
         assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Action(7)));
     }

@@ -1,7 +1,7 @@
 //! From the stream's entries to lines, and back.
 
 use wire::{
-    Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, Served, Word, WordOf,
+    Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, NextAction, Served, Word, WordOf,
     WorkerGone,
 };
 use zerocopy::FromZeros as _;
@@ -67,8 +67,8 @@ impl Encoder {
                     path: SocketPath::encode(path, context),
                 }
             }
-            What::Record(Record::Aftermath(aftermath, action)) => {
-                let Aftermath {
+            What::Record(Record::NextAction(next_action, action)) => {
+                let NextAction {
                     header: _,
                     sock,
                     connect_ns,
@@ -81,7 +81,7 @@ impl Encoder {
                     old_state,
                     peer,
                     word_ns,
-                } = aftermath.as_ref();
+                } = next_action.as_ref();
                 Line::Aftermath {
                     at,
                     sock: Id::encode(sock, context),
@@ -316,8 +316,8 @@ impl Decoder {
                     Action::Connected => wire::Action::Connected,
                     Action::ShutDown => wire::Action::ShutDown,
                 };
-                let aftermath = Aftermath {
-                    header: header::<Aftermath>(Kind::Aftermath),
+                let next_action = NextAction {
+                    header: header::<NextAction>(Kind::NextAction),
                     sock: Id::decode(sock, base)?,
                     connect_ns: Moment::decode(connect_ns, base)?,
                     ns: Moment::decode(ns, base)?,
@@ -330,7 +330,7 @@ impl Decoder {
                     peer: Address::decode(peer, base)?,
                     word_ns: Moment::decode(word_ns, base)?,
                 };
-                (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
+                (at, What::Record(Record::NextAction(Box::new(next_action), action)))
             }
             Line::Hop {
                 at,

@@ -73,7 +73,7 @@ fn entries() -> Vec<Entry> {
     exchange.stops.gone.ns = exchange.worker.signal.ns + 1;
     (exchange.stops.gone.exit_code, exchange.stops.gone.signal) = (15, exchange.worker.signal);
     let gone = gone(&exchange, 5_000);
-    let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
+    let next = next_action(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
     let mut hop = Hop::new_zeroed();
     hop.header.kind = RecordKind::Hop as u32;
     (hop.sock, hop.connect_ns) = (exchange.nginx.sock, CONNECT);

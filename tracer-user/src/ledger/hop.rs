@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use wire::{Action, Aftermath, FAMILY_UNIX, Hop};
+use wire::{Action, FAMILY_UNIX, Hop, NextAction};
 
-use super::{Aftermaths, Joined, Name, Remembered, next_act::has_peer_left};
+use super::{Joined, Name, Next, Remembered, next_act::has_peer_left};
 use crate::model::{
     cause::Cause,
     from_wire::{address, path_of, process},
@@ -83,7 +83,7 @@ impl Hops {
                 None => self.of_client(joined),
             };
         }
-        let Aftermaths::Seen { action, what } = &joined.aftermath else { return None };
+        let Next::Seen { action, what } = &joined.next_action else { return None };
         // A new turn of nginx's loop may be somebody else's.
         if what.turned_to != 0 || *action == Action::Connected {
             return None;
@@ -104,7 +104,7 @@ impl Hops {
     }
 
     /// The same of one that was over before.
-    fn left(&self, joined: &Joined, action: Action, what: &Aftermath) -> Option<Outer> {
+    fn left(&self, joined: &Joined, action: Action, what: &NextAction) -> Option<Outer> {
         let Ended { outer, began_ns: _, ended_ns, thread } = self.by_worker.get(&what.other_sock)?;
         let is_the_one = *ended_ns <= what.ns
             && *thread == joined.nginx.nginx.tid
@@ -138,7 +138,7 @@ fn was_asked_before(joined: &Joined, hop: &Hop) -> bool {
 
 /// Whether the exchange that was open then is the one that this exchange was made for. What ends in the background (a mirror's, a cache's
 /// update) is followed by no act of its own: then nginx may go on with any other client, in the middle of an answer or idle.
-fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -> bool {
+fn is_its_client(joined: &Joined, action: Action, what: &NextAction, hop: &Hop) -> bool {
     let was_unanswered = hop.answered_ns == 0 || hop.answered_ns >= what.closed_ns;
     let has_response = joined.arrived() > 0;
     was_asked_before(joined, hop)

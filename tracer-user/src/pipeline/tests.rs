@@ -86,7 +86,8 @@ fn what_was_there_in_time_counts_however_late_it_is_read() {
     let mut pipeline = pipeline(None);
     // The reader stood still: nothing was known to be missing at the moment that it last knew of.
     take(&mut pipeline, record(at(5), Record::Exchange(Box::new(exchange))));
-    let told = take(&mut pipeline, record(at(5), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+    let told =
+        take(&mut pipeline, record(at(5), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
     assert_eq!(verdicts(&told), [10]);
 }
 
@@ -119,7 +120,7 @@ fn looks_losses_and_the_clock_are_part_of_the_stream() {
     }
     take(&mut pipeline, record(at(1_000), Record::Exchange(Box::new(exchange))));
     let told =
-        take(&mut pipeline, record(at(1_000), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+        take(&mut pipeline, record(at(1_000), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
     let [Told::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(verdict.confidence.name(), "incomplete");
     assert_eq!(verdict.unix_ns.unsigned_abs(), at(1_000) + 7);
