@@ -1,7 +1,6 @@
 //! From a joined exchange to its cause: a decision list, one file for each cause. Pure.
 
 mod accept_queue_overflow;
-mod afterwards;
 mod client_abort;
 mod client_error;
 mod connect_timeout;
@@ -39,12 +38,13 @@ mod tests;
 mod unheard;
 mod unknown;
 mod upgraded;
+mod worker_outlived;
 
 use crate::model::cause::Cause;
-pub use afterwards::afterwards;
 use finding::Finding;
 pub use nginx_says::line;
 use wire::{DropReason, nginx_flag};
+pub use worker_outlived::worker_outlived;
 
 use crate::{
     ledger::{Joined, Said},

@@ -148,7 +148,7 @@ fn at_the_end(mut replay: Replay, mut state: State) -> Result<State, Failure> {
             match &told {
                 Told::Verdict(verdict) => state.verdict(verdict),
                 Told::Delayed(delayed) => state.delayed(delayed),
-                Told::After(after) => state.after(after),
+                Told::WorkerOutlived(outlived) => state.worker_outlived(outlived),
                 Told::Note(note) => state.note(note),
                 Told::Answer(_) | Told::Beyond(_) => {}
             }

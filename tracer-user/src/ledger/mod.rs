@@ -55,14 +55,14 @@ pub enum Whole {
     /// An exchange.
     Exchange(Box<Joined>),
     /// The end of a worker's part in an exchange that nginx had given up.
-    Afterwards(Box<Afterwards>),
+    WorkerOutlived(Box<WorkerOutlived>),
     /// A word that is about no exchange that was seen.
     Said(Box<Said>),
 }
 
 /// What a worker did after nginx gave its exchange up.
 #[derive(Clone, Debug)]
-pub struct Afterwards {
+pub struct WorkerOutlived {
     /// nginx's own address in the exchange, as its verdict has it.
     pub local: Option<SocketAddr>,
     /// nginx's pid.
@@ -338,7 +338,7 @@ impl Ledger {
             return self.complete_if_whole(name);
         }
         let Abandoned { local, nginx, upstream } = self.abandoned.take(&name)?;
-        Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
+        Some(Whole::WorkerOutlived(Box::new(WorkerOutlived { local, nginx, upstream, worker: *worker })))
     }
 
     /// Whether lines of nginx's log, where its word is not heard, are to come from now on.

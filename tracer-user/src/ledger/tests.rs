@@ -263,7 +263,9 @@ fn a_worker_that_goes_on_is_told_once() {
     let record = given_up(1_000);
     ledger.take(exchange(record));
     ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED));
-    let Some(Whole::Afterwards(after)) = ledger.take(gone(&record, 5_000)) else { panic!("nothing is told") };
+    let Some(Whole::WorkerOutlived(after)) = ledger.take(gone(&record, 5_000)) else {
+        panic!("nothing is told")
+    };
     assert_eq!(after.worker.ended_ns - after.worker.abandoned_ns, 4_000_000_000);
     assert!(ledger.take(gone(&record, 5_000)).is_none());
 }

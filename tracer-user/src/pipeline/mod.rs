@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     answers::{Matching, Sight},
-    cause::{Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
+    cause::{Context, Outcome, WallClock, attribute, attribute_word, line, note, worker_outlived},
     groups::{Groups, SETTLING_NS},
     ledger::{Joined, Ledger, Said, Whole},
     model::{
@@ -20,7 +20,7 @@ use crate::{
         facts::{Fact, Sources},
         stranger::Stranger,
         stream::{Counts, Entry, Following, Loss, Start, What},
-        verdict::{After, Delayed, Note, Summary, Verdict, Words},
+        verdict::{Delayed, Note, Summary, Verdict, Words, WorkerOutlived},
     },
     near::Nears,
     pipeline::placed::with_units,
@@ -36,7 +36,7 @@ pub enum Told {
     /// An exchange that succeeded late.
     Delayed(Box<Delayed>),
     /// What a worker did after nginx gave its exchange up.
-    After(Box<After>),
+    WorkerOutlived(Box<WorkerOutlived>),
     /// Something that nginx logs of an upstream and that is no failure.
     Note(Box<Note>),
     /// What a client was answered whose request the user wants to see.
@@ -244,13 +244,13 @@ impl Pipeline {
                 self.tell_exchange(&exchange)
             }
             Whole::Said(said) => self.tell_word(&said),
-            Whole::Afterwards(_) if self.is_over() => None,
-            Whole::Afterwards(end) => {
-                let mut after = afterwards(&end, &self.clock_offset);
+            Whole::WorkerOutlived(_) if self.is_over() => None,
+            Whole::WorkerOutlived(end) => {
+                let mut after = worker_outlived(&end, &self.clock_offset);
                 let worker = after.worker.as_ref();
                 after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
                 after.explanation = with_units(after.explanation, &after.places, worker);
-                self.wanted.has(&after.places).then(|| Told::After(Box::new(after)))
+                self.wanted.has(&after.places).then(|| Told::WorkerOutlived(Box::new(after)))
             }
         }
     }

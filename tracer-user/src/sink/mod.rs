@@ -8,7 +8,7 @@ use crate::{
         audit::Report,
         failure::Failure,
         stream::Entry,
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
     },
     pipeline::Told,
 };
@@ -57,7 +57,7 @@ pub trait Sink {
     }
 
     /// Takes in what a worker did after nginx gave its exchange up.
-    fn after(&mut self, _: &After) -> io::Result<()> {
+    fn worker_outlived(&mut self, _: &WorkerOutlived) -> io::Result<()> {
         Ok(())
     }
 
@@ -130,7 +130,7 @@ pub trait Sink {
         match told {
             Told::Verdict(verdict) => self.verdict(verdict),
             Told::Delayed(delayed) => self.delayed(delayed),
-            Told::After(after) => self.after(after),
+            Told::WorkerOutlived(outlived) => self.worker_outlived(outlived),
             Told::Note(note) => self.note(note),
             Told::Answer(answered) => self.answer(answered),
             Told::Beyond(_) => Ok(()),

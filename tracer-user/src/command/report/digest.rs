@@ -250,7 +250,7 @@ impl Digest {
     pub fn told(&mut self, told: Told) {
         match told {
             Told::Verdict(verdict) => self.verdict(verdict),
-            Told::After(_) => self.for_nobody += 1,
+            Told::WorkerOutlived(_) => self.for_nobody += 1,
             Told::Delayed(_) | Told::Note(_) | Told::Answer(_) | Told::Beyond(_) => {}
         }
     }

@@ -38,7 +38,7 @@ use crate::{
         clock::{ClockOffset, monotonic_ns, nanoseconds},
         failure::Failure,
         stream::Entry,
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
         words::{count, span},
     },
     sample::crews,
@@ -241,8 +241,8 @@ impl Sink for Top {
         Ok(())
     }
 
-    fn after(&mut self, after: &After) -> io::Result<()> {
-        self.shared.state().after(after);
+    fn worker_outlived(&mut self, outlived: &WorkerOutlived) -> io::Result<()> {
+        self.shared.state().worker_outlived(outlived);
         Ok(())
     }
 

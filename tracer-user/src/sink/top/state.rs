@@ -14,7 +14,7 @@ use crate::{
         facts::Fact,
         stream::{Depth, Entry, What},
         upstream::Upstream,
-        verdict::{After, Confidence, Delayed, Note, Process, Summary, Verdict},
+        verdict::{Confidence, Delayed, Note, Process, Summary, Verdict, WorkerOutlived},
     },
     roots::{Kinds, MOST_KINDS},
     sample::Crew,
@@ -408,7 +408,7 @@ impl State {
     }
 
     /// Takes in what a worker did for nobody.
-    pub fn after(&mut self, _: &After) {
+    pub fn worker_outlived(&mut self, _: &WorkerOutlived) {
         self.for_nobody += 1;
     }
 
