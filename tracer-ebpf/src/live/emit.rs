@@ -1,8 +1,8 @@
 //! What userspace is sent when an exchange, or a worker's end that stands for itself, has ended.
 
 use wire::{
-    Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, NginxOnly, Served, WorkerEnd, WorkerGone, nginx_flag,
-    tcp_state,
+    ExchangeRecord, FAMILY_UNIX, Header, Kind, NginxEnd, NginxOnly, Served, WorkerEnd, WorkerGone,
+    nginx_flag, tcp_state,
 };
 
 use crate::{
@@ -128,12 +128,13 @@ fn send_alone(nginx: &NginxEnd) {
 
 #[inline(always)]
 fn send(exchange: &OpenExchange, may_have_worker: bool) {
-    match RING.reserve::<Exchange>(0) {
+    match RING.reserve::<ExchangeRecord>(0) {
         Some(mut entry) => {
             let record = entry.as_mut_ptr();
             // SAFETY: the entry is exactly one record; every byte of it is written here.
             unsafe {
-                (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
+                (*record).header =
+                    Header { kind: Kind::Exchange as u32, len: size_of::<ExchangeRecord>() as u32 };
                 memory::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
                 memory::fill(&raw mut (*record).worker, &raw const exchange.worker);
                 memory::clear(&raw mut (*record).stops);

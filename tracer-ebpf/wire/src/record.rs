@@ -15,7 +15,7 @@ pub const PORTS_LEN: usize = 1 << 16;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// [`Exchange`].
+    /// [`ExchangeRecord`].
     Exchange = 1,
     /// [`NextAction`].
     NextAction = 2,
@@ -74,7 +74,7 @@ pub struct Header {
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Exchange {
+pub struct ExchangeRecord {
     /// [`Kind::Exchange`].
     pub header: Header,
     /// nginx's end.

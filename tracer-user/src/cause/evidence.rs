@@ -6,7 +6,7 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    ledger::{Joined, Next},
+    ledger::{Exchange, Next},
     model::{
         facts::{Fact, Sources},
         from_wire::{address, comm},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Every fact that the records of this exchange hold, and when its upstream was last reached.
-pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
+pub(super) fn of(exchange: &Exchange, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
     let mut facts = Facts { exchange, sources, facts: Vec::new() };
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
@@ -62,7 +62,7 @@ pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources)
 }
 
 struct Facts<'a> {
-    exchange: &'a Joined,
+    exchange: &'a Exchange,
     sources: &'a Sources,
     facts: Vec<Evidence>,
 }

@@ -1,6 +1,6 @@
 use wire::{
-    Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WordOf,
-    WorkerEnd, nginx_flag, tcp_state,
+    Action, Client, DropReason, ExchangeRecord, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal,
+    WordOf, WorkerEnd, nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros as _;
 
@@ -28,7 +28,7 @@ fn context(evidence_lost: bool) -> Context<'static> {
 }
 
 /// What becomes of a record, with what nginx does next, if it is seen.
-fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
+fn outcome(record: ExchangeRecord, next: Option<(Action, u8)>) -> Outcome {
     let mut ledger = Ledger::default();
     let mut whole: Vec<Whole> = ledger.take(Record::Exchange(Box::new(record))).into_iter().collect();
     if let Some((action, old_state)) = next {
@@ -41,7 +41,7 @@ fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
     }
 }
 
-fn verdict(record: Exchange, next: Option<(Action, u8)>) -> Verdict {
+fn verdict(record: ExchangeRecord, next: Option<(Action, u8)>) -> Verdict {
     match outcome(record, next) {
         Outcome::Failed(verdict) => *verdict,
         other => panic!("no verdict: {other:?}"),
@@ -304,7 +304,7 @@ fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
 }
 
 /// A worker that closed its end after 2 s without an answer, `exiting` or not, after its parent had sent it this signal.
-fn stopped(signal: u32, before_ms: u64, exiting: u32) -> Exchange {
+fn stopped(signal: u32, before_ms: u64, exiting: u32) -> ExchangeRecord {
     let mut record = killed(2_000, 0);
     record.nginx.error = 0;
     (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK);
@@ -639,7 +639,7 @@ fn lost_records_make_verdicts_incomplete() {
 
 #[test]
 fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
-    let lossy = |mut record: Exchange| {
+    let lossy = |mut record: ExchangeRecord| {
         record.worker.sock = 0;
         let mut ledger = Ledger::default();
         ledger.take(Record::Exchange(Box::new(record)));
@@ -659,7 +659,7 @@ fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
 
 #[test]
 fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
-    let audible = |mut record: Exchange| {
+    let audible = |mut record: ExchangeRecord| {
         record.nginx.flags |= nginx_flag::WORD_AUDIBLE;
         record
     };
@@ -690,7 +690,7 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
 const CLIENT: u64 = 0xffff_8880_0000_4000;
 
 /// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
-fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
+fn silent(mut record: ExchangeRecord, read: u32, client: u8) -> ExchangeRecord {
     record.nginx.flags |= nginx_flag::WORD_AUDIBLE | read;
     record.nginx.client =
         Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::default() };
@@ -896,7 +896,7 @@ fn where_nginx_is_not_heard_what_it_does_next_proves_nothing() {
 
 #[test]
 fn what_was_upgraded_fails_only_with_its_worker() {
-    let upgraded = |mut record: Exchange| {
+    let upgraded = |mut record: ExchangeRecord| {
         record.nginx.flags |= nginx_flag::UPGRADED;
         record
     };

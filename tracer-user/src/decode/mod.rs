@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use wire::{Action, Exchange, Header, Kind, NextAction, NginxOnly, Started, WordOf};
+use wire::{Action, ExchangeRecord, Header, Kind, NextAction, NginxOnly, Started, WordOf};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 use crate::model::record::Record;
@@ -50,7 +50,7 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
         Kind::NginxOnly => {
             let alone = whole::<NginxOnly>(bytes, header.kind)?;
-            let mut exchange = Exchange { header: alone.header, ..Exchange::new_zeroed() };
+            let mut exchange = ExchangeRecord { header: alone.header, ..ExchangeRecord::new_zeroed() };
             let begins = alone.nginx.as_bytes();
             exchange.nginx.as_mut_bytes()[..begins.len()].copy_from_slice(begins);
             Record::Exchange(Box::new(exchange))
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_whole_record_is_decoded() {
-        let mut record = Exchange::new_zeroed();
+        let mut record = ExchangeRecord::new_zeroed();
         record.header.kind = Kind::Exchange as u32;
         record.nginx.sent = 552;
         let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {

@@ -1,8 +1,8 @@
 //! From the stream's entries to lines, and back.
 
 use wire::{
-    Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, NextAction, Served, Word, WordOf,
-    WorkerGone,
+    Endpoint, ExchangeRecord, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, NextAction, Served, Word,
+    WordOf, WorkerGone,
 };
 use zerocopy::FromZeros as _;
 
@@ -57,7 +57,7 @@ impl Encoder {
         let at = entry.at_ns.cast_signed().wrapping_sub(self.base.started_ns.cast_signed());
         match &entry.what {
             What::Record(Record::Exchange(exchange)) => {
-                let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = exchange.as_ref();
+                let ExchangeRecord { header: _, nginx, worker, stops, path, reserved: _ } = exchange.as_ref();
                 Line::Exchange {
                     at,
                     nginx: Box::new(NginxEnd::encode(nginx, context)),
@@ -286,8 +286,8 @@ impl Decoder {
             Line::Header(_) => return Ok(None),
             Line::Exchange { at, nginx, worker, stops, path } => {
                 let worker = worker.map(|worker| WorkerEnd::decode(*worker, base)).transpose()?;
-                let exchange = Exchange {
-                    header: header::<Exchange>(Kind::Exchange),
+                let exchange = ExchangeRecord {
+                    header: header::<ExchangeRecord>(Kind::Exchange),
                     nginx: NginxEnd::decode(*nginx, base)?,
                     worker: worker.unwrap_or_default(),
                     stops: stops_of(stops, base)?,

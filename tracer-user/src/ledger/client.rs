@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use wire::{Action, FAMILY_UNIX, NextAction, nginx_flag, tcp_state};
 
 use super::{
-    Joined, Next,
+    Exchange, Next,
     next_act::{Left, is_same_turn},
 };
 use crate::model::from_wire::address;
@@ -23,7 +23,7 @@ enum Fate {
     Nothing,
 }
 
-impl Joined {
+impl Exchange {
     /// Whether the client's socket is known, and was there as nginx closed the exchange.
     pub(super) fn knows_client(&self) -> bool {
         self.nginx.client.state != 0
@@ -36,7 +36,7 @@ impl Joined {
     }
 
     /// Whether both served one client's connection, as far as that is known.
-    pub(super) fn has_client_of(&self, other: &Joined) -> bool {
+    pub(super) fn has_client_of(&self, other: &Exchange) -> bool {
         let (client, others) = (&self.nginx.client, &other.nginx.client);
         self.knows_client()
             && other.knows_client()

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use wire::{
-    Action, DropReason, Exchange, FAMILY_UNIX, ListenerView, NextAction, NginxEnd, Stops, WorkerEnd,
+    Action, DropReason, ExchangeRecord, FAMILY_UNIX, ListenerView, NextAction, NginxEnd, Stops, WorkerEnd,
     nginx_flag, tcp_state,
 };
 
@@ -37,7 +37,7 @@ pub enum Next {
 
 /// One exchange with everything that was learnt of it.
 #[derive(Clone, Debug)]
-pub struct Joined {
+pub struct Exchange {
     /// nginx's end.
     pub nginx: NginxEnd,
     /// The worker's end, if it was seen on this host.
@@ -68,9 +68,9 @@ pub struct Joined {
     pub found: Option<Found>,
 }
 
-impl Joined {
-    pub(crate) fn new(record: &Exchange) -> Self {
-        let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = *record;
+impl Exchange {
+    pub(crate) fn new(record: &ExchangeRecord) -> Self {
+        let ExchangeRecord { header: _, nginx, worker, stops, path, reserved: _ } = *record;
         let awaited = nginx.flags & nginx_flag::NEXT_ACTION_FOLLOWS != 0;
         Self {
             nginx,

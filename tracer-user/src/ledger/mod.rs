@@ -23,10 +23,10 @@ use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
 use reached::Reached;
-use wire::{Action, Exchange, Hop, NextAction, NginxEnd, WordOf, WorkerEnd, nginx_flag};
+use wire::{Action, ExchangeRecord, Hop, NextAction, NginxEnd, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
-pub use exchange::{Joined, Next};
+pub use exchange::{Exchange, Next};
 pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]
@@ -53,7 +53,7 @@ pub type Name = (u64, u64);
 #[derive(Clone, Debug)]
 pub enum Whole {
     /// An exchange.
-    Exchange(Box<Joined>),
+    Exchange(Box<Exchange>),
     /// The end of a worker's part in an exchange that nginx had given up.
     WorkerOutlived(Box<WorkerOutlived>),
     /// A word that is about no exchange that was seen.
@@ -106,7 +106,7 @@ pub struct Ledger {
 struct Waiting {
     /// Its place in `by_deadline`.
     place: (u64, u64),
-    joined: Joined,
+    joined: Exchange,
     /// Its line in nginx's log is still to come.
     awaits_line: bool,
     /// nginx answered the client at once: whether it closes its connection, too, is still to come.
@@ -173,8 +173,8 @@ impl Ledger {
         self.answers.put(about, found);
     }
 
-    fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
-        let mut joined = Joined::new(exchange);
+    fn exchange(&mut self, exchange: &ExchangeRecord) -> Option<Whole> {
+        let mut joined = Exchange::new(exchange);
         joined.found = self.answers.take(&About::Exchange(joined.name()));
         joined.reached_ns = self.reached.take(&joined);
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
@@ -235,7 +235,7 @@ impl Ledger {
     }
 
     /// The oldest exchange, if there is no room for it any more.
-    fn crowded_out(&mut self) -> Option<Joined> {
+    fn crowded_out(&mut self) -> Option<Exchange> {
         if self.waiting.len() <= budget::WAITING_AFTER_LOSS {
             return None;
         }
@@ -256,7 +256,7 @@ impl Ledger {
     }
 
     /// The exchange that the thread closed before this one, if both were for one client and nginx did nothing in between.
-    fn closed_right_before(&self, joined: &Joined) -> Option<Name> {
+    fn closed_right_before(&self, joined: &Exchange) -> Option<Name> {
         let before = *self.closed.get(&joined.nginx.nginx.tid)?;
         let other = &self.waiting.get(&before)?.joined;
         let is_same_turn =
@@ -288,7 +288,7 @@ impl Ledger {
     }
 
     /// What this exchange retries, if nginx was seen to connect its socket for that.
-    fn retried_by(&mut self, joined: &Joined) -> Option<Retry> {
+    fn retried_by(&mut self, joined: &Exchange) -> Option<Retry> {
         let retry = self.retries.take(&joined.nginx.sock)?;
         // It bears the very moment at which the exchange began; a later use of the socket's address is no retry.
         (retry.ns == joined.began_ns()).then_some(retry)
@@ -406,7 +406,7 @@ impl Ledger {
         self.words.put(said, self.loss_ns).map(|said| Whole::Said(Box::new(said)))
     }
 
-    fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
+    fn stop_waiting(&mut self, name: Name) -> Option<Exchange> {
         let Waiting { place, mut joined, awaits_line, awaits_end: _, before: _, hop, awaits_outer: _, inner } =
             *self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
@@ -430,7 +430,7 @@ impl Ledger {
     }
 
     /// What an exchange came to, which may explain another one.
-    pub fn judged(&mut self, exchange: &Joined, cause: Cause) {
+    pub fn judged(&mut self, exchange: &Exchange, cause: Cause) {
         self.hops.judged(exchange, cause);
         if cause.detail() == "stale_keepalive" {
             self.idle_closes.put(exchange);
@@ -438,7 +438,7 @@ impl Ledger {
     }
 
     /// How the idle time after which the upstream closed this exchange's connection compares with those before it.
-    pub fn alike(&self, exchange: &Joined) -> Option<Alike> {
+    pub fn alike(&self, exchange: &Exchange) -> Option<Alike> {
         self.idle_closes.alike(exchange)
     }
 
@@ -452,7 +452,7 @@ impl Ledger {
         self.freed.drain(..)
     }
 
-    fn complete(&mut self, mut joined: Joined) -> Whole {
+    fn complete(&mut self, mut joined: Exchange) -> Whole {
         joined.check_retry();
         let is_open = joined.worker.is_some_and(|worker| worker.ended_ns == 0);
         if is_open && !joined.has(nginx_flag::ENDED_WELL) {

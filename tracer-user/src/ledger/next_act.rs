@@ -3,7 +3,7 @@
 
 use wire::{Action, NextAction, nginx_flag, tcp_state};
 
-use super::{Joined, Next};
+use super::{Exchange, Next};
 use crate::model::from_wire::address;
 
 /// How a client had left.
@@ -15,7 +15,7 @@ pub struct Left {
     pub is_seen: bool,
 }
 
-impl Joined {
+impl Exchange {
     /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
     /// idle for long enough.
     pub fn may_have_stalled(&self) -> bool {

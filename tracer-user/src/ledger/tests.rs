@@ -4,11 +4,11 @@ use zerocopy::FromZeros as _;
 use super::{samples::*, *};
 use crate::model::from_wire::address;
 
-fn exchange(record: Exchange) -> Record {
+fn exchange(record: ExchangeRecord) -> Record {
     Record::Exchange(Box::new(record))
 }
 
-fn joined(whole: Option<Whole>) -> Joined {
+fn joined(whole: Option<Whole>) -> Exchange {
     match whole {
         Some(Whole::Exchange(joined)) => *joined,
         other => panic!("no whole exchange: {other:?}"),
@@ -93,7 +93,7 @@ fn what_nginx_does_next_follows_all_that_it_closed_for_a_client_in_one_turn() {
         record
     };
     const CLIENT: u64 = 0xffff_8880_0000_4000;
-    let together = |second: Exchange| {
+    let together = |second: ExchangeRecord| {
         let first = closed(0, 0, CLIENT);
         let mut ledger = Ledger::default();
         ledger.take(exchange(first));
@@ -152,7 +152,7 @@ fn a_retry_belongs_to_the_same_request() {
 }
 
 /// An exchange of one nginx whose worker is another, and one that this other had for it.
-fn chain() -> (Exchange, Exchange) {
+fn chain() -> (ExchangeRecord, ExchangeRecord) {
     let mut outer = given_up(1_000);
     outer.worker.worker = task(24_950, "nginx");
     let mut inner = given_up(1_001);
@@ -164,8 +164,8 @@ fn chain() -> (Exchange, Exchange) {
 
 /// What the other does next, on the end of the one's exchange.
 fn on_its_client(
-    outer: &Exchange,
-    inner: &Exchange,
+    outer: &ExchangeRecord,
+    inner: &ExchangeRecord,
     action: Action,
     old_state: u8,
 ) -> (Box<NextAction>, Action) {
@@ -198,7 +198,7 @@ fn a_client_that_left_is_the_nginx_whose_exchange_ended_and_its_end_is_waited_fo
 #[test]
 fn a_client_that_is_no_end_of_that_exchange_is_not_it() {
     let (outer, inner) = chain();
-    let changes: [fn(&mut Exchange, &mut NextAction); 4] = [
+    let changes: [fn(&mut ExchangeRecord, &mut NextAction); 4] = [
         |outer, _| outer.worker.worker = task(24_940, "php-fpm8.2"),
         |outer, _| outer.worker.worker.tid = 24_951,
         |_, next| next.peer = endpoint(1, 40_001),

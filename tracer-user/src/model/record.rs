@@ -1,12 +1,12 @@
 //! What the kernel side sends.
 
-use wire::{Action, Exchange, Hop, NextAction, Served, WordOf, WorkerGone};
+use wire::{Action, ExchangeRecord, Hop, NextAction, Served, WordOf, WorkerGone};
 
 /// One record of the kernel side.
 #[derive(Clone, Debug)]
 pub enum Record {
     /// nginx's end of an exchange has ended.
-    Exchange(Box<Exchange>),
+    Exchange(Box<ExchangeRecord>),
     /// What nginx did next.
     NextAction(Box<NextAction>, Action),
     /// What nginx does next, it does for another nginx.

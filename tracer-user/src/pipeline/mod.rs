@@ -9,7 +9,7 @@ use crate::{
     answers::{Matching, Sight},
     cause::{Context, Outcome, WallClock, attribute, attribute_word, line, note, worker_outlived},
     groups::{Groups, SETTLING_NS},
-    ledger::{Joined, Ledger, Said, Whole},
+    ledger::{Exchange, Ledger, Said, Whole},
     model::{
         answers::Answered,
         audit::Unexplained,
@@ -255,7 +255,7 @@ impl Pipeline {
         }
     }
 
-    fn tell_exchange(&mut self, exchange: &Joined) -> Option<Told> {
+    fn tell_exchange(&mut self, exchange: &Exchange) -> Option<Told> {
         let context = Context {
             clock: &self.clock_offset,
             sources: &self.sources,
@@ -295,7 +295,7 @@ impl Pipeline {
     }
 
     /// Adds who the processes are; returns whether it is to be told.
-    fn place(&self, outcome: &mut Outcome, exchange: &Joined) -> bool {
+    fn place(&self, outcome: &mut Outcome, exchange: &Exchange) -> bool {
         let ended_ns = exchange.nginx.ended_ns;
         match outcome {
             Outcome::Failed(verdict) => {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::signal::Signal;
-use wire::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
+use wire::{DropReason, ExchangeRecord, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
@@ -71,7 +71,7 @@ impl Inquiries {
     /// What there is to know about an exchange.
     pub(super) fn of_exchange(
         &mut self,
-        exchange: &Exchange,
+        exchange: &ExchangeRecord,
         configurations: &mut Configurations,
     ) -> Option<Inquiry> {
         let nginx = &exchange.nginx;
@@ -190,7 +190,7 @@ fn killed_by_fpm(worker: &WorkerEnd) -> Option<u32> {
 }
 
 /// Where the worker's listener is.
-fn upstream_of(exchange: &Exchange) -> Upstream {
+fn upstream_of(exchange: &ExchangeRecord) -> Upstream {
     match exchange.nginx.upstream.family {
         FAMILY_UNIX => Upstream::Unix(path_of(&exchange.path)),
         _ => Upstream::Inet(address(&exchange.worker.local)),

@@ -23,7 +23,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval, sleep},
 };
-use wire::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
+use wire::{Beginning, Endpoint, ExchangeRecord, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::Trace,
@@ -544,7 +544,7 @@ impl Source {
     }
 
     /// What there is to be looked up about an exchange.
-    fn inquire(&mut self, exchange: &Exchange) -> Option<Inquiry> {
+    fn inquire(&mut self, exchange: &ExchangeRecord) -> Option<Inquiry> {
         let has_accepted = |pid| self.members.has_accepted(pid);
         let queue = self.listeners.queue(&mut self.tracer, exchange, &mut self.configurations, has_accepted);
         queue.or_else(|| self.inquiries.of_exchange(exchange, &mut self.configurations))
