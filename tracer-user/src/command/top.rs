@@ -15,7 +15,7 @@ use crate::{
     evidence::{Encoder, Header, Names},
     load::{Backlog, Symbols},
     model::{clock::monotonic_ns, facts::Fact, failure::Failure},
-    pipeline::{Told, tell_cut_looks},
+    pipeline::{Emitted, tell_cut_looks},
     procfs::masters,
     sink::{
         Sinks,
@@ -146,11 +146,11 @@ fn at_the_end(mut replay: Replay, mut state: State) -> Result<State, Failure> {
         replay.take(number, entry);
         while let Some(told) = replay.told(number) {
             match &told {
-                Told::Verdict(verdict) => state.verdict(verdict),
-                Told::Delayed(delayed) => state.delayed(delayed),
-                Told::WorkerOutlived(outlived) => state.worker_outlived(outlived),
-                Told::Note(note) => state.note(note),
-                Told::Answer(_) | Told::Beyond(_) => {}
+                Emitted::Verdict(verdict) => state.verdict(verdict),
+                Emitted::Delayed(delayed) => state.delayed(delayed),
+                Emitted::WorkerOutlived(outlived) => state.worker_outlived(outlived),
+                Emitted::Note(note) => state.note(note),
+                Emitted::Answer(_) | Emitted::Withheld(_) => {}
             }
         }
     }

@@ -28,9 +28,9 @@ use crate::{
     sample::Activities,
 };
 
-/// Something to be told.
+/// What is emitted to the sinks.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum Emitted {
     /// A failed exchange.
     Verdict(Box<Verdict>),
     /// An exchange that succeeded late.
@@ -41,8 +41,8 @@ pub enum Told {
     Note(Box<Note>),
     /// What a client was answered whose request the user wants to see.
     Answer(Box<Answered>),
-    /// A failed exchange that is not told any more: the limit was reached before, or the stream had ended.
-    Beyond(Box<Verdict>),
+    /// A failed exchange that is not emitted any more: the limit was reached before, or the stream had ended.
+    Withheld(Box<Verdict>),
 }
 
 /// What a stream has come to so far.
@@ -156,10 +156,10 @@ impl Pipeline {
         clippy::should_implement_trait,
         reason = "there is more after none, once another entry is taken in"
     )]
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn next(&mut self) -> Option<Emitted> {
         loop {
             while let Some(whole) = self.due.pop_front() {
-                let told = self.tell(whole);
+                let told = self.emit(whole);
                 if told.is_some() {
                     return told;
                 }
@@ -168,7 +168,7 @@ impl Pipeline {
             let shown = self.answers.settle(self.now_ns, self.sight());
             self.answered.extend(shown);
             if let Some(answered) = self.answered.pop_front() {
-                return Some(Told::Answer(Box::new(answered)));
+                return Some(Emitted::Answer(Box::new(answered)));
             }
             let Some(entry) = self.entry.take() else {
                 if std::mem::take(&mut self.is_ending) {
@@ -235,27 +235,27 @@ impl Pipeline {
         }
     }
 
-    fn tell(&mut self, whole: Whole) -> Option<Told> {
+    fn emit(&mut self, whole: Whole) -> Option<Emitted> {
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.activities.take(&exchange.nginx);
                 exchange.near = self.nears.of(&exchange);
                 exchange.alike = self.ledger.alike(&exchange);
-                self.tell_exchange(&exchange)
+                self.emit_exchange(&exchange)
             }
-            Whole::Said(said) => self.tell_word(&said),
+            Whole::Said(said) => self.emit_word(&said),
             Whole::WorkerOutlived(_) if self.is_over() => None,
             Whole::WorkerOutlived(end) => {
                 let mut after = worker_outlived(&end, &self.clock_offset);
                 let worker = after.worker.as_ref();
                 after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
                 after.explanation = with_units(after.explanation, &after.places, worker);
-                self.wanted.has(&after.places).then(|| Told::WorkerOutlived(Box::new(after)))
+                self.wanted.has(&after.places).then(|| Emitted::WorkerOutlived(Box::new(after)))
             }
         }
     }
 
-    fn tell_exchange(&mut self, exchange: &Exchange) -> Option<Told> {
+    fn emit_exchange(&mut self, exchange: &Exchange) -> Option<Emitted> {
         let context = Context {
             clock: &self.clock_offset,
             sources: &self.sources,
@@ -277,14 +277,14 @@ impl Pipeline {
             self.count_word(said, matches!(outcome, Outcome::Failed(_)));
         }
         match outcome {
-            Outcome::Failed(verdict) if self.is_over() || !is_wanted => Some(Told::Beyond(verdict)),
+            Outcome::Failed(verdict) if self.is_over() || !is_wanted => Some(Emitted::Withheld(verdict)),
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
-                Some(Told::Verdict(verdict))
+                Some(Emitted::Verdict(verdict))
             }
             Outcome::Delayed(delayed) if !self.is_over() && is_wanted => {
                 self.delayed += 1;
-                Some(Told::Delayed(delayed))
+                Some(Emitted::Delayed(delayed))
             }
             Outcome::EndedEarly if !self.is_over() => {
                 self.ended_early += 1;
@@ -313,7 +313,7 @@ impl Pipeline {
         }
     }
 
-    fn tell_word(&mut self, said: &Said) -> Option<Told> {
+    fn emit_word(&mut self, said: &Said) -> Option<Emitted> {
         let context = Context {
             clock: &self.clock_offset,
             sources: &self.sources,
@@ -328,7 +328,7 @@ impl Pipeline {
             note.places = self.members.places([note.nginx.pid], said.ns);
             return (!self.is_over() && self.wanted.has(&note.places)).then(|| {
                 self.words.notes += 1;
-                Told::Note(Box::new(note))
+                Emitted::Note(Box::new(note))
             });
         }
         if said.is_no_live() && !self.groups.may_concern(said) {
@@ -360,10 +360,10 @@ impl Pipeline {
         self.groups.failed(&verdict, said.ns);
         self.answers.failed(&verdict);
         if self.is_over() || !is_wanted {
-            return Some(Told::Beyond(verdict));
+            return Some(Emitted::Withheld(verdict));
         }
         *self.failures.entry(verdict.cause).or_default() += 1;
-        Some(Told::Verdict(verdict))
+        Some(Emitted::Verdict(verdict))
     }
 
     /// Counts a word about a failure, and lists it if it has no verdict.

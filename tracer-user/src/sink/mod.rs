@@ -10,7 +10,7 @@ use crate::{
         stream::Entry,
         verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
     },
-    pipeline::Told,
+    pipeline::Emitted,
 };
 
 mod courier;
@@ -126,14 +126,14 @@ pub trait Sink {
     }
 
     /// Takes in something that is told.
-    fn told(&mut self, told: &Told) -> io::Result<()> {
+    fn told(&mut self, told: &Emitted) -> io::Result<()> {
         match told {
-            Told::Verdict(verdict) => self.verdict(verdict),
-            Told::Delayed(delayed) => self.delayed(delayed),
-            Told::WorkerOutlived(outlived) => self.worker_outlived(outlived),
-            Told::Note(note) => self.note(note),
-            Told::Answer(answered) => self.answer(answered),
-            Told::Beyond(_) => Ok(()),
+            Emitted::Verdict(verdict) => self.verdict(verdict),
+            Emitted::Delayed(delayed) => self.delayed(delayed),
+            Emitted::WorkerOutlived(outlived) => self.worker_outlived(outlived),
+            Emitted::Note(note) => self.note(note),
+            Emitted::Answer(answered) => self.answer(answered),
+            Emitted::Withheld(_) => Ok(()),
         }
     }
 }

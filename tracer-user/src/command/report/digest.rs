@@ -10,7 +10,7 @@ use crate::{
         upstream::Upstream,
         verdict::{Process, Summary, Verdict},
     },
-    pipeline::Told,
+    pipeline::Emitted,
     roots::{Kinds, MOST_KINDS, MOST_TEXT},
 };
 
@@ -247,11 +247,11 @@ impl Digest {
     }
 
     /// Takes in what is told.
-    pub fn told(&mut self, told: Told) {
+    pub fn told(&mut self, told: Emitted) {
         match told {
-            Told::Verdict(verdict) => self.verdict(verdict),
-            Told::WorkerOutlived(_) => self.for_nobody += 1,
-            Told::Delayed(_) | Told::Note(_) | Told::Answer(_) | Told::Beyond(_) => {}
+            Emitted::Verdict(verdict) => self.verdict(verdict),
+            Emitted::WorkerOutlived(_) => self.for_nobody += 1,
+            Emitted::Delayed(_) | Emitted::Note(_) | Emitted::Answer(_) | Emitted::Withheld(_) => {}
         }
     }
 

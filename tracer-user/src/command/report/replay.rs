@@ -25,7 +25,7 @@ use crate::{
         verdict::Summary,
         words::{count, span, time},
     },
-    pipeline::{Pipeline, Told},
+    pipeline::{Emitted, Pipeline},
 };
 
 /// Recordings that are read side by side: each takes memory for what waits in it.
@@ -255,7 +255,7 @@ impl Replay {
     }
 
     /// The next thing that a recording tells; none once all that is due is told.
-    pub fn told(&mut self, number: usize) -> Option<Told> {
+    pub fn told(&mut self, number: usize) -> Option<Emitted> {
         self.recordings.get_mut(number)?.pipeline.next()
     }
 
