@@ -5,12 +5,17 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
-use crate::{interrupt, step::Steps};
+use crate::{
+    interrupt,
+    setup::{self, For},
+    step::Steps,
+};
 
 /// What `cargo xtask demo` takes.
 #[derive(Args)]
@@ -26,34 +31,54 @@ pub(crate) struct Options {
     hold: bool,
 }
 
-/// Builds why502 and the rig, and becomes the rig's demo; or draws what that has recorded.
-pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
-    steps.run("building why502", &mut build("tracer-user", "why502"))?;
-    steps.run("building the rig", &mut build("rig", "demo"))?;
-    steps.run("building the rig's faulty server", &mut build("rig", "faulty-server"))?;
+/// Builds why502 and the rig while what they run is installed, and becomes the rig's demo; or draws what that has recorded.
+pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<()> {
+    let missing = setup::begin("demo", workspace, For::Demo { serve: options.serve })?;
+    thread::scope(|scope| {
+        let installed = missing.map(|missing| {
+            let mut beside = steps.beside();
+            scope.spawn(move || missing.install(workspace, &mut beside))
+        });
+        let built = steps.run("building why502 and the rig", &mut build_all());
+        let installed = installed.map_or(Ok(()), |installing| {
+            installing.join().map_err(|_| anyhow!("the set-up's thread panicked"))?
+        });
+        built.and(installed)
+    })?;
     if let Some(signal) = interrupt::noted() {
         bail!("interrupted by {signal}");
     }
-    let demo = built("demo")?;
+    let demo = program(PROFILE, "demo")?;
+    let why502 = program(PROFILE, "why502")?;
     if let Some(folder) = &options.top {
-        return draw(steps, &demo, folder);
+        return draw(steps, &demo, &why502, folder);
     }
     // The demo takes this process's place: Ctrl-C and every other signal reach it, and its exit status is ours.
     let words = [("--serve", options.serve), ("--hold", options.hold)];
     let mut command = Command::new(&demo);
     command.args(words.iter().filter(|(_, wanted)| *wanted).map(|(word, _)| *word));
-    let error = command.env("WHY502_BIN", built("why502")?).exec();
+    let error = command.env("WHY502_BIN", why502).exec();
     Err(error).with_context(|| format!("{} cannot be run", demo.display()))
 }
 
+/// How the demo's programs are built: soon.
+const PROFILE: &str = "demo";
+
+fn build_all() -> Command {
+    let mut command = cargo();
+    command.args(["build", "--profile", PROFILE, "--package", "tracer-user", "--package", "rig"]);
+    command.args(["--bin", "why502", "--bin", "demo", "--bin", "faulty-server"]);
+    command
+}
+
 /// Lets the demo record itself, and draws the end of that.
-fn draw(steps: &mut Steps, demo: &Path, folder: &Path) -> Result<()> {
+fn draw(steps: &mut Steps, demo: &Path, why502: &Path, folder: &Path) -> Result<()> {
     let evidence = env::temp_dir().join(format!("why502-demo-{}.zst", std::process::id()));
     let mut command = Command::new(demo);
-    command.env("WHY502_BIN", built("why502")?).env("WHY502_DEMO_EVIDENCE", &evidence);
+    command.env("WHY502_BIN", why502).env("WHY502_DEMO_EVIDENCE", &evidence);
     let shown = steps.run("recording the demo", &mut command).and_then(|()| {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        let mut command = Command::new(built("why502")?);
+        let mut command = Command::new(why502);
         // Bars, whatever the locale of this machine is; the pictures have colours of their own.
         command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env_remove("NO_COLOR");
         command.arg("top").arg("--screens").arg(folder).arg(&evidence);
@@ -71,11 +96,16 @@ pub(crate) fn build(package: &str, program: &str) -> Command {
     command
 }
 
-/// Where cargo put a program that was built for release: beside the folder this one was built into.
-pub(crate) fn built(program: &str) -> Result<PathBuf> {
+/// Where cargo put a program that was built for release.
+pub(crate) fn built(name: &str) -> Result<PathBuf> {
+    program("release", name)
+}
+
+/// Where cargo put a program that was built in a profile: beside the folder this one was built into.
+fn program(profile: &str, name: &str) -> Result<PathBuf> {
     let this = env::current_exe().context("this program's own path cannot be read")?;
     let target = this.parent().and_then(Path::parent).context("this program is in no target folder")?;
-    let path = target.join("release").join(program);
+    let path = target.join(profile).join(name);
     if !path.is_file() {
         bail!("{} is not there: run this by `cargo xtask`", path.display());
     }

@@ -64,7 +64,8 @@ fn run(verb: &Verb) -> Result<ExitCode> {
     let mut steps = step::Steps::new(workspace);
     let mut set_up = |name| setup::run(name, workspace, &mut steps);
     match verb {
-        Verb::Demo(_) => set_up("demo")?,
+        // It needs little of it, and gets that itself while it builds.
+        Verb::Demo(_) => {}
         Verb::Test => set_up("test")?,
         Verb::Vm(_) => set_up("vm")?,
         Verb::Bench(_) => set_up("bench")?,
@@ -78,7 +79,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         newest_nginx::get(&mut steps, workspace)?;
     }
     match verb {
-        Verb::Demo(options) => demo::run(&mut steps, options).map(|()| ExitCode::SUCCESS),
+        Verb::Demo(options) => demo::run(&mut steps, workspace, options).map(|()| ExitCode::SUCCESS),
         Verb::Test => test::run(&mut steps, workspace),
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Bench(options) => bench::run(&mut steps, workspace, options),

@@ -35,6 +35,11 @@ const NEEDS: &[(&str, &str)] = &[
     ("/usr/lib/nginx/modules/ngx_http_lua_module.so", "libnginx-mod-http-lua"),
 ];
 
+/// What of [`NEEDS`] the demo runs.
+const DEMO: [&str; 4] = ["nginx", "php-fpm*", "ip", "sysctl"];
+/// What of [`READERS`] it runs with `--serve`.
+const DEMO_SERVE: [&str; 1] = ["prometheus"];
+
 /// What reads evidence, reports and metrics in the tests or serves in them, and is too large to be taken into an emulated machine.
 const READERS: &[(&str, &str)] = &[
     ("chromium*", "chromium"),
@@ -111,6 +116,12 @@ pub(crate) fn needs() -> impl Iterator<Item = &'static str> {
 /// The packages whose programs are not there.
 pub(crate) fn missing() -> Vec<&'static str> {
     absent(NEEDS.iter().chain(READERS).chain(SERVERS))
+}
+
+/// Those that the demo runs and that are not there.
+pub(crate) fn missing_for_demo(serve: bool) -> Vec<&'static str> {
+    let wanted = |program: &str| DEMO.contains(&program) || serve && DEMO_SERVE.contains(&program);
+    absent(NEEDS.iter().chain(READERS).filter(|(program, _)| wanted(program)))
 }
 
 /// Those that only the bench wants and that are not there.
@@ -268,6 +279,13 @@ mod tests {
         assert!(find("why502-no-such-program*").is_none());
         assert!(find("/proc/*/cmdline").is_some());
         assert!(find("/proc/*/why502-no-such-file").is_none());
+    }
+
+    #[test]
+    fn what_the_demo_runs_is_what_is_installed_for_it() {
+        let known = |needs: &[(&str, &str)], program: &str| needs.iter().any(|(name, _)| *name == program);
+        assert!(DEMO.iter().all(|program| known(NEEDS, program)));
+        assert!(DEMO_SERVE.iter().all(|program| known(READERS, program)));
     }
 
     #[test]

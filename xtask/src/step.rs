@@ -23,6 +23,8 @@ pub(crate) struct Steps {
     path: PathBuf,
     /// Made by the first step: a run that has nothing to do leaves the last one's log as it is.
     log: Option<File>,
+    /// Told in lines, also on a terminal: others are told at the same time.
+    in_lines: bool,
 }
 
 /// What became of a step that may fail.
@@ -36,7 +38,13 @@ pub(crate) enum Outcome {
 impl Steps {
     /// No steps yet; their log will be in the workspace's `target` folder.
     pub(crate) fn new(workspace: &Path) -> Self {
-        Self { path: workspace.join("target/xtask.log"), log: None }
+        Self { path: workspace.join("target/xtask.log"), log: None, in_lines: false }
+    }
+
+    /// Steps that are run beside these, with a log of their own.
+    pub(crate) fn beside(&mut self) -> Self {
+        self.in_lines = true;
+        Self { path: self.path.with_extension("beside.log"), log: None, in_lines: true }
     }
 
     fn log(&mut self) -> Result<File> {
@@ -98,7 +106,7 @@ impl Steps {
             .env("RUST_BACKTRACE", "0")
             .env("CARGO_TERM_COLOR", "never");
 
-        let told = Progress::begin(what);
+        let told = Progress::begin(what, self.in_lines);
         let mut looked = Duration::ZERO;
         let mut asked = false;
         let end = Group::spawn(command)?.wait(on_signal, limit, |elapsed| {
@@ -153,8 +161,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn begin(what: &str) -> Self {
-        let spinner = io::stderr().is_terminal().then(|| {
+    fn begin(what: &str, in_lines: bool) -> Self {
+        let spinner = (!in_lines && io::stderr().is_terminal()).then(|| {
             let spinner = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}") {
                 spinner.set_style(style);
