@@ -683,12 +683,12 @@ impl Source {
         Ok(news)
     }
 
-    /// Events that programs missed so far. From the first one on, further copies stand in.
+    /// Events that programs missed so far. From the first one on, standby instances see them.
     fn programs_missed(&mut self) -> Result<u64, Failure> {
         let missed = self.tracer.missed_at_first()?;
-        if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
+        if missed > 0 && self.tracer.attach_standby()? && self.is_verbose {
             crate::notice!(
-                "this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
+                "this kernel interrupts the programs that watch it; from now on, standby instances of them see what they miss"
             );
         }
         Ok(missed)

@@ -88,7 +88,7 @@ pub fn of(args: &Trace, extras: Extras) -> Result<Scope, Failure> {
         listeners,
         connect_errors: args.connect_errors,
         words: !args.no_uprobe,
-        copies: args.copies,
+        standby: args.standby,
         only: args.hooks_only.clone(),
         max_open: args.max_open,
     })
