@@ -55,8 +55,8 @@ pub fn unspecify(addr: &mut [u32; 4]) {
     }
 }
 
-/// An index whose bounds every verifier knows: it has no other bits than `MASK`. To those before 7.0 a byte swap, of whatever width,
-/// yields any number; and the compiler knows better than they do and would leave a mask or a comparison out.
+/// An index that has no other bits than `MASK`. A mask in inline assembly: LLVM drops a mask or a comparison that it finds redundant, and
+/// verifiers before 7.0, to which a byte swap of whatever width yields any number, then lose the bound.
 #[inline(always)]
 pub fn bounded<const MASK: u64>(mut index: u64) -> usize {
     // SAFETY: a mask, and nothing else.

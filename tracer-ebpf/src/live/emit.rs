@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Sends the whole story of the exchange whose end of nginx's `sk` is up, and sees to it that what nginx does next follows.
+/// Sends the record of the exchange whose end of nginx's `sk` is up, and sees to it that what nginx does next follows.
 #[inline(always)]
 pub fn tell(sk: u64, well: bool) {
     look_around(sk, well);

@@ -29,7 +29,7 @@ pub mod nginx_flag {
     pub const QUEUE_FULL_AT_CONNECT: u32 = 1 << 1;
     /// The process that closed this end was exiting.
     pub const CLOSER_EXITING: u32 = 1 << 2;
-    /// This exchange ended plainly well; it is told only because its connection was slow to come about.
+    /// This exchange succeeded; it is told only because its connection was slow to come about.
     pub const ENDED_WELL: u32 = 1 << 3;
     /// A record of what nginx does next ([`crate::NextAction`]) follows.
     pub const NEXT_ACTION_FOLLOWS: u32 = 1 << 4;

@@ -67,7 +67,7 @@ pub struct Header {
     pub len: u32,
 }
 
-/// An exchange whose nginx end has ended and that did not end plainly well.
+/// An exchange whose nginx end has ended and that did not succeed.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -218,7 +218,7 @@ pub struct WorkerGone {
     pub worker: WorkerEnd,
 }
 
-/// The end of a connection that a listener of this host took up and that did not end plainly well. nginx is on another host, which
+/// The end of a connection that a listener of this host took up and that did not succeed. nginx is on another host, which
 /// knows the same handshake.
 #[repr(C)]
 #[cfg_attr(

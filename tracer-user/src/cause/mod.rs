@@ -86,7 +86,7 @@ pub enum Outcome {
     /// It succeeded late.
     Delayed(Box<Delayed>),
     /// It ended well after all: nothing to tell.
-    Well,
+    Succeeded,
     /// nginx ended it early and had nothing to say of it: no failure.
     EndedEarly,
 }
@@ -145,7 +145,7 @@ pub fn attribute(exchange: &Exchange, context: &Context<'_>) -> Outcome {
         _ => finding,
     };
     if finding.cause.is_none() {
-        return if is_ended_early { Outcome::EndedEarly } else { Outcome::Well };
+        return if is_ended_early { Outcome::EndedEarly } else { Outcome::Succeeded };
     }
     // Which exchange a line of the log is about is a conclusion, too.
     let is_logged = exchange.word().is_some_and(Said::is_logged);

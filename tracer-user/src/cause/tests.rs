@@ -557,7 +557,7 @@ fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
     record.nginx.flags |= nginx_flag::READ_LAST;
     record.nginx.received = 300;
     record.nginx.last_received_ns = at(10);
-    assert!(matches!(outcome(record, None), Outcome::Well));
+    assert!(matches!(outcome(record, None), Outcome::Succeeded));
 }
 
 #[test]
@@ -583,7 +583,7 @@ fn an_idle_connection_that_dies_fails_no_exchange() {
     record.nginx.flags |= nginx_flag::READ_LAST;
     record.nginx.received = 300;
     record.nginx.last_received_ns = at(10);
-    assert!(matches!(outcome(record, None), Outcome::Well));
+    assert!(matches!(outcome(record, None), Outcome::Succeeded));
     // With a client to deal with it was in the middle of a response.
     assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetWorkerKilled);
 }
@@ -674,7 +674,7 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     // Its worker answered, closed, and nginx had what it wanted; or it was idle.
     let mut idle = killed(1_000, 9);
     idle.nginx.flags |= nginx_flag::READ_LAST;
-    assert!(matches!(outcome(audible(idle), ANSWERS), Outcome::Well));
+    assert!(matches!(outcome(audible(idle), ANSWERS), Outcome::Succeeded));
     // A word that was lost on its way was said.
     let mut lost = given_up(1_000);
     lost.nginx.word_ns = at(1_000);
@@ -757,7 +757,7 @@ fn a_worker_that_is_told_to_quit_closes_what_it_has_kept() {
     (kept.nginx.received, kept.nginx.last_received_ns) = (300, at(10));
     assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
     kept.nginx.flags |= nginx_flag::SHUTTING_DOWN;
-    assert!(matches!(outcome(kept, ANSWERS), Outcome::Well));
+    assert!(matches!(outcome(kept, ANSWERS), Outcome::Succeeded));
     kept.nginx.unread = 100;
     assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
 }
@@ -901,7 +901,7 @@ fn what_was_upgraded_fails_only_with_its_worker() {
         record
     };
     for next in [ANSWERS, CLIENT_LEFT, None] {
-        assert!(matches!(outcome(upgraded(given_up(1_000)), next), Outcome::Well));
+        assert!(matches!(outcome(upgraded(given_up(1_000)), next), Outcome::Succeeded));
     }
     let cut = verdict(upgraded(killed(1_000, 9)), ANSWERS);
     assert_eq!((cut.cause, cut.confidence, cut.status), (Cause::UpgradedKilled, Confidence::Proven, None));

@@ -323,7 +323,7 @@ pub enum Flag {
     QueueFullAtConnect,
     /// The process that closed this end was exiting.
     CloserExiting,
-    /// The exchange ended plainly well; its connection was slow to come about.
+    /// The exchange succeeded; its connection was slow to come about.
     EndedWell,
     /// What nginx does next is told in a line of its own.
     AftermathFollows,

@@ -35,7 +35,7 @@ pub(super) const ERROR_LOG: &str = "error_log";
 pub enum Line {
     /// What was recorded, where and how: the first line of each file.
     Header(Box<Header>),
-    /// nginx's end of an exchange that did not end plainly well, with the worker's end as it was then.
+    /// nginx's end of an exchange that did not succeed, with the worker's end as it was then.
     Exchange {
         /// The recording's time.
         at: i64,

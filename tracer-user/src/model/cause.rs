@@ -53,7 +53,7 @@ causes! {
     QueueSynDropped: "accept_queue_overflow" / "syn_dropped", Some(504),
         "The listener's accept queue was full, so its kernel dropped each SYN until nginx gave up connecting.";
     QueueAckDropped: "accept_queue_overflow" / "handshake_ack_dropped", Some(504),
-        "The accept queue was full when the handshake ended: nginx believed to be connected, the worker never was.";
+        "The accept queue was full when the handshake ended: nginx believed it was connected, the worker never was.";
     QueueAborted: "accept_queue_overflow" / "aborted", Some(502),
         "The accept queue was full when the handshake ended, and tcp_abort_on_overflow made that a reset.";
     QueueUnixFull: "accept_queue_overflow" / "unix_backlog_full", Some(502),

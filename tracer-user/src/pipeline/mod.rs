@@ -290,7 +290,7 @@ impl Pipeline {
                 self.ended_early += 1;
                 None
             }
-            Outcome::Delayed(_) | Outcome::EndedEarly | Outcome::Well => None,
+            Outcome::Delayed(_) | Outcome::EndedEarly | Outcome::Succeeded => None,
         }
     }
 
@@ -309,7 +309,7 @@ impl Pipeline {
                 delayed.places = self.members.places([delayed.nginx.pid], ended_ns);
                 self.wanted.has(&delayed.places)
             }
-            Outcome::Well | Outcome::EndedEarly => true,
+            Outcome::Succeeded | Outcome::EndedEarly => true,
         }
     }
 

@@ -1,4 +1,4 @@
-//! How an exchange ends: what nginx leaves of it, and whether that went plainly well.
+//! How an exchange ends: what nginx leaves of it, and whether it succeeded.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use wire::{FAMILY_UNIX, NginxEnd, nginx_flag, tcp_state};
@@ -121,7 +121,7 @@ pub fn of_broken(exchange: &mut OpenExchange, sk: u64) -> Ending {
     if well { Ending::Well } else { Ending::Failed }
 }
 
-/// Writes down that an end ended. Returns whether it ended plainly well, and when.
+/// Writes down that an end ended. Returns whether it succeeded, and when.
 #[inline(always)]
 pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
     let now = note_end(&mut exchange.nginx);

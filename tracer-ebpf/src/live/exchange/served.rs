@@ -42,7 +42,7 @@ pub fn begins(sk: u64, handshake: u64) {
     put!(VISITORS, sk, &visitor, workers_untracked);
 }
 
-/// It ended. One that was answered and closed by its worker first, which lives on, ended plainly well.
+/// It ended. One that was answered and closed by its worker first, which lives on, succeeded.
 #[inline(always)]
 pub fn ends(worker: &WorkerEnd) {
     // SAFETY: copied out at once.

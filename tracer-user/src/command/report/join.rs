@@ -10,7 +10,7 @@ use wire::{
 
 use crate::model::{record::Record, stream::What};
 
-/// Ends that are remembered; there is one for each connection that did not end plainly well.
+/// Ends that are remembered; there is one for each connection that did not succeed.
 const MOST: usize = 100_000;
 
 /// How much one handshake's account of the clocks may differ from the best one's (ns), and how much more for each second between
