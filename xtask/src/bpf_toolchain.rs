@@ -15,10 +15,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use bpf_objects::toolchain::{BpfToolchain, program};
 
 use crate::{
     packages,
-    record::{BpfToolchain, program},
     step::{Outcome, Steps, shown},
 };
 
@@ -38,17 +38,12 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
 
 /// Whether the recorded toolchain is there, unchanged, and its bpf-linker runs.
 pub(crate) fn ready(workspace: &Path) -> bool {
-    BpfToolchain::read(workspace)
-        .is_ok_and(|toolchain| toolchain.rustc_now().as_ref() == Some(&toolchain.rustc))
+    BpfToolchain::read(workspace).is_ok_and(|toolchain| toolchain.is_ready(workspace))
         && linker_runs(workspace)
 }
 
 fn linker_runs(workspace: &Path) -> bool {
-    let linker = BpfToolchain::linker_folder(workspace).join("bpf-linker");
-    let output = Command::new(linker).arg("--version").env_remove("LD_LIBRARY_PATH").output();
-    output.is_ok_and(|output| {
-        output.status.success() && output.stdout.ends_with(format!("{LINKER}\n").as_bytes())
-    })
+    BpfToolchain::linker_now(workspace).is_some_and(|version| version.ends_with(LINKER))
 }
 
 /// Installs what is missing and records the choice.

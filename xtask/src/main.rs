@@ -15,7 +15,6 @@ mod interrupt;
 mod newest_nginx;
 mod packages;
 mod python;
-mod record;
 mod release_check;
 mod rig;
 mod setup;
