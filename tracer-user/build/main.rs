@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use bpf_objects::{
     NAMES, fresh,
     prebuilt::{self, State},
-    record::{FOLDER, Record, Tools},
+    record::{FOLDER, Tools},
     sources,
     toolchain::BpfToolchain,
 };
@@ -41,15 +41,13 @@ fn build() -> Result<()> {
         }
     }
 
-    let are_same = || Ok(sources::hash(&workspace)? == Record::read(&workspace)?.sources);
     let state = State::now(&workspace);
-    let are_same = matches!(state, State::Ready(_)) || are_same()?;
+    let are_same = matches!(state, State::Ready(_)) || prebuilt::are_of_these_sources(&workspace)?;
     let (objects, tools) = match state.choose(are_same)? {
         Some(toolchain) => {
             let (objects, warnings) = fresh::build(&workspace, &toolchain, &arch, &folder.join("target"))?;
             warnings.lines().for_each(|line| println!("cargo::warning={line}"));
-            let Tools { rustc, llvm, linker } = Tools::of(&workspace, &toolchain)?;
-            (objects, format!("built by {rustc}, LLVM {llvm}, {linker}"))
+            (objects, format!("built by {}", Tools::of(&workspace, &toolchain)?))
         }
         None => (prebuilt::read(&workspace, &arch)?, "prebuilt".to_owned()),
     };

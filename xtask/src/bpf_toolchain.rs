@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bpf_objects::toolchain::{BpfToolchain, program};
+use nix::unistd::Uid;
 
 use crate::{
     packages,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// What rustup is asked for: a nightly whose LLVM bpf-linker knows.
-const NIGHTLY: &str = "nightly-2026-03-01";
+pub(crate) const NIGHTLY: &str = "nightly-2026-03-01";
 /// How it must call itself.
 const NIGHTLY_RUSTC: &str = "rustc 1.96.0-nightly (38c0de8dc 2026-02-28)";
 /// Where rustup provides none, for example because only package registries can be reached: rustc, cargo and the source of `core`.
@@ -44,6 +45,18 @@ pub(crate) fn ready(workspace: &Path) -> bool {
 
 fn linker_runs(workspace: &Path) -> bool {
     BpfToolchain::linker_now(workspace).is_some_and(|version| version.ends_with(LINKER))
+}
+
+/// Installs it unless it is there.
+pub(crate) fn set_up(steps: &mut Steps, workspace: &Path) -> Result<()> {
+    if ready(workspace) {
+        return Ok(());
+    }
+    ensure!(
+        Uid::effective().is_root(),
+        "the toolchain for the BPF side is installed by root, once: run `cargo xtask setup`"
+    );
+    install(steps, workspace)
 }
 
 /// Installs what is missing and records the choice.

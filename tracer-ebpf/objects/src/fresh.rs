@@ -1,7 +1,8 @@
 //! Builds the objects from their source, with the toolchain that `cargo xtask setup` chose.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,8 +17,8 @@ use crate::{
 /// What the kernel side is compiled for; userspace is little-endian, too.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Builds them for a processor, in a folder of cargo's own. Returns also what the compiler warned of. They are always built for release, whatever
-/// the program around them is built for: the verifier would not take others.
+/// Builds them for a processor. Returns also what the compiler warned of. They are always built for release, whatever the program around them is
+/// built for: the verifier would not take others. So all builds of this checkout share a folder; `own` is one for who may not write there.
 ///
 /// # Errors
 /// If they do not build.
@@ -25,8 +26,10 @@ pub fn build(
     workspace: &Path,
     toolchain: &BpfToolchain,
     arch: &str,
-    target: &Path,
+    own: &Path,
 ) -> Result<(Objects, String)> {
+    let shared = BpfToolchain::folder(workspace).join("build").join(arch);
+    let target = if is_writable(&shared) { &shared } else { own };
     let output = command(workspace, toolchain, arch, target)?
         .output()
         .with_context(|| format!("cargo of {} cannot be run", toolchain.name))?;
@@ -42,6 +45,12 @@ pub fn build(
     };
     let [live, backlog, sockets] = NAMES.map(object);
     Ok((Objects([live?, backlog?, sockets?]), said))
+}
+
+/// `cargo xtask setup` runs as root, and who builds need not.
+fn is_writable(folder: &Path) -> bool {
+    let trial = || File::options().create(true).append(true).open(folder.join("writable"));
+    fs::create_dir_all(folder).and_then(|()| trial()).is_ok()
 }
 
 /// The command does not take over what the user has set for other builds, nor what cargo tells a build script that it runs.

@@ -43,11 +43,11 @@ fn toolchain(workspace: &Path) -> Result<BpfToolchain> {
     }
 }
 
-/// Builds them all. One folder serves them one after the other, for most of what is built is the same.
+/// Builds them all.
 fn built(workspace: &Path, toolchain: &BpfToolchain) -> Result<Vec<(&'static str, Objects)>> {
-    let target = BpfToolchain::folder(workspace).join("build");
+    let own = BpfToolchain::folder(workspace);
     let build = |arch| {
-        let (objects, warnings) = fresh::build(workspace, toolchain, arch, &target)?;
+        let (objects, warnings) = fresh::build(workspace, toolchain, arch, &own)?;
         eprint!("{warnings}");
         Ok((arch, objects))
     };

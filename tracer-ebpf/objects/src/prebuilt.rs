@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     NAMES, Objects,
     record::{FOLDER, Record},
+    sources,
     toolchain::BpfToolchain,
 };
 
@@ -19,6 +20,14 @@ const LEVEL: i32 = 19;
 /// If it cannot be compressed.
 pub fn pack(object: &[u8]) -> Result<Vec<u8>> {
     zstd::encode_all(object, LEVEL).context("an object cannot be compressed")
+}
+
+/// Whether the prebuilt ones were made of the sources that are here.
+///
+/// # Errors
+/// If that cannot be told.
+pub fn are_of_these_sources(workspace: &Path) -> Result<bool> {
+    Ok(Record::read(workspace)?.sources == sources::hash(workspace)?)
 }
 
 /// Reads those for a processor, if they are what the record says.
@@ -100,6 +109,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ARCHITECTURES;
 
     fn toolchain() -> BpfToolchain {
         BpfToolchain { name: "nightly-x".to_owned(), rustc: "rustc 1.0".to_owned(), bootstrap: false }
@@ -121,5 +131,13 @@ mod tests {
         assert!(missing.ends_with("run `cargo xtask setup` once as root"), "{missing}");
         let changed = State::Changed(toolchain()).choose(false).unwrap_err().to_string();
         assert!(changed.contains("`nightly-x` is no longer rustc 1.0: run"), "{changed}");
+    }
+
+    #[test]
+    fn what_is_prebuilt_is_what_the_record_names() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+        for arch in ARCHITECTURES {
+            read(workspace, arch).unwrap();
+        }
     }
 }

@@ -38,6 +38,13 @@ impl Tools {
     }
 }
 
+impl fmt::Display for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rustc, llvm, linker } = self;
+        write!(f, "{rustc}, LLVM {llvm}, {linker}")
+    }
+}
+
 /// What is known of the prebuilt objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -96,5 +103,30 @@ impl FromStr for Record {
         let tools = Tools { rustc: value("rustc")?, llvm: value("llvm")?, linker: value("linker")? };
         let [x86_64, aarch64] = ARCHITECTURES.map(value);
         Ok(Self { tools, sources: value("sources")?, objects: [x86_64?, aarch64?] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let record = Record {
+            tools: Tools {
+                rustc: "rustc 1.0 (a = b)".to_owned(),
+                llvm: "22.1".to_owned(),
+                linker: "bpf-linker 0.13.0".to_owned(),
+            },
+            sources: "0123".to_owned(),
+            objects: ["4567".to_owned(), "89ab".to_owned()],
+        };
+        let text = record.to_string();
+        assert_eq!(text.parse::<Record>().unwrap(), record);
+        assert_eq!(record.objects_for("aarch64").unwrap(), "89ab");
+        let why = record.objects_for("riscv64").unwrap_err().to_string();
+        assert!(why.contains("for riscv64, only for x86_64 and aarch64"), "{why}");
+        let shorter = text.replace("sources=", "other=");
+        assert!(shorter.parse::<Record>().unwrap_err().to_string().contains("no sources"));
     }
 }

@@ -134,3 +134,97 @@ fn dependencies(entry: &str) -> impl Iterator<Item = &str> {
 pub fn watched() -> impl Iterator<Item = &'static str> {
     WHOLE.into_iter().chain(PARTLY)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::record::Record;
+
+    fn workspace() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+    }
+
+    /// What is hashed, and a file that is not, elsewhere.
+    fn copy() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        for place in watched() {
+            for file in files(workspace(), Path::new(place)).unwrap() {
+                let to = folder.path().join(&file);
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(workspace().join(&file), to).unwrap();
+            }
+        }
+        folder
+    }
+
+    /// The hash after a file was changed.
+    fn changed(file: &str, change: impl Fn(&str) -> String) -> String {
+        let folder = copy();
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, change(&fs::read_to_string(&path).unwrap_or_default())).unwrap();
+        hash(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn the_prebuilt_objects_are_of_these_sources() {
+        let record = Record::read(workspace()).unwrap();
+        assert_eq!(hash(workspace()).unwrap(), record.sources, "run `cargo xtask prebuild`");
+    }
+
+    #[test]
+    fn neither_place_nor_time_nor_line_ends_nor_anything_else_of_the_project_matters() {
+        let now = hash(workspace()).unwrap();
+        assert_eq!(hash(copy().path()).unwrap(), now);
+        let with_returns = |text: &str| text.replace('\n', "\r\n");
+        for file in ["tracer-ebpf/src/why502-bpf.rs", "Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
+            assert_eq!(changed(file, with_returns), now, "{file}");
+        }
+        let touched = |text: &str| format!("{text}\n");
+        for file in
+            ["tracer-user/src/main.rs", "tracer-ebpf/src/.main.rs.swp", "tracer-ebpf/objects/src/main.rs"]
+        {
+            assert_eq!(changed(file, touched), now, "{file}");
+        }
+        let other =
+            |text: &str| text.replace("name = \"tokio\"\nversion = \"", "name = \"tokio\"\nversion = \"9");
+        assert_eq!(changed("Cargo.lock", other), now);
+        assert_eq!(
+            changed("Cargo.toml", |text| text.replace("tokio = { version = \"", "tokio = { version = \"9")),
+            now
+        );
+    }
+
+    #[test]
+    fn each_thing_that_they_are_made_of_matters() {
+        let now = hash(workspace()).unwrap();
+        let more = |text: &str| format!("{text}// more\n");
+        for file in
+            ["tracer-ebpf/src/kernel/read.rs", "tracer-ebpf/wire/src/layout.rs", "tracer-ebpf/src/new.rs"]
+        {
+            assert_ne!(changed(file, more), now, "{file}");
+        }
+        let linker = |text: &str| text.replace("codegen-units = 1", "codegen-units = 2");
+        assert_ne!(changed("Cargo.toml", linker), now);
+        let aya = |text: &str| {
+            text.replace("name = \"aya-ebpf\"\nversion = \"", "name = \"aya-ebpf\"\nversion = \"9")
+        };
+        assert_ne!(changed("Cargo.lock", aya), now);
+        let bindings = |text: &str| {
+            text.replace(
+                "name = \"aya-ebpf-bindings\"\nversion = \"",
+                "name = \"aya-ebpf-bindings\"\nversion = \"9",
+            )
+        };
+        assert_ne!(changed("Cargo.lock", bindings), now);
+    }
+
+    #[test]
+    fn a_checkout_that_is_not_whole_is_said() {
+        let folder = copy();
+        fs::remove_file(folder.path().join("Cargo.lock")).unwrap();
+        assert!(hash(folder.path()).unwrap_err().to_string().contains("Cargo.lock cannot be read"));
+    }
+}
