@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use bpf_objects::{
     NAMES, fresh,
     prebuilt::{self, State},
-    record::{FOLDER, Tools},
+    record::{FOLDER, Record, Tools},
     sources,
     toolchain::BpfToolchain,
 };
@@ -42,7 +42,8 @@ fn build() -> Result<()> {
     }
 
     let state = State::now(&workspace);
-    let are_same = matches!(state, State::Ready(_)) || prebuilt::are_of_these_sources(&workspace)?;
+    let are_same =
+        matches!(state, State::Ready(_)) || Record::read(&workspace)?.is_of_these_sources(&workspace)?;
     let (objects, tools) = match state.choose(are_same)? {
         Some(toolchain) => {
             let (objects, warnings) = fresh::build(&workspace, &toolchain, &arch, &folder.join("target"))?;

@@ -3,6 +3,7 @@
 use std::{env, path::Path, process::Command};
 
 use anyhow::{Result, bail};
+use bpf_objects::record::Record;
 use nix::unistd::Uid;
 
 use crate::{
@@ -16,7 +17,7 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
     if root {
         packages::clear_leftovers()?;
     }
-    let Missing { packages, toolchain, python, components } = Missing::probe(workspace);
+    let Missing { packages, toolchain, python, components } = Missing::probe(verb, workspace);
     let nothing = packages.is_empty() && !toolchain && python.is_empty() && components.is_empty();
     if !root {
         let why = format!("`cargo xtask {verb}` must run as root");
@@ -25,7 +26,7 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
         }
         bail!(
             "{why}; it then installs what is missing, which by hand is:\n{}",
-            by_hand(workspace).join("\n")
+            by_hand(verb, workspace).join("\n")
         );
     }
     if nothing {
@@ -36,7 +37,7 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
         if !packages::apt() {
             bail!(
                 "this system has no apt: install by hand and run this again:\n{}",
-                by_hand(workspace).join("\n")
+                by_hand(verb, workspace).join("\n")
             );
         }
         packages::install(steps, &packages)?;
@@ -59,7 +60,7 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
     for package in python {
         package.install(steps, workspace)?;
     }
-    let Missing { packages, toolchain: _, python: _, components } = Missing::probe(workspace);
+    let Missing { packages, toolchain: _, python: _, components } = Missing::probe(verb, workspace);
     if !packages.is_empty() || !components.is_empty() {
         bail!("still missing after the set-up: {}", [packages, components].concat().join(", "));
     }
@@ -83,7 +84,11 @@ struct Missing {
 }
 
 impl Missing {
-    fn probe(workspace: &Path) -> Self {
+    fn probe(verb: &str, workspace: &Path) -> Self {
+        // Who only looks at what it does need not wait for a compiler.
+        let are_prebuilt = || {
+            Record::read(workspace).and_then(|record| record.is_of_these_sources(workspace)).unwrap_or(false)
+        };
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let runs = |verb| {
             let output = Command::new(&cargo).args([verb, "--version"]).output();
@@ -91,7 +96,7 @@ impl Missing {
         };
         Self {
             packages: packages::missing(),
-            toolchain: !bpf_toolchain::ready(workspace),
+            toolchain: !(bpf_toolchain::ready(workspace) || verb == "demo" && are_prebuilt()),
             python: python::missing(workspace),
             components: COMPONENTS
                 .iter()
@@ -109,8 +114,8 @@ fn components_command(components: &[&str]) -> Command {
 }
 
 /// What is missing, as what to run or to install by hand.
-fn by_hand(workspace: &Path) -> Vec<String> {
-    let Missing { packages, toolchain, python, components } = Missing::probe(workspace);
+fn by_hand(verb: &str, workspace: &Path) -> Vec<String> {
+    let Missing { packages, toolchain, python, components } = Missing::probe(verb, workspace);
     let mut lines = Vec::new();
     if !packages.is_empty() {
         if packages::apt() {

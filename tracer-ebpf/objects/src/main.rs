@@ -73,7 +73,7 @@ fn renew(workspace: &Path) -> Result<()> {
 fn check(workspace: &Path) -> Result<()> {
     const RENEW: &str = "run `cargo xtask prebuild`";
     let record = Record::read(workspace)?;
-    if sources::hash(workspace)? != record.sources {
+    if !record.is_of_these_sources(workspace)? {
         bail!("the prebuilt BPF objects were not made of these sources: {RENEW}");
     }
     for arch in ARCHITECTURES {

@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     NAMES, Objects,
     record::{FOLDER, Record},
-    sources,
     toolchain::BpfToolchain,
 };
 
@@ -20,14 +19,6 @@ const LEVEL: i32 = 19;
 /// If it cannot be compressed.
 pub fn pack(object: &[u8]) -> Result<Vec<u8>> {
     zstd::encode_all(object, LEVEL).context("an object cannot be compressed")
-}
-
-/// Whether the prebuilt ones were made of the sources that are here.
-///
-/// # Errors
-/// If that cannot be told.
-pub fn are_of_these_sources(workspace: &Path) -> Result<bool> {
-    Ok(Record::read(workspace)?.sources == sources::hash(workspace)?)
 }
 
 /// Reads those for a processor, if they are what the record says.

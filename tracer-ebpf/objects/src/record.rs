@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Error, Result, bail};
 
-use crate::{ARCHITECTURES, toolchain::BpfToolchain};
+use crate::{ARCHITECTURES, sources, toolchain::BpfToolchain};
 
 /// The folder of the prebuilt objects, in the workspace.
 pub const FOLDER: &str = "tracer-ebpf/prebuilt";
@@ -70,6 +70,14 @@ impl Record {
         let path = Self::path(workspace);
         let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         text.parse().with_context(|| format!("{} cannot be understood", path.display()))
+    }
+
+    /// Whether the prebuilt objects were made of the sources that are here.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn is_of_these_sources(&self, workspace: &Path) -> Result<bool> {
+        Ok(self.sources == sources::hash(workspace)?)
     }
 
     /// What the objects for a processor hash to.
