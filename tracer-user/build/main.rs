@@ -35,7 +35,7 @@ fn build() -> Result<()> {
     let workspace = workspace()?;
     // Cargo takes a file that is missing for one that changes all the time.
     let toolchain = BpfToolchain::path(&workspace);
-    for path in sources::watched().chain([FOLDER]).map(|name| workspace.join(name)).chain([toolchain]) {
+    for path in sources::watched().map(|name| workspace.join(name)).chain([toolchain]) {
         if path.exists() {
             println!("cargo::rerun-if-changed={}", path.display());
         }
@@ -50,7 +50,10 @@ fn build() -> Result<()> {
             warnings.lines().for_each(|line| println!("cargo::warning={line}"));
             (objects, format!("built by {}", Tools::of(&workspace, &toolchain)?))
         }
-        None => (prebuilt::read(&workspace, &arch)?, "prebuilt".to_owned()),
+        None => {
+            println!("cargo::rerun-if-changed={}", workspace.join(FOLDER).display());
+            (prebuilt::read(&workspace, &arch)?, "prebuilt".to_owned())
+        }
     };
     for (name, object) in NAMES.iter().zip(&objects.0) {
         let path = folder.join(name).with_added_extension("zst");
