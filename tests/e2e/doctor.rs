@@ -15,7 +15,7 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rig::tracer::{Run, binary, run};
-use rig::{Fpm, Location, Namespace, Nginx, process};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -208,7 +208,8 @@ fn without_capability(command: &mut Command, capability: libc::c_ulong) {
 fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() -> Result<()> {
     let folder = TempDir::with_prefix("why502-doctor-")?;
     let cases = [
-        ("/sys/kernel/btf", None, "without BTF"),
+        ("/sys", None, "there is no /sys"),
+        ("/sys/kernel/btf", None, "--btf FILE"),
         ("/sys/kernel/security", Some("none integrity [confidentiality]\n"), "confidentiality"),
     ];
     for (place, lockdown, words) in cases {
@@ -240,6 +241,73 @@ fn impossible(told: &Said, words: &str) -> Result<()> {
     ensure!(told.stdout.starts_with("Tracing is impossible here: "), "{}", told.stdout);
     for words in [words, "Host", "net.core.somaxconn", "nginx and php-fpm"] {
         ensure!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
+    Ok(())
+}
+
+/// A copy of the running kernel's types stands for what BTFHub has: with it, and without those of the kernel's own, exchanges are explained.
+#[test]
+fn a_kernel_that_shows_no_types_is_traced_with_those_of_a_file() -> Result<()> {
+    const SHOWN: &str = "/sys/kernel/btf";
+    let folder = TempDir::with_prefix("why502-btf-")?;
+    let (types, nothing) = (folder.path().join("vmlinux.btf"), folder.path().join("nothing"));
+    fs::copy(Path::new(SHOWN).join("vmlinux"), &types)?;
+    fs::create_dir(&nothing)?;
+    let types = types.to_str().context("a name in UTF-8")?;
+
+    let mut command = doctor(&["-o", "json", "--btf", types])?;
+    masked(&mut command, &nothing, SHOWN)?;
+    let (value, _) = json(command)?;
+    ensure!(value["tracing"] == true && value["btf"] == false && value["btf_file"] == types, "{value}");
+    let refused = list(&value, "causes")?.iter().find(|cause| cause["detail"] == "no_listener");
+    let standing = refused.and_then(|cause| cause["standing"].as_str()).context("refused/no_listener")?;
+    // What is attached by a type's number is not: a file's numbers are not the kernel's.
+    for fact in list(&value, "facts")? {
+        let by_number = |source: &str| source.starts_with("fentry/") || source.starts_with("fexit/");
+        ensure!(!fact["source"].as_str().is_some_and(by_number), "{fact}");
+    }
+
+    let dead = Endpoint::v4(9009);
+    let namespace = Namespace::new()?;
+    let nginx = Nginx::on(&namespace).location(Location::fastcgi("/", &dead)).start()?;
+    let tracer = Tracer::start_prepared(&["-p", &nginx.master().to_string(), "--btf", types], |command| {
+        masked(command, &nothing, SHOWN)
+    })?;
+    ensure!(nginx.client().get("/")?.status == 502);
+    tracer.wait_for(1)?;
+    let account = tracer.stop()?;
+    account.is_orderly()?;
+    ensure!(
+        account.stderr.contains("listeners that are older than why502 are not all known"),
+        "{}",
+        account.stderr
+    );
+    account.only(&dead)?.says("refused/no_listener", standing, 502, Some("ECONNREFUSED"))
+}
+
+#[test]
+fn a_file_that_is_not_this_kernels_types_is_refused_in_one_sentence() -> Result<()> {
+    let folder = TempDir::with_prefix("why502-btf-")?;
+    let (empty, evidence) = (folder.path().join("empty"), folder.path().join("evidence.zst"));
+    fs::write(&empty, "")?;
+    let own = binary()?;
+    for (path, words) in [
+        (own.as_path(), "without BTF"),
+        (&empty, "neither BTF nor an ELF file"),
+        (Path::new("/dev/zero"), "no regular file"),
+        (Path::new("/nonexistent"), "No such file"),
+    ] {
+        for verb in ["live", "record", "serve", "backlog", "doctor"] {
+            let mut arguments = vec![verb, "--btf", path.to_str().context("UTF-8")?];
+            match verb {
+                "record" => arguments.extend(["-o", evidence.to_str().context("UTF-8")?]),
+                "serve" => arguments.extend(["--metrics", "off"]),
+                _ => {}
+            }
+            let Run { stderr, status, .. } = run(&arguments)?;
+            let is_one = stderr.lines().count() == 1 && stderr.contains("--btf") && stderr.contains(words);
+            ensure!(is_one && status.code() == Some(3), "{verb}: {status}: {stderr}");
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -73,11 +73,29 @@ impl Tracer {
         Tracer::run_as("live", arguments, terminal, on_line)
     }
 
+    /// As [`Tracer::start`], once the command has been prepared, for example to see other mounts than everybody.
+    pub fn start_prepared(
+        arguments: &[&str],
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Tracer> {
+        Tracer::run_prepared("live", &[&["-o", "json"], arguments].concat(), None, prepare, |_| {})
+    }
+
     /// The same for any of its commands that has `--ready-file`.
     pub fn run_as(
         command: &str,
         arguments: &[&str],
         terminal: Option<Terminal>,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Tracer> {
+        Tracer::run_prepared(command, arguments, terminal, |_| Ok(()), on_line)
+    }
+
+    fn run_prepared(
+        command: &str,
+        arguments: &[&str],
+        terminal: Option<Terminal>,
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Tracer> {
         let verb = command;
@@ -93,6 +111,7 @@ impl Tracer {
             command.args(standby(arguments));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command)?;
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
         let mut process = Process::start(command)?;
         let stdout = match screen {

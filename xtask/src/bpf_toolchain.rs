@@ -14,16 +14,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use bpf_objects::toolchain::{BpfToolchain, program};
+use nix::unistd::Uid;
 
 use crate::{
     packages,
-    record::{BpfToolchain, program},
     step::{Outcome, Steps, shown},
 };
 
 /// What rustup is asked for: a nightly whose LLVM bpf-linker knows.
-const NIGHTLY: &str = "nightly-2026-03-01";
+pub(crate) const NIGHTLY: &str = "nightly-2026-03-01";
 /// How it must call itself.
 const NIGHTLY_RUSTC: &str = "rustc 1.96.0-nightly (38c0de8dc 2026-02-28)";
 /// Where rustup provides none, for example because only package registries can be reached: rustc, cargo and the source of `core`.
@@ -38,17 +39,24 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(240);
 
 /// Whether the recorded toolchain is there, unchanged, and its bpf-linker runs.
 pub(crate) fn ready(workspace: &Path) -> bool {
-    BpfToolchain::read(workspace)
-        .is_ok_and(|toolchain| toolchain.rustc_now().as_ref() == Some(&toolchain.rustc))
+    BpfToolchain::read(workspace).is_ok_and(|toolchain| toolchain.is_ready(workspace))
         && linker_runs(workspace)
 }
 
 fn linker_runs(workspace: &Path) -> bool {
-    let linker = BpfToolchain::linker_folder(workspace).join("bpf-linker");
-    let output = Command::new(linker).arg("--version").env_remove("LD_LIBRARY_PATH").output();
-    output.is_ok_and(|output| {
-        output.status.success() && output.stdout.ends_with(format!("{LINKER}\n").as_bytes())
-    })
+    BpfToolchain::linker_now(workspace).is_some_and(|version| version.ends_with(LINKER))
+}
+
+/// Installs it unless it is there.
+pub(crate) fn set_up(steps: &mut Steps, workspace: &Path) -> Result<()> {
+    if ready(workspace) {
+        return Ok(());
+    }
+    ensure!(
+        Uid::effective().is_root(),
+        "the toolchain for the BPF side is installed by root, once: run `cargo xtask setup`"
+    );
+    install(steps, workspace)
 }
 
 /// Installs what is missing and records the choice.

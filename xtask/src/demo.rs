@@ -33,7 +33,10 @@ pub(crate) struct Options {
 
 /// Builds why502 and the rig while what they run is installed, and becomes the rig's demo; or draws what that has recorded.
 pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Result<()> {
-    let missing = setup::begin("demo", workspace, For::Demo { serve: options.serve })?;
+    let mut missing = setup::begin("demo", workspace, For::Demo { serve: options.serve })?;
+    if let Some(first) = missing.take_if(|missing| missing.is_built_with()) {
+        first.install(workspace, steps)?;
+    }
     thread::scope(|scope| {
         let installed = missing.map(|missing| {
             let mut beside = steps.beside();

@@ -14,8 +14,8 @@ mod end_to_end;
 mod interrupt;
 mod newest_nginx;
 mod packages;
+mod prebuild;
 mod python;
-mod record;
 mod release_check;
 mod rig;
 mod setup;
@@ -43,6 +43,8 @@ enum Verb {
     Bench(bench::Options),
     /// Makes what a release hands out, in target/dist: a static binary, packages, an image, their checksums.
     Dist(dist::Options),
+    /// Renews the BPF objects that come prebuilt, for `cargo install` without a toolchain for the kernel side.
+    Prebuild(prebuild::Options),
     /// Checks whether this commit is fit to be released: version, changelog, compiler, dependencies and their licences.
     ReleaseCheck,
     /// Only installs what is missing to build, run and check: the BPF toolchain, nginx, php-fpm.
@@ -71,6 +73,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Bench(_) => set_up("bench")?,
         // It runs no server: most of what the others install is not for it.
         Verb::Dist(_) => dist::set_up(&mut steps, workspace)?,
+        Verb::Prebuild(_) => bpf_toolchain::set_up(&mut steps, workspace)?,
         // It needs one program, and gets that itself.
         Verb::ReleaseCheck => {}
         Verb::Setup => set_up("setup")?,
@@ -84,6 +87,7 @@ fn run(verb: &Verb) -> Result<ExitCode> {
         Verb::Vm(options) => vm::run(&mut steps, workspace, options),
         Verb::Bench(options) => bench::run(&mut steps, workspace, options),
         Verb::Dist(options) => dist::run(&mut steps, workspace, options).map(|()| ExitCode::SUCCESS),
+        Verb::Prebuild(options) => prebuild::run(&mut steps, workspace, options).map(|()| ExitCode::SUCCESS),
         Verb::ReleaseCheck => release_check::run(&mut steps, workspace).map(|()| ExitCode::SUCCESS),
         Verb::Setup => Ok(ExitCode::SUCCESS),
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     demo::cargo,
-    python,
+    prebuild, python,
     step::{Steps, output},
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path) -> Result<()> {
         ("the version", tagged(workspace, version)),
         ("the changelog", changelog(workspace, version)),
         ("the compiler", compiler()),
+        ("the prebuilt BPF objects", prebuild::check(steps, workspace)),
         ("the dependencies in use", used(workspace)),
         ("the dependencies' licences", licences(steps, workspace)),
     ];

@@ -3,6 +3,7 @@
 use std::{env, path::Path, process::Command};
 
 use anyhow::{Result, bail};
+use bpf_objects::record::Record;
 use nix::unistd::Uid;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 pub(crate) enum For {
     /// All that can be built, run and checked.
     All,
-    /// The demo: its servers, and nothing to build the BPF side with, whose objects come with the source.
+    /// The demo: its servers, and what the BPF side is built with only where the objects that come with the source are of an earlier one.
     Demo {
         /// Whether a Prometheus is among them.
         serve: bool,
@@ -72,7 +73,9 @@ impl Missing {
     fn probe(workspace: &Path, what_for: For) -> Self {
         if let For::Demo { serve } = what_for {
             let packages = packages::missing_for_demo(serve);
-            return Self { what_for, packages, toolchain: false, python: Vec::new(), components: Vec::new() };
+            let are_prebuilt = || Record::read(workspace)?.is_of_these_sources(workspace);
+            let toolchain = !(bpf_toolchain::ready(workspace) || are_prebuilt().unwrap_or(false));
+            return Self { what_for, packages, toolchain, python: Vec::new(), components: Vec::new() };
         }
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let runs = |verb| {
@@ -95,6 +98,11 @@ impl Missing {
     fn is_nothing(&self) -> bool {
         let Self { what_for: _, packages, toolchain, python, components } = self;
         packages.is_empty() && !toolchain && python.is_empty() && components.is_empty()
+    }
+
+    /// Whether nothing can be built before it is there.
+    pub(crate) fn is_built_with(&self) -> bool {
+        self.toolchain
     }
 
     /// Installs it.

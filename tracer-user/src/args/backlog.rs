@@ -54,6 +54,11 @@ pub struct Backlog {
     #[arg(long, conflicts_with = "duration")]
     pub experiment: bool,
 
+    /// Take the kernel's types from this file, its BTF or an ELF file with that, where it shows none in /sys/kernel/btf: it must be of this very
+    /// kernel, from BTFHub or the vendor's debug symbols.
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,

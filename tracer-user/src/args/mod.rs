@@ -101,6 +101,11 @@ pub struct Doctor {
     #[arg(long)]
     pub no_uprobe: bool,
 
+    /// Take the kernel's types from this file, its BTF or an ELF file with that, where it shows none in /sys/kernel/btf: it must be of this very
+    /// kernel, from BTFHub or the vendor's debug symbols.
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
+
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,
@@ -199,6 +204,11 @@ pub struct Trace {
     /// Leave nginx's access logs alone: what clients were answered (499, 502, 503, 504) is not accounted for.
     #[arg(long)]
     pub no_access_log: bool,
+
+    /// Take the kernel's types from this file, its BTF or an ELF file with that, where it shows none in /sys/kernel/btf: it must be of this very
+    /// kernel, from BTFHub or the vendor's debug symbols.
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
 
     /// Use only these kinds of hooks.
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Audit},
     confine,
     engine::{self, Ends, Flow, Session},
-    load::{Tracer, tracefs_is_mounted},
+    load::{Tracer, take_types, tracefs_is_mounted},
     memory,
     model::{
         audit::Report,
@@ -31,6 +31,7 @@ use crate::{
 /// # Errors
 /// Where this host cannot be traced.
 pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
+    take_types(args.btf.as_deref())?;
     let mut tracer = Tracer::start(&scope::of(args, extras)?)?;
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     args::Trace,
-    load::BTF_PATH,
+    load::types_in_use,
     model::{
         cgroup::Wanted,
         clock::ClockOffset,
@@ -287,7 +287,7 @@ pub(super) fn to_sources(named: &BTreeMap<String, String>) -> Result<Sources, Ba
 fn btf_sha256() -> io::Result<String> {
     let mut hash = Sha256::new();
     // Some megabytes, which need not be held at once.
-    let mut types = BufReader::with_capacity(64 << 10, File::open(BTF_PATH)?);
+    let mut types = BufReader::with_capacity(64 << 10, File::open(types_in_use())?);
     loop {
         let some = types.fill_buf()?;
         if some.is_empty() {

@@ -12,7 +12,7 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use wire::{COMMON_LEN, Layout, MISSING, READ_ONLY_CAST};
 
-use super::callable;
+use super::{callable, given};
 use crate::model::failure::Failure;
 
 /// A function that every kernel has, for a program that is never attached.
@@ -21,11 +21,17 @@ pub(super) const FUNCTION: &str = "tcp_connect";
 /// Where the kernel shows its types.
 pub const PATH: &str = "/sys/kernel/btf/vmlinux";
 
+/// Where there are files for kernels that show none.
+pub const WHERE_TO_GET: &str =
+    "BTFHub (https://github.com/aquasecurity/btfhub-archive) or the vmlinux of the vendor's debug symbols";
+
 /// The types of a kernel. They are read where they lie, for there are some 150,000, and a hundred are asked for.
 pub(super) struct Kernel {
     btf: Btf,
     /// The numbers of the types of each name that is asked for.
     named: HashMap<String, Vec<u32>>,
+    /// Whether their numbers are the running kernel's.
+    has_numbers: bool,
 }
 
 /// The name of the type that an entry of [`Layout::NAMES`] begins with.
@@ -63,6 +69,9 @@ fn index(btf: &Btf) -> HashMap<String, Vec<u32>> {
     named
 }
 
+/// So many types lie around each other at most, in a file that may say that one lies in itself.
+const DEEPEST: u32 = 32;
+
 /// Begins the name of a raw tracepoint's type.
 const TRACEPOINT: &str = "btf_trace_";
 
@@ -72,22 +81,17 @@ impl Kernel {
     /// # Errors
     /// Where the kernel was built without BTF.
     pub(super) fn running() -> Result<Self, Failure> {
-        Self::read(Path::new(PATH))
+        Self::read(&given::types_in_use())
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        let mut file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::CannotTrace(format!(
-                "{} does not exist: this kernel was built without BTF (CONFIG_DEBUG_INFO_BTF), which why502 needs",
-                path.display()
-            )),
-            _ => Failure::CannotTrace(format!("{} cannot be read: {error}", path.display())),
-        })?;
+        let mut file = File::open(path)
+            .map_err(|error| Failure::CannotTrace(format!("{} cannot be read: {error}", path.display())))?;
         let btf = map(path, &mut file).map_err(|error| {
             Failure::CannotTrace(format!("{} cannot be understood: {error}", path.display()))
         })?;
         let named = index(&btf);
-        Ok(Self { btf, named })
+        Ok(Self { btf, named, has_numbers: given::are_own() })
     }
 
     /// The types of this name.
@@ -103,8 +107,11 @@ impl Kernel {
         self.named.get(name).is_some_and(|ids| !ids.is_empty())
     }
 
-    /// The number of a function's type, by which programs call it; the name must be one of those asked for.
+    /// The number of a function's type, by which programs call it, where the running kernel's are known; the name must be one of those asked for.
     pub(super) fn function(&self, name: &str) -> Option<u32> {
+        if !self.has_numbers {
+            return None;
+        }
         let mut ids = self.named.get(name)?.iter().copied();
         ids.find(|id| matches!(self.btf.resolve_type_by_id(*id), Ok(Type::Func(_))))
     }
@@ -246,26 +253,47 @@ impl Kernel {
 
     fn path_bits(&self, container: &Type, members: &[&str]) -> Option<u32> {
         let (first, rest) = members.split_first()?;
-        let (bits, member_type) = self.member(container, first)?;
-        if rest.is_empty() { Some(bits) } else { Some(bits + self.path_bits(&member_type, rest)?) }
+        let (bits, member_type) = self.member(container, first, DEEPEST)?;
+        if rest.is_empty() { Some(bits) } else { bits.checked_add(self.path_bits(&member_type, rest)?) }
     }
 
-    /// The offset in bits and the type of a member.
-    fn member(&self, container: &Type, name: &str) -> Option<(u32, Type)> {
+    /// The offset in bits and the type of a member; `deepest` is how many types may lie around it yet.
+    fn member(&self, container: &Type, name: &str, deepest: u32) -> Option<(u32, Type)> {
+        let deepest = deepest.checked_sub(1)?;
         let (Type::Struct(container) | Type::Union(container)) = container else { return None };
         container.members.iter().find_map(|member| {
             let member_name = self.btf.resolve_name(member).unwrap_or_default();
             let mut member_type = self.btf.resolve_chained_type(member).ok()?;
-            while let Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_) = member_type {
+            for _ in 0..DEEPEST {
+                let (Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_)) = member_type
+                else {
+                    break;
+                };
                 member_type = self.btf.resolve_chained_type(member_type.as_btf_type()?).ok()?;
             }
             if member_name == name {
                 return Some((member.bit_offset(), member_type));
             }
-            let (bits, inner) = if member_name.is_empty() { self.member(&member_type, name) } else { None }?;
-            Some((member.bit_offset() + bits, inner))
+            let (bits, inner) =
+                if member_name.is_empty() { self.member(&member_type, name, deepest) } else { None }?;
+            Some((member.bit_offset().checked_add(bits)?, inner))
         })
     }
+}
+
+/// Asks these types, whatever they are, for all that is asked of a kernel's.
+#[cfg(test)]
+pub(super) fn try_all(bytes: &[u8]) {
+    let path = std::env::temp_dir().join(format!("why502-types-{}", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let kernel = Kernel::read(&path);
+    std::fs::remove_file(&path).unwrap();
+    let Ok(kernel) = kernel else { return };
+    for name in Layout::NAMES {
+        // Any answer will do.
+        let _value = kernel.value(name);
+    }
+    let _none = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
 }
 
 #[cfg(test)]
@@ -286,7 +314,7 @@ mod tests {
     fn types_that_cannot_be_mapped_are_copied() {
         let btf = map(Path::new("/nonexistent"), &mut File::open(PATH).unwrap()).unwrap();
         let named = index(&btf);
-        assert_eq!(Kernel { btf, named }.layout().unwrap().daddr, 0);
+        assert_eq!(Kernel { btf, named, has_numbers: true }.layout().unwrap().daddr, 0);
     }
 
     #[test]
@@ -317,7 +345,7 @@ mod tests {
         }
         bytes.extend(types);
         bytes.extend(strings);
-        Kernel { btf: Btf::from_bytes(&bytes).unwrap(), named: HashMap::new() }
+        Kernel { btf: Btf::from_bytes(&bytes).unwrap(), named: HashMap::new(), has_numbers: true }
     }
 
     #[test]
@@ -327,12 +355,6 @@ mod tests {
             assert!(error.contains("several structs pair") && error.contains("value"), "{error}");
             assert_eq!(two_pairs(64, 64).value(name).unwrap(), 8);
         }
-    }
-
-    #[test]
-    fn a_kernel_without_btf_is_told_in_one_sentence() {
-        let error = Kernel::read(Path::new("/nonexistent/vmlinux")).err().unwrap();
-        assert!(matches!(&error, Failure::CannotTrace(text) if text.contains("without BTF")), "{error}");
     }
 
     #[test]

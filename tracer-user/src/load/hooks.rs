@@ -8,7 +8,12 @@ use aya::{
 };
 use wire::{Attached, Layout, MISSING};
 
-use super::{btf, functions, lean::keep_handle_only, refused, tracefs, types::Types};
+use super::{
+    btf, functions, given,
+    lean::keep_handle_only,
+    refused, tracefs,
+    types::{self, Types},
+};
 use crate::model::{
     facts::{
         Fact, Needs,
@@ -26,7 +31,7 @@ const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 /// empty allows all. Tracepoints serve what is no fact, too.
 pub(super) fn useless(only: &[HookKind], kernel: &btf::Kernel) -> HashSet<HookKind> {
     let mut useless = HashSet::new();
-    if !is_allowed(only, HookKind::Function) || functions::are_refused(kernel) {
+    if !is_allowed(only, HookKind::Function) || !given::are_own() || functions::are_refused(kernel) {
         useless.insert(HookKind::Function);
     }
     if !is_allowed(only, HookKind::Kprobe) || !Path::new(KPROBES).exists() {
@@ -364,6 +369,7 @@ fn programs(kind: HookKind, point: Point) -> Vec<(String, &'static str)> {
 /// Why no hook of a kind is to be had.
 fn refusal(kind: HookKind) -> String {
     match kind {
+        HookKind::Function if !given::are_own() => format!("fentry {}", types::NEED_OWN),
         HookKind::Function => "this kernel refuses fentry".to_owned(),
         _ => format!("this kernel has no {}", kind.of_source()),
     }

@@ -8,6 +8,7 @@ mod callable;
 mod closed;
 pub(crate) mod fdinfo;
 mod functions;
+mod given;
 mod held_sockets;
 mod hooks;
 mod kernel_functions;
@@ -16,6 +17,7 @@ mod left_out;
 mod listeners;
 mod lockdown;
 mod misses;
+mod missing;
 mod object;
 mod open;
 mod open_files;
@@ -40,7 +42,8 @@ use wire::{
 use object::Object;
 
 pub use backlog::{Backlog, Source as BacklogSource, Symbols};
-pub use btf::PATH as BTF_PATH;
+pub use btf::{PATH as BTF_PATH, WHERE_TO_GET as WHERE_TO_GET_BTF};
+pub use given::{given_types, take_types, types_in_use};
 pub(crate) use held_sockets::held_sockets;
 pub use hooks::HookPlan;
 pub use lockdown::Lockdown;
@@ -522,6 +525,7 @@ impl Tracer {
 /// Sees to what every kernel side needs: privileges, room, and the running kernel's layout.
 fn prepare() -> Result<(btf::Kernel, Layout), Failure> {
     privileges::check()?;
+    missing::check()?;
     lockdown::check()?;
     privileges::lift_memory_limit();
     let kernel = btf::Kernel::running()?;
@@ -616,8 +620,11 @@ fn load(
 
 /// Why the kernel refused something: its errno in words, never the verifier's log.
 fn refused(error: &(dyn std::error::Error + 'static)) -> String {
-    match errno(error).and_then(std::io::Error::raw_os_error) {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    let errno = errno(error);
+    match (errno, errno.and_then(std::io::Error::raw_os_error)) {
+        (_, Some(number)) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        // Our own words.
+        (Some(errno), None) if errno.kind() == std::io::ErrorKind::Unsupported => errno.to_string(),
+        _ => error.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }

@@ -27,3 +27,44 @@ impl Object {
         Ok(zstd::decode_all(self.0).context("the BPF object in this program cannot be read")?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, env::consts::ARCH, path::Path};
+
+    use bpf_objects::{NAMES, Objects, prebuilt, record::Record};
+
+    use super::*;
+
+    /// The names of an object's programs and maps.
+    fn names(elf: &[u8]) -> [BTreeSet<String>; 2] {
+        let object = aya_obj::Object::parse(elf).unwrap();
+        [object.programs.into_keys().collect(), object.maps.into_keys().collect()]
+    }
+
+    /// Whose compiler and linker are those that made the prebuilt ones gets the same bytes. Others give other ones, for the same kernel.
+    #[test]
+    fn what_is_built_from_the_sources_is_what_comes_prebuilt() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let there = prebuilt::read(workspace, ARCH).unwrap();
+        let here =
+            Objects([Object::LIVE, Object::BACKLOG, Object::SOCKETS].map(|object| object.elf().unwrap()));
+        let by = env!("WHY502_BPF_TOOLS");
+        let theirs = Record::read(workspace).unwrap().tools;
+        if by == format!("built by {theirs}") || by == "prebuilt" {
+            assert!(here == there, "the prebuilt BPF objects are others: run `cargo xtask prebuild`");
+            crate::notice!("compared byte by byte: the BPF objects are {by}");
+            return;
+        }
+        for (name, (here, there)) in NAMES.iter().zip(here.0.iter().zip(&there.0)) {
+            assert_eq!(
+                names(here),
+                names(there),
+                "{name}: run `cargo xtask prebuild` where {theirs} is set up"
+            );
+        }
+        crate::notice!(
+            "compared by the names of programs and maps only: the BPF objects are {by}, the prebuilt ones by {theirs}"
+        );
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, ffi::OsStr};
 
+use bpf_objects::record::Record;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -310,6 +311,29 @@ fn each_program_is_static_and_of_its_architecture() -> Result<()> {
         );
         let headers = run("readelf", [OsStr::new("--program-headers"), inner.join("why502").as_os_str()])?;
         assert!(headers.contains("LOAD") && !headers.contains("INTERP"), "{headers}");
+    }
+    Ok(())
+}
+
+/// Of both architectures without another build: each program names what its BPF objects hash to, and what built them.
+#[test]
+#[ignore = "needs what cargo xtask dist makes; cargo xtask test runs it"]
+fn the_bpf_objects_in_each_program_are_those_that_come_prebuilt() -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    let record = Record::read(workspace)?;
+    for arch in Arch::ALL {
+        let (_folder, inner) = unpacked_of(arch)?;
+        let program = fs::read(inner.join("why502"))?;
+        let says = |text: &str| program.windows(text.len()).any(|part| part == text.as_bytes());
+        let processor = arch.target().split('-').next().unwrap_or_default();
+        let by = format!(", built by {}\n", record.tools);
+        if !says(&by) {
+            println!("{arch:?}: not compared, for it was not{by}");
+            continue;
+        }
+        let hash = record.objects_for(processor)?;
+        let expected = format!("BPF objects: sha256 {hash:.16}{by}");
+        assert!(says(&expected), "{arch:?}: the prebuilt BPF objects are others: run `cargo xtask prebuild`");
     }
     Ok(())
 }

@@ -35,13 +35,14 @@ pub use reconcile::Balance;
 pub use verify::Check;
 pub use victim::{Outcome, Overflow, Stage};
 
-use crate::{args::Backlog, model::failure::Failure};
+use crate::{args::Backlog, load::take_types, model::failure::Failure};
 
 /// Runs until the duration is over, or SIGINT or SIGTERM comes.
 ///
 /// # Errors
 /// Where this host cannot be traced, or something fails on the way. A closed standard output is no error.
 pub fn run(args: &Backlog) -> Result<ExitCode, Failure> {
+    take_types(args.btf.as_deref())?;
     if args.experiment {
         return experiment::run(args.output).map(|()| ExitCode::SUCCESS);
     }

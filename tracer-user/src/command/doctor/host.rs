@@ -6,7 +6,7 @@ use caps::Capability;
 
 use crate::{
     confine::Means,
-    load::{BTF_PATH, Lockdown, missing_capabilities, tracefs_is_mounted},
+    load::{BTF_PATH, Lockdown, given_types, missing_capabilities, tracefs_is_mounted},
 };
 
 /// The kernel and this process's standing on it.
@@ -16,6 +16,8 @@ pub struct Host {
     pub kernel: String,
     /// Whether the kernel shows its types.
     pub has_btf: bool,
+    /// The file that they are taken from instead.
+    pub given_btf: Option<&'static Path>,
     /// How far it is locked down.
     pub lockdown: Lockdown,
     /// The capabilities that tracing needs and this process lacks; none where the kernel does not tell.
@@ -32,6 +34,7 @@ impl Host {
         Self {
             kernel: crate::procfs::settings::kernel(),
             has_btf: Path::new(BTF_PATH).exists(),
+            given_btf: given_types(),
             lockdown: Lockdown::now(),
             missing_capabilities: missing_capabilities().ok(),
             has_tracefs: tracefs_is_mounted(),

@@ -24,6 +24,7 @@ struct Doctor<'a> {
     r#type: &'static str,
     kernel: &'a str,
     btf: bool,
+    btf_file: Option<String>,
     lockdown: Option<&'static str>,
     missing_capabilities: Option<Vec<String>>,
     tracefs: bool,
@@ -96,7 +97,15 @@ pub fn line(report: &Report) -> serde_json::Result<String> {
 impl<'a> From<&'a Report> for Doctor<'a> {
     fn from(report: &'a Report) -> Self {
         let Report { host, sight, standings, settings, masters } = report;
-        let super::host::Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs, means } = host;
+        let super::host::Host {
+            kernel,
+            has_btf,
+            given_btf,
+            lockdown,
+            missing_capabilities,
+            has_tracefs,
+            means,
+        } = host;
         let &confine::Means { seccomp, landlock } = means;
         let sight = sight.as_ref();
         Self {
@@ -104,6 +113,7 @@ impl<'a> From<&'a Report> for Doctor<'a> {
             r#type: "doctor",
             kernel,
             btf: *has_btf,
+            btf_file: given_btf.map(|path| path.display().to_string()),
             lockdown: match lockdown {
                 load::Lockdown::Off => Some("none"),
                 load::Lockdown::Integrity => Some("integrity"),

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 
 use crate::{
     args::{Doctor, Format},
+    load::take_types,
     model::failure::Failure,
     procfs::{masters, settings},
     sink::Look,
@@ -39,6 +40,7 @@ pub struct Report {
 /// # Errors
 /// Where this host cannot be traced; the report is written even so.
 pub fn run(args: &Doctor) -> Result<ExitCode, Failure> {
+    take_types(args.btf.as_deref())?;
     let masters = masters::masters();
     let nginx: Vec<_> = masters.iter().filter(|master| master.is_nginx()).map(|master| master.pid).collect();
     let sight = match sight::Sight::now(&args.hooks_only, !args.no_uprobe, &nginx) {

@@ -10,7 +10,7 @@ use super::{
     sight::{How, Sight},
 };
 use crate::{
-    load::{Lockdown, names_of_capabilities},
+    load::{Lockdown, WHERE_TO_GET_BTF, names_of_capabilities},
     model::{privileges::KEPT, words::count},
     procfs::masters::Master,
     sink::{Look, paragraph},
@@ -125,9 +125,12 @@ impl Page<'_> {
 }
 
 fn host_rows(host: &Host, is_traceable: bool) -> Vec<Vec<String>> {
-    let Host { kernel, has_btf, lockdown, missing_capabilities, has_tracefs, means } = host;
-    let btf =
-        if *has_btf { "present" } else { "missing: the kernel was built without CONFIG_DEBUG_INFO_BTF" };
+    let Host { kernel, has_btf, given_btf, lockdown, missing_capabilities, has_tracefs, means } = host;
+    let btf = match given_btf {
+        Some(path) => format!("from {}", printable(&path.display().to_string())),
+        None if *has_btf => "present".to_owned(),
+        None => format!("missing (CONFIG_DEBUG_INFO_BTF): --btf takes it from a file, of {WHERE_TO_GET_BTF}"),
+    };
     let lockdown = match lockdown {
         Lockdown::Off => "off",
         Lockdown::Integrity => "integrity mode, which does not hinder",
@@ -151,7 +154,7 @@ fn host_rows(host: &Host, is_traceable: bool) -> Vec<Vec<String>> {
     };
     [
         ("kernel", kernel.as_str()),
-        ("BTF", btf),
+        ("BTF", &btf),
         ("lockdown", lockdown),
         ("privileges", &privileges),
         ("tracefs", tracefs),
@@ -256,6 +259,7 @@ mod tests {
         let host = Host {
             kernel: "6.1.0".to_owned(),
             has_btf: true,
+            given_btf: None,
             lockdown: Lockdown::Off,
             missing_capabilities: Some(Vec::new()),
             has_tracefs: true,

@@ -1,4 +1,4 @@
-//! The record of the BPF toolchain: `cargo xtask setup` writes it, `tracer-user/build/main.rs` (which includes this file) obeys it.
+//! The record of the BPF toolchain: `cargo xtask setup` writes it, and who builds the kernel side obeys it.
 
 use std::{
     fmt, fs, io,
@@ -9,46 +9,70 @@ use std::{
 
 /// The toolchain that builds the BPF side, and with whose LLVM the project's own bpf-linker was linked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BpfToolchain {
+pub struct BpfToolchain {
     /// What `rustup run` takes: a toolchain's name, or the prefix it is installed under (`/usr`).
-    pub(crate) name: String,
+    pub name: String,
     /// The first line of `rustc -vV`. When it changes, so may its LLVM, and then bpf-linker must be built again.
-    pub(crate) rustc: String,
+    pub rustc: String,
     /// Whether it takes `-Z build-std` only with `RUSTC_BOOTSTRAP=1`, because it is not a nightly.
-    pub(crate) bootstrap: bool,
+    pub bootstrap: bool,
 }
 
 impl BpfToolchain {
     /// The project's folder for its own bpf-linker and this record. It does not follow `CARGO_TARGET_DIR`: there is one per checkout.
-    pub(crate) fn folder(workspace: &Path) -> PathBuf {
+    pub fn folder(workspace: &Path) -> PathBuf {
         workspace.join("target/bpf")
     }
 
     /// Where the record is kept.
-    pub(crate) fn path(workspace: &Path) -> PathBuf {
+    pub fn path(workspace: &Path) -> PathBuf {
         Self::folder(workspace).join("toolchain")
     }
 
     /// The folder of the project's own bpf-linker.
-    pub(crate) fn linker_folder(workspace: &Path) -> PathBuf {
+    pub fn linker_folder(workspace: &Path) -> PathBuf {
         Self::folder(workspace).join("bin")
     }
 
     /// Reads the record; without one there has been no (whole) set-up.
-    pub(crate) fn read(workspace: &Path) -> io::Result<Self> {
+    pub fn read(workspace: &Path) -> io::Result<Self> {
         fs::read_to_string(Self::path(workspace))?.parse().map_err(io::Error::other)
     }
 
     /// Its first line of `rustc -vV` as it is now, or nothing if it cannot be run any more.
-    pub(crate) fn rustc_now(&self) -> Option<String> {
-        let output = program(&self.name, "rustc").arg("-vV").output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.lines().next().unwrap_or_default().to_owned())
+    pub fn rustc_now(&self) -> Option<String> {
+        self.version_now()?.lines().next().map(str::to_owned)
+    }
+
+    /// The version of its LLVM.
+    pub fn llvm_now(&self) -> Option<String> {
+        self.version_now()?.lines().find_map(|line| line.strip_prefix("LLVM version: ")).map(str::to_owned)
+    }
+
+    /// Where it is installed.
+    pub fn sysroot(&self) -> Option<PathBuf> {
+        printed(program(&self.name, "rustc").args(["--print", "sysroot"])).map(|path| path.trim().into())
+    }
+
+    fn version_now(&self) -> Option<String> {
+        printed(program(&self.name, "rustc").arg("-vV"))
+    }
+
+    /// What the project's own bpf-linker calls itself, or nothing if it cannot be run.
+    pub fn linker_now(workspace: &Path) -> Option<String> {
+        let linker = Self::linker_folder(workspace).join("bpf-linker");
+        printed(Command::new(linker).arg("--version").env_remove("LD_LIBRARY_PATH"))
+            .map(|version| version.trim().to_owned())
+    }
+
+    /// Whether it is as it was when it was recorded.
+    pub fn is_ready(&self, workspace: &Path) -> bool {
+        self.rustc_now().as_ref() == Some(&self.rustc) && Self::linker_now(workspace).is_some()
     }
 }
 
 /// A program of a toolchain that is given as in [`BpfToolchain::name`].
-pub(crate) fn program(toolchain: &str, program: &str) -> Command {
+pub fn program(toolchain: &str, program: &str) -> Command {
     if toolchain.starts_with('/') {
         Command::new(Path::new(toolchain).join("bin").join(program))
     } else {
@@ -56,6 +80,12 @@ pub(crate) fn program(toolchain: &str, program: &str) -> Command {
         command.args(["run", toolchain, program]);
         command
     }
+}
+
+/// What a program prints, if all went well.
+fn printed(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8(output.stdout).ok())?
 }
 
 impl fmt::Display for BpfToolchain {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use object::{
-    LittleEndian,
+    LittleEndian, U32, U64,
     elf::{FileHeader64, SHT_NOBITS, SHT_NULL, SectionHeader64},
     pod::{bytes_of, bytes_of_slice, from_bytes_mut},
     read::elf::{FileHeader as _, SectionHeader as _},
@@ -20,8 +20,8 @@ pub(crate) fn without_debug(elf: &[u8]) -> Result<Vec<u8>> {
         let name = sections.section_name(endian, section).context("a section has no name")?;
         let mut new: SectionHeader64<_> = *section;
         if is_for_debuggers(name) {
-            new.sh_type.set(endian, SHT_NULL);
-            new.sh_size.set(endian, 0);
+            // Where it was tells how long the paths of this machine are.
+            new = nothing(section.sh_name);
         } else if section.sh_type(endian) != SHT_NOBITS {
             let mut data = section.data(endian, elf).context("a section cannot be read")?.to_vec();
             if name == b".BTF.ext" {
@@ -51,6 +51,23 @@ fn is_for_debuggers(section: &[u8]) -> bool {
     section.starts_with(b".debug") || section.starts_with(b".rel.debug") || section == b".rel.BTF.ext"
 }
 
+/// The header of a section that is gone.
+fn nothing(sh_name: U32<LittleEndian>) -> SectionHeader64<LittleEndian> {
+    let (half, whole) = (U32::default(), U64::default());
+    SectionHeader64 {
+        sh_name,
+        sh_type: U32::new(LittleEndian, SHT_NULL),
+        sh_flags: whole,
+        sh_addr: whole,
+        sh_offset: whole,
+        sh_size: whole,
+        sh_link: half,
+        sh_info: half,
+        sh_addralign: whole,
+        sh_entsize: whole,
+    }
+}
+
 /// Removes from a `struct btf_ext_header` and what follows it which line of the source each instruction is of. Where functions begin, and
 /// of what type they are, stays: the kernel verifies a function by itself, or within its caller, by that.
 fn remove_lines(ext: &mut Vec<u8>) -> Result<()> {
@@ -76,8 +93,7 @@ fn remove_lines(ext: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Blanks the names of source files in the strings that follow a `struct btf_header`: only the lines that are gone named them, and they would
-/// make the object another one in each checkout.
+/// Blanks the names of source files in the strings that follow a `struct btf_header`: only the lines that are gone named them.
 fn blank_paths(btf: &mut [u8]) -> Result<()> {
     const HEADER_LEN: usize = 4;
     const STRINGS_AT: usize = 16;
