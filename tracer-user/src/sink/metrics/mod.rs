@@ -10,6 +10,7 @@ mod page;
 mod reading;
 mod server;
 mod table;
+mod waits;
 
 use std::{
     io,
@@ -31,9 +32,10 @@ use crate::model::{
     stream::Entry,
     verdict::{Delayed, Summary, Verdict},
 };
-pub(super) use counted::{BOUNDS, Times};
+use crate::queues::Queues;
 use counted::{Counted, Counter};
-pub(super) use reading::{Family, Reading, Series, Value};
+pub(super) use reading::{Family, Histogram, Reading, Series, Value};
+use waits::{Waits, Watch};
 
 /// How long what was counted may wait until a scrape sees it (ns).
 const PUBLISH_NS: u64 = 500_000_000;
@@ -82,6 +84,8 @@ pub struct Metrics {
     is_new: bool,
     published_ns: u64,
     summed_ns: u64,
+    /// None where nobody looks at all connections.
+    watch: Option<Watch>,
 }
 
 impl Metrics {
@@ -95,13 +99,31 @@ impl Metrics {
             lines_lost: Arc::default(),
             dropped: Mutex::default(),
         });
-        Self { counter, shared, is_new: false, published_ns: now_ns, summed_ns: now_ns }
+        Self {
+            counter,
+            shared,
+            is_new: false,
+            published_ns: now_ns,
+            summed_ns: now_ns,
+           
+            watch: None,
+        }
     }
 
     /// Facts have these sources to begin with.
     pub fn begin(&mut self, sources: &Sources) {
         self.counter.counted.sources = sources.clone();
         self.is_new = true;
+    }
+
+    /// Counts how long all connections wait in accept queues, from now on.
+    ///
+    /// # Errors
+    /// If there can be no thread for that.
+    pub fn watch_queues(&mut self, queues: Queues) -> io::Result<()> {
+        self.watch = Some(Watch::start(queues)?);
+        self.counter.counted.waits = Some(Waits::default());
+        Ok(())
     }
 
     /// What a server serves.
@@ -147,6 +169,9 @@ impl Sink for Metrics {
         self.summed_ns = monotonic_ns();
         let unexplained = sums.words.as_ref().map_or(0, |words| words.unexplained.count);
         self.is_new |= self.counter.unexplained(unexplained);
+        if let Some(watch) = &self.watch {
+            self.is_new |= self.counter.queues(watch.news());
+        }
         Ok(())
     }
 
