@@ -29,7 +29,7 @@ use super::{Sink, drops::Drops};
 use crate::model::{
     clock::{self, monotonic_ns},
     facts::Sources,
-    stream::Entry,
+    stream::{Entry, What},
     verdict::{Delayed, Summary, Verdict},
 };
 use crate::queues::Queues;
@@ -40,8 +40,11 @@ use waits::{Waits, Watch};
 /// How long what was counted may wait until a scrape sees it (ns).
 const PUBLISH_NS: u64 = 500_000_000;
 
-/// How old what the whole run amounts to may be (ns).
+/// How old what the whole run amounts to may be (ns), while anything happens.
 const SUMS_NS: u64 = 1_000_000_000;
+
+/// How many times as old it may become in the end where nothing does: each time wakes the process.
+const QUIET: u64 = 10;
 
 /// What the event loop and the server share.
 #[derive(Debug)]
@@ -84,6 +87,8 @@ pub struct Metrics {
     is_new: bool,
     published_ns: u64,
     summed_ns: u64,
+    /// How often that was told in a row with nothing new before it.
+    quiet: u64,
     /// None where nobody looks at all connections.
     watch: Option<Watch>,
 }
@@ -105,7 +110,7 @@ impl Metrics {
             is_new: false,
             published_ns: now_ns,
             summed_ns: now_ns,
-           
+            quiet: 0,
             watch: None,
         }
     }
@@ -145,6 +150,10 @@ impl Metrics {
 
 impl Sink for Metrics {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        // Looks at accept queues come once a second, whatever happens.
+        if !matches!(entry.what, What::Depth(_)) {
+            self.quiet = 0;
+        }
         self.is_new |= self.counter.entry(entry);
         Ok(())
     }
@@ -162,11 +171,13 @@ impl Sink for Metrics {
     }
 
     fn sums_ns(&self) -> Option<u64> {
-        Some(self.summed_ns.saturating_add(SUMS_NS))
+        let times = if self.watch.is_some() { 1 } else { self.quiet.clamp(1, QUIET) };
+        Some(self.summed_ns.saturating_add(times * SUMS_NS))
     }
 
     fn so_far(&mut self, sums: &Summary) -> io::Result<()> {
         self.summed_ns = monotonic_ns();
+        self.quiet += 1;
         let unexplained = sums.words.as_ref().map_or(0, |words| words.unexplained.count);
         self.is_new |= self.counter.unexplained(unexplained);
         if let Some(watch) = &self.watch {

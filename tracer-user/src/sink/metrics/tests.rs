@@ -121,6 +121,23 @@ fn waits_are_a_cumulative_histogram_and_absent_where_nobody_asked_for_them() {
 }
 
 #[test]
+fn what_a_run_amounts_to_is_asked_for_ever_more_rarely_while_nothing_happens() {
+    let mut metrics = metrics(100);
+    let rounds = |metrics: &mut Metrics, count: usize| {
+        let waits = (0..count).map(|_| {
+            metrics.so_far(&Summary::default()).unwrap();
+            (metrics.sums_ns().unwrap() - metrics.summed_ns) / SUMS_NS
+        });
+        waits.collect::<Vec<_>>()
+    };
+    assert_eq!(rounds(&mut metrics, 12), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
+    take(&mut metrics, What::Depth(Depth { ns: 1, listener: upstream(1), depth: 0, limit: 4 }));
+    assert_eq!(rounds(&mut metrics, 1), [10]);
+    exchanges(&mut metrics, upstream(1), 1);
+    assert_eq!(rounds(&mut metrics, 2), [1, 2]);
+}
+
+#[test]
 fn upstreams_beyond_their_number_are_one() {
     let mut metrics = metrics(2);
     for round in 1..=3 {
