@@ -105,7 +105,7 @@ CONF
     end why502
     rm -f "$LAB/ready"
     # With the standby instances from the start: on a busy machine the first ones miss events, and verdicts are incomplete then.
-    setsid "${WHY502:-why502}" live -p "${groups[nginx]}" --copies -o json --ready-file "$LAB/ready" \
+    setsid "${WHY502:-why502}" live -p "${groups[nginx]}" --standby -o json --ready-file "$LAB/ready" \
         >"$LAB/verdicts" 2>"$LAB/why502.err" </dev/null &
     groups[why502]=$!
     disown

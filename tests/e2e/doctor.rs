@@ -18,16 +18,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// What doctor wrote, and its exit status.
-struct Told {
+struct Said {
     stdout: String,
     stderr: String,
     code: Option<i32>,
 }
 
-fn told(mut command: Command) -> Result<Told> {
+fn told(mut command: Command) -> Result<Said> {
     let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
     let told =
-        Told { stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)?, code: status.code() };
+        Said { stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)?, code: status.code() };
     ensure!(!told.stderr.contains("panicked") && told.stderr.lines().count() < 3, "{}", told.stderr);
     Ok(told)
 }
@@ -38,7 +38,7 @@ fn doctor(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn json(command: Command) -> Result<(Value, Told)> {
+fn json(command: Command) -> Result<(Value, Said)> {
     let told = told(command)?;
     ensure!(told.stdout.lines().count() == 1, "{}", told.stdout);
     let value: Value = serde_json::from_str(&told.stdout)?;
@@ -220,7 +220,7 @@ fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() 
     Ok(())
 }
 
-fn impossible(told: &Told, words: &str) -> Result<()> {
+fn impossible(told: &Said, words: &str) -> Result<()> {
     ensure!(told.code == Some(3), "{:?}: {}", told.code, told.stdout);
     // The sentence alone, where errors go; and at the head of the report.
     ensure!(told.stderr.lines().count() == 1 && told.stderr.contains(words), "{}", told.stderr);

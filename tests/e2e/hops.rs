@@ -88,7 +88,7 @@ impl Chain {
     }
 
     /// Ends the tracing after so many verdicts, which must be those of what both have logged.
-    fn account(self, count: usize) -> Result<Told> {
+    fn account(self, count: usize) -> Result<Accounts> {
         self.tracer.wait_for(count)?;
         let account = self.tracer.stop()?;
         account.is_orderly()?;
@@ -99,12 +99,19 @@ impl Chain {
         let worker = |nginx: &Nginx| -> Result<Pid> { nginx.workers()?.first().copied().context("a worker") };
         let outer = worker(&self.outer)?;
         let inner = self.inner.as_ref().map_or(Ok(outer), worker)?;
-        Ok(Told { account, outer, inner, between: self.between, mute: self.mute, _namespace: self.namespace })
+        Ok(Accounts {
+            account,
+            outer,
+            inner,
+            between: self.between,
+            mute: self.mute,
+            _namespace: self.namespace,
+        })
     }
 }
 
 /// What was told of a chain.
-struct Told {
+struct Accounts {
     account: Account,
     /// The outer one's worker.
     outer: Pid,
@@ -115,7 +122,7 @@ struct Told {
     _namespace: Namespace,
 }
 
-impl Told {
+impl Accounts {
     /// Checks whose request an inner exchange was, as far as its outer exchange is known to the rig.
     fn is_for_outer(&self, verdict: &Verdict) -> Result<()> {
         let outer = verdict.outer.as_ref().with_context(|| format!("no outer exchange: {verdict:#?}"))?;

@@ -226,7 +226,7 @@ fn left_on_it_loses_nothing_and_needs_no_more_than_before() -> Result<()> {
     // With the standby instances from the start: whatever else this machine does may interrupt a program of its own, and a miss before they
     // are there is no loss that is tested here.
     let configuration = configuration.to_str().context("UTF-8")?;
-    let words = ["-p", &site.nginx.master().to_string(), "--config", configuration, "--copies"];
+    let words = ["-p", &site.nginx.master().to_string(), "--config", configuration, "--standby"];
     let service = Service::start(folder, &words)?;
     let mut log = Log { path: site.nginx.error_log(), read: 0 };
     let mut counts = Counts::new();

@@ -40,9 +40,9 @@ fn five_thousand_refused_exchanges_give_five_thousand_verdicts() -> Result<()> {
     Ok(())
 }
 
-/// Where programs are interrupted, copies of them stand in; where they are not, the copies must change nothing.
+/// Where programs are interrupted, standby instances see what they miss; where they are not, these must change nothing.
 #[test]
-fn copies_of_the_programs_take_each_event_once() -> Result<()> {
+fn standby_instances_take_each_event_once() -> Result<()> {
     let namespace = Namespace::new()?;
     let path = Endpoint::Unix(namespace.scratch().join("missing.sock"));
     let fpm = Fpm::on(&namespace).start()?;
@@ -53,7 +53,7 @@ fn copies_of_the_programs_take_each_event_once() -> Result<()> {
         .location(Location::fastcgi("/missing/", &path))
         .start()?;
     let pid = nginx.master().to_string();
-    let tracer = Tracer::start(&["-p", &pid, "--connect-errors", "--copies"])?;
+    let tracer = Tracer::start(&["-p", &pid, "--connect-errors", "--standby"])?;
     let client = nginx.client();
     std::thread::scope(|scope| {
         let refused = scope.spawn(|| client.storm("/refused/", 300, 2));

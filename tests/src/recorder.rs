@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
-use crate::tracer::{Run, binary, copies, is_told_by_kprobes, only, run};
+use crate::tracer::{Run, binary, is_told_by_kprobes, only, run, standby};
 use crate::{Verdict, wait};
 
 /// A running `why502 record`, killed when dropped; its files go with it.
@@ -60,7 +60,7 @@ impl Recorder {
         let ready = ready_folder.path().join("ready");
         let mut command = process::command(binary()?);
         command.arg("record").arg("-o").arg(folder.path().join(FILE)).args(arguments);
-        command.args(only()).args(copies(arguments)).arg("--ready-file").arg(&ready);
+        command.args(only()).args(standby(arguments)).arg("--ready-file").arg(&ready);
         command.args(env::var("WHY502_EXTRA_ARGS").unwrap_or_default().split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         prepare(&mut command, folder.path())?;

@@ -90,7 +90,7 @@ impl Tracer {
         }
         command.args(only());
         if verb == "live" {
-            command.args(copies(arguments));
+            command.args(standby(arguments));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
@@ -255,11 +255,11 @@ pub(crate) fn is_told_by_kprobes(stderr: &str) -> bool {
         })
 }
 
-/// `--copies`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is
+/// `--standby`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is
 /// lost then is not what is tested.
-pub(crate) fn copies(arguments: &[&str]) -> Option<&'static str> {
-    let are_wanted = env::var_os("RIG_WITHOUT_COPIES").is_none() && !arguments.contains(&"--copies");
-    are_wanted.then_some("--copies")
+pub(crate) fn standby(arguments: &[&str]) -> Option<&'static str> {
+    let are_wanted = env::var_os("RIG_WITHOUT_STANDBY").is_none() && !arguments.contains(&"--standby");
+    are_wanted.then_some("--standby")
 }
 
 /// The kinds of hooks that it may use, if not all: `WHY502_HOOKS_ONLY`, by which `cargo xtask vm` tests what stands in for the best.

@@ -5,7 +5,6 @@
 #[cfg(target_arch = "bpf")]
 mod kernel {
     pub mod address;
-    pub mod copies;
     pub mod freestanding;
     pub mod function;
     pub mod memory;
@@ -18,6 +17,7 @@ mod kernel {
     #[expect(dead_code, reason = "the other binary forgets what is there, too")]
     pub mod recent;
     pub mod sock;
+    pub mod standby;
     pub mod task;
     pub mod tcp_header;
     pub mod trust;

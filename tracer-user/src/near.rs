@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         budget,
         near::{Asked, Near},
@@ -17,13 +17,13 @@ pub const FRESH_NS: u64 = 1_000_000_000;
 pub const CLOSED_FOR_NS: u64 = 60_000_000_000;
 
 /// What was asked, by the exchange that asked it.
-pub fn asked(exchange: &Joined) -> Asked {
+pub fn asked(exchange: &Exchange) -> Asked {
     let from = if exchange.path.is_some() { exchange.nginx.nginx.tgid } else { exchange.nginx.netns };
     (exchange.upstream(), from)
 }
 
 /// Whether nobody listened where nginx asked: ENOENT or ECONNREFUSED while it connected.
-pub fn is_wanted(exchange: &Joined) -> bool {
+pub fn is_wanted(exchange: &Exchange) -> bool {
     const ENOENT: u32 = 2;
     const ECONNREFUSED: u32 = 111;
     exchange.was_connecting() && matches!(exchange.nginx.error, ENOENT | ECONNREFUSED)
@@ -45,7 +45,7 @@ impl Nears {
     }
 
     /// The one that is of use for this exchange; none where nobody looked in time.
-    pub fn of(&self, exchange: &Joined) -> Option<Near> {
+    pub fn of(&self, exchange: &Exchange) -> Option<Near> {
         if !is_wanted(exchange) {
             return None;
         }
@@ -66,16 +66,16 @@ mod tests {
 
     #[test]
     fn a_look_serves_what_failed_within_a_second_after_it_and_no_other() {
-        let exchange = Joined::new(&connecting(2_000, 111));
+        let exchange = Exchange::new(&connecting(2_000, 111));
         let mut nears = Nears::default();
         nears.learn(near(asked(&exchange), 999));
         assert_eq!(nears.of(&exchange), None);
         nears.learn(near(asked(&exchange), 1_000));
         assert!(nears.of(&exchange).is_some());
-        assert_eq!(nears.of(&Joined::new(&connecting(2_000, 110))), None);
+        assert_eq!(nears.of(&Exchange::new(&connecting(2_000, 110))), None);
         let mut elsewhere = connecting(2_000, 111);
         elsewhere.nginx.netns = 7;
-        assert_eq!(nears.of(&Joined::new(&elsewhere)), None);
+        assert_eq!(nears.of(&Exchange::new(&elsewhere)), None);
     }
 
     #[test]

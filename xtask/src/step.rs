@@ -98,7 +98,7 @@ impl Steps {
             .env("RUST_BACKTRACE", "0")
             .env("CARGO_TERM_COLOR", "never");
 
-        let told = Told::begin(what);
+        let told = Progress::begin(what);
         let mut looked = Duration::ZERO;
         let mut asked = false;
         let end = Group::spawn(command)?.wait(on_signal, limit, |elapsed| {
@@ -146,13 +146,13 @@ pub(crate) fn shown(command: &Command) -> String {
 }
 
 /// How a step is told: a spinner on a terminal, plain lines elsewhere. Both go to standard error.
-struct Told {
+struct Progress {
     what: String,
     spinner: Option<ProgressBar>,
     started: Instant,
 }
 
-impl Told {
+impl Progress {
     fn begin(what: &str) -> Self {
         let spinner = io::stderr().is_terminal().then(|| {
             let spinner = ProgressBar::new_spinner();

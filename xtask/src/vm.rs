@@ -115,7 +115,7 @@ const SHORT: [&str; 21] = [
     "reset::a_kill_from_outside",
     "reset::request_terminate_timeout",
     "silence::what_nginx_ends",
-    "storm::copies",
+    "storm::standby",
     "unix::a_full_backlog",
     "unix::closing",
     "unix::deaths",

@@ -82,7 +82,7 @@ pub fn enters(call: u64, arguments: [u64; 3]) {
 
 /// Hooks that need a function's arguments and what it returns, where fexit is to be had: `|three arguments, returned| body`.
 macro_rules! on_fexit {
-    ($($(#[$meta:meta])* $function:literal: $fexit:ident $(, copies $second:ident $last:ident)?;
+    ($($(#[$meta:meta])* $function:literal: $fexit:ident $(, standby $second:ident $last:ident)?;
         $kept:expr, returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
         $(#[$meta])*
         #[aya_ebpf::macros::fexit(function = $function)]
@@ -90,13 +90,13 @@ macro_rules! on_fexit {
             let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
             let arguments = $crate::kernel::function::keep(&ctx, $kept);
             let $returned = $crate::kernel::function::argument(&ctx, $returns);
-            $($crate::kernel::copies::first!($second, arguments, $returned);)?
+            $($crate::kernel::standby::first!($second, arguments, $returned);)?
             let $arguments = arguments;
             $body;
             0
         }
 
-        $($crate::kernel::copies::further! {
+        $($crate::kernel::standby::further! {
             fexit $function FExitContext $second $last:
             |ctx| $crate::kernel::function::keep(&ctx, $kept), $crate::kernel::function::argument(&ctx, $returns) =>
             |$arguments, $returned| $body;
@@ -139,11 +139,11 @@ pub(crate) use on_kretprobe;
 /// Both of one body.
 macro_rules! on_return {
     ($($(#[$meta:meta])* $number:literal $function:literal: $fexit:ident, $kprobe:ident, $kretprobe:ident
-        $(, copies $second:ident $last:ident)?;
+        $(, standby $second:ident $last:ident)?;
         $kept:expr, returns at $returns:expr => |$arguments:pat_param, $returned:ident| $body:expr;)*) => {$(
         $crate::kernel::function::on_fexit! {
             $(#[$meta])*
-            $function: $fexit $(, copies $second $last)?;
+            $function: $fexit $(, standby $second $last)?;
             $kept, returns at $returns => |$arguments, $returned| $body;
         }
 
@@ -172,20 +172,20 @@ pub(crate) use on_kprobe;
 
 /// The same with fentry, of one body.
 macro_rules! on_entry {
-    ($($(#[$meta:meta])* $function:literal: $fentry:ident, $kprobe:ident $(, copies $second:ident $last:ident)?;
+    ($($(#[$meta:meta])* $function:literal: $fentry:ident, $kprobe:ident $(, standby $second:ident $last:ident)?;
         $kept:expr => |$arguments:pat_param| $body:expr;)*) => {$(
         $(#[$meta])*
         #[aya_ebpf::macros::fentry(function = $function)]
         pub fn $fentry(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
             let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
             let arguments = $crate::kernel::function::keep(&ctx, $kept);
-            $($crate::kernel::copies::first!($second, arguments, 0);)?
+            $($crate::kernel::standby::first!($second, arguments, 0);)?
             let $arguments = arguments;
             $body;
             0
         }
 
-        $($crate::kernel::copies::further! {
+        $($crate::kernel::standby::further! {
             fentry $function FEntryContext $second $last: |ctx| $crate::kernel::function::keep(&ctx, $kept), 0_u64 =>
             |$arguments, _returned| $body;
         })?

@@ -1,8 +1,8 @@
 //! What userspace is sent when an exchange, or a worker's end that stands for itself, has ended.
 
 use wire::{
-    Alone, Exchange, FAMILY_UNIX, Header, Kind, NginxEnd, Served, WorkerEnd, WorkerGone, nginx_flag,
-    tcp_state,
+    ExchangeRecord, FAMILY_UNIX, Header, Kind, NginxEnd, NginxOnly, Served, WorkerEnd, WorkerGone,
+    nginx_flag, tcp_state,
 };
 
 use crate::{
@@ -71,7 +71,7 @@ fn looks_around(sk: u64, well: bool) {
 #[inline(always)]
 fn tells_hop(sk: u64) {
     let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
-    if nginx.client.sock != 0 && nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0 {
+    if nginx.client.sock != 0 && nginx.flags & nginx_flag::NEXT_ACTION_FOLLOWS != 0 {
         hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
     }
 }
@@ -94,7 +94,7 @@ fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
         } else {
             fallback::await_next(id, 0, client_to_answer(nginx), nginx.client.sock)
         };
-        nginx.flags |= if is_awaited { nginx_flag::AFTERMATH_FOLLOWS } else { nginx_flag::FACTS_LOST };
+        nginx.flags |= if is_awaited { nginx_flag::NEXT_ACTION_FOLLOWS } else { nginx_flag::FACTS_LOST };
     }
     if exchange.nginx.handshake == 0 && exchange.nginx.upstream.family != FAMILY_UNIX {
         send_alone(&exchange.nginx);
@@ -113,14 +113,14 @@ fn client_to_answer(nginx: &NginxEnd) -> u64 {
 
 #[inline(always)]
 fn send_alone(nginx: &NginxEnd) {
-    let Some(mut entry) = RING.reserve::<Alone>(0) else {
+    let Some(mut entry) = RING.reserve::<NginxOnly>(0) else {
         count!(lost, 1);
         return;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is exactly one record; every byte of it is written here.
     unsafe {
-        (*record).header = Header { kind: Kind::Alone as u32, len: size_of::<Alone>() as u32 };
+        (*record).header = Header { kind: Kind::NginxOnly as u32, len: size_of::<NginxOnly>() as u32 };
         memory::fill(&raw mut (*record).nginx, (&raw const *nginx).cast());
     }
     entry.submit(0);
@@ -128,12 +128,13 @@ fn send_alone(nginx: &NginxEnd) {
 
 #[inline(always)]
 fn send(exchange: &OpenExchange, may_have_worker: bool) {
-    match RING.reserve::<Exchange>(0) {
+    match RING.reserve::<ExchangeRecord>(0) {
         Some(mut entry) => {
             let record = entry.as_mut_ptr();
             // SAFETY: the entry is exactly one record; every byte of it is written here.
             unsafe {
-                (*record).header = Header { kind: Kind::Exchange as u32, len: size_of::<Exchange>() as u32 };
+                (*record).header =
+                    Header { kind: Kind::Exchange as u32, len: size_of::<ExchangeRecord>() as u32 };
                 memory::fill(&raw mut (*record).nginx, &raw const exchange.nginx);
                 memory::fill(&raw mut (*record).worker, &raw const exchange.worker);
                 memory::clear(&raw mut (*record).stops);

@@ -4,7 +4,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use wire::{Action, Aftermath, Header, Kind, tcp_state};
+use wire::{Action, Header, Kind, NextAction, tcp_state};
 
 use crate::{
     kernel::{memory, put::put, sock, task},
@@ -121,12 +121,12 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     if turned_to == 0 && is_client_known == 0 {
         hop::tell(id, sk);
     }
-    let Some(mut entry) = RING.reserve::<Aftermath>(0) else {
+    let Some(mut entry) = RING.reserve::<NextAction>(0) else {
         count!(lost, 1);
         return;
     };
-    entry.write(Aftermath {
-        header: Header { kind: Kind::Aftermath as u32, len: size_of::<Aftermath>() as u32 },
+    entry.write(NextAction {
+        header: Header { kind: Kind::NextAction as u32, len: size_of::<NextAction>() as u32 },
         sock: id.sock,
         connect_ns: id.connect_ns,
         ns,

@@ -187,7 +187,7 @@ pub fn attached() -> Option<&'static Attached> {
 /// A counter that stands by itself, among [`GATES`].
 pub struct Counter(u32);
 
-/// How many ended exchanges' aftermath is awaited; see [`crate::live::fallback::is_awaited`].
+/// How many ended exchanges' next action is awaited; see [`crate::live::fallback::is_awaited`].
 pub const AWAITED: Counter = Counter(gate::ATTACHED + 1);
 /// How many words wait for their connection's close; see [`crate::live::explain::word::is_any`].
 pub const SPOKEN: Counter = Counter(gate::ATTACHED + 2);

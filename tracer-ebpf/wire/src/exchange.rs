@@ -31,8 +31,8 @@ pub mod nginx_flag {
     pub const CLOSER_EXITING: u32 = 1 << 2;
     /// This exchange ended plainly well; it is told only because its connection was slow to come about.
     pub const ENDED_WELL: u32 = 1 << 3;
-    /// A record of what nginx does next ([`crate::Aftermath`]) follows.
-    pub const AFTERMATH_FOLLOWS: u32 = 1 << 4;
+    /// A record of what nginx does next ([`crate::NextAction`]) follows.
+    pub const NEXT_ACTION_FOLLOWS: u32 = 1 << 4;
     /// The last thing that happened on this end before it ended was bytes read, not bytes sent.
     pub const READ_LAST: u32 = 1 << 5;
     /// The worker's socket had been handed to a process (`sk_socket` is set) when this end ended.

@@ -394,8 +394,8 @@ pub struct Attached {
     pub handshake_drops: u8,
     /// One where each reset that this host's TCP sends is seen, also those that no socket sends.
     pub own_resets: u8,
-    /// One where the further copies of programs are attached.
-    pub copies: u8,
+    /// One where the standby instances of programs are attached.
+    pub standby: u8,
     /// One where system calls are traced.
     pub system_calls: u8,
     /// One where kretprobes tell how sends end, which miss some ([`crate::Stats::returns_missed`]).
@@ -427,7 +427,7 @@ pub mod shown {
     pub const LEN: u32 = 3;
 }
 
-/// Hashes of events that can be between their copies at a time; a power of two.
+/// Hashes of events that can be between their instances at a time; a power of two.
 pub const SEEN_LEN: u32 = 4_096;
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ pub use member::Member;
 pub use packet::{DropReason, Icmp, PacketDrop, Reset};
 pub use process::{Gone, Origin, Signal, Stops, Task};
 pub use record::{
-    ACTION_LEN, Action, Aftermath, Alone, Exchange, Header, Hop, Kind, MESSAGE_LEN, PORTS_LEN, RING_BYTES,
-    SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
+    ACTION_LEN, Action, ExchangeRecord, Header, Hop, Kind, MESSAGE_LEN, NextAction, NginxOnly, PORTS_LEN,
+    RING_BYTES, SUBJECT_LEN, Served, Started, Word, WordOf, WorkerGone,
 };
 pub use saying::{Beginning, characters};
 pub use stats::Stats;
@@ -80,7 +80,7 @@ const _: () = {
     assert!(size_of::<Gone>() == 64 && size_of::<Stops>() == 184);
     assert!(size_of::<Attached>() == size_of::<u64>() && align_of::<Attached>() == 1);
     assert!(
-        size_of::<Exchange>()
+        size_of::<ExchangeRecord>()
             == 8 + size_of::<NginxEnd>() + size_of::<WorkerEnd>() + size_of::<Stops>() + PATH_LEN + 4
     );
 };

@@ -15,16 +15,16 @@ pub const PORTS_LEN: usize = 1 << 16;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// [`Exchange`].
+    /// [`ExchangeRecord`].
     Exchange = 1,
-    /// [`Aftermath`].
-    Aftermath = 2,
+    /// [`NextAction`].
+    NextAction = 2,
     /// [`WorkerGone`].
     WorkerGone = 3,
     /// [`Served`].
     Served = 4,
-    /// [`Alone`].
-    Alone = 5,
+    /// [`NginxOnly`].
+    NginxOnly = 5,
     /// [`Word`].
     Word = 6,
     /// [`WordOf`].
@@ -40,10 +40,10 @@ impl Kind {
     pub const fn from_u32(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Exchange),
-            2 => Some(Self::Aftermath),
+            2 => Some(Self::NextAction),
             3 => Some(Self::WorkerGone),
             4 => Some(Self::Served),
-            5 => Some(Self::Alone),
+            5 => Some(Self::NginxOnly),
             6 => Some(Self::Word),
             7 => Some(Self::WordOf),
             8 => Some(Self::Started),
@@ -74,7 +74,7 @@ pub struct Header {
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Exchange {
+pub struct ExchangeRecord {
     /// [`Kind::Exchange`].
     pub header: Header,
     /// nginx's end.
@@ -99,8 +99,8 @@ pub const UNCONNECTED_WORDS: usize = offset_of!(NginxEnd, refused_ns) / size_of:
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Alone {
-    /// [`Kind::Alone`].
+pub struct NginxOnly {
+    /// [`Kind::NginxOnly`].
     pub header: Header,
     /// nginx's end, a [`NginxEnd`] as far as it has anything; the rest is zero.
     pub nginx: [u64; UNCONNECTED_WORDS],
@@ -142,8 +142,8 @@ impl Action {
     derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
 )]
 #[derive(Clone, Copy, Debug)]
-pub struct Aftermath {
-    /// [`Kind::Aftermath`].
+pub struct NextAction {
+    /// [`Kind::NextAction`].
     pub header: Header,
     /// nginx's socket of the exchange.
     pub sock: u64,
@@ -170,7 +170,7 @@ pub struct Aftermath {
 }
 
 /// What nginx did next, it did on a socket that is the worker's end of an exchange which another nginx, or itself, has open: nginx before
-/// nginx. Comes right before the [`Aftermath`].
+/// nginx. Comes right before the [`NextAction`].
 #[repr(C)]
 #[cfg_attr(
     feature = "user",

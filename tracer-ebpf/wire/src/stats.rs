@@ -36,7 +36,7 @@ counters! {
     lost,
     /// Sends of our processes on unix sockets that are connected to a path and not watched.
     unix_seen,
-    /// Events that a program's further copy took because the first had missed them ([`crate::copy`]).
+    /// Events that a program's standby instance took because the first had missed them (`kernel/standby.rs` of the BPF side).
     stood_in,
     /// Returns of functions that kretprobes missed, as far as the same thread called the function again.
     returns_missed,

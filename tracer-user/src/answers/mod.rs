@@ -44,7 +44,7 @@ pub struct Matching {
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
     /// From the stream's clock to that of verdicts (ns).
-    pub distance: i64,
+    pub clock_offset: i64,
     /// Whether a failure would have been known: nginx's word is heard, or its error log is read.
     pub hears: bool,
     /// Whether only some upstreams are watched.
@@ -100,7 +100,7 @@ impl Matching {
             *self.answers.counts.entry((answer.status, kind)).or_default() += 1;
             let Answer { ns, within_ns: _, status, tries, rule: _, request } = answer;
             shown.extend(request.map(|request| Answered {
-                unix_ns: sight.distance.saturating_add_unsigned(ns),
+                unix_ns: sight.clock_offset.saturating_add_unsigned(ns),
                 status,
                 kind,
                 last: tries.and_then(|mut tries| tries.pop()),
@@ -112,7 +112,7 @@ impl Matching {
 
     /// What it was; none where it is none of those that were asked for.
     fn judge(&mut self, answer: &Answer, sight: Sight) -> Option<Kind> {
-        let from = sight.distance.saturating_add_unsigned(answer.ns).saturating_sub(APART_NS);
+        let from = sight.clock_offset.saturating_add_unsigned(answer.ns).saturating_sub(APART_NS);
         let to = from.saturating_add_unsigned(answer.within_ns).saturating_add(2 * APART_NS);
         let Answer { status, tries, rule, .. } = answer;
         let is_blind = !sight.hears || self.blind.iter().any(|blind| (from..=to).contains(blind));

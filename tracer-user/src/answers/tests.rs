@@ -8,7 +8,7 @@ fn at(text: &str) -> Upstream {
 }
 
 fn sight() -> Sight {
-    Sight { distance: 0, hears: true, is_narrowed: false }
+    Sight { clock_offset: 0, hears: true, is_narrowed: false }
 }
 
 fn verdict(unix_ns: u64, status: u16, upstream: &str) -> Verdict {

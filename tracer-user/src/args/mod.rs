@@ -204,9 +204,9 @@ pub struct Trace {
     #[arg(long, value_name = "KIND", value_delimiter = ',', hide = true, value_parser = hook_kind)]
     pub hooks_only: Vec<HookKind>,
 
-    /// Attach the further copies of programs from the start.
+    /// Attach the standby instances of programs from the start.
     #[arg(long, hide = true)]
-    pub copies: bool,
+    pub standby: bool,
 
     /// Create this file once every hook is attached.
     #[arg(long, value_name = "PATH", hide = true)]

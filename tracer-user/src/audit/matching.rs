@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash};
 
 use super::{
     kind::{Kind, logged_as},
-    pair::{Logged, Told},
+    pair::{Explained, Logged},
 };
 use crate::ledger;
 
@@ -78,7 +78,7 @@ pub struct Pairs {
 /// Those near each other find each other first, unless that leaves more without a match than to let the oldest verdict take the
 /// oldest line. The latter pairs off as many as can be where only time decides: the verdicts' windows have one length, so
 /// whatever line an older one could take instead is of use to the younger one as well.
-pub fn pairs(logged: &[Logged], told: &[Told], now: i64) -> Pairs {
+pub fn pairs(logged: &[Logged], told: &[Explained], now: i64) -> Pairs {
     let classes = Classes::of(logged, told);
     let mut best = classes.pairs(logged, told, &[SAME, NEAR, FAR, LATE], now);
     for windows in [&[FAR, LATE][..], &[LATE]] {
@@ -103,7 +103,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn of(logged: &[Logged], told: &[Told]) -> Self {
+    fn of(logged: &[Logged], told: &[Explained]) -> Self {
         let (line_classes, first_lines) = classes(logged, |logged| {
             let failure = &logged.failure;
             (&failure.upstream, failure.kind, failure.certain, &failure.errno, &failure.text)
@@ -121,7 +121,7 @@ impl Classes {
         Self { lines, verdicts, fits: fits.collect() }
     }
 
-    fn pairs(&self, logged: &[Logged], told: &[Told], windows: &[Window], now: i64) -> Pairs {
+    fn pairs(&self, logged: &[Logged], told: &[Explained], windows: &[Window], now: i64) -> Pairs {
         let mut pairs =
             Pairs { lines: vec![false; logged.len()], verdicts: vec![false; told.len()], count: 0 };
         for (window, wanted) in windows.iter().flat_map(|window| Fit::ALL.map(|fit| (window, fit))) {
@@ -175,7 +175,7 @@ fn classes<'a, T, K: Eq + Hash>(all: &'a [T], key: impl Fn(&'a T) -> K) -> (Vec<
 }
 
 /// How well a line and a verdict fit, wherever they lie in time.
-pub fn fit(logged: &Logged, told: &Told) -> Option<Fit> {
+pub fn fit(logged: &Logged, told: &Explained) -> Option<Fit> {
     let failure = &logged.failure;
     if !failure.upstream.may_be(&told.upstream) || !logged_as(told.cause).contains(&failure.kind) {
         return None;

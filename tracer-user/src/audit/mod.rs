@@ -33,7 +33,7 @@ use early::Early;
 use follow::Follower;
 use line::Line;
 use once::Once;
-use pair::{Logged, Told};
+use pair::{Explained, Logged};
 use pairing::{Pairing, Settled};
 use workers::Workers;
 
@@ -129,7 +129,7 @@ impl Audit {
             // It is nginx's line itself, and names no upstream.
             return;
         }
-        self.ground.pairing.verdict(Told {
+        self.ground.pairing.verdict(Explained {
             at: verdict.unix_ns,
             since: now(),
             logged_pid: self.ground.workers.written_by(verdict.nginx.pid),
@@ -216,7 +216,7 @@ impl Audit {
         }
         // Which of several logs a verdict belongs in, nobody knows: all must show it.
         let shows_info = self.logs.iter().all(|log| log.shows_info);
-        for Told { at, pid, upstream, cause, .. } in unlogged {
+        for Explained { at, pid, upstream, cause, .. } in unlogged {
             if shows_info || kind::is_always_logged(cause) {
                 report.unlogged.push(Unlogged { unix_ns: at, cause, pid, upstream });
             } else {

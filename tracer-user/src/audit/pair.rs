@@ -20,7 +20,7 @@ pub struct Logged {
 
 /// A verdict.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Explained {
     /// When nginx's end ended (ns since 1970).
     pub at: i64,
     /// When it was given.
@@ -50,7 +50,7 @@ impl Logged {
     }
 }
 
-impl Told {
+impl Explained {
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
         let path = match &self.upstream {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     kind::logged_as,
     matching::{END, LEFT, Pairs, SECOND, pairs},
-    pair::{Logged, Told},
+    pair::{Explained, Logged},
 };
 use crate::model::budget;
 
@@ -20,7 +20,7 @@ pub struct Settled {
     /// Failures that count and have none.
     pub unexplained: Vec<Logged>,
     /// Verdicts that count and have no line.
-    pub unlogged: Vec<Told>,
+    pub unlogged: Vec<Explained>,
     /// Lines and verdicts that could not be kept until they found their match.
     pub given_up: u64,
 }
@@ -39,7 +39,7 @@ pub struct Pairing {
 #[derive(Debug, Default)]
 struct Waiting {
     logged: Vec<Logged>,
-    told: Vec<Told>,
+    told: Vec<Explained>,
 }
 
 impl Pairing {
@@ -61,7 +61,7 @@ impl Pairing {
     }
 
     /// Takes in a verdict. One that nginx never writes about is passed over.
-    pub fn verdict(&mut self, told: Told) {
+    pub fn verdict(&mut self, told: Explained) {
         if logged_as(told.cause).is_empty() {
             return;
         }
@@ -86,7 +86,7 @@ impl Pairing {
         let (mut lines, mut told) = (0, 0);
         for waiting in self.workers.values() {
             lines += waiting.logged.iter().map(Logged::bytes).sum::<usize>();
-            told += waiting.told.iter().map(Told::bytes).sum::<usize>();
+            told += waiting.told.iter().map(Explained::bytes).sum::<usize>();
         }
         (self.line_bytes, self.told_bytes) = (lines, told);
     }

@@ -4,7 +4,7 @@ use wire::{DropReason, FAMILY_UNIX, nginx_flag};
 
 use super::{Cause, Finding, errors, nobody_accepts};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         verdict::Confidence,
         words::{count, span, times},
@@ -14,7 +14,7 @@ use crate::{
 const ADVICE: &str = "how fast workers accept (pm.max_children, and what keeps them busy) before listen.backlog and \
                       net.core.somaxconn: a longer queue only waits longer.";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let finding = if exchange.nginx.upstream.family == FAMILY_UNIX {
         unix_full(exchange)
     } else if exchange.was_connecting() {
@@ -26,7 +26,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// EAGAIN from a unix connect means this and nothing else (`unix_recvq_full` in unix_stream_connect).
-fn unix_full(exchange: &Joined) -> Option<Finding> {
+fn unix_full(exchange: &Exchange) -> Option<Finding> {
     const EAGAIN: u32 = 11;
     if !exchange.was_connecting() || exchange.nginx.error != EAGAIN {
         return None;
@@ -52,7 +52,7 @@ fn unix_full(exchange: &Joined) -> Option<Finding> {
 /// Either the listener was seen to meet nginx's SYN with a full queue, or each look at it while the SYN was unanswered found more
 /// connections than its backlog. The kernel drops a SYN then, whatever else holds (`tcp_conn_request` tests
 /// `sk_acceptq_is_full`), and counts it.
-fn syn_dropped(exchange: &Joined) -> Option<Finding> {
+fn syn_dropped(exchange: &Exchange) -> Option<Finding> {
     let view = &exchange.nginx.listener_first;
     let was_seen = exchange.dropped() == Some(DropReason::AcceptQueueFull);
     let was_full = was_seen
@@ -91,14 +91,14 @@ fn syn_dropped(exchange: &Joined) -> Option<Finding> {
 }
 
 /// The queue as it was at the last look.
-fn queue_now(exchange: &Joined) -> String {
+fn queue_now(exchange: &Exchange) -> String {
     exchange
         .listener()
         .map_or_else(String::new, |view| format!(" (now {} wait, backlog {})", view.depth, view.limit))
 }
 
 /// Whether a listener of this host, known for certain, was full at the end and has dropped packets meanwhile.
-fn is_still_full(exchange: &Joined) -> bool {
+fn is_still_full(exchange: &Exchange) -> bool {
     let (first, last) = (&exchange.nginx.listener_first, &exchange.nginx.listener_last);
     last.sock != 0
         && !exchange.listener_may_be_another()
@@ -109,7 +109,7 @@ fn is_still_full(exchange: &Joined) -> bool {
 
 /// The packet that ended the handshake drew a reset, and a listener sent it instead of making a socket: only
 /// `tcp_abort_on_overflow` makes tcp_check_req do so.
-fn aborted(exchange: &Joined) -> Option<Finding> {
+fn aborted(exchange: &Exchange) -> Option<Finding> {
     const ECONNRESET: u32 = 104;
     if exchange.nginx.error != ECONNRESET || exchange.worker.is_some() || !exchange.is_connected() {
         return None;
@@ -146,7 +146,7 @@ fn aborted(exchange: &Joined) -> Option<Finding> {
 
 /// nginx was connected, yet no socket was ever made for it, and nothing nginx sent was acknowledged: the kernel dropped the
 /// packets that would have ended the handshake because the accept queue was full.
-fn ack_dropped(exchange: &Joined) -> Option<Finding> {
+fn ack_dropped(exchange: &Exchange) -> Option<Finding> {
     let never_made = exchange.worker.is_none() && exchange.is_connected();
     let unheard = exchange.nginx.sent > 0 && exchange.nginx.unacked > 0 && exchange.arrived() == 0;
     if exchange.nginx.error != 0 || !never_made || !unheard || !exchange.nginx_gave_up() {

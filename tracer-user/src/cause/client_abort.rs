@@ -6,24 +6,24 @@
 use wire::nginx_flag;
 
 use super::{Cause, Finding, doing};
-use crate::{ledger::Joined, model::words::span};
+use crate::{ledger::Exchange, model::words::span};
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if exchange.nginx_closed_first() { of_client(exchange) } else { None }
 }
 
 /// The same, whether the upstream had closed or not.
-pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
+pub(super) fn of_client(exchange: &Exchange) -> Option<Finding> {
     of_client_that_left(exchange).or_else(|| of_client_that_stays(exchange))
 }
 
 /// The client, by its address where that is known.
-pub(super) fn who(exchange: &Joined) -> String {
+pub(super) fn who(exchange: &Exchange) -> String {
     exchange.client().map_or_else(|| "The client".to_owned(), |client| format!("The client {client}"))
 }
 
 /// How far the exchange had got.
-fn phase(exchange: &Joined) -> String {
+fn phase(exchange: &Exchange) -> String {
     if exchange.was_connecting() {
         "while nginx was still connecting to the upstream".to_owned()
     } else if exchange.nginx.received == 0 {
@@ -33,7 +33,7 @@ fn phase(exchange: &Joined) -> String {
     }
 }
 
-fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
+fn of_client_that_left(exchange: &Exchange) -> Option<Finding> {
     let left = exchange.client_had_left()?;
     let sentence = format!(
         "{} went away {} into the exchange, {}, so nginx closed the upstream's connection.",
@@ -62,7 +62,7 @@ fn of_client_that_left(exchange: &Joined) -> Option<Finding> {
 
 /// Its connection was over for nginx, which had just read from it, and it had not left as far as its socket shows: it said goodbye over TLS, or
 /// broke the rules of HTTP/2 where nginx does not wait for what may still come (`lingering_close off`).
-pub(super) fn of_client_that_ends(exchange: &Joined) -> Finding {
+pub(super) fn of_client_that_ends(exchange: &Exchange) -> Finding {
     let cause = if exchange.nginx.received == 0 { Cause::ClientAbortBefore } else { Cause::ClientAbortMid };
     Finding::inferred(
         cause,
@@ -79,7 +79,7 @@ pub(super) fn of_client_that_ends(exchange: &Joined) -> Finding {
 }
 
 /// nginx read from its connection and closed the exchange. A request that it refuses for what it read, it answers, and closes the connection.
-fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
+fn of_client_that_stays(exchange: &Exchange) -> Option<Finding> {
     let is_cancelled = exchange.word().is_none()
         && exchange.client_had_it_closed()
         && !exchange.client_was_refused()
@@ -111,12 +111,12 @@ fn of_client_that_stays(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Whether nginx reset the client's stream over what it had just read, and kept the connection (HTTP/2): what the client cancels, it does not.
-pub(super) fn is_reset(exchange: &Joined) -> bool {
+pub(super) fn is_reset(exchange: &Exchange) -> bool {
     exchange.is_silent() && exchange.client_had_it_closed() && exchange.client_was_sent_a_reset()
 }
 
 /// Whether nginx answered the client in place of a request whose body it had not read to its end, and kept the connection (HTTP/2).
-pub(super) fn is_refused(exchange: &Joined) -> bool {
+pub(super) fn is_refused(exchange: &Exchange) -> bool {
     exchange.is_silent()
         && exchange.client_had_it_closed()
         && exchange.client_was_answered()

@@ -10,12 +10,12 @@ use super::{
     client_abort::{self, is_refused, is_reset, who},
 };
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, span},
 };
 
 /// nginx was done with the client's whole connection, and each exchange for it ended with that.
-pub(super) fn of_connection(exchange: &Joined) -> Option<Finding> {
+pub(super) fn of_connection(exchange: &Exchange) -> Option<Finding> {
     if !exchange.client_was_given_up() {
         return None;
     }
@@ -32,7 +32,7 @@ pub(super) fn of_connection(exchange: &Joined) -> Option<Finding> {
     exchange.has(nginx_flag::CLIENT_BLOCKED).then(|| stuck(exchange))
 }
 
-fn http2_error(exchange: &Joined, then: &str) -> Finding {
+fn http2_error(exchange: &Exchange, then: &str) -> Finding {
     Finding::proven(
         Cause::ClientHttp2Error,
         format!(
@@ -45,7 +45,7 @@ fn http2_error(exchange: &Joined, then: &str) -> Finding {
     )
 }
 
-pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
+pub(super) fn of_client(exchange: &Exchange) -> Option<Finding> {
     let timed = || {
         let finding = not_reading(exchange).or_else(|| body_timeout(exchange))?;
         // It may have slept for another reason than to wait for its timer.
@@ -56,7 +56,7 @@ pub(super) fn of_client(exchange: &Joined) -> Option<Finding> {
 
 /// nginx read from the client, closed the exchange, and reset its stream: a body that is not as long as it was to be, or what breaks the rules
 /// for this stream only.
-fn reset(exchange: &Joined) -> Option<Finding> {
+fn reset(exchange: &Exchange) -> Option<Finding> {
     is_reset(exchange).then(|| {
         http2_error(exchange, "reset the request's stream, but kept the client's connection")
             .at_most_inferred()
@@ -64,7 +64,7 @@ fn reset(exchange: &Joined) -> Option<Finding> {
 }
 
 /// nginx read from the client, closed the exchange, answered the client and closed its connection, unless that has other requests (HTTP/2).
-fn invalid_body(exchange: &Joined) -> Option<Finding> {
+fn invalid_body(exchange: &Exchange) -> Option<Finding> {
     let is_closed = exchange.client_had_it_closed() && exchange.client_was_refused();
     (is_closed || is_refused(exchange)).then(|| {
         let then = if is_closed {
@@ -86,7 +86,7 @@ fn invalid_body(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Its own socket is full, or nginx had taken no more of the response for want of room.
-fn not_reading(exchange: &Joined) -> Option<Finding> {
+fn not_reading(exchange: &Exchange) -> Option<Finding> {
     let is_blocked = exchange.has(nginx_flag::CLIENT_BLOCKED);
     let is_stuck = exchange.was_timed_with_client()
         && !exchange.has(nginx_flag::UNTIMED)
@@ -114,7 +114,7 @@ fn not_reading(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Its connection, which it shares with other requests, took no more of what nginx had for it, and nginx gave it up.
-fn stuck(exchange: &Joined) -> Finding {
+fn stuck(exchange: &Exchange) -> Finding {
     Finding::proven(
         Cause::ClientNotReading,
         format!(
@@ -128,7 +128,7 @@ fn stuck(exchange: &Joined) -> Finding {
 }
 
 /// nginx waits for the rest of the request's body while it passes on what has come (`proxy_request_buffering off`).
-fn body_timeout(exchange: &Joined) -> Option<Finding> {
+fn body_timeout(exchange: &Exchange) -> Option<Finding> {
     let is_timed = exchange.was_timed_with_client()
         && !exchange.has(nginx_flag::UNTIMED)
         && !exchange.client_was_given_up()

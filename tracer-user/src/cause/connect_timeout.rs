@@ -4,14 +4,14 @@ use wire::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, conntrack, dropped, reached};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         verdict::Confidence,
         words::{count, span},
     },
 };
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if !exchange.was_connecting() || exchange.nginx.error != 0 || !exchange.nginx_gave_up() {
         return None;
     }
@@ -26,7 +26,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
     )
 }
 
-fn dropped_here(exchange: &Joined) -> Option<Finding> {
+fn dropped_here(exchange: &Exchange) -> Option<Finding> {
     let upstream = exchange.upstream();
     let packets = count(u64::from(exchange.nginx.dropped.packets), "packet");
     let after = span(exchange.lasted_ns());
@@ -64,7 +64,7 @@ fn dropped_here(exchange: &Joined) -> Option<Finding> {
 
 /// At each look more unfinished handshakes than the backlog, and SYN cookies off: the kernel drops each SYN then
 /// (`tcp_conn_request`, TCPReqQFullDrop), and counts it. Old kernels do so as soon as there are as many, which is an inference.
-fn syn_queue_full(exchange: &Joined) -> Option<Finding> {
+fn syn_queue_full(exchange: &Exchange) -> Option<Finding> {
     if !exchange.has(nginx_flag::SYN_QUEUE_FULL_AT_CONNECT) || !exchange.listener_dropped_syns() {
         return None;
     }
@@ -89,7 +89,7 @@ fn syn_queue_full(exchange: &Joined) -> Option<Finding> {
     })
 }
 
-fn unanswered(exchange: &Joined) -> Finding {
+fn unanswered(exchange: &Exchange) -> Finding {
     // A listener of this host that answers nothing without a full queue: something else happened to the packets.
     let elsewhere = if exchange.listener().is_some() {
         "A listener is there, and its queues do not account for it, so packets were lost on the way there or back."

@@ -2,7 +2,7 @@
 
 use super::{Cause, Finding};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         inquiry::{Conntrack, Found},
         words::count,
@@ -11,7 +11,7 @@ use crate::{
 
 /// nginx's handshake was dropped by netfilter while the table was full (`__nf_conntrack_alloc`, net/netfilter/nf_conntrack_core.c). A rule
 /// may have dropped it all the same, which nobody sees.
-pub(super) fn full(exchange: &Joined, packets: &str, after: &str) -> Option<Finding> {
+pub(super) fn full(exchange: &Exchange, packets: &str, after: &str) -> Option<Finding> {
     let Some(Found::Conntrack(table)) = &exchange.found else { return None };
     if !table.is_full() {
         return None;

@@ -1,30 +1,30 @@
 //! What the worker was found doing, as verdicts tell it.
 
 use super::signals;
-use crate::{ledger::Joined, model::verdict::Doing};
+use crate::{ledger::Exchange, model::verdict::Doing};
 
 /// A sentence to be appended to one on the worker; empty for an exchange that was not looked at.
-pub(super) fn it(exchange: &Joined) -> String {
+pub(super) fn it(exchange: &Exchange) -> String {
     sentence(exchange, "it")
 }
 
 /// A sentence to be appended to one on something else.
-pub(super) fn the_worker(exchange: &Joined) -> String {
+pub(super) fn the_worker(exchange: &Exchange) -> String {
     let worker = exchange.worker.as_ref().map(signals::worker_in_words);
     sentence(exchange, &format!("the {}", worker.as_deref().unwrap_or("worker")))
 }
 
-fn sentence(exchange: &Joined, who: &str) -> String {
+fn sentence(exchange: &Exchange, who: &str) -> String {
     exchange.activity.as_ref().map_or_else(String::new, |activity| format!(" {}", activity.sentence(who)))
 }
 
 /// What to look at, if it mostly did one thing.
-pub(super) fn advice(exchange: &Joined) -> Option<String> {
+pub(super) fn advice(exchange: &Exchange) -> Option<String> {
     exchange.activity.as_ref()?.advice()
 }
 
 /// The figures.
-pub(super) fn found(exchange: &Joined) -> Option<Doing> {
+pub(super) fn found(exchange: &Exchange) -> Option<Doing> {
     let activity = exchange.activity.as_ref()?;
     let waits = activity.waits().into_iter().map(|(target, samples)| (target.to_string(), samples));
     Some(Doing { samples: activity.samples(), waits: waits.collect(), running: activity.running() })

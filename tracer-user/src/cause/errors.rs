@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use wire::Icmp;
 
-use crate::{ledger::Joined, model::upstream::Upstream};
+use crate::{ledger::Exchange, model::upstream::Upstream};
 
 fn known(number: u32) -> Errno {
     Errno::from_raw(i32::try_from(number).unwrap_or_default())
@@ -45,7 +45,7 @@ pub(super) fn is_rejection(icmp: &Icmp) -> bool {
 }
 
 /// What nginx logs of a connect that failed.
-pub(super) fn connect_line(exchange: &Joined) -> String {
+pub(super) fn connect_line(exchange: &Exchange) -> String {
     let error = exchange.nginx.error;
     let target = match exchange.upstream() {
         Upstream::Unix(path) => format!("connect() to unix:{} failed", path.display()),

@@ -6,7 +6,7 @@ use wire::{Action, DropReason, FAMILY_INET, FAMILY_INET6, NginxEnd, WorkerEnd, n
 
 use super::{errors, gone, lost, reached::Reached, signals, stopped};
 use crate::{
-    ledger::{Aftermaths, Joined},
+    ledger::{Exchange, Next},
     model::{
         facts::{Fact, Sources},
         from_wire::{address, comm},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Every fact that the records of this exchange hold, and when its upstream was last reached.
-pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
+pub(super) fn of(exchange: &Exchange, reached: Option<Reached>, sources: &Sources) -> Vec<Evidence> {
     let mut facts = Facts { exchange, sources, facts: Vec::new() };
     facts.nginx_end(&exchange.nginx);
     if let Some(worker) = &exchange.worker {
@@ -56,13 +56,13 @@ pub(super) fn of(exchange: &Joined, reached: Option<Reached>, sources: &Sources)
         }
     }
     facts.facts.extend(reached.map(|reached| reached.evidence(exchange.began_ns())));
-    facts.aftermath();
+    facts.next_action();
     facts.facts.sort_by_key(|fact| fact.us);
     facts.facts
 }
 
 struct Facts<'a> {
-    exchange: &'a Joined,
+    exchange: &'a Exchange,
     sources: &'a Sources,
     facts: Vec<Evidence>,
 }
@@ -383,8 +383,8 @@ impl Facts<'_> {
         }
     }
 
-    fn aftermath(&mut self) {
-        let Aftermaths::Seen { action, what } = &self.exchange.aftermath else { return };
+    fn next_action(&mut self) {
+        let Next::Seen { action, what } = &self.exchange.next_action else { return };
         let peer = if matches!(what.peer.family, FAMILY_INET | FAMILY_INET6) {
             address(&what.peer).to_string()
         } else {

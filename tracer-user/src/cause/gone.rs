@@ -5,7 +5,7 @@ use wire::WorkerEnd;
 
 use super::{Cause, Finding, signals, stopped};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         from_wire::comm,
         verdict::Process,
@@ -18,7 +18,7 @@ const INHERITED: &str = "whatever it starts (exec(), proc_open(), a background c
                          queue in its place).";
 
 /// The worker's end as it would have been, had its connection ended with the worker: it died, of this signal.
-pub(super) fn of(exchange: &Joined) -> Option<WorkerEnd> {
+pub(super) fn of(exchange: &Exchange) -> Option<WorkerEnd> {
     let worker = exchange.worker.as_ref()?;
     let gone = &exchange.stops.gone;
     // A worker that closed the connection itself did not leave it to others.
@@ -33,12 +33,12 @@ pub(super) fn of(exchange: &Joined) -> Option<WorkerEnd> {
 }
 
 /// The worker's end with who died and of what, wherever the connection went from there.
-pub(super) fn or_worker(exchange: &Joined) -> Option<WorkerEnd> {
+pub(super) fn or_worker(exchange: &Exchange) -> Option<WorkerEnd> {
     of(exchange).or(exchange.worker)
 }
 
 /// nginx stopped waiting for a worker that was no more.
-pub(super) fn timeout(exchange: &Joined, waited: &str) -> Option<Finding> {
+pub(super) fn timeout(exchange: &Exchange, waited: &str) -> Option<Finding> {
     let dead = of(exchange)?;
     let holders = exchange.holders();
     let held = match holders {
@@ -61,7 +61,12 @@ pub(super) fn timeout(exchange: &Joined, waited: &str) -> Option<Finding> {
 }
 
 /// The connection ended with the last process that held it, and nginx met that.
-pub(super) fn ended(exchange: &Joined, worker: &WorkerEnd, by: Kinds, consequence: &str) -> Option<Finding> {
+pub(super) fn ended(
+    exchange: &Exchange,
+    worker: &WorkerEnd,
+    by: Kinds,
+    consequence: &str,
+) -> Option<Finding> {
     let dead = of(exchange)?;
     let signal = signals::died_of(&dead);
     let cause = match signal {
@@ -94,7 +99,7 @@ pub(super) struct Kinds {
 }
 
 /// Who died, of what, and when, without a full stop.
-fn died(exchange: &Joined, dead: &WorkerEnd) -> String {
+fn died(exchange: &Exchange, dead: &WorkerEnd) -> String {
     let name = signals::worker_in_words(dead);
     let gone = &exchange.stops.gone;
     let ns = if gone.signal.ns != 0 { gone.signal.ns } else { gone.ns };
@@ -117,7 +122,7 @@ fn died(exchange: &Joined, dead: &WorkerEnd) -> String {
     )
 }
 
-fn advice(exchange: &Joined, dead: &WorkerEnd) -> String {
+fn advice(exchange: &Exchange, dead: &WorkerEnd) -> String {
     let advice = match signals::died_of(dead) {
         Some(signal) if signals::is_crash(signal) => stopped::ADVICE_OF_CRASH.to_owned(),
         Some(_) if signals::is_out_of_memory(dead) => stopped::ADVICE_OF_OOM.to_owned(),

@@ -10,7 +10,7 @@ pub(super) fn outer(outer: &ledger::Outer) -> verdict::Outer {
 }
 
 /// An explanation, with a sentence on the exchange before, of which `cause` is known if it is over.
-pub(super) fn with(explanation: String, exchange: &ledger::Joined, cause: Option<Cause>) -> String {
+pub(super) fn with(explanation: String, exchange: &ledger::Exchange, cause: Option<Cause>) -> String {
     let Some(outer) = &exchange.outer else { return explanation };
     let ended = match cause.map(|cause| cause.cause()) {
         None => "",

@@ -2,13 +2,13 @@
 
 use super::{Cause, Finding, reached};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, span},
 };
 
 const ETIMEDOUT: u32 = 110;
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if exchange.nginx.error != ETIMEDOUT {
         return None;
     }

@@ -1,7 +1,7 @@
 //! `local_error`: connect failed on this host, before anything was sent.
 
 use super::{Cause, Finding, errors};
-use crate::ledger::Joined;
+use crate::ledger::Exchange;
 
 const EACCES: u32 = 13;
 const EADDRNOTAVAIL: u32 = 99;
@@ -10,7 +10,7 @@ const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const ADVICE: &str = "what this error means for connect(2), on this host.";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if !exchange.was_connecting() {
         return None;
     }

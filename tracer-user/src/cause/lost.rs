@@ -4,7 +4,7 @@ use wire::{DropReason, PacketDrop, nginx_flag};
 
 use super::dropped;
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         verdict::Confidence,
         words::{count, span},
@@ -35,7 +35,7 @@ pub(super) struct Lost {
 }
 
 /// Whether, and how, what the upstream sent was lost on its way to nginx's socket.
-pub(super) fn of(exchange: &Joined) -> Option<Lost> {
+pub(super) fn of(exchange: &Exchange) -> Option<Lost> {
     let nginx = &exchange.nginx;
     let reset_by_us = exchange.worker.as_ref().is_some_and(|worker| worker.error != 0);
     if nginx.refused_ns != 0 {
@@ -102,7 +102,7 @@ fn reason(lost: &PacketDrop) -> Option<DropReason> {
 
 /// What the worker's end, which is on this host, has sent again and again beyond what came to nginx's: all of it, and how much of it came,
 /// where a FIN counts as a byte. What it has sent only once may be on its way.
-fn undelivered(exchange: &Joined) -> Option<(u64, u64)> {
+fn undelivered(exchange: &Exchange) -> Option<(u64, u64)> {
     let worker = exchange.worker.as_ref().filter(|_| exchange.path.is_none())?;
     let came = exchange.nginx.arrived;
     (worker.sent > came && exchange.nginx.worker_retransmits > 0).then_some((worker.sent, came))
@@ -110,7 +110,7 @@ fn undelivered(exchange: &Joined) -> Option<(u64, u64)> {
 
 /// How long before the end a netfilter rule of this host dropped what nginx sent, if it may have answered that with the reset that ended the
 /// connection (`nf_send_reset`, from which the packet then goes to `kfree_skb`).
-pub(super) fn rejected(exchange: &Joined) -> Option<u64> {
+pub(super) fn rejected(exchange: &Exchange) -> Option<u64> {
     let nginx = &exchange.nginx;
     let lost = &nginx.lost_out;
     let before_ns = nginx.ended_ns.checked_sub(lost.ns)?;
@@ -119,7 +119,7 @@ pub(super) fn rejected(exchange: &Joined) -> Option<u64> {
 }
 
 /// Whether nginx's own host had a hand in the reset that nginx met.
-pub(super) fn is_own_reset(exchange: &Joined) -> bool {
+pub(super) fn is_own_reset(exchange: &Exchange) -> bool {
     let is_reset = exchange.has(nginx_flag::RESET_RECEIVED) && exchange.nginx.established_ns != 0;
     is_reset && (rejected(exchange).is_some() || exchange.nginx.refused_ns != 0)
 }

@@ -1,7 +1,6 @@
 //! From a joined exchange to its cause: a decision list, one file for each cause. Pure.
 
 mod accept_queue_overflow;
-mod afterwards;
 mod client_abort;
 mod client_error;
 mod connect_timeout;
@@ -39,15 +38,16 @@ mod tests;
 mod unheard;
 mod unknown;
 mod upgraded;
+mod worker_outlived;
 
 use crate::model::cause::Cause;
-pub use afterwards::afterwards;
 use finding::Finding;
 pub use nginx_says::line;
 use wire::{DropReason, nginx_flag};
+pub use worker_outlived::worker_outlived;
 
 use crate::{
-    ledger::{Joined, Said},
+    ledger::{Exchange, Said},
     model::{
         cgroup::Places,
         facts::Sources,
@@ -60,7 +60,7 @@ use crate::{
 
 /// The decision list: the first that recognises an exchange names its cause. The order matters where two could:
 /// what nginx decided for itself comes before what it met.
-const LIST: &[fn(&Joined) -> Option<Finding>] = &[
+const LIST: &[fn(&Exchange) -> Option<Finding>] = &[
     nginx_exit::judge,
     upgraded::judge,
     nginx_says::judge,
@@ -111,7 +111,7 @@ pub struct Context<'a> {
 }
 
 /// Names the cause of one exchange.
-pub fn attribute(exchange: &Joined, context: &Context<'_>) -> Outcome {
+pub fn attribute(exchange: &Exchange, context: &Context<'_>) -> Outcome {
     let evidence_lost = context.evidence_lost || exchange.has(nginx_flag::FACTS_LOST);
     let context = &Context { evidence_lost, ..*context };
     if exchange.has(nginx_flag::ENDED_WELL) {
@@ -235,7 +235,7 @@ fn source(said: &Said) -> &'static str {
 }
 
 /// Whether a finding follows from this host's not having the worker's end, which was lost: it must have been here.
-fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
+fn takes_lost_for_absent(exchange: &Exchange, finding: &Finding) -> bool {
     let says_elsewhere = matches!(
         finding.cause,
         Some(Cause::TimeoutNoAnswer | Cause::ResetByRemote | Cause::PrematurePeerClosed)
@@ -246,7 +246,7 @@ fn takes_lost_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 
 /// Whether a finding follows from what is not known of a listener that may be there and found no room among those that are known. What
 /// was seen to happen stands.
-fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
+fn takes_left_out_for_absent(exchange: &Exchange, finding: &Finding) -> bool {
     exchange.has(nginx_flag::LISTENER_LEFT_OUT)
         && exchange.worker.is_none()
         && !exchange.is_on_kept_connection()
@@ -257,7 +257,7 @@ fn takes_left_out_for_absent(exchange: &Joined, finding: &Finding) -> bool {
 /// Whether no status can be told: mostly, for the response had begun. nginx has most likely sent its status on then, but whether the header was whole is not
 /// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
 /// would have answered.
-fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
+fn is_cut_short(exchange: &Exchange, cause: Cause) -> bool {
     // What the client does wrong while the response is on its way, nginx refuses without another status; what it was doing, it calls by what
     // it did for the request.
     if cause.cause() == "client_error" && exchange.nginx.received > 0 {
@@ -278,7 +278,7 @@ fn is_cut_short(exchange: &Joined, cause: Cause) -> bool {
 }
 
 /// The line as nginx writes it: of what a module does with a connection of its own, it does not say "while".
-fn as_logged(exchange: &Joined, line: String) -> String {
+fn as_logged(exchange: &Exchange, line: String) -> String {
     if !exchange.has(nginx_flag::OF_MODULE) || exchange.word().is_some() {
         return line;
     }
@@ -288,7 +288,7 @@ fn as_logged(exchange: &Joined, line: String) -> String {
     }
 }
 
-fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdict {
+fn verdict(exchange: &Exchange, context: &Context<'_>, finding: Finding) -> Verdict {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref();
     let Finding { cause, confidence, errno, error_log, explanation, advice } = finding;
@@ -350,7 +350,7 @@ fn verdict(exchange: &Joined, context: &Context<'_>, finding: Finding) -> Verdic
     }
 }
 
-fn delayed(exchange: &Joined, clock: &dyn WallClock) -> Delayed {
+fn delayed(exchange: &Exchange, clock: &dyn WallClock) -> Delayed {
     let nginx = &exchange.nginx;
     let delay_ns = nginx.established_ns.saturating_sub(nginx.connect_ns);
     let queue = exchange.listener().map(|_| &nginx.listener_first);

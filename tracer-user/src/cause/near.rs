@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         near::{Closed, Near},
         upstream::Upstream,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The same finding, with who listens near, where that was looked for.
-pub(super) fn with(finding: Finding, exchange: &Joined) -> Finding {
+pub(super) fn with(finding: Finding, exchange: &Exchange) -> Finding {
     let is_bare = matches!(finding.cause, Some(Cause::RefusedNoListener | Cause::RefusedSocketMissing));
     let Some(near) = exchange.near.as_ref().filter(|_| is_bare && is_of_use(exchange)) else {
         return finding;
@@ -91,7 +91,7 @@ fn was_closed(closed: &Closed, failed_ns: u64) -> (String, String) {
 }
 
 /// The listener that was closed, as a verdict tells it.
-pub(super) fn closed(exchange: &Joined) -> Option<verdict::Closed> {
+pub(super) fn closed(exchange: &Exchange) -> Option<verdict::Closed> {
     let Closed { process, ns, again_ns, exit, namesakes } = exchange.near.as_ref()?.closed.clone()?;
     Some(verdict::Closed {
         process,
@@ -103,7 +103,7 @@ pub(super) fn closed(exchange: &Joined) -> Option<verdict::Closed> {
 }
 
 /// Whether the upstream's address leads to this host: what listens here has nothing to do with another one.
-fn is_of_use(exchange: &Joined) -> bool {
+fn is_of_use(exchange: &Exchange) -> bool {
     exchange.path.is_some() || exchange.is_to_own_address() || exchange.nginx.reset.without_socket != 0
 }
 
@@ -184,7 +184,7 @@ mod tests {
     fn told(neighbours: &[(&str, bool)], others: u32) -> String {
         let mut record = connecting(1, 111);
         record.nginx.reset = reset_without_socket();
-        let mut joined = Joined::new(&record);
+        let mut joined = Exchange::new(&record);
         let neighbours = neighbours
             .iter()
             .map(|(listens, is_elsewhere)| Neighbour {

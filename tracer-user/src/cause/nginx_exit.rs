@@ -3,9 +3,9 @@
 use wire::nginx_flag;
 
 use super::{Cause, Finding, signals};
-use crate::{ledger::Joined, model::words::span};
+use crate::{ledger::Exchange, model::words::span};
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let is_exiting = exchange.has(nginx_flag::CLOSER_EXITING);
     // Told to quit, it closes what is idle before all else (`ngx_close_idle_connections`, src/core/ngx_connection.c).
     let is_leaving = is_exiting || exchange.has(nginx_flag::SHUTTING_DOWN) && exchange.nginx_closed_first();
@@ -42,7 +42,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 
 /// `worker_shutdown_timeout`: the worker closes each client's connection (`ngx_shutdown_timer_handler`, src/core/ngx_cycle.c), and with it the
 /// exchange for it. It says nothing.
-pub(super) fn of_shutdown(exchange: &Joined) -> Option<Finding> {
+pub(super) fn of_shutdown(exchange: &Exchange) -> Option<Finding> {
     let is_shut = exchange.has(nginx_flag::SHUTTING_DOWN)
         && exchange.was_timed_with_client()
         && exchange.client_was_closed()

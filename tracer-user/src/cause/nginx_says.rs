@@ -3,7 +3,7 @@
 
 use super::{Cause, Finding, client_abort::who, errors, signals, stopped};
 use crate::{
-    ledger::{Joined, Said},
+    ledger::{Exchange, Said},
     model::{
         verdict::{Confidence, Word},
         words::{count, span},
@@ -18,7 +18,7 @@ struct Rule {
     when: fn(&Said) -> bool,
     cause: Cause,
     /// What happened, in one sentence: the exchange, and the word.
-    sentence: fn(&Joined, &Said) -> String,
+    sentence: fn(&Exchange, &Said) -> String,
     advice: &'static str,
 }
 
@@ -28,7 +28,7 @@ impl Rule {
         self.beginnings.iter().any(|beginning| message.starts_with(beginning)) && (self.when)(said)
     }
 
-    fn finding(&self, exchange: &Joined, said: &Said) -> Finding {
+    fn finding(&self, exchange: &Exchange, said: &Said) -> Finding {
         Finding::proven(self.cause, (self.sentence)(exchange, said), self.advice)
     }
 }
@@ -217,7 +217,7 @@ const OWN_TROUBLES: &[Rule] = &[
     },
 ];
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let messages: Vec<_> = exchange.said.iter().map(|said| (said, said.message())).collect();
     let (last, last_message) = messages.last()?;
     let of_any = RULES.iter().find_map(|rule| {
@@ -232,7 +232,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// A word that no rule knows, about an exchange that nothing else explains: what nginx said is all that is sure.
-pub(super) fn quoted(exchange: &Joined, said: &Said) -> Finding {
+pub(super) fn quoted(exchange: &Exchange, said: &Said) -> Finding {
     Finding::inferred(
         Cause::NginxSays,
         format!(
@@ -293,20 +293,20 @@ pub(super) fn word(said: &Said) -> Word {
 }
 
 /// nginx's reasons, the finer one first.
-fn reason(exchange: &Joined) -> String {
+fn reason(exchange: &Exchange) -> String {
     let mut reasons: Vec<_> = exchange.said.iter().map(Said::message).collect();
     reasons.dedup();
     reasons.join("; ")
 }
 
 /// Whether a response has begun: nginx says what it was reading, else bytes tell. Those of a TLS handshake are no response.
-pub(super) fn is_answered(exchange: &Joined) -> bool {
+pub(super) fn is_answered(exchange: &Exchange) -> bool {
     exchange.word().map_or(exchange.nginx.received > 0, |said| is_cut_short(exchange, said))
 }
 
 /// Whether the response had begun, as far as the message tells: what stands behind "while" was true before nginx read what it complains
 /// of, and header and body may come in one read. FastCGI and HTTP/2 know the response's own end, apart from the connection's.
-fn is_cut_short(exchange: &Joined, said: &Said) -> bool {
+fn is_cut_short(exchange: &Exchange, said: &Said) -> bool {
     let of_protocol = ["upstream prematurely closed FastCGI", "upstream prematurely closed stream"];
     !is_before_response(said)
         || exchange.nginx.received > 0
@@ -314,7 +314,7 @@ fn is_cut_short(exchange: &Joined, said: &Said) -> bool {
 }
 
 /// Whether nginx has begun to answer its client: then the status is the response's own. What is no HTTP/1 is passed on as HTTP/0.9.
-pub(super) fn has_begun(exchange: &Joined) -> bool {
+pub(super) fn has_begun(exchange: &Exchange) -> bool {
     is_answered(exchange)
         || exchange.nginx_says("upstream sent no valid HTTP")
         || exchange.nginx_says("upstream sent invalid chunked")
@@ -344,7 +344,7 @@ pub(super) fn own_certificate(said: &Said) -> String {
 }
 
 /// The upstream closed in the middle: nginx knows by the protocol that more was to come.
-fn cut_short(exchange: &Joined, said: &Said) -> Option<Finding> {
+fn cut_short(exchange: &Exchange, said: &Said) -> Option<Finding> {
     if !said.format.starts_with("upstream prematurely closed") || !is_cut_short(exchange, said) {
         return None;
     }

@@ -3,7 +3,7 @@
 
 use super::{Cause, Finding};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         inquiry::{Holder, Queue},
         verdict::{self, Confidence, Process},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// nginx stopped waiting in such a queue, which it had joined at `came_ns`.
-pub(super) fn timeout(exchange: &Joined, came_ns: u64, waited: &str) -> Option<Finding> {
+pub(super) fn timeout(exchange: &Exchange, came_ns: u64, waited: &str) -> Option<Finding> {
     let queue = exchange.queue()?;
     let confidence = sure(queue, came_ns)?;
     let backlog = exchange.listener().map_or_else(String::new, |view| format!(" (backlog {})", view.limit));
@@ -35,7 +35,7 @@ pub(super) fn timeout(exchange: &Joined, came_ns: u64, waited: &str) -> Option<F
 }
 
 /// The same finding of a full queue, where it is full because nobody works it off.
-pub(super) fn add(exchange: &Joined, finding: Finding) -> Finding {
+pub(super) fn add(exchange: &Exchange, finding: Finding) -> Finding {
     let came_ns = exchange.nginx.connect_ns;
     let Some(queue) = exchange.queue().filter(|queue| sure(queue, came_ns).is_some()) else { return finding };
     Finding {
@@ -108,7 +108,7 @@ fn advice(queue: &Queue) -> String {
 }
 
 /// The holders, as a verdict tells them.
-pub(super) fn holders(exchange: &Joined, cause: Cause) -> Option<Vec<verdict::Holder>> {
+pub(super) fn holders(exchange: &Exchange, cause: Cause) -> Option<Vec<verdict::Holder>> {
     let is_asked = matches!(
         cause,
         Cause::TimeoutNobodyAccepts
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn found(queue: Queue) -> Option<Finding> {
-        let mut joined = Joined::new(&connecting(5_000, 0));
+        let mut joined = Exchange::new(&connecting(5_000, 0));
         joined.found = Some(Found::Queue(queue));
         timeout(&joined, at(2), "5.00 s")
     }

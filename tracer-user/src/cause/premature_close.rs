@@ -4,7 +4,7 @@ use wire::{WorkerEnd, nginx_flag, tcp_state};
 
 use super::{Cause, Finding, gone, nginx_says, signals, stopped, unknown};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         verdict::Confidence,
         words::{count, span},
@@ -13,7 +13,7 @@ use crate::{
 
 const LINE: &str = "upstream prematurely closed connection while reading response header from upstream";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     // Closing with bytes unread enters CLOSE instead: then nginx did not want them. So does a reset that answers what nginx still sent;
     // it reads the end of the stream all the same, and never asks for the error.
     let nginx = &exchange.nginx;
@@ -76,7 +76,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// A signal ended the worker, which had nothing left to read.
-fn died(exchange: &Joined, worker: &WorkerEnd, signal: u32) -> Finding {
+fn died(exchange: &Exchange, worker: &WorkerEnd, signal: u32) -> Finding {
     let (name, after) = (signals::worker_in_words(worker), span(exchange.lasted_ns()));
     let signal_name = signals::name(signal);
     let had = if exchange.nginx.first_sent_ns > worker.ended_ns {
@@ -119,7 +119,7 @@ fn died(exchange: &Joined, worker: &WorkerEnd, signal: u32) -> Finding {
 }
 
 /// The worker closed the connection, or exited.
-fn lived(exchange: &Joined, worker: &WorkerEnd, is_answered: bool) -> Finding {
+fn lived(exchange: &Exchange, worker: &WorkerEnd, is_answered: bool) -> Finding {
     let (name, after) = (signals::worker_in_words(worker), span(exchange.lasted_ns()));
     let when = if is_answered { "in the middle of its response" } else { "before it had answered" };
     if let Some(stop) = stopped::of(exchange, worker) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Cause, Finding};
 use crate::{
-    ledger::{Joined, Said},
+    ledger::{Exchange, Said},
     model::{
         upstream::Upstream,
         verdict::{self, Evidence, ReachedBy},
@@ -39,7 +39,7 @@ fn is_asked(cause: Option<Cause>) -> bool {
 }
 
 /// The later of what nginx's own exchanges and the kernel's memory tell.
-pub(super) fn of(exchange: &Joined, cause: Option<Cause>) -> Option<Reached> {
+pub(super) fn of(exchange: &Exchange, cause: Option<Cause>) -> Option<Reached> {
     let Upstream::Inet(upstream) = exchange.upstream() else { return None };
     if !is_asked(cause) {
         return None;
@@ -106,8 +106,8 @@ mod tests {
         model::inquiry::Found,
     };
 
-    fn exchange(reached_ms: Option<u64>, worked_ms: Option<u64>) -> Joined {
-        let mut joined = Joined::new(&connecting(5_000, 0));
+    fn exchange(reached_ms: Option<u64>, worked_ms: Option<u64>) -> Exchange {
+        let mut joined = Exchange::new(&connecting(5_000, 0));
         joined.reached_ns = reached_ms.map(at);
         joined.found = worked_ms.map(|ms| Found::Reached(at(ms)));
         joined

@@ -4,7 +4,7 @@ use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, doing, gone, lost, nginx_says, nobody_accepts, sharers, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         verdict::Confidence,
         words::{count, sentence, span},
@@ -16,7 +16,7 @@ const HEADER: &str =
 const SENDING: &str = "upstream timed out (110: Connection timed out) while sending request to upstream";
 const BODY: &str = "upstream timed out (110: Connection timed out) while reading upstream";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let gave_up = exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx.sent > 0;
     if !gave_up {
         return None;
@@ -51,7 +51,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Whether what nginx sent did not arrive: the worker's end, which is on this host, has it not, though there is room.
-fn is_undelivered(exchange: &Joined, worker: &WorkerEnd) -> bool {
+fn is_undelivered(exchange: &Exchange, worker: &WorkerEnd) -> bool {
     let nginx = &exchange.nginx;
     let again = nginx.retransmits > nginx.syn_retransmits;
     let is_short = !exchange.is_on_kept_connection() && worker.arrived < nginx.sent;
@@ -59,11 +59,11 @@ fn is_undelivered(exchange: &Joined, worker: &WorkerEnd) -> bool {
 }
 
 /// How long nginx waited after it last sent.
-fn waited(exchange: &Joined) -> String {
+fn waited(exchange: &Exchange) -> String {
     span(exchange.nginx.ended_ns.saturating_sub(exchange.nginx.last_sent_ns))
 }
 
-fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
+fn never_accepted(exchange: &Exchange, worker: &WorkerEnd) -> Finding {
     let queue =
         exchange.listener().map_or_else(String::new, |view| match u64::from(view.depth).saturating_sub(1) {
             0 => format!(" (backlog {}), first in line", view.limit),
@@ -89,7 +89,7 @@ fn never_accepted(exchange: &Joined, worker: &WorkerEnd) -> Finding {
     )
 }
 
-fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
+fn slow_worker(exchange: &Exchange, worker: &WorkerEnd) -> Finding {
     // What came before the response was TLS's: which of what nginx sent was the request, and when, is not seen.
     let is_over_tls = exchange.nginx.received > 0;
     let (queued, served) = if worker.accepted_ns == 0 || is_over_tls {
@@ -130,7 +130,7 @@ fn slow_worker(exchange: &Joined, worker: &WorkerEnd) -> Finding {
 
 /// Between two exchanges a kept-alive connection that nginx closes looks the same, but then nginx has nothing to do for a
 /// client, and a server of this host closes in turn.
-fn stalled(exchange: &Joined) -> Option<Finding> {
+fn stalled(exchange: &Exchange) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let is_said = exchange.timer_went_off();
     let lost = lost::of(exchange);
@@ -160,7 +160,7 @@ fn stalled(exchange: &Joined) -> Option<Finding> {
     })
 }
 
-fn undelivered(exchange: &Joined) -> Finding {
+fn undelivered(exchange: &Exchange) -> Finding {
     Finding::proven(
         Cause::TimeoutUnacked,
         format!(
@@ -174,7 +174,7 @@ fn undelivered(exchange: &Joined) -> Finding {
     )
 }
 
-fn unacked(exchange: &Joined) -> Finding {
+fn unacked(exchange: &Exchange) -> Finding {
     Finding::inferred(
         Cause::TimeoutUnacked,
         format!(
@@ -189,7 +189,7 @@ fn unacked(exchange: &Joined) -> Finding {
 }
 
 /// The upstream answered, or its host sent something, and nginx's socket had none of it to give.
-fn answer_lost(exchange: &Joined) -> Option<Finding> {
+fn answer_lost(exchange: &Exchange) -> Option<Finding> {
     let lost = lost::of(exchange)?;
     Some(Finding {
         confidence: lost.confidence,
@@ -206,7 +206,7 @@ fn answer_lost(exchange: &Joined) -> Option<Finding> {
     })
 }
 
-fn no_answer(exchange: &Joined) -> Finding {
+fn no_answer(exchange: &Exchange) -> Finding {
     Finding::inferred(
         Cause::TimeoutNoAnswer,
         format!(

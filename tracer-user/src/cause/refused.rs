@@ -6,7 +6,7 @@ use wire::{DropReason, nginx_flag};
 
 use super::{Cause, Finding, denied, errors, local_error, near, reached};
 use crate::{
-    ledger::{Joined, Said},
+    ledger::{Exchange, Said},
     model::{
         inquiry::{Denial, Kind, Ordinary, Place},
         upstream::Upstream,
@@ -25,7 +25,7 @@ const LISTENER: &str = "whether the upstream is running and listens on this addr
 const ROUTES: &str =
     "routes and the neighbour table between nginx and the upstream: `ip route get`, `ip neigh`.";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if !exchange.was_connecting() {
         return None;
     }
@@ -186,7 +186,7 @@ fn no_socket(path: &str, what: &str) -> (String, &'static str) {
     )
 }
 
-fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {
+fn inet(exchange: &Exchange, upstream: &str) -> Option<Finding> {
     let reset = &exchange.nginx.reset;
     // A reset that a socket look-up sent after the drop is the answer to a later SYN.
     let was_rejected =
@@ -250,7 +250,7 @@ fn inet(exchange: &Joined, upstream: &str) -> Option<Finding> {
     })
 }
 
-fn no_route(exchange: &Joined, upstream: &str) -> Finding {
+fn no_route(exchange: &Exchange, upstream: &str) -> Finding {
     let (finding, why): (fn(_, _, _) -> _, _) = if exchange.failed_at_once() {
         (Finding::proven, "this host has no route to it, and connect said so at once".to_owned())
     } else if exchange.dropped() == Some(DropReason::NeighbourFailed) {

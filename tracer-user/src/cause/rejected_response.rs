@@ -4,11 +4,11 @@ use wire::tcp_state;
 
 use super::{Cause, Finding};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, span},
 };
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let nginx = &exchange.nginx;
     // Closing with bytes unread leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE, with a reset outward.
     let threw_away = nginx.error == 0 && nginx.new_state == tcp_state::CLOSE && nginx.unread > 0;

@@ -4,14 +4,14 @@ use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, gone, lost, signals, stopped, unknown};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, sentence, span},
 };
 
 const ECONNRESET: u32 = 104;
 const EPIPE: u32 = 32;
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if exchange.was_connecting() || !matches!(exchange.nginx.error, ECONNRESET | EPIPE) {
         return None;
     }
@@ -38,13 +38,13 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Where in the exchange the worker's end ended.
-fn into(exchange: &Joined, worker: &WorkerEnd) -> String {
+fn into(exchange: &Exchange, worker: &WorkerEnd) -> String {
     let ns = if worker.signal.ns != 0 { worker.signal.ns } else { worker.ended_ns };
     format!("{} into the request", span(ns.saturating_sub(exchange.began_ns())))
 }
 
 /// What nginx read of it.
-fn consequence(exchange: &Joined) -> String {
+fn consequence(exchange: &Exchange) -> String {
     let unread = exchange.unread_by_worker().unwrap_or_default();
     let why = if unread > 0 {
         let were = if unread == 1 { "was" } else { "were" };
@@ -61,7 +61,7 @@ fn consequence(exchange: &Joined) -> String {
 }
 
 /// A process of this host closed the worker's end, knowingly or by dying.
-fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
+fn by_process(exchange: &Exchange, worker: &WorkerEnd) -> Option<Finding> {
     let upstream = exchange.upstream();
     let consequence = consequence(exchange);
     if worker.has_socket == 0 {
@@ -140,7 +140,7 @@ fn by_process(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
 }
 
 /// What is on the way on this host reset the connection, and no process did.
-fn by_own_host(exchange: &Joined) -> Finding {
+fn by_own_host(exchange: &Exchange) -> Finding {
     let upstream = exchange.upstream();
     let Some(before_ns) = lost::rejected(exchange) else {
         let nginx = &exchange.nginx;
@@ -175,7 +175,7 @@ fn by_own_host(exchange: &Joined) -> Finding {
     )
 }
 
-fn by_remote(exchange: &Joined) -> Finding {
+fn by_remote(exchange: &Exchange) -> Finding {
     Finding::inferred(
         Cause::ResetByRemote,
         format!(

@@ -4,14 +4,14 @@ use wire::{WorkerEnd, nginx_flag};
 
 use super::{Cause, Finding, doing, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, span},
 };
 
 const LINE: &str = "upstream timed out (110: Connection timed out) while sending request to upstream";
 const ADVICE: &str = "what keeps the worker from reading; then proxy_send_timeout or fastcgi_send_timeout.";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let worker = exchange.worker.as_ref()?;
     let gave_up = exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx_gave_up();
@@ -45,7 +45,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// The kernel does not count what lies in a unix socket; nginx says that it was sending.
-fn on_unix_socket(exchange: &Joined, worker: &WorkerEnd) -> Option<Finding> {
+fn on_unix_socket(exchange: &Exchange, worker: &WorkerEnd) -> Option<Finding> {
     let was_sending = exchange.word()?.doing == "sending request to upstream";
     was_sending.then(|| {
         Finding::proven(

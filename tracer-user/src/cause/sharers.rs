@@ -2,12 +2,12 @@
 
 use super::Finding;
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{inquiry::Sharer, words::count},
 };
 
 /// The same finding where only one of them had connections in its queue: this one's was there, and the others accept.
-pub(super) fn add(exchange: &Joined, finding: Finding) -> Finding {
+pub(super) fn add(exchange: &Exchange, finding: Finding) -> Finding {
     let sharers = exchange.sharers();
     let [Sharer { process, waiting: 1.., stands_still }, others @ ..] = sharers else { return finding };
     if others.is_empty() || others.iter().any(|other| other.waiting > 0) {

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use wire::{Origin, WorkerEnd};
 
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         from_wire::{comm, process},
         verdict::Process,
@@ -139,7 +139,7 @@ pub(super) fn is_php_fpm(comm: &str) -> bool {
 }
 
 /// Who had the exchange: the first who read from it, or who died holding it.
-pub(super) fn worker(exchange: &Joined) -> Option<Process> {
+pub(super) fn worker(exchange: &Exchange) -> Option<Process> {
     let worker = exchange.worker.as_ref()?;
     if worker.accepted_ns != 0 {
         return Some(process(&worker.worker));

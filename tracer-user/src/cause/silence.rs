@@ -6,10 +6,10 @@
 use wire::{nginx_flag, tcp_state};
 
 use super::{Finding, client_abort, client_error, nginx_exit, signals, upgraded};
-use crate::ledger::Joined;
+use crate::ledger::Exchange;
 
 /// What the silence says; none where nothing can be made of it, and the kernel's facts decide.
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if !exchange.is_silent() || exchange.has(nginx_flag::CLOSER_EXITING) {
         return None;
     }
@@ -41,7 +41,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Whether nginx ended it before it had read all of a response that had come.
-pub(super) fn is_early(exchange: &Joined) -> bool {
+pub(super) fn is_early(exchange: &Exchange) -> bool {
     exchange.has_request()
         && exchange.nginx.sent > 0
         && (!exchange.has(nginx_flag::READ_LAST) || exchange.nginx.unread > 0)

@@ -6,7 +6,7 @@ use wire::{WorkerEnd, tcp_state};
 
 use super::{Cause, Finding, errors, lost, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         from_wire::comm,
         verdict::{Alike, Kept},
@@ -24,7 +24,7 @@ const RACE_NS: u64 = 1_000_000_000;
 const SHOW_A_TIMER: u32 = 3;
 
 /// nginx meets it as an error or as an end of the stream, whichever comes first.
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let met_end = nginx.error == 0 && nginx.old_state == tcp_state::CLOSE_WAIT;
     let met = matches!(nginx.error, ECONNRESET | EPIPE) || met_end;
@@ -74,7 +74,7 @@ pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Its worker's end is on this host.
-fn by_worker(exchange: &Joined, worker: &WorkerEnd, cause: Cause) -> Option<Finding> {
+fn by_worker(exchange: &Exchange, worker: &WorkerEnd, cause: Cause) -> Option<Finding> {
     let nginx = &exchange.nginx;
     let who = signals::worker_in_words(worker);
     let explanation = if worker.ended_ns == 0 || worker.error != 0 {
@@ -113,13 +113,13 @@ fn by_worker(exchange: &Joined, worker: &WorkerEnd, cause: Cause) -> Option<Find
 
 /// Whether the request was only on its way when the connection was closed. One that lay there for longer than that had been idle met
 /// a worker that stood still.
-fn is_race(exchange: &Joined, worker: &WorkerEnd) -> bool {
+fn is_race(exchange: &Exchange, worker: &WorkerEnd) -> bool {
     let lay_ns = worker.ended_ns.saturating_sub(exchange.nginx.first_sent_ns);
     lay_ns <= RACE_NS.max(exchange.idle_ns().unwrap_or(0))
 }
 
 /// How long it had been idle, in words.
-fn idle(exchange: &Joined) -> String {
+fn idle(exchange: &Exchange) -> String {
     match exchange.idle_ns() {
         Some(ns) => format!("idle for {}", span(ns)),
         // So in old recordings.
@@ -131,7 +131,7 @@ fn idle(exchange: &Joined) -> String {
 }
 
 /// What the upstream's other closes tell of a timer of its own, as one more sentence.
-fn timer(exchange: &Joined) -> String {
+fn timer(exchange: &Exchange) -> String {
     let (Some(ns), Some(Alike { closes, alike, are_spread })) = (exchange.idle_at_close_ns(), exchange.alike)
     else {
         return String::new();
@@ -166,7 +166,7 @@ fn advice(worker: Option<&WorkerEnd>) -> String {
 }
 
 /// What the connection had served before, if it was kept.
-pub(super) fn kept(exchange: &Joined, cause: Cause) -> Option<Kept> {
+pub(super) fn kept(exchange: &Exchange, cause: Cause) -> Option<Kept> {
     let is_stale = cause.detail() == "stale_keepalive";
     exchange.is_on_kept_connection().then(|| Kept {
         exchange: exchange.nginx.exchange,
@@ -178,7 +178,7 @@ pub(super) fn kept(exchange: &Joined, cause: Cause) -> Option<Kept> {
 
 #[cfg(test)]
 mod tests {
-    use wire::Exchange;
+    use wire::ExchangeRecord;
 
     use super::*;
     use crate::{
@@ -187,7 +187,7 @@ mod tests {
     };
 
     /// The second request on a connection, sent 5 s after the first one's answer; the worker closes 20 ms later.
-    fn raced() -> Exchange {
+    fn raced() -> ExchangeRecord {
         let mut record = given_up(0);
         let nginx = &mut record.nginx;
         nginx.exchange = 2;
@@ -202,8 +202,8 @@ mod tests {
         record
     }
 
-    fn found(record: &Exchange) -> Option<Finding> {
-        judge(&Joined::new(record))
+    fn found(record: &ExchangeRecord) -> Option<Finding> {
+        judge(&Exchange::new(record))
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_timer_is_named_when_nothing_else_fits() {
-        let mut joined = Joined::new(&raced());
+        let mut joined = Exchange::new(&raced());
         let mut said = |closes, alike, are_spread| {
             joined.alike = Some(Alike { closes, alike, are_spread });
             judge(&joined).unwrap().explanation

@@ -6,7 +6,7 @@ use wire::{Origin, Signal as Sent, WorkerEnd};
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         from_wire::{comm, process},
         verdict::{Confidence, Process},
@@ -27,7 +27,7 @@ const GRACE_NS: u64 = 60_000_000_000;
 
 /// A worker was told to stop, and did.
 pub(super) struct Stop<'a> {
-    exchange: &'a Joined,
+    exchange: &'a Exchange,
     worker: &'a WorkerEnd,
     /// To the worker, or where that was sent none, to its parent.
     signal: &'a Sent,
@@ -52,7 +52,7 @@ fn is_order(signal: &Sent, to: u32) -> bool {
 
 /// Who told this worker to stop, if that is why its end ended: it must have ended soon after, and for a signal with other meanings by an
 /// exit, or by order of its own parent. A worker that lives and closes is seen to do so, not why.
-pub(super) fn of<'a>(exchange: &'a Joined, worker: &'a WorkerEnd) -> Option<Stop<'a>> {
+pub(super) fn of<'a>(exchange: &'a Exchange, worker: &'a WorkerEnd) -> Option<Stop<'a>> {
     let stops = &exchange.stops;
     if signals::died_of(worker).is_some()
         || worker.ended_ns == 0
@@ -180,7 +180,7 @@ fn first_word(signal: &Sent) -> String {
 
 /// What the worker's parent had been told before it sent this signal, if that has to do with it: a parent that was told to stop since the
 /// worker began is about to end it. php-fpm's opens its logs anew at SIGUSR1 (`fpm_got_signal`, sapi/fpm/fpm/fpm_events.c).
-fn told_parent<'a>(exchange: &'a Joined, signal: &Sent) -> Option<&'a Sent> {
+fn told_parent<'a>(exchange: &'a Exchange, signal: &Sent) -> Option<&'a Sent> {
     let stops = &exchange.stops;
     let first = &stops.parent;
     let parent = stops.parent_task.tgid;
@@ -196,7 +196,7 @@ fn told_parent<'a>(exchange: &'a Joined, signal: &Sent) -> Option<&'a Sent> {
 }
 
 /// One more sentence about a worker that was killed by its parent: who had told that to stop or to reload.
-pub(super) fn who_told_the_killer(exchange: &Joined, worker: &WorkerEnd) -> String {
+pub(super) fn who_told_the_killer(exchange: &Exchange, worker: &WorkerEnd) -> String {
     let Some(first) = told_parent(exchange, &worker.signal) else { return String::new() };
     let parent = &exchange.stops.parent_task;
     format!(
@@ -210,7 +210,7 @@ pub(super) fn who_told_the_killer(exchange: &Joined, worker: &WorkerEnd) -> Stri
 }
 
 /// Where to look for why the worker's parent was told to end its workers.
-fn advice_of_order(exchange: &Joined, order: &Sent) -> String {
+fn advice_of_order(exchange: &Exchange, order: &Sent) -> String {
     format!(
         "why {} told {} to stop or to reload, and how long that lets requests under way go on (its graceful timeout).",
         plainly(order),
@@ -219,7 +219,7 @@ fn advice_of_order(exchange: &Joined, order: &Sent) -> String {
 }
 
 /// Where to look for who killed a worker.
-pub(super) fn advice_of_kill(exchange: &Joined, worker: &WorkerEnd) -> String {
+pub(super) fn advice_of_kill(exchange: &Exchange, worker: &WorkerEnd) -> String {
     let signal = &worker.signal;
     let is_from_parent = signal.from_parent != 0 && signals::killer(worker).is_some();
     let is_fpm = is_from_parent && signals::is_php_fpm(&comm(&signal.sender));
@@ -246,7 +246,7 @@ pub(super) fn advice_of_kill(exchange: &Joined, worker: &WorkerEnd) -> String {
 
 /// php-fpm's master ended a worker, and is not known to have been told to stop or to reload: its pool's files and the request's age tell
 /// whether it was a timeout.
-fn advice_of_term(exchange: &Joined, worker: &WorkerEnd) -> String {
+fn advice_of_term(exchange: &Exchange, worker: &WorkerEnd) -> String {
     let age_ns = worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns()));
     let (upstream, age) = (exchange.upstream(), span(age_ns));
     let setting = format!("request_terminate_timeout of the pool on {upstream}");
@@ -287,7 +287,7 @@ fn is_cut_off_at(limit_s: u64, age_ns: u64) -> bool {
 }
 
 /// Whether all that the worker's parent was sent is known.
-fn is_parent_known(exchange: &Joined, worker: &WorkerEnd) -> bool {
+fn is_parent_known(exchange: &Exchange, worker: &WorkerEnd) -> bool {
     let stops = &exchange.stops;
     stops.parent_task.tgid == worker.signal.sender.tgid
         && signals::origin_of(&stops.parent) != Some(Origin::Lost)
@@ -299,7 +299,7 @@ pub(super) fn with_code(worker: &WorkerEnd) -> String {
 }
 
 /// A worker exited, and no signal is known that told it to.
-pub(super) fn exited(exchange: &Joined, worker: &WorkerEnd, cause: Cause, explanation: String) -> Finding {
+pub(super) fn exited(exchange: &Exchange, worker: &WorkerEnd, cause: Cause, explanation: String) -> Finding {
     let finding = Finding::proven(cause, explanation, advice_of_exit(worker));
     if are_signals_kept(exchange, worker) {
         return finding;
@@ -313,7 +313,7 @@ pub(super) fn exited(exchange: &Joined, worker: &WorkerEnd, cause: Cause, explan
 }
 
 /// Whether what was sent to the worker is known: it was seen to take up this exchange, or one before, with which its parent came to be known.
-fn are_signals_kept(exchange: &Joined, worker: &WorkerEnd) -> bool {
+fn are_signals_kept(exchange: &Exchange, worker: &WorkerEnd) -> bool {
     worker.accepted_ns != 0 || exchange.stops.parent_task.tgid != 0
 }
 
@@ -328,7 +328,7 @@ pub(super) fn advice_of_exit(worker: &WorkerEnd) -> &'static str {
 }
 
 /// Whether the worker may have been told to stop, and who told it is not known any more: then such a cause says less than there is.
-pub(super) fn may_have_been_told(exchange: &Joined, cause: Cause) -> bool {
+pub(super) fn may_have_been_told(exchange: &Exchange, cause: Cause) -> bool {
     let is_lost = signals::origin_of(&exchange.stops.worker) == Some(Origin::Lost);
     is_lost
         && matches!(
@@ -342,7 +342,7 @@ pub(super) fn may_have_been_told(exchange: &Joined, cause: Cause) -> bool {
 }
 
 /// The signals as facts.
-pub(super) fn facts<'a>(exchange: &'a Joined, worker: &'a WorkerEnd) -> Vec<(&'a Sent, String)> {
+pub(super) fn facts<'a>(exchange: &'a Exchange, worker: &'a WorkerEnd) -> Vec<(&'a Sent, String)> {
     let stops = &exchange.stops;
     let parent = stops.parent_task.tgid;
     let fact =

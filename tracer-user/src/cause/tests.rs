@@ -1,6 +1,6 @@
 use wire::{
-    Action, Client, DropReason, Exchange, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal, WordOf,
-    WorkerEnd, nginx_flag, tcp_state,
+    Action, Client, DropReason, ExchangeRecord, Icmp, ListenerView, Origin, PacketDrop, Reset, Signal,
+    WordOf, WorkerEnd, nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros as _;
 
@@ -28,11 +28,11 @@ fn context(evidence_lost: bool) -> Context<'static> {
 }
 
 /// What becomes of a record, with what nginx does next, if it is seen.
-fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
+fn outcome(record: ExchangeRecord, next: Option<(Action, u8)>) -> Outcome {
     let mut ledger = Ledger::default();
     let mut whole: Vec<Whole> = ledger.take(Record::Exchange(Box::new(record))).into_iter().collect();
     if let Some((action, old_state)) = next {
-        whole.extend(ledger.take(aftermath(&record, action, old_state)));
+        whole.extend(ledger.take(next_action(&record, action, old_state)));
     }
     whole.extend(ledger.drain());
     match &whole[..] {
@@ -41,7 +41,7 @@ fn outcome(record: Exchange, next: Option<(Action, u8)>) -> Outcome {
     }
 }
 
-fn verdict(record: Exchange, next: Option<(Action, u8)>) -> Verdict {
+fn verdict(record: ExchangeRecord, next: Option<(Action, u8)>) -> Verdict {
     match outcome(record, next) {
         Outcome::Failed(verdict) => *verdict,
         other => panic!("no verdict: {other:?}"),
@@ -173,7 +173,7 @@ fn a_reset_by_the_listener_is_an_abort_and_by_nobody_seen_is_none() {
     record.worker = WorkerEnd::new_zeroed();
     record.nginx.error = 104;
     record.nginx.new_state = tcp_state::CLOSE;
-    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::AFTERMATH_FOLLOWS;
+    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::NEXT_ACTION_FOLLOWS;
     assert_eq!(verdict(record, ANSWERS).cause, Cause::ResetByRemote);
     record.nginx.reset = Reset { ns: at(3), by_listener: 1, ..Reset::default() };
     let verdict = verdict(record, ANSWERS);
@@ -304,7 +304,7 @@ fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
 }
 
 /// A worker that closed its end after 2 s without an answer, `exiting` or not, after its parent had sent it this signal.
-fn stopped(signal: u32, before_ms: u64, exiting: u32) -> Exchange {
+fn stopped(signal: u32, before_ms: u64, exiting: u32) -> ExchangeRecord {
     let mut record = killed(2_000, 0);
     record.nginx.error = 0;
     (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::LAST_ACK);
@@ -455,7 +455,7 @@ fn a_slow_workers_verdict_says_what_it_was_doing() {
     let record = given_up(60_000);
     assert!(ledger.take(Record::Exchange(Box::new(record))).is_none());
     let Some(Whole::Exchange(mut joined)) =
-        ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED))
+        ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED))
     else {
         panic!("no exchange");
     };
@@ -565,12 +565,12 @@ fn what_nginx_does_in_a_later_turn_of_its_loop_tells_nothing() {
     let record = given_up(1_000);
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(record)));
-    let Record::Aftermath(mut later, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+    let Record::NextAction(mut later, action) = next_action(&record, Action::Sent, tcp_state::ESTABLISHED)
     else {
-        panic!("no aftermath");
+        panic!("no next action");
     };
     later.turned_to = 99;
-    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(later, action)) else {
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::NextAction(later, action)) else {
         panic!("no exchange")
     };
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
@@ -639,11 +639,11 @@ fn lost_records_make_verdicts_incomplete() {
 
 #[test]
 fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
-    let lossy = |mut record: Exchange| {
+    let lossy = |mut record: ExchangeRecord| {
         record.worker.sock = 0;
         let mut ledger = Ledger::default();
         ledger.take(Record::Exchange(Box::new(record)));
-        let whole = ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED));
+        let whole = ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED));
         let Some(Whole::Exchange(joined)) = whole else { panic!("no exchange") };
         let Outcome::Failed(verdict) = attribute(&joined, &context(true)) else { panic!("no verdict") };
         assert_eq!(verdict.confidence, Confidence::Incomplete);
@@ -659,7 +659,7 @@ fn a_worker_whose_end_was_lost_is_not_taken_for_one_on_another_host() {
 
 #[test]
 fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
-    let audible = |mut record: Exchange| {
+    let audible = |mut record: ExchangeRecord| {
         record.nginx.flags |= nginx_flag::WORD_AUDIBLE;
         record
     };
@@ -686,11 +686,11 @@ fn what_nginx_closes_without_a_word_has_not_failed_by_the_upstream() {
     assert_eq!(verdict(audible(refused), None).cause, Cause::RefusedNoListener);
 }
 
-/// The client of hand-made records: `aftermath` acts on its socket.
+/// The client of hand-made records: `next_action` acts on its socket.
 const CLIENT: u64 = 0xffff_8880_0000_4000;
 
 /// A record of which nginx said nothing, with what it had been given last and how its client's socket was.
-fn silent(mut record: Exchange, read: u32, client: u8) -> Exchange {
+fn silent(mut record: ExchangeRecord, read: u32, client: u8) -> ExchangeRecord {
     record.nginx.flags |= nginx_flag::WORD_AUDIBLE | read;
     record.nginx.client =
         Client { sock: CLIENT, peer: endpoint(1, 40000), state: client, ..Client::default() };
@@ -735,13 +735,14 @@ fn what_set_nginx_off_names_what_the_client_did() {
     // The upstream's bytes: nginx had what it wanted.
     assert_eq!(told(UPSTREAM_READ, ESTABLISHED, ANSWERS), None);
     // Another client than was thought.
-    let Record::Aftermath(mut other, action) = aftermath(&given_up(1_000), Action::Closed, CLOSE_WAIT) else {
-        panic!("no aftermath")
+    let Record::NextAction(mut other, action) = next_action(&given_up(1_000), Action::Closed, CLOSE_WAIT)
+    else {
+        panic!("no next action")
     };
     other.other_sock += 1;
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(silent(given_up(1_000), CLIENT_READ, ESTABLISHED))));
-    let Some(Whole::Exchange(joined)) = ledger.take(Record::Aftermath(other, action)) else {
+    let Some(Whole::Exchange(joined)) = ledger.take(Record::NextAction(other, action)) else {
         panic!("no exchange")
     };
     let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
@@ -812,14 +813,15 @@ fn what_ends_with_the_clients_connection_is_told_by_how_nginx_ends_that() {
 fn a_stream_that_nginx_resets_broke_the_rules() {
     let record = silent(given_up(1_000), nginx_flag::CLIENT_READ, tcp_state::ESTABLISHED);
     let told = |bytes| {
-        let Record::Aftermath(mut answer, action) = aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)
+        let Record::NextAction(mut answer, action) =
+            next_action(&record, Action::Sent, tcp_state::ESTABLISHED)
         else {
             panic!("no act")
         };
         answer.bytes = bytes;
         let mut ledger = Ledger::default();
         ledger.take(Record::Exchange(Box::new(record)));
-        assert!(ledger.take(Record::Aftermath(answer, action)).is_none());
+        assert!(ledger.take(Record::NextAction(answer, action)).is_none());
         let Some(Whole::Exchange(joined)) = ledger.overdue(u64::MAX).pop() else { panic!("no exchange") };
         let Outcome::Failed(verdict) = attribute(&joined, &context(false)) else { panic!("no verdict") };
         (verdict.cause, verdict.confidence)
@@ -894,7 +896,7 @@ fn where_nginx_is_not_heard_what_it_does_next_proves_nothing() {
 
 #[test]
 fn what_was_upgraded_fails_only_with_its_worker() {
-    let upgraded = |mut record: Exchange| {
+    let upgraded = |mut record: ExchangeRecord| {
         record.nginx.flags |= nginx_flag::UPGRADED;
         record
     };

@@ -3,10 +3,10 @@
 use wire::{nginx_flag, tcp_state};
 
 use super::Finding;
-use crate::{ledger::Joined, model::verdict::Confidence};
+use crate::{ledger::Exchange, model::verdict::Confidence};
 
 /// Why nginx closed of its own accord is known from what it said, or from its silence. Else it is an inference, whatever the finding.
-pub(super) fn is_inferred(exchange: &Joined, finding: &Finding) -> bool {
+pub(super) fn is_inferred(exchange: &Exchange, finding: &Finding) -> bool {
     // One that the upstream had closed, too, if nginx left something unread.
     let is_upstreams = exchange.nginx.old_state == tcp_state::CLOSE_WAIT && exchange.nginx.unread == 0;
     let is_by_choice = exchange.nginx.error == 0 && !is_upstreams && !exchange.failed_at_once();

@@ -1,9 +1,9 @@
 //! `unknown`: an honest answer.
 
 use super::{Cause, Finding};
-use crate::{ledger::Joined, model::words::span};
+use crate::{ledger::Exchange, model::words::span};
 
-pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
+pub(super) fn judge(exchange: &Exchange, evidence_lost: bool) -> Finding {
     if exchange.is_connected() && exchange.nginx_closed_first() && exchange.nginx.sent == 0 {
         // Nothing was asked on this connection.
         return Finding::well();
@@ -30,7 +30,7 @@ pub(super) fn judge(exchange: &Joined, evidence_lost: bool) -> Finding {
 }
 
 /// The host has more listeners than are kept in sight, and the upstream's may be one of the others.
-pub(super) fn left_out(exchange: &Joined) -> Finding {
+pub(super) fn left_out(exchange: &Exchange) -> Finding {
     Finding::proven(
         Cause::EvidenceLost,
         format!(
@@ -45,7 +45,7 @@ pub(super) fn left_out(exchange: &Joined) -> Finding {
 
 /// Someone took the connection and closed it without reading from it, or died: who, and which of the two, is not seen where accepts
 /// and closes of unix sockets are not.
-pub(super) fn unseen(exchange: &Joined) -> Finding {
+pub(super) fn unseen(exchange: &Exchange) -> Finding {
     Finding::inferred(
         Cause::NotEnoughFacts,
         format!(

@@ -5,14 +5,14 @@ use wire::{nginx_flag, tcp_state};
 
 use super::{Cause, Finding, signals};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::words::{count, sentence, span},
 };
 
 const ADVICE: &str =
     "what stops or kills the upstream's workers while clients are connected, and whether these connect anew.";
 
-pub(super) fn judge(exchange: &Joined) -> Option<Finding> {
+pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if let Some(finding) = idle(exchange) {
         Some(finding)
     } else if exchange.is_passed_through() {
@@ -29,7 +29,7 @@ const SHORTEST_NS: u64 = 1_000_000_000;
 
 /// Neither side sent a byte for proxy_read_timeout, which then ends the connection (`ngx_http_upstream_process_upgraded`): it is said for the
 /// client's side, at level info, for which it is ordinary.
-fn idle(exchange: &Joined) -> Option<Finding> {
+fn idle(exchange: &Exchange) -> Option<Finding> {
     let nginx = &exchange.nginx;
     // What nginx did since for a `mirror` of the request stands there instead.
     let is_said = exchange.word().is_some_and(|said| {
@@ -71,18 +71,18 @@ fn idle(exchange: &Joined) -> Option<Finding> {
 }
 
 /// Whoever it was that closed it, that is what it was for.
-fn ordinary(exchange: &Joined) -> Option<Finding> {
+fn ordinary(exchange: &Exchange) -> Option<Finding> {
     (exchange.word().is_none() && exchange.nginx.word_ns == 0 && exchange.nginx.error == 0)
         .then(Finding::well)
 }
 
 /// A module closes what it has made when it likes; its timers are said.
-fn is_closed_by_choice(exchange: &Joined) -> bool {
+fn is_closed_by_choice(exchange: &Exchange) -> bool {
     exchange.is_connected() && exchange.nginx_closed_first()
 }
 
 /// The worker died and took the connection with it.
-fn cut(exchange: &Joined) -> Option<Finding> {
+fn cut(exchange: &Exchange) -> Option<Finding> {
     let worker = exchange.worker.as_ref()?;
     let died_first =
         worker.exiting != 0 && worker.ended_ns != 0 && worker.ended_ns <= exchange.nginx.ended_ns;

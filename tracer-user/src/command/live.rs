@@ -10,7 +10,7 @@ use crate::{
     evidence::{Encoder, Header, Names},
     model::failure::Failure,
     sink::{Json, Look, Sinks, Status, Text, evidence::Recording},
-    source::scope::Beyond,
+    source::scope::Extras,
     terminal,
 };
 
@@ -25,10 +25,10 @@ pub fn run(args: &Live) -> Result<(), Failure> {
 async fn live(args: &Live) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let mut audit = Audit::open(args)?;
-    let beyond =
-        Beyond { error_logs: &args.error_logs, shows_requests: args.show_requests, ..Beyond::default() };
+    let extras =
+        Extras { error_logs: &args.error_logs, shows_requests: args.show_requests, ..Extras::default() };
     let written: Vec<_> = args.evidence.iter().map(PathBuf::as_path).collect();
-    let source = trace::start(&args.trace, beyond, args.verbose, &written)?;
+    let source = trace::start(&args.trace, extras, args.verbose, &written)?;
     if let Some(audit) = &mut audit {
         audit.begin();
     }
@@ -52,7 +52,7 @@ async fn live(args: &Live) -> Result<(), Failure> {
         let names = Names::new(false);
         let header = Header::now(&args.trace, &[], &start, &names);
         let encoder = Encoder::new(start.started_ns, names);
-        sinks.add(Recording::create(path, None, header, start.distance, encoder)?);
+        sinks.add(Recording::create(path, None, header, start.clock_offset, encoder)?);
     }
     trace::follow(source, &args.trace, &mut ends, sinks, audit).await
 }

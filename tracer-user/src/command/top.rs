@@ -14,14 +14,14 @@ use crate::{
     engine::{self, Ends, Flow, Run, Session},
     evidence::{Encoder, Header, Names},
     model::{clock::monotonic_ns, facts::Fact, failure::Failure},
-    pipeline::{Told, tell_cut_looks},
+    pipeline::{Emitted, tell_cut_looks},
     procfs::masters,
     sink::{
         Sinks,
         evidence::{Naming, Window},
         top::{Attach, Beginning, Master, State, Top, is_there, pictures},
     },
-    source::{Depths, scope::Beyond},
+    source::{Depths, scope::Extras},
 };
 
 /// Files that one run writes.
@@ -49,17 +49,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 async fn live(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
-    let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
+    let extras = Extras { counts_upstreams: true, ..Extras::default() };
     let attach: Attach = Box::new(trace::queues(&args.trace));
-    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
+    let mut source = trace::start(&args.trace, extras, false, &[&args.output])?;
     let depths = Depths::start(std::iter::empty()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
     let start = source.start(args.trace.count.map(Into::into));
     let names = Names::new(false);
     let header = Header::now(&args.trace, &[], &start, &names);
     let encoder = Encoder::new(start.started_ns, names);
-    let window =
-        Window::new(Naming::numbered(&args.output, MOST_FILES), args.last, header, start.distance, encoder);
+    let window = Window::new(
+        Naming::numbered(&args.output, MOST_FILES),
+        args.last,
+        header,
+        start.clock_offset,
+        encoder,
+    );
     let masters = masters::masters().into_iter().map(|master| Master {
         pid: master.pid,
         comm: master.comm,
@@ -67,7 +72,7 @@ async fn live(args: &Args) -> Result<(), Failure> {
         listeners: master.listeners,
     });
     let beginning = Beginning {
-        distance: start.distance,
+        clock_offset: start.clock_offset,
         hears_by: start.sources.has(Fact::Words).then(|| start.sources.name(Fact::Words).to_owned()),
         masters: masters.collect(),
         is_live: true,
@@ -97,7 +102,7 @@ async fn play(args: &Args) -> Result<(), Failure> {
         listeners: process.listeners.clone(),
     });
     let beginning = Beginning {
-        distance: start.distance,
+        clock_offset: start.clock_offset,
         hears_by: start.sources.has(Fact::Words).then(|| start.sources.name(Fact::Words).to_owned()),
         masters: masters.collect(),
         is_live: false,
@@ -131,11 +136,11 @@ fn at_the_end(mut replay: Replay, mut state: State) -> Result<State, Failure> {
         replay.take(number, entry);
         while let Some(told) = replay.told(number) {
             match &told {
-                Told::Verdict(verdict) => state.verdict(verdict),
-                Told::Delayed(delayed) => state.delayed(delayed),
-                Told::After(after) => state.after(after),
-                Told::Note(note) => state.note(note),
-                Told::Answer(_) | Told::Beyond(_) => {}
+                Emitted::Verdict(verdict) => state.verdict(verdict),
+                Emitted::Delayed(delayed) => state.delayed(delayed),
+                Emitted::WorkerOutlived(outlived) => state.worker_outlived(outlived),
+                Emitted::Note(note) => state.note(note),
+                Emitted::Answer(_) | Emitted::Withheld(_) => {}
             }
         }
     }

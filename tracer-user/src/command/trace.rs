@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio::time::{Instant, sleep};
-use wire::{Aftermath, RING_BYTES};
+use wire::{NextAction, RING_BYTES};
 
 use crate::{
     args::Trace,
@@ -18,12 +18,12 @@ use crate::{
         failure::Failure,
         stream::{Entry, What},
     },
-    pipeline::{Pipeline, Told, tell_cut_looks},
+    pipeline::{Emitted, Pipeline, tell_cut_looks},
     queues::Queues,
     sink::Sinks,
     source::{
         Source,
-        scope::{self, Beyond},
+        scope::{self, Extras},
     },
 };
 
@@ -31,8 +31,8 @@ use crate::{
 ///
 /// # Errors
 /// Where this host cannot be traced.
-pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
-    let mut tracer = Tracer::start(&scope::of(args, beyond)?)?;
+pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) -> Result<Source, Failure> {
+    let mut tracer = Tracer::start(&scope::of(args, extras)?)?;
     if is_verbose {
         for (fact, reason) in &tracer.plan().missing {
             crate::notice!("without a hook for \"{}\": {reason}", fact.meaning());
@@ -59,7 +59,7 @@ pub fn start(args: &Trace, beyond: Beyond, is_verbose: bool, written: &[&Path]) 
             crate::notice!("{what}");
         }
     }
-    let source = Source::new(tracer, args, &running, beyond, is_verbose);
+    let source = Source::new(tracer, args, &running, extras, is_verbose);
     memory::give_back();
     source
 }
@@ -74,12 +74,12 @@ pub fn queues(args: &Trace) -> impl Fn() -> Result<Queues, Failure> + Send + 'st
 
 /// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited
 /// for.
-const MOST_WAITING: usize = RING_BYTES as usize / size_of::<Aftermath>();
+const MOST_WAITING: usize = RING_BYTES as usize / size_of::<NextAction>();
 
 /// A run.
 struct Tracing {
     source: Source,
-    telling: Telling,
+    telling: Emission,
 }
 
 /// Hands the stream and what is to be told of it to the sinks, until there is enough, the duration is over, or SIGINT or SIGTERM comes.
@@ -93,7 +93,7 @@ pub async fn follow(
     sinks: Sinks,
     audit: Option<Audit>,
 ) -> Result<(), Failure> {
-    let telling = Telling {
+    let telling = Emission {
         pipeline: Pipeline::new(source.start(args.count.map(Into::into))),
         sinks,
         audit,
@@ -168,7 +168,7 @@ impl Tracing {
         for entry in self.source.recount()? {
             self.telling.take(entry)?;
         }
-        let Telling { pipeline, sinks, .. } = self.telling;
+        let Emission { pipeline, sinks, .. } = self.telling;
         tell_cut_looks(pipeline.cut_looks());
         sinks.end(&pipeline.summary())
     }
@@ -193,7 +193,7 @@ impl Tracing {
 }
 
 /// What is told of the stream, and to whom.
-struct Telling {
+struct Emission {
     pipeline: Pipeline,
     sinks: Sinks,
     audit: Option<Audit>,
@@ -203,7 +203,7 @@ struct Telling {
     is_over: bool,
 }
 
-impl Telling {
+impl Emission {
     /// Takes in the next entry.
     fn take(&mut self, entry: Entry) -> Result<Flow, Failure> {
         let only_audited = self.is_over
@@ -212,13 +212,13 @@ impl Telling {
             self.sinks.each(|sink| sink.entry(&entry))?;
         }
         self.pipeline.take(entry);
-        self.tell()
+        self.emit()
     }
 
     /// All that was there by `at_ns` has been taken in.
     fn pause(&mut self, at_ns: u64) -> Result<Flow, Failure> {
         self.pipeline.advance(at_ns);
-        let flow = self.tell()?;
+        let flow = self.emit()?;
         if let Some(audit) = &mut self.audit
             && at_ns >= self.read_logs_ns
         {
@@ -235,12 +235,12 @@ impl Telling {
         [self.pipeline.next_deadline(), logs, self.sinks.wake_ns()].into_iter().flatten().min()
     }
 
-    fn tell(&mut self) -> Result<Flow, Failure> {
+    fn emit(&mut self) -> Result<Flow, Failure> {
         while let Some(told) = self.pipeline.next() {
             self.sinks.each(|sink| sink.told(&told))?;
             match (&told, &mut self.audit) {
-                (Told::Verdict(verdict), Some(audit)) => audit.verdict(verdict),
-                (Told::Beyond(verdict), Some(audit)) => audit.untold(verdict),
+                (Emitted::Verdict(verdict), Some(audit)) => audit.verdict(verdict),
+                (Emitted::Withheld(verdict), Some(audit)) => audit.untold(verdict),
                 _ => {}
             }
         }

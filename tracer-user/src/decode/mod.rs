@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use thiserror::Error;
-use wire::{Action, Aftermath, Alone, Exchange, Header, Kind, Started, WordOf};
+use wire::{Action, ExchangeRecord, Header, Kind, NextAction, NginxOnly, Started, WordOf};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
 
 use crate::model::record::Record;
@@ -36,7 +36,7 @@ pub enum DecodeError {
     #[error("no record has kind {0}")]
     Kind(u32),
     /// nginx cannot have done that.
-    #[error("no aftermath has action {0}")]
+    #[error("no next action is {0}")]
     Action(u32),
 }
 
@@ -48,9 +48,9 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
     let record = match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
-        Kind::Alone => {
-            let alone = whole::<Alone>(bytes, header.kind)?;
-            let mut exchange = Exchange { header: alone.header, ..Exchange::new_zeroed() };
+        Kind::NginxOnly => {
+            let alone = whole::<NginxOnly>(bytes, header.kind)?;
+            let mut exchange = ExchangeRecord { header: alone.header, ..ExchangeRecord::new_zeroed() };
             let begins = alone.nginx.as_bytes();
             exchange.nginx.as_mut_bytes()[..begins.len()].copy_from_slice(begins);
             Record::Exchange(Box::new(exchange))
@@ -64,10 +64,11 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
             Record::Word(Box::new(WordOf { word, ..WordOf::new_zeroed() }))
         }
         Kind::Started => return Ok(Event::Started(*whole(bytes, header.kind)?)),
-        Kind::Aftermath => {
-            let aftermath: Box<Aftermath> = whole(bytes, header.kind)?;
-            let action = Action::from_u32(aftermath.action).ok_or(DecodeError::Action(aftermath.action))?;
-            Record::Aftermath(aftermath, action)
+        Kind::NextAction => {
+            let next_action: Box<NextAction> = whole(bytes, header.kind)?;
+            let action =
+                Action::from_u32(next_action.action).ok_or(DecodeError::Action(next_action.action))?;
+            Record::NextAction(next_action, action)
         }
     };
     Ok(Event::Record(record))
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_whole_record_is_decoded() {
-        let mut record = Exchange::new_zeroed();
+        let mut record = ExchangeRecord::new_zeroed();
         record.header.kind = Kind::Exchange as u32;
         record.nginx.sent = 552;
         let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
@@ -110,8 +111,8 @@ mod tests {
     fn an_end_alone_is_an_exchange_without_a_worker() {
         let mut nginx = NginxEnd::new_zeroed();
         (nginx.error, nginx.client.state) = (111, 8);
-        let mut record = Alone::new_zeroed();
-        record.header.kind = Kind::Alone as u32;
+        let mut record = NginxOnly::new_zeroed();
+        record.header.kind = Kind::NginxOnly as u32;
         let begins = &nginx.as_bytes()[..size_of_val(&record.nginx)];
         record.nginx.as_mut_bytes().copy_from_slice(begins);
         let Ok(Event::Record(Record::Exchange(decoded))) = decode(&bytes_of(&record)) else {
@@ -134,10 +135,10 @@ mod tests {
 
     #[test]
     fn numbers_without_a_meaning_are_refused() {
-        let mut record = Aftermath::new_zeroed();
+        let mut record = NextAction::new_zeroed();
         record.header.kind = 99;
         assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Kind(99)));
-        record.header.kind = Kind::Aftermath as u32;
+        record.header.kind = Kind::NextAction as u32;
         record.action = 7;
         assert_eq!(decode(&bytes_of(&record)).err(), Some(DecodeError::Action(7)));
     }

@@ -6,7 +6,7 @@ use wire::Stats;
 
 use crate::model::stream::LossReason;
 
-/// How long a further copy of a program may take to be called after the first: it is the same event.
+/// How long a standby instance of a program may take to be called after the first: it is the same event.
 pub const SETTLING: Duration = Duration::from_millis(20);
 
 /// Events that no program saw.
@@ -19,7 +19,7 @@ pub struct Missed {
 }
 
 impl Missed {
-    /// Takes in a look; returns how many are new. One that a further copy is about to see is missed only for a moment, so what
+    /// Takes in a look; returns how many are new. One that a standby instance is about to see is missed only for a moment, so what
     /// counts is what two looks found.
     pub fn look(&mut self, missed: u64) -> u64 {
         let sure = missed.min(std::mem::replace(&mut self.before, missed));
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn what_a_copy_sees_a_moment_later_is_not_missed() {
         let mut missed = Missed::default();
-        // The first program has missed one, and its copy's turn comes after this look.
+        // The first program has missed one, and its standby instance's turn comes after this look.
         assert_eq!([missed.look(1), missed.look(0), missed.look(0)], [0, 0, 0]);
         // Nobody saw these.
         assert_eq!([missed.look(2), missed.look(2), missed.look(2)], [0, 2, 0]);

@@ -387,7 +387,7 @@ const FLAGS: [(u32, Flag); 32] = [
     (nginx_flag::QUEUE_FULL_AT_CONNECT, Flag::QueueFullAtConnect),
     (nginx_flag::CLOSER_EXITING, Flag::CloserExiting),
     (nginx_flag::ENDED_WELL, Flag::EndedWell),
-    (nginx_flag::AFTERMATH_FOLLOWS, Flag::AftermathFollows),
+    (nginx_flag::NEXT_ACTION_FOLLOWS, Flag::AftermathFollows),
     (nginx_flag::READ_LAST, Flag::ReadLast),
     (nginx_flag::WORKER_ACCEPTED, Flag::WorkerAccepted),
     (nginx_flag::WORKER_OPEN, Flag::WorkerOpen),

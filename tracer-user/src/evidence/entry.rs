@@ -1,8 +1,8 @@
 //! From the stream's entries to lines, and back.
 
 use wire::{
-    Aftermath, Endpoint, Exchange, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, Served, Word, WordOf,
-    WorkerGone,
+    Endpoint, ExchangeRecord, FAMILY_UNIX, Header as RecordHeader, Hop, Kind, NextAction, Served, Word,
+    WordOf, WorkerGone,
 };
 use zerocopy::FromZeros as _;
 
@@ -27,7 +27,7 @@ use crate::{
     model::{
         answers::Followed,
         budget,
-        clock::Distance,
+        clock::ClockOffset,
         groups::Configured,
         inquiry::Inquiry,
         near::Near,
@@ -57,7 +57,7 @@ impl Encoder {
         let at = entry.at_ns.cast_signed().wrapping_sub(self.base.started_ns.cast_signed());
         match &entry.what {
             What::Record(Record::Exchange(exchange)) => {
-                let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = exchange.as_ref();
+                let ExchangeRecord { header: _, nginx, worker, stops, path, reserved: _ } = exchange.as_ref();
                 Line::Exchange {
                     at,
                     nginx: Box::new(NginxEnd::encode(nginx, context)),
@@ -67,8 +67,8 @@ impl Encoder {
                     path: SocketPath::encode(path, context),
                 }
             }
-            What::Record(Record::Aftermath(aftermath, action)) => {
-                let Aftermath {
+            What::Record(Record::NextAction(next_action, action)) => {
+                let NextAction {
                     header: _,
                     sock,
                     connect_ns,
@@ -81,7 +81,7 @@ impl Encoder {
                     old_state,
                     peer,
                     word_ns,
-                } = aftermath.as_ref();
+                } = next_action.as_ref();
                 Line::Aftermath {
                     at,
                     sock: Id::encode(sock, context),
@@ -200,7 +200,7 @@ impl Encoder {
                 exchanges: *exchanges,
             },
             What::Sources(sources) => Line::Sources { at, sources: of_sources(sources) },
-            What::Clock(distance) => Line::Clock { at, distance_ns: distance.0.to_string() },
+            What::Clock(clock_offset) => Line::Clock { at, distance_ns: clock_offset.0.to_string() },
             What::Inquiry(Inquiry { about, found }) => {
                 let (about, found) = (About::encode(*about, context), Found::encode(found, context));
                 Line::Inquiry { at, about, found }
@@ -286,8 +286,8 @@ impl Decoder {
             Line::Header(_) => return Ok(None),
             Line::Exchange { at, nginx, worker, stops, path } => {
                 let worker = worker.map(|worker| WorkerEnd::decode(*worker, base)).transpose()?;
-                let exchange = Exchange {
-                    header: header::<Exchange>(Kind::Exchange),
+                let exchange = ExchangeRecord {
+                    header: header::<ExchangeRecord>(Kind::Exchange),
                     nginx: NginxEnd::decode(*nginx, base)?,
                     worker: worker.unwrap_or_default(),
                     stops: stops_of(stops, base)?,
@@ -316,8 +316,8 @@ impl Decoder {
                     Action::Connected => wire::Action::Connected,
                     Action::ShutDown => wire::Action::ShutDown,
                 };
-                let aftermath = Aftermath {
-                    header: header::<Aftermath>(Kind::Aftermath),
+                let next_action = NextAction {
+                    header: header::<NextAction>(Kind::NextAction),
                     sock: Id::decode(sock, base)?,
                     connect_ns: Moment::decode(connect_ns, base)?,
                     ns: Moment::decode(ns, base)?,
@@ -330,7 +330,7 @@ impl Decoder {
                     peer: Address::decode(peer, base)?,
                     word_ns: Moment::decode(word_ns, base)?,
                 };
-                (at, What::Record(Record::Aftermath(Box::new(aftermath), action)))
+                (at, What::Record(Record::NextAction(Box::new(next_action), action)))
             }
             Line::Hop {
                 at,
@@ -481,9 +481,9 @@ impl Decoder {
             }
             Line::Sources { at, sources } => (at, What::Sources(to_sources(&sources)?)),
             Line::Clock { at, distance_ns } => {
-                let distance =
-                    number(&distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?;
-                (at, What::Clock(Distance(distance)))
+                let clock_offset =
+                    number(&distance_ns).ok_or_else(|| bad("the clocks' offset is no number"))?;
+                (at, What::Clock(ClockOffset(clock_offset)))
             }
             Line::Inquiry { at, about, found } => {
                 (at, What::Inquiry(Inquiry { about: about.decode(base)?, found: found.decode(base)? }))

@@ -20,7 +20,7 @@ use crate::{
     load::BTF_PATH,
     model::{
         cgroup::Wanted,
-        clock::Distance,
+        clock::ClockOffset,
         facts::{Fact, Sources},
         stream::{Counts, Start},
     },
@@ -130,9 +130,9 @@ fn asked_for(wanted: &Wanted, names: &Names) -> Wanted {
 impl Header {
     /// Of a recording that begins now.
     pub fn now(args: &Trace, listeners: &[String], start: &Start, names: &Names) -> Self {
-        let Start { started_ns, distance, sources, limit, wanted, .. } = start;
+        let Start { started_ns, clock_offset, sources, limit, wanted, .. } = start;
         let Wanted { cgroups, containers, units } = asked_for(wanted, names);
-        let wall = distance.0.saturating_add_unsigned(*started_ns);
+        let wall = clock_offset.0.saturating_add_unsigned(*started_ns);
         let shown = |address: &str| names.named(address);
         let masters = masters::masters().into_iter().map(|master| Process {
             pid: master.pid,
@@ -151,7 +151,7 @@ impl Header {
             btf_sha256: btf_sha256().ok(),
             clocks: Clocks {
                 monotonic_ns: started_ns.to_string(),
-                distance_ns: distance.0.to_string(),
+                distance_ns: clock_offset.0.to_string(),
                 wall: crate::model::words::time(wall),
             },
             sources: of_sources(sources),
@@ -200,8 +200,8 @@ impl Header {
                 upstreams_left_out: count(upstreams_left_out)?,
                 words_left_out: count(words_left_out)?,
             },
-            distance: Distance(
-                number(&self.clocks.distance_ns).ok_or_else(|| bad("the clocks' distance is no number"))?,
+            clock_offset: ClockOffset(
+                number(&self.clocks.distance_ns).ok_or_else(|| bad("the clocks' offset is no number"))?,
             ),
             sources: to_sources(&self.sources)?,
             limit: self.filters.count,
@@ -234,14 +234,14 @@ impl Header {
     }
 
     /// That of a later file, which begins at `at_ns` (monotonic), when so much was counted and the clocks were so far apart.
-    pub fn of_part(&self, part: u64, at_ns: u64, counts: Counts, distance: Distance) -> Self {
+    pub fn of_part(&self, part: u64, at_ns: u64, counts: Counts, clock_offset: ClockOffset) -> Self {
         let Counts { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out } =
             counts;
         let counts =
             Counted { exchanges, connections, untracked, strangers, upstreams_left_out, words_left_out };
         let started = self.base().map_or(at_ns, |base| base.started_ns);
         let begins = at_ns.cast_signed().saturating_sub(started.cast_signed()).max(0);
-        let clocks = Clocks { distance_ns: distance.0.to_string(), ..self.clocks.clone() };
+        let clocks = Clocks { distance_ns: clock_offset.0.to_string(), ..self.clocks.clone() };
         Self { part, begins, clocks, counts, ..self.clone() }
     }
 

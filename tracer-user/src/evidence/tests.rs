@@ -9,7 +9,7 @@ use crate::{
     model::{
         answers::{Answer, Followed, Try},
         cgroup::{Cgroup, Member, Wanted},
-        clock::Distance,
+        clock::ClockOffset,
         doing::{Doing, Look, Peer, Target},
         facts::{Fact, Sources},
         groups::{self, Configured, Place as At, Server},
@@ -31,7 +31,7 @@ fn header() -> Header {
         started_ns: CONNECT,
         begins_ns: CONNECT,
         counts: Counts::default(),
-        distance: Distance(1_795_000_000_000_000_000),
+        clock_offset: ClockOffset(1_795_000_000_000_000_000),
         sources,
         limit: Some(7),
         is_narrowed: false,
@@ -73,7 +73,7 @@ fn entries() -> Vec<Entry> {
     exchange.stops.gone.ns = exchange.worker.signal.ns + 1;
     (exchange.stops.gone.exit_code, exchange.stops.gone.signal) = (15, exchange.worker.signal);
     let gone = gone(&exchange, 5_000);
-    let next = aftermath(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
+    let next = next_action(&exchange, Action::Closed, tcp_state::CLOSE_WAIT);
     let mut hop = Hop::new_zeroed();
     hop.header.kind = RecordKind::Hop as u32;
     (hop.sock, hop.connect_ns) = (exchange.nginx.sock, CONNECT);
@@ -187,7 +187,7 @@ fn entries() -> Vec<Entry> {
         What::Upstream(UpstreamCounts { ns: at(5), upstream: upstream.clone(), exchanges: 3 }),
         What::Depth(Depth { ns: at(5), listener: upstream, depth: 5, limit: 4 }),
         What::Sources(sources),
-        What::Clock(Distance(-5)),
+        What::Clock(ClockOffset(-5)),
         What::Groups(configured),
         What::Near(Near {
             ns: at(5),

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use wire::{Action, Aftermath, FAMILY_UNIX, nginx_flag, tcp_state};
+use wire::{Action, FAMILY_UNIX, NextAction, nginx_flag, tcp_state};
 
 use super::{
-    Aftermaths, Joined,
+    Exchange, Next,
     next_act::{Left, is_same_turn},
 };
 use crate::model::from_wire::address;
@@ -23,7 +23,7 @@ enum Fate {
     Nothing,
 }
 
-impl Joined {
+impl Exchange {
     /// Whether the client's socket is known, and was there as nginx closed the exchange.
     pub(super) fn knows_client(&self) -> bool {
         self.nginx.client.state != 0
@@ -36,7 +36,7 @@ impl Joined {
     }
 
     /// Whether both served one client's connection, as far as that is known.
-    pub(super) fn has_client_of(&self, other: &Joined) -> bool {
+    pub(super) fn has_client_of(&self, other: &Exchange) -> bool {
         let (client, others) = (&self.nginx.client, &other.nginx.client);
         self.knows_client()
             && other.knows_client()
@@ -117,7 +117,7 @@ impl Joined {
     }
 
     /// Whether an act was for the client, in the turn in which nginx closed the exchange.
-    pub(super) fn is_same_turn_for_client(&self, what: &Aftermath) -> bool {
+    pub(super) fn is_same_turn_for_client(&self, what: &NextAction) -> bool {
         what.other_sock == self.nginx.client.sock && is_same_turn(what)
     }
 
@@ -133,8 +133,8 @@ impl Joined {
     }
 
     fn fate_of_client(&self) -> Fate {
-        match self.aftermath {
-            Aftermaths::Seen { action, what }
+        match self.next_action {
+            Next::Seen { action, what }
                 if what.other_sock == self.nginx.client.sock
                     && (is_same_turn(&what)
                         || action == Action::Closed && what.bytes > 0
@@ -156,6 +156,6 @@ impl Joined {
     /// Whether nginx next closed a client's socket that is not the one that was taken for this exchange's: then that was wrong.
     fn next_is_of_another_client(&self) -> bool {
         self.next_client_had_left().is_some()
-            && matches!(self.aftermath, Aftermaths::Seen { what, .. } if what.other_sock != self.nginx.client.sock)
+            && matches!(self.next_action, Next::Seen { what, .. } if what.other_sock != self.nginx.client.sock)
     }
 }

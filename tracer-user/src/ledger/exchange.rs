@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use wire::{
-    Action, Aftermath, DropReason, Exchange, FAMILY_UNIX, ListenerView, NginxEnd, Stops, WorkerEnd,
+    Action, DropReason, ExchangeRecord, FAMILY_UNIX, ListenerView, NextAction, NginxEnd, Stops, WorkerEnd,
     nginx_flag, tcp_state,
 };
 
@@ -21,7 +21,7 @@ use crate::{
 
 /// What nginx did right after it closed the exchange.
 #[derive(Clone, Copy, Debug)]
-pub enum Aftermaths {
+pub enum Next {
     /// The question does not arise: it was not nginx that ended the exchange.
     NotAwaited,
     /// Nothing was seen in time.
@@ -31,13 +31,13 @@ pub enum Aftermaths {
         /// In one word.
         action: Action,
         /// In full.
-        what: Aftermath,
+        what: NextAction,
     },
 }
 
 /// One exchange with everything that was learnt of it.
 #[derive(Clone, Debug)]
-pub struct Joined {
+pub struct Exchange {
     /// nginx's end.
     pub nginx: NginxEnd,
     /// The worker's end, if it was seen on this host.
@@ -47,7 +47,7 @@ pub struct Joined {
     /// The unix socket's path, if it is one.
     pub path: Option<PathBuf>,
     /// What nginx did next.
-    pub aftermath: Aftermaths,
+    pub next_action: Next,
     /// Names the downstream request, where nginx is known to have tried several upstreams for it.
     pub request: Option<u64>,
     /// The client's connection, as nginx numbers it, of the exchange that this one is taken to retry.
@@ -68,10 +68,10 @@ pub struct Joined {
     pub found: Option<Found>,
 }
 
-impl Joined {
-    pub(crate) fn new(record: &Exchange) -> Self {
-        let Exchange { header: _, nginx, worker, stops, path, reserved: _ } = *record;
-        let awaited = nginx.flags & nginx_flag::AFTERMATH_FOLLOWS != 0;
+impl Exchange {
+    pub(crate) fn new(record: &ExchangeRecord) -> Self {
+        let ExchangeRecord { header: _, nginx, worker, stops, path, reserved: _ } = *record;
+        let awaited = nginx.flags & nginx_flag::NEXT_ACTION_FOLLOWS != 0;
         Self {
             nginx,
             worker: (worker.sock != 0).then_some(worker),
@@ -79,7 +79,7 @@ impl Joined {
             path: (nginx.upstream.family == FAMILY_UNIX).then(|| path_of(&path)),
             request: None,
             retried_for: None,
-            aftermath: if awaited { Aftermaths::NotSeen } else { Aftermaths::NotAwaited },
+            next_action: if awaited { Next::NotSeen } else { Next::NotAwaited },
             activity: None,
             alike: None,
             reached_ns: None,
@@ -126,9 +126,9 @@ impl Joined {
 
     /// Whether nginx closed it and said nothing, though that would have been heard.
     pub fn is_silent(&self) -> bool {
-        let next = match self.aftermath {
-            Aftermaths::Seen { what, .. } => what.word_ns,
-            Aftermaths::NotAwaited | Aftermaths::NotSeen => 0,
+        let next = match self.next_action {
+            Next::Seen { what, .. } => what.word_ns,
+            Next::NotAwaited | Next::NotSeen => 0,
         };
         // A word that was lost on its way was said all the same, and of an end that came late it may be another's by now.
         self.has(nginx_flag::WORD_AUDIBLE)

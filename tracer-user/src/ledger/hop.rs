@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use wire::{Action, Aftermath, FAMILY_UNIX, Hop};
+use wire::{Action, FAMILY_UNIX, Hop, NextAction};
 
-use super::{Aftermaths, Joined, Name, Remembered, next_act::has_peer_left};
+use super::{Exchange, Name, Next, Remembered, next_act::has_peer_left};
 use crate::model::{
     cause::Cause,
     from_wire::{address, path_of, process},
@@ -43,13 +43,13 @@ pub(super) struct Hops {
 }
 
 /// Whether it may have been another nginx that served an exchange: it is called as the one that asked.
-fn may_be_outer(joined: &Joined) -> bool {
+fn may_be_outer(joined: &Exchange) -> bool {
     joined.worker.is_some_and(|worker| worker.worker.comm == joined.nginx.nginx.comm)
 }
 
 impl Hops {
     /// An exchange has ended.
-    pub(super) fn ended(&mut self, joined: &Joined) {
+    pub(super) fn ended(&mut self, joined: &Exchange) {
         if let Some(worker) = joined.worker.filter(|_| may_be_outer(joined)) {
             let outer = Outer {
                 name: joined.name(),
@@ -64,7 +64,7 @@ impl Hops {
     }
 
     /// What it came to.
-    pub(super) fn judged(&mut self, joined: &Joined, cause: Cause) {
+    pub(super) fn judged(&mut self, joined: &Exchange, cause: Cause) {
         if may_be_outer(joined) {
             self.causes.put(joined.name(), cause);
         }
@@ -76,14 +76,14 @@ impl Hops {
 
     /// Whose request an exchange served: its client is the other end of an exchange or, where its client is not known, what nginx did next it
     /// did for it. Nobody's where that is not sure.
-    pub(super) fn outer(&self, joined: &Joined, hop: Option<&Hop>) -> Option<Outer> {
+    pub(super) fn outer(&self, joined: &Exchange, hop: Option<&Hop>) -> Option<Outer> {
         if joined.knows_client() {
             return match hop {
                 Some(hop) => was_asked_before(joined, hop).then(|| Outer::of(hop)),
                 None => self.of_client(joined),
             };
         }
-        let Aftermaths::Seen { action, what } = &joined.aftermath else { return None };
+        let Next::Seen { action, what } = &joined.next_action else { return None };
         // A new turn of nginx's loop may be somebody else's.
         if what.turned_to != 0 || *action == Action::Connected {
             return None;
@@ -95,7 +95,7 @@ impl Hops {
     }
 
     /// The exchange that was over before, and whose worker's end the client was as this exchange began.
-    fn of_client(&self, joined: &Joined) -> Option<Outer> {
+    fn of_client(&self, joined: &Exchange) -> Option<Outer> {
         let Ended { outer, began_ns, ended_ns, thread } = self.by_worker.get(&joined.nginx.client.sock)?;
         let was_open =
             (*began_ns..=*ended_ns).contains(&joined.began_ns()) && *ended_ns <= joined.nginx.ended_ns;
@@ -104,7 +104,7 @@ impl Hops {
     }
 
     /// The same of one that was over before.
-    fn left(&self, joined: &Joined, action: Action, what: &Aftermath) -> Option<Outer> {
+    fn left(&self, joined: &Exchange, action: Action, what: &NextAction) -> Option<Outer> {
         let Ended { outer, began_ns: _, ended_ns, thread } = self.by_worker.get(&what.other_sock)?;
         let is_the_one = *ended_ns <= what.ns
             && *thread == joined.nginx.nginx.tid
@@ -132,13 +132,13 @@ impl Outer {
 }
 
 /// Whether an exchange that was open as this one ended had begun before it: a later one on the same connection is for another request.
-fn was_asked_before(joined: &Joined, hop: &Hop) -> bool {
+fn was_asked_before(joined: &Exchange, hop: &Hop) -> bool {
     hop.asked_ns != 0 && hop.asked_ns <= joined.began_ns()
 }
 
 /// Whether the exchange that was open then is the one that this exchange was made for. What ends in the background (a mirror's, a cache's
 /// update) is followed by no act of its own: then nginx may go on with any other client, in the middle of an answer or idle.
-fn is_its_client(joined: &Joined, action: Action, what: &Aftermath, hop: &Hop) -> bool {
+fn is_its_client(joined: &Exchange, action: Action, what: &NextAction, hop: &Hop) -> bool {
     let was_unanswered = hop.answered_ns == 0 || hop.answered_ns >= what.closed_ns;
     let has_response = joined.arrived() > 0;
     was_asked_before(joined, hop)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Joined;
+use super::Exchange;
 use crate::model::{budget, upstream::Upstream, verdict::Alike};
 
 /// Idle times that differ by no more than this part of them have the same cause.
@@ -30,7 +30,7 @@ struct Close {
 
 impl Close {
     /// Of what closed by itself: a process that exits closes all that it has.
-    fn of(exchange: &Joined) -> Option<Self> {
+    fn of(exchange: &Exchange) -> Option<Self> {
         let is_exit = exchange.worker.is_some_and(|worker| worker.exiting != 0);
         let idle_ns = exchange.idle_at_close_ns().filter(|_| !is_exit)?;
         Some(Self { at_ns: exchange.nginx.idle_since_ns.saturating_add(idle_ns), idle_ns })
@@ -43,7 +43,7 @@ impl Close {
 
 impl IdleCloses {
     /// Remembers how the upstream closed the connection of this exchange, which was stale.
-    pub(super) fn put(&mut self, exchange: &Joined) {
+    pub(super) fn put(&mut self, exchange: &Exchange) {
         let Some(close) = Close::of(exchange) else { return };
         let upstream = exchange.upstream();
         if !self.by_upstream.contains_key(&upstream) {
@@ -62,7 +62,7 @@ impl IdleCloses {
     }
 
     /// How many of the closes before and this one came after about the same idle time. None of a connection's first exchange.
-    pub(super) fn alike(&self, exchange: &Joined) -> Option<Alike> {
+    pub(super) fn alike(&self, exchange: &Exchange) -> Option<Alike> {
         let this = Close::of(exchange)?;
         let before = self.by_upstream.get(&exchange.upstream());
         let mut alike = vec![this];
@@ -88,15 +88,15 @@ mod tests {
     use super::*;
     use crate::ledger::samples::{at, given_up};
 
-    fn closed(since_ms: u64, after_ms: u64) -> Joined {
+    fn closed(since_ms: u64, after_ms: u64) -> Exchange {
         let mut record = given_up(0);
         record.nginx.idle_since_ns = at(since_ms);
         record.nginx.first_sent_ns = at(since_ms + after_ms);
         record.worker.ended_ns = at(since_ms + after_ms);
-        Joined::new(&record)
+        Exchange::new(&record)
     }
 
-    fn told(closes: &IdleCloses, exchange: &Joined) -> (u32, u32, bool) {
+    fn told(closes: &IdleCloses, exchange: &Exchange) -> (u32, u32, bool) {
         let Alike { closes, alike, are_spread } = closes.alike(exchange).unwrap();
         (closes, alike, are_spread)
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use wire::nginx_flag;
 
-use super::{Joined, Name, Said};
+use super::{Exchange, Name, Said};
 use crate::model::{budget, upstream::Upstream};
 
 /// How long after the log was read (ns) an exchange that nginx had closed by then may come to be known.
@@ -77,12 +77,12 @@ impl Lines {
     }
 
     /// Whether an exchange that failed has its line still to come.
-    pub(super) fn are_awaited(&self, exchange: &Joined) -> bool {
+    pub(super) fn are_awaited(&self, exchange: &Exchange) -> bool {
         self.is_followed && exchange.said.is_empty() && !exchange.has(nginx_flag::WORD_AUDIBLE)
     }
 
     /// An exchange waits for its line.
-    pub(super) fn wait(&mut self, exchange: &Joined) {
+    pub(super) fn wait(&mut self, exchange: &Exchange) {
         let nginx = &exchange.nginx;
         let candidate = Candidate {
             upstream: exchange.upstream(),
@@ -98,7 +98,7 @@ impl Lines {
     }
 
     /// What nginx did after an exchange is known.
-    pub(super) fn learn(&mut self, exchange: &Joined) {
+    pub(super) fn learn(&mut self, exchange: &Exchange) {
         let place = (exchange.nginx.ended_ns, exchange.name());
         if let Some(candidate) =
             self.exchanges.get_mut(&exchange.nginx.nginx.tgid).and_then(|of| of.get_mut(&place))
@@ -109,7 +109,7 @@ impl Lines {
     }
 
     /// An exchange waits no longer.
-    pub(super) fn stop(&mut self, exchange: &Joined) {
+    pub(super) fn stop(&mut self, exchange: &Exchange) {
         let pid = exchange.nginx.nginx.tgid;
         if let Some(of) = self.exchanges.get_mut(&pid) {
             of.remove(&(exchange.nginx.ended_ns, exchange.name()));

@@ -23,10 +23,10 @@ use hop::Hops;
 use idle::IdleCloses;
 use lines::{Found, Lines};
 use reached::Reached;
-use wire::{Action, Aftermath, Exchange, Hop, NginxEnd, WordOf, WorkerEnd, nginx_flag};
+use wire::{Action, ExchangeRecord, Hop, NextAction, NginxEnd, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
-pub use exchange::{Aftermaths, Joined};
+pub use exchange::{Exchange, Next};
 pub use hop::Outer;
 pub use words::Said;
 #[cfg(test)]
@@ -53,16 +53,16 @@ pub type Name = (u64, u64);
 #[derive(Clone, Debug)]
 pub enum Whole {
     /// An exchange.
-    Exchange(Box<Joined>),
+    Exchange(Box<Exchange>),
     /// The end of a worker's part in an exchange that nginx had given up.
-    Afterwards(Box<Afterwards>),
+    WorkerOutlived(Box<WorkerOutlived>),
     /// A word that is about no exchange that was seen.
     Said(Box<Said>),
 }
 
 /// What a worker did after nginx gave its exchange up.
 #[derive(Clone, Debug)]
-pub struct Afterwards {
+pub struct WorkerOutlived {
     /// nginx's own address in the exchange, as its verdict has it.
     pub local: Option<SocketAddr>,
     /// nginx's pid.
@@ -106,7 +106,7 @@ pub struct Ledger {
 struct Waiting {
     /// Its place in `by_deadline`.
     place: (u64, u64),
-    joined: Joined,
+    joined: Exchange,
     /// Its line in nginx's log is still to come.
     awaits_line: bool,
     /// nginx answered the client at once: whether it closes its connection, too, is still to come.
@@ -126,9 +126,9 @@ impl Waiting {
     fn is_whole(&self) -> bool {
         let Self { place: _, joined, awaits_line, awaits_end, before: _, hop: _, awaits_outer, inner: _ } =
             self;
-        let awaits_act = matches!(joined.aftermath, Aftermaths::NotSeen);
+        let awaits_act = matches!(joined.next_action, Next::NotSeen);
         let awaits_worker = joined.depends_on_worker()
-            && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::AFTERMATH_FOLLOWS)
+            && joined.has(nginx_flag::WORKER_OPEN | nginx_flag::NEXT_ACTION_FOLLOWS)
             && joined.worker.is_none_or(|worker| worker.ended_ns == 0);
         !awaits_line && !awaits_act && !awaits_end && !awaits_worker && !awaits_outer
     }
@@ -155,7 +155,7 @@ impl Ledger {
     pub fn take(&mut self, record: Record) -> Option<Whole> {
         match record {
             Record::Exchange(exchange) => self.exchange(&exchange),
-            Record::Aftermath(aftermath, action) => self.aftermath(&aftermath, action),
+            Record::NextAction(next_action, action) => self.next_action(&next_action, action),
             Record::Hop(hop) => {
                 let waiting = self.waiting.get_mut(&(hop.sock, hop.connect_ns))?;
                 waiting.hop = Some(hop);
@@ -173,8 +173,8 @@ impl Ledger {
         self.answers.put(about, found);
     }
 
-    fn exchange(&mut self, exchange: &Exchange) -> Option<Whole> {
-        let mut joined = Joined::new(exchange);
+    fn exchange(&mut self, exchange: &ExchangeRecord) -> Option<Whole> {
+        let mut joined = Exchange::new(exchange);
         joined.found = self.answers.take(&About::Exchange(joined.name()));
         joined.reached_ns = self.reached.take(&joined);
         if let Some(Retry { request, client, .. }) = self.retried_by(&joined) {
@@ -197,7 +197,7 @@ impl Ledger {
         }
         self.hops.ended(&joined);
         let awaits_line = !joined.has(nginx_flag::ENDED_WELL) && self.lines.are_awaited(&joined);
-        if !awaits_line && !joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
+        if !awaits_line && !joined.has(nginx_flag::NEXT_ACTION_FOLLOWS) {
             return Some(self.complete(joined));
         }
         if awaits_line {
@@ -205,7 +205,7 @@ impl Ledger {
         }
         let name = joined.name();
         let before = self.closed_right_before(&joined);
-        if joined.has(nginx_flag::AFTERMATH_FOLLOWS) {
+        if joined.has(nginx_flag::NEXT_ACTION_FOLLOWS) {
             self.closed.put(joined.nginx.nginx.tid, name);
         }
         if joined.failed_at_once() {
@@ -235,7 +235,7 @@ impl Ledger {
     }
 
     /// The oldest exchange, if there is no room for it any more.
-    fn crowded_out(&mut self) -> Option<Joined> {
+    fn crowded_out(&mut self) -> Option<Exchange> {
         if self.waiting.len() <= budget::WAITING_AFTER_LOSS {
             return None;
         }
@@ -256,7 +256,7 @@ impl Ledger {
     }
 
     /// The exchange that the thread closed before this one, if both were for one client and nginx did nothing in between.
-    fn closed_right_before(&self, joined: &Joined) -> Option<Name> {
+    fn closed_right_before(&self, joined: &Exchange) -> Option<Name> {
         let before = *self.closed.get(&joined.nginx.nginx.tid)?;
         let other = &self.waiting.get(&before)?.joined;
         let is_same_turn =
@@ -265,21 +265,19 @@ impl Ledger {
     }
 
     /// What nginx did next after it had closed an exchange is what it did next after those that it had closed right before.
-    fn share_aftermath(&mut self, name: Name) {
+    fn share_next_action(&mut self, name: Name) {
         let Some(Waiting { joined, awaits_end, before, .. }) = self.waiting.get(&name).map(Box::as_ref)
         else {
             return;
         };
-        let (aftermath, awaits_end, mut before) = (joined.aftermath, *awaits_end, *before);
+        let (next_action, awaits_end, mut before) = (joined.next_action, *awaits_end, *before);
         while let Some(earlier) = before
             && let Some(waiting) = self.waiting.get_mut(&earlier)
-            && (matches!(waiting.joined.aftermath, Aftermaths::NotSeen) || waiting.awaits_end)
+            && (matches!(waiting.joined.next_action, Next::NotSeen) || waiting.awaits_end)
         {
             // A word that came with it is about the later one.
-            waiting.joined.aftermath = match aftermath {
-                Aftermaths::Seen { action, what } => {
-                    Aftermaths::Seen { action, what: Aftermath { word_ns: 0, ..what } }
-                }
+            waiting.joined.next_action = match next_action {
+                Next::Seen { action, what } => Next::Seen { action, what: NextAction { word_ns: 0, ..what } },
                 other => other,
             };
             waiting.awaits_end = awaits_end;
@@ -290,46 +288,46 @@ impl Ledger {
     }
 
     /// What this exchange retries, if nginx was seen to connect its socket for that.
-    fn retried_by(&mut self, joined: &Joined) -> Option<Retry> {
+    fn retried_by(&mut self, joined: &Exchange) -> Option<Retry> {
         let retry = self.retries.take(&joined.nginx.sock)?;
-        // The aftermath bears the very moment at which the exchange began; a later use of the socket's address is no retry.
+        // It bears the very moment at which the exchange began; a later use of the socket's address is no retry.
         (retry.ns == joined.began_ns()).then_some(retry)
     }
 
-    fn aftermath(&mut self, aftermath: &Aftermath, action: Action) -> Option<Whole> {
-        let name = (aftermath.sock, aftermath.connect_ns);
+    fn next_action(&mut self, next_action: &NextAction, action: Action) -> Option<Whole> {
+        let name = (next_action.sock, next_action.connect_ns);
         let Waiting { joined, hop, awaits_end, .. } = self.waiting.get_mut(&name).map(Box::as_mut)?;
         let is_end = matches!(action, Action::Closed | Action::ShutDown);
-        if *awaits_end && !(is_end && joined.is_same_turn_for_client(aftermath)) {
+        if *awaits_end && !(is_end && joined.is_same_turn_for_client(next_action)) {
             *awaits_end = false;
-            self.share_aftermath(name);
+            self.share_next_action(name);
             return self.complete_if_whole(name);
         }
         *awaits_end = action == Action::Sent
             && joined.has(nginx_flag::CLIENT_READ)
-            && joined.is_same_turn_for_client(aftermath);
-        let mut what = *aftermath;
+            && joined.is_same_turn_for_client(next_action);
+        let mut what = *next_action;
         if what.word_ns != 0 {
             match self.words.claim(joined.nginx.nginx.tid, what.word_ns, what.connect_ns) {
                 Some(said) => joined.said.extend(said),
                 None => what.word_ns = 0,
             }
         }
-        joined.aftermath = Aftermaths::Seen { action, what };
+        joined.next_action = Next::Seen { action, what };
         self.lines.learn(joined);
         joined.outer = self.hops.outer(joined, hop.as_deref());
         let outer = joined.outer.as_ref().map(|outer| outer.name);
-        if action == Action::Connected && aftermath.turned_to == 0 {
+        if action == Action::Connected && next_action.turned_to == 0 {
             joined.check_retry();
             let request = *joined.request.get_or_insert(joined.nginx.connect_ns);
             let client = joined.word().map(|said| said.connection);
-            self.retries.put(aftermath.other_sock, Retry { ns: aftermath.ns, request, client });
+            self.retries.put(next_action.other_sock, Retry { ns: next_action.ns, request, client });
         }
         if let Some(outer) = outer.and_then(|outer| self.waiting.get_mut(&outer)) {
             outer.inner.push(name);
             self.waiting.get_mut(&name)?.awaits_outer = true;
         }
-        self.share_aftermath(name);
+        self.share_next_action(name);
         self.complete_if_whole(name)
     }
 
@@ -340,7 +338,7 @@ impl Ledger {
             return self.complete_if_whole(name);
         }
         let Abandoned { local, nginx, upstream } = self.abandoned.take(&name)?;
-        Some(Whole::Afterwards(Box::new(Afterwards { local, nginx, upstream, worker: *worker })))
+        Some(Whole::WorkerOutlived(Box::new(WorkerOutlived { local, nginx, upstream, worker: *worker })))
     }
 
     /// Whether lines of nginx's log, where its word is not heard, are to come from now on.
@@ -408,7 +406,7 @@ impl Ledger {
         self.words.put(said, self.loss_ns).map(|said| Whole::Said(Box::new(said)))
     }
 
-    fn stop_waiting(&mut self, name: Name) -> Option<Joined> {
+    fn stop_waiting(&mut self, name: Name) -> Option<Exchange> {
         let Waiting { place, mut joined, awaits_line, awaits_end: _, before: _, hop, awaits_outer: _, inner } =
             *self.waiting.remove(&name)?;
         self.by_deadline.remove(&place);
@@ -432,7 +430,7 @@ impl Ledger {
     }
 
     /// What an exchange came to, which may explain another one.
-    pub fn judged(&mut self, exchange: &Joined, cause: Cause) {
+    pub fn judged(&mut self, exchange: &Exchange, cause: Cause) {
         self.hops.judged(exchange, cause);
         if cause.detail() == "stale_keepalive" {
             self.idle_closes.put(exchange);
@@ -440,7 +438,7 @@ impl Ledger {
     }
 
     /// How the idle time after which the upstream closed this exchange's connection compares with those before it.
-    pub fn alike(&self, exchange: &Joined) -> Option<Alike> {
+    pub fn alike(&self, exchange: &Exchange) -> Option<Alike> {
         self.idle_closes.alike(exchange)
     }
 
@@ -454,7 +452,7 @@ impl Ledger {
         self.freed.drain(..)
     }
 
-    fn complete(&mut self, mut joined: Joined) -> Whole {
+    fn complete(&mut self, mut joined: Exchange) -> Whole {
         joined.check_retry();
         let is_open = joined.worker.is_some_and(|worker| worker.ended_ns == 0);
         if is_open && !joined.has(nginx_flag::ENDED_WELL) {

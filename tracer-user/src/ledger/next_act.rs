@@ -1,9 +1,9 @@
 //! What nginx did next after it closed an exchange. Where nginx's word cannot be heard, it stands in for that, and what is judged by it is
 //! an inference.
 
-use wire::{Action, Aftermath, nginx_flag, tcp_state};
+use wire::{Action, NextAction, nginx_flag, tcp_state};
 
-use super::{Aftermaths, Joined};
+use super::{Exchange, Next};
 use crate::model::from_wire::address;
 
 /// How a client had left.
@@ -15,7 +15,7 @@ pub struct Left {
     pub is_seen: bool,
 }
 
-impl Joined {
+impl Exchange {
     /// Whether nginx closed it long after it had last read from it: the response stalled, or a kept-alive connection was
     /// idle for long enough.
     pub fn may_have_stalled(&self) -> bool {
@@ -54,13 +54,13 @@ impl Joined {
             return self.timer_went_off();
         }
         // Before it answers, it reads what is left of the client's own request.
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Sent | Action::Connected, what }
+        matches!(self.next_action, Next::Seen { action: Action::Sent | Action::Connected, what }
             if is_same_turn(&what) || what.turned_to == what.other_sock)
     }
 
     /// How a client had left whose socket nginx closed right after, in the same turn.
     pub(super) fn next_client_had_left(&self) -> Option<Left> {
-        let Aftermaths::Seen { action: Action::Closed, what } = self.aftermath else { return None };
+        let Next::Seen { action: Action::Closed, what } = self.next_action else { return None };
         let by_reset = what.old_state == u32::from(tcp_state::CLOSE);
         (has_peer_left(&what) && is_same_turn(&what)).then_some(Left { by_reset, is_seen: false })
     }
@@ -68,7 +68,7 @@ impl Joined {
     /// Whether nginx closed a socket right after whose other side was still there, and sent nothing before: the client's, unless it went to
     /// the very upstream.
     pub fn nginx_answered_no_more(&self) -> bool {
-        matches!(self.aftermath, Aftermaths::Seen { action: Action::Closed | Action::ShutDown, what }
+        matches!(self.next_action, Next::Seen { action: Action::Closed | Action::ShutDown, what }
             if is_same_turn(&what)
                 && what.old_state == u32::from(tcp_state::ESTABLISHED)
                 && address(&what.peer) != address(&self.nginx.upstream))
@@ -77,18 +77,17 @@ impl Joined {
     /// Whether nginx dealt with a client or another upstream in the very turn of its loop in which it closed this exchange: the two
     /// belong together. An idle connection is closed for itself.
     pub fn nginx_acted_at_once(&self) -> bool {
-        self.word().is_some()
-            || matches!(self.aftermath, Aftermaths::Seen { what, .. } if is_same_turn(&what))
+        self.word().is_some() || matches!(self.next_action, Next::Seen { what, .. } if is_same_turn(&what))
     }
 }
 
 /// Whether the other side of the socket that nginx acted on had closed or reset it before.
-pub(super) fn has_peer_left(aftermath: &Aftermath) -> bool {
-    [tcp_state::CLOSE_WAIT, tcp_state::CLOSE].map(u32::from).contains(&aftermath.old_state)
+pub(super) fn has_peer_left(next_action: &NextAction) -> bool {
+    [tcp_state::CLOSE_WAIT, tcp_state::CLOSE].map(u32::from).contains(&next_action.old_state)
 }
 
 /// Whether nginx's thread received from no socket between closing the exchange and this act: a new turn of its loop begins with
 /// that, be it a request of the very client that it then answers.
-pub(super) fn is_same_turn(aftermath: &Aftermath) -> bool {
-    aftermath.turned_to == 0
+pub(super) fn is_same_turn(next_action: &NextAction) -> bool {
+    next_action.turned_to == 0
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use wire::NginxEnd;
 
-use super::Joined;
+use super::Exchange;
 use crate::model::{budget, upstream::Upstream};
 
 /// By the network namespace of nginx's and the address (ns, monotonic). Bounded: the one that was reached longest ago is forgotten.
@@ -13,7 +13,7 @@ pub(super) struct Reached(HashMap<(u32, SocketAddr), u64>);
 
 impl Reached {
     /// Until when others had a connection to the upstream of this one, where it has none; remembers it if it has.
-    pub(super) fn take(&mut self, joined: &Joined) -> Option<u64> {
+    pub(super) fn take(&mut self, joined: &Exchange) -> Option<u64> {
         let Upstream::Inet(upstream) = joined.upstream() else { return None };
         let NginxEnd { netns, established_ns, last_received_ns, .. } = joined.nginx;
         if established_ns == 0 {
@@ -45,11 +45,11 @@ mod tests {
     use super::*;
     use crate::ledger::samples::{at, connecting};
 
-    fn exchange(port: u16, established_ms: u64) -> Joined {
+    fn exchange(port: u16, established_ms: u64) -> Exchange {
         let mut record = connecting(5_000, 0);
         record.nginx.upstream.port = port;
         record.nginx.established_ns = if established_ms == 0 { 0 } else { at(established_ms) };
-        Joined::new(&record)
+        Exchange::new(&record)
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Hand-made records for tests.
 
 use wire::{
-    Action, Aftermath, Endpoint, Exchange, FAMILY_INET, ListenerView, Reset, Task, WorkerEnd, WorkerGone,
-    nginx_flag, tcp_state,
+    Action, Endpoint, ExchangeRecord, FAMILY_INET, ListenerView, NextAction, Reset, Task, WorkerEnd,
+    WorkerGone, nginx_flag, tcp_state,
 };
 use zerocopy::FromZeros;
 
@@ -30,8 +30,8 @@ pub(crate) fn at(ms: u64) -> u64 {
 }
 
 /// An exchange that nginx is connecting for.
-pub(crate) fn connecting(after_ms: u64, error: u32) -> Exchange {
-    let mut record = Exchange::new_zeroed();
+pub(crate) fn connecting(after_ms: u64, error: u32) -> ExchangeRecord {
+    let mut record = ExchangeRecord::new_zeroed();
     let nginx = &mut record.nginx;
     nginx.sock = SOCK;
     nginx.connect_ns = CONNECT;
@@ -42,12 +42,12 @@ pub(crate) fn connecting(after_ms: u64, error: u32) -> Exchange {
     nginx.local = endpoint(1, 52654);
     nginx.upstream = endpoint(1, 19001);
     (nginx.old_state, nginx.new_state) = (tcp_state::SYN_SENT, tcp_state::CLOSE);
-    nginx.flags = nginx_flag::AFTERMATH_FOLLOWS;
+    nginx.flags = nginx_flag::NEXT_ACTION_FOLLOWS;
     record
 }
 
 /// An exchange whose request was sent and accepted by a worker of this host, ended by nginx after `after_ms`.
-pub(crate) fn given_up(after_ms: u64) -> Exchange {
+pub(crate) fn given_up(after_ms: u64) -> ExchangeRecord {
     let mut record = connecting(after_ms, 0);
     let nginx = &mut record.nginx;
     nginx.established_ns = at(0) + 45_000;
@@ -76,11 +76,11 @@ pub(crate) fn worker() -> WorkerEnd {
 }
 
 /// An exchange whose worker a signal ended `after_ms` after connect, with bytes unread.
-pub(crate) fn killed(after_ms: u64, signal: u32) -> Exchange {
+pub(crate) fn killed(after_ms: u64, signal: u32) -> ExchangeRecord {
     let mut record = given_up(after_ms);
     record.nginx.error = 104;
     record.nginx.new_state = tcp_state::CLOSE;
-    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::AFTERMATH_FOLLOWS;
+    record.nginx.flags = nginx_flag::RESET_RECEIVED | nginx_flag::NEXT_ACTION_FOLLOWS;
     let worker = &mut record.worker;
     worker.abandoned_ns = 0;
     worker.ended_ns = at(after_ms);
@@ -113,20 +113,20 @@ pub(crate) fn reset_without_socket() -> Reset {
 }
 
 /// What nginx does after the exchange of this record.
-pub(crate) fn aftermath(of: &Exchange, action: Action, old_state: u8) -> Record {
-    let mut aftermath = Aftermath::new_zeroed();
-    aftermath.sock = of.nginx.sock;
-    aftermath.connect_ns = of.nginx.connect_ns;
-    aftermath.ns = of.nginx.ended_ns + 30_000;
-    aftermath.other_sock = 0xffff_8880_0000_4000;
-    aftermath.action = action as u32;
-    aftermath.old_state = u32::from(old_state);
-    aftermath.peer = endpoint(1, 40000);
-    Record::Aftermath(Box::new(aftermath), action)
+pub(crate) fn next_action(of: &ExchangeRecord, action: Action, old_state: u8) -> Record {
+    let mut next_action = NextAction::new_zeroed();
+    next_action.sock = of.nginx.sock;
+    next_action.connect_ns = of.nginx.connect_ns;
+    next_action.ns = of.nginx.ended_ns + 30_000;
+    next_action.other_sock = 0xffff_8880_0000_4000;
+    next_action.action = action as u32;
+    next_action.old_state = u32::from(old_state);
+    next_action.peer = endpoint(1, 40000);
+    Record::NextAction(Box::new(next_action), action)
 }
 
 /// The late end of the worker of this record.
-pub(crate) fn gone(of: &Exchange, after_ms: u64) -> Record {
+pub(crate) fn gone(of: &ExchangeRecord, after_ms: u64) -> Record {
     let mut gone = WorkerGone::new_zeroed();
     gone.worker = of.worker;
     gone.worker.ended_ns = at(after_ms);

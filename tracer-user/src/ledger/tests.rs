@@ -4,11 +4,11 @@ use zerocopy::FromZeros as _;
 use super::{samples::*, *};
 use crate::model::from_wire::address;
 
-fn exchange(record: Exchange) -> Record {
+fn exchange(record: ExchangeRecord) -> Record {
     Record::Exchange(Box::new(record))
 }
 
-fn joined(whole: Option<Whole>) -> Joined {
+fn joined(whole: Option<Whole>) -> Exchange {
     match whole {
         Some(Whole::Exchange(joined)) => *joined,
         other => panic!("no whole exchange: {other:?}"),
@@ -20,7 +20,7 @@ fn an_exchange_waits_for_what_nginx_does_next() {
     let mut ledger = Ledger::default();
     let record = given_up(1_000);
     assert!(ledger.take(exchange(record)).is_none());
-    let whole = joined(ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)));
+    let whole = joined(ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED)));
     assert!(whole.nginx_gave_up() && whole.client_had_left().is_none());
     assert!(ledger.next_deadline().is_none(), "nothing is left waiting");
 }
@@ -57,13 +57,14 @@ fn an_answer_that_follows_at_once_may_be_followed_by_its_client_s_end() {
     record.nginx.flags |= nginx_flag::CLIENT_READ;
     record.nginx.client.sock = 0xffff_8880_0000_4000;
     record.nginx.client.state = tcp_state::ESTABLISHED;
-    let answer = || aftermath(&record, Action::Sent, tcp_state::ESTABLISHED);
+    let answer = || next_action(&record, Action::Sent, tcp_state::ESTABLISHED);
     let later = |action, turned_to| {
-        let Record::Aftermath(mut what, action) = aftermath(&record, action, tcp_state::ESTABLISHED) else {
+        let Record::NextAction(mut what, action) = next_action(&record, action, tcp_state::ESTABLISHED)
+        else {
             panic!("no act")
         };
         (what.turned_to, what.bytes) = (turned_to, 400);
-        Record::Aftermath(what, action)
+        Record::NextAction(what, action)
     };
     let mut ledger = Ledger::default();
     ledger.take(exchange(record));
@@ -92,12 +93,12 @@ fn what_nginx_does_next_follows_all_that_it_closed_for_a_client_in_one_turn() {
         record
     };
     const CLIENT: u64 = 0xffff_8880_0000_4000;
-    let together = |second: Exchange| {
+    let together = |second: ExchangeRecord| {
         let first = closed(0, 0, CLIENT);
         let mut ledger = Ledger::default();
         ledger.take(exchange(first));
         ledger.take(exchange(second));
-        let act = ledger.take(aftermath(&second, Action::ShutDown, tcp_state::ESTABLISHED));
+        let act = ledger.take(next_action(&second, Action::ShutDown, tcp_state::ESTABLISHED));
         assert!(joined(act).has_request());
         let freed: Vec<_> = ledger.freed().collect();
         assert!(freed.is_empty() == ledger.next_deadline().is_some());
@@ -121,13 +122,13 @@ fn patience_ends_at_its_moment_and_not_before() {
 }
 
 #[test]
-fn an_aftermath_of_another_connection_completes_nothing() {
+fn a_next_action_of_another_connection_completes_nothing() {
     let mut ledger = Ledger::default();
     let record = given_up(1_000);
     ledger.take(exchange(record));
     let mut other = record;
     other.nginx.connect_ns += 1;
-    assert!(ledger.take(aftermath(&other, Action::Sent, tcp_state::ESTABLISHED)).is_none());
+    assert!(ledger.take(next_action(&other, Action::Sent, tcp_state::ESTABLISHED)).is_none());
 }
 
 #[test]
@@ -135,12 +136,12 @@ fn a_retry_belongs_to_the_same_request() {
     let mut ledger = Ledger::default();
     let first = connecting(1, 111);
     ledger.take(exchange(first));
-    let Record::Aftermath(mut connected, action) = aftermath(&first, Action::Connected, tcp_state::CLOSE)
+    let Record::NextAction(mut connected, action) = next_action(&first, Action::Connected, tcp_state::CLOSE)
     else {
-        panic!("no aftermath");
+        panic!("no next action");
     };
     connected.other_sock = 77;
-    let first = joined(ledger.take(Record::Aftermath(connected.clone(), action)));
+    let first = joined(ledger.take(Record::NextAction(connected.clone(), action)));
     let mut second = connecting(5, 111);
     second.nginx.sock = 77;
     second.nginx.connect_ns = connected.ns;
@@ -151,7 +152,7 @@ fn a_retry_belongs_to_the_same_request() {
 }
 
 /// An exchange of one nginx whose worker is another, and one that this other had for it.
-fn chain() -> (Exchange, Exchange) {
+fn chain() -> (ExchangeRecord, ExchangeRecord) {
     let mut outer = given_up(1_000);
     outer.worker.worker = task(24_950, "nginx");
     let mut inner = given_up(1_001);
@@ -163,12 +164,14 @@ fn chain() -> (Exchange, Exchange) {
 
 /// What the other does next, on the end of the one's exchange.
 fn on_its_client(
-    outer: &Exchange,
-    inner: &Exchange,
+    outer: &ExchangeRecord,
+    inner: &ExchangeRecord,
     action: Action,
     old_state: u8,
-) -> (Box<Aftermath>, Action) {
-    let Record::Aftermath(mut next, action) = aftermath(inner, action, old_state) else { panic!("no act") };
+) -> (Box<NextAction>, Action) {
+    let Record::NextAction(mut next, action) = next_action(inner, action, old_state) else {
+        panic!("no act")
+    };
     next.closed_ns = inner.nginx.ended_ns;
     next.other_sock = outer.worker.sock;
     next.peer = outer.nginx.local;
@@ -183,8 +186,8 @@ fn a_client_that_left_is_the_nginx_whose_exchange_ended_and_its_end_is_waited_fo
     ledger.take(exchange(inner));
     // On another processor, the inner one may be through first.
     let (next, action) = on_its_client(&outer, &inner, Action::Closed, tcp_state::CLOSE_WAIT);
-    assert!(ledger.take(Record::Aftermath(next, action)).is_none());
-    let first = joined(ledger.take(aftermath(&outer, Action::Sent, tcp_state::ESTABLISHED)));
+    assert!(ledger.take(Record::NextAction(next, action)).is_none());
+    let first = joined(ledger.take(next_action(&outer, Action::Sent, tcp_state::ESTABLISHED)));
     assert_eq!((first.nginx.sock, first.outer.as_ref()), (outer.nginx.sock, None));
     let second = joined(ledger.freed().next());
     let of = second.outer.unwrap();
@@ -195,7 +198,7 @@ fn a_client_that_left_is_the_nginx_whose_exchange_ended_and_its_end_is_waited_fo
 #[test]
 fn a_client_that_is_no_end_of_that_exchange_is_not_it() {
     let (outer, inner) = chain();
-    let changes: [fn(&mut Exchange, &mut Aftermath); 4] = [
+    let changes: [fn(&mut ExchangeRecord, &mut NextAction); 4] = [
         |outer, _| outer.worker.worker = task(24_940, "php-fpm8.2"),
         |outer, _| outer.worker.worker.tid = 24_951,
         |_, next| next.peer = endpoint(1, 40_001),
@@ -207,7 +210,7 @@ fn a_client_that_is_no_end_of_that_exchange_is_not_it() {
         change(&mut outer, &mut next);
         ledger.take(exchange(outer));
         ledger.take(exchange(inner));
-        assert_eq!(joined(ledger.take(Record::Aftermath(next, action))).outer, None);
+        assert_eq!(joined(ledger.take(Record::NextAction(next, action))).outer, None);
     }
 }
 
@@ -234,7 +237,7 @@ fn an_open_exchange_is_the_outer_one_if_it_had_asked_before_and_had_no_answer_ye
         (hop.nginx, hop.local, hop.upstream) = (outer.nginx.nginx, outer.nginx.local, outer.nginx.upstream);
         assert!(ledger.take(Record::Hop(Box::new(hop))).is_none());
         let (next, action) = on_its_client(&outer, &inner, action, state);
-        let whole = joined(ledger.take(Record::Aftermath(next, action)));
+        let whole = joined(ledger.take(Record::NextAction(next, action)));
         let name = whole.outer.map(|outer| outer.name);
         let right = is_it.then_some((outer.nginx.sock, outer.nginx.connect_ns));
         assert_eq!(name, right, "{asked_ms} {answered_ms:?}");
@@ -246,7 +249,7 @@ fn a_later_use_of_the_socket_is_no_retry() {
     let mut ledger = Ledger::default();
     let first = connecting(1, 111);
     ledger.take(exchange(first));
-    ledger.take(aftermath(&first, Action::Connected, tcp_state::CLOSE));
+    ledger.take(next_action(&first, Action::Connected, tcp_state::CLOSE));
     let mut later = connecting(5, 111);
     later.nginx.sock = 0xffff_8880_0000_4000;
     later.nginx.connect_ns = at(60_000);
@@ -259,8 +262,10 @@ fn a_worker_that_goes_on_is_told_once() {
     let mut ledger = Ledger::default();
     let record = given_up(1_000);
     ledger.take(exchange(record));
-    ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED));
-    let Some(Whole::Afterwards(after)) = ledger.take(gone(&record, 5_000)) else { panic!("nothing is told") };
+    ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED));
+    let Some(Whole::WorkerOutlived(after)) = ledger.take(gone(&record, 5_000)) else {
+        panic!("nothing is told")
+    };
     assert_eq!(after.worker.ended_ns - after.worker.abandoned_ns, 4_000_000_000);
     assert!(ledger.take(gone(&record, 5_000)).is_none());
 }
@@ -273,7 +278,7 @@ fn what_may_have_stalled_waits_for_the_workers_end_too() {
         record.nginx.flags |= nginx_flag::READ_LAST;
         record.nginx.received = 300;
         ledger.take(exchange(record));
-        assert!(ledger.take(aftermath(&record, Action::Sent, tcp_state::ESTABLISHED)).is_none());
+        assert!(ledger.take(next_action(&record, Action::Sent, tcp_state::ESTABLISHED)).is_none());
         let whole = joined(ledger.take(gone(&record, gone_ms)));
         assert_eq!(whole.worker_closed_in_turn(), in_turn, "{gone_ms}");
     }
@@ -304,7 +309,7 @@ fn a_line_that_fits_several_exchanges_is_about_one_of_them_and_never_told_beside
     {
         assert!(ledger.take(exchange(*record)).is_none());
         let state = if next == Some(Action::Closed) { tcp_state::CLOSE_WAIT } else { tcp_state::ESTABLISHED };
-        whole.extend(next.and_then(|next| ledger.take(aftermath(record, next, state))));
+        whole.extend(next.and_then(|next| ledger.take(next_action(record, next, state))));
     }
     assert!(whole.is_empty(), "each awaits its line");
     for _ in 0..2 {

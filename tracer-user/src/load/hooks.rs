@@ -83,10 +83,10 @@ pub(super) fn attach(
     layout: &Layout,
     only: &[HookKind],
     useless: HashSet<HookKind>,
-    with_copies: bool,
+    with_standby: bool,
     types: &mut Types,
 ) -> Result<HookPlan, Failure> {
-    let attacher = Attacher { with_copies, ..Attacher::without(useless, object, types) };
+    let attacher = Attacher { with_standby, ..Attacher::without(useless, object, types) };
     follow(attacher, plan(layout), only)
 }
 
@@ -145,7 +145,7 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
         unix_release: u8::from(plan.sources.has(Fact::UnixSockets)),
         handshake_drops: u8::from(plan.sources.has(Fact::HandshakeDrops)),
         own_resets: u8::from(is_each_reset_seen(plan, layout)),
-        copies: 0,
+        standby: 0,
         system_calls: 0,
         sends_by_kprobe: u8::from(plan.sources.name(Fact::Sends).contains("kretprobe")),
         connects_by_kprobe: u8::from(plan.sources.name(Fact::ConnectErrors).contains("kretprobe")),
@@ -156,8 +156,8 @@ pub(super) fn attached(plan: &HookPlan, layout: &Layout) -> Attached {
 /// With the hooks on system calls: it sees the unix exchanges of a process that dies, and which program it is attached to.
 const UNIX_ENDS: (&str, &str) = ("unix_ends_exit", "sched_process_exit");
 
-/// The programs that must see everything, with what they are attached to; each has two further copies.
-fn copied() -> impl Iterator<Item = (String, &'static str)> {
+/// The programs that must see everything, with what they are attached to; each has two standby instances.
+fn having_standby() -> impl Iterator<Item = (String, &'static str)> {
     let sources = Fact::ALL.iter().flat_map(|fact| fact.row().sources);
     let programs = sources
         .flat_map(|source| source.standby.iter().flat_map(|point| programs(source.kind, *point)))
@@ -165,9 +165,9 @@ fn copied() -> impl Iterator<Item = (String, &'static str)> {
     let mut known = HashSet::new();
     programs.filter(move |(program, _)| known.insert(program.clone()))
 }
-const FURTHER: [&str; 2] = ["2", "3"];
+const STANDBY: [&str; 2] = ["2", "3"];
 
-/// Whether nothing is lost when this program is left out: it only looks again, or it is a further copy, and another has seen it.
+/// Whether nothing is lost when this program is left out: it only looks again, or it is a standby instance, and another has seen it.
 pub(super) fn is_dispensable(program: &str) -> bool {
     let second_looks = Fact::ALL.iter().map(|fact| fact.row()).filter(|row| row.is_second_look);
     let mut sources = second_looks.flat_map(|row| row.sources);
@@ -175,30 +175,30 @@ pub(super) fn is_dispensable(program: &str) -> bool {
         let mut programs = source.points.iter().flat_map(|point| programs(source.kind, *point));
         programs.any(|(name, _)| name == program)
     };
-    sources.any(is_of) || is_copy(program)
+    sources.any(is_of) || is_standby(program)
 }
 
-/// Whether this is a further copy of a program.
-fn is_copy(program: &str) -> bool {
+/// Whether this is a standby instance of a program.
+fn is_standby(program: &str) -> bool {
     let first =
-        program.rsplit_once('_').and_then(|(first, number)| FURTHER.contains(&number).then_some(first));
-    first.is_some_and(|first| copied().any(|(copied, _target)| first == copied))
+        program.rsplit_once('_').and_then(|(first, number)| STANDBY.contains(&number).then_some(first));
+    first.is_some_and(|first| having_standby().any(|(name, _target)| first == name))
 }
 
-/// Attaches the further copies of the programs that are attached, in their order, if they are not attached already.
+/// Attaches the standby instances of the programs that are attached, in their order, if they are not attached already.
 ///
 /// # Errors
 /// If the kernel refuses one.
-pub(super) fn attach_copies(object: &mut Ebpf) -> Result<(), Failure> {
+pub(super) fn attach_standby(object: &mut Ebpf) -> Result<(), Failure> {
     let is_loaded = |name: &str| object.program(name).is_some_and(|program| program.fd().is_ok());
-    let copies = copied().filter(|(first, _target)| is_loaded(first));
-    let copies =
-        copies.flat_map(|(first, target)| FURTHER.map(|number| (format!("{first}_{number}"), target)));
-    let copies: Vec<_> = copies.filter(|(copy, _target)| !is_loaded(copy)).collect();
+    let standby = having_standby().filter(|(first, _target)| is_loaded(first));
+    let standby =
+        standby.flat_map(|(first, target)| STANDBY.map(|number| (format!("{first}_{number}"), target)));
+    let standby: Vec<_> = standby.filter(|(instance, _target)| !is_loaded(instance)).collect();
     let mut types = Types::default();
     let mut attacher = Attacher::new(object, &mut types);
-    for (copy, target) in copies {
-        attacher.attach_one(&copy, target).map_err(anyhow::Error::from)?;
+    for (instance, target) in standby {
+        attacher.attach_one(&instance, target).map_err(anyhow::Error::from)?;
     }
     Ok(())
 }
@@ -223,9 +223,9 @@ pub(super) fn by_system_calls() -> impl Iterator<Item = (Fact, &'static Source)>
 ///
 /// # Errors
 /// If the kernel refuses one, or its tracefs cannot be had.
-pub(super) fn attach_system_calls(object: &mut Ebpf, with_copies: bool) -> Result<String, Failure> {
+pub(super) fn attach_system_calls(object: &mut Ebpf, with_standby: bool) -> Result<String, Failure> {
     let mut types = Types::default();
-    let mut attacher = Attacher { with_copies, ..Attacher::new(object, &mut types) };
+    let mut attacher = Attacher { with_standby, ..Attacher::new(object, &mut types) };
     let name = attacher.attach(&SYSTEM_CALLS).map_err(Failure::CannotTrace)?;
     if let Err(error) = attacher.attach_one(UNIX_ENDS.0, UNIX_ENDS.1) {
         crate::notice!("an nginx that dies is not seen to end its unix exchanges: {}", refused(&error));
@@ -238,15 +238,15 @@ pub(super) struct Attacher<'a> {
     types: &'a mut Types,
     /// Kinds whose programs may not be there.
     useless: HashSet<HookKind>,
-    /// Whether programs that have further copies are attached with them.
-    with_copies: bool,
+    /// Whether programs that have standby instances are attached with them.
+    with_standby: bool,
     /// Programs that some fact has already.
     attached: HashSet<String>,
 }
 
 impl<'a> Attacher<'a> {
     pub(super) fn new(object: &'a mut Ebpf, types: &'a mut Types) -> Self {
-        Self { object, types, useless: HashSet::new(), with_copies: false, attached: HashSet::new() }
+        Self { object, types, useless: HashSet::new(), with_standby: false, attached: HashSet::new() }
     }
 
     /// The object may lack the programs of these kinds.
@@ -273,10 +273,10 @@ impl<'a> Attacher<'a> {
         Ok(source.name())
     }
 
-    /// What the first one misses until its copies are attached is lost, so all are loaded before: that takes long.
+    /// What the first one misses until its standby instances are attached is lost, so all are loaded before: that takes long.
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
-        let copies = if self.with_copies { copies_of(name) } else { Vec::new() };
-        let all: Vec<_> = std::iter::once(name).chain(copies.iter().map(String::as_str)).collect();
+        let standby = if self.with_standby { standby_of(name) } else { Vec::new() };
+        let all: Vec<_> = std::iter::once(name).chain(standby.iter().map(String::as_str)).collect();
         all.iter().try_for_each(|name| self.load(name, target))?;
         all.iter().try_for_each(|name| self.attach_loaded(name, target))
     }
@@ -311,8 +311,8 @@ impl<'a> Attacher<'a> {
     }
 
     pub(super) fn detach(&mut self, name: &str) {
-        if self.with_copies {
-            copies_of(name).iter().for_each(|copy| self.detach_only(copy));
+        if self.with_standby {
+            standby_of(name).iter().for_each(|instance| self.detach_only(instance));
         }
         self.detach_only(name);
     }
@@ -342,10 +342,10 @@ fn show(name: &str, error: &ProgramError) {
     }
 }
 
-/// The further copies of a program, in their order; none if it has none.
-fn copies_of(program: &str) -> Vec<String> {
-    let has_copies = copied().any(|(copied, _target)| copied == program);
-    FURTHER.iter().filter(|_| has_copies).map(|number| format!("{program}_{number}")).collect()
+/// The standby instances of a program, in their order; none if it has none.
+fn standby_of(program: &str) -> Vec<String> {
+    let has_standby = having_standby().any(|(name, _target)| name == program);
+    STANDBY.iter().filter(|_| has_standby).map(|number| format!("{program}_{number}")).collect()
 }
 
 /// The programs of a point, each with what it is attached to.
@@ -393,10 +393,10 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_told_from_what_they_copy() {
-        assert!(is_copy("sock_send_length_2") && is_copy("fentry_unix_release_sock_3"));
+    fn standby_instances_are_told_from_the_first() {
+        assert!(is_standby("sock_send_length_2") && is_standby("fentry_unix_release_sock_3"));
         for name in ["sock_send_length", "fentry_unix_release_sock", "sock_send_length_4", "mark_victim_2"] {
-            assert!(!is_copy(name), "{name}");
+            assert!(!is_standby(name), "{name}");
         }
     }
 
@@ -429,10 +429,12 @@ mod tests {
             .map(|(program, _target)| program)
             .collect();
         rows.extend(BESIDE.map(str::to_owned));
-        for (first, _target) in copied() {
-            assert!(rows.contains(&first), "{first} has copies, and no row");
+        for (first, _target) in having_standby() {
+            assert!(rows.contains(&first), "{first} has standby instances, and no row");
         }
-        rows.extend(copied().flat_map(|(first, _target)| FURTHER.map(|number| format!("{first}_{number}"))));
+        rows.extend(
+            having_standby().flat_map(|(first, _target)| STANDBY.map(|number| format!("{first}_{number}"))),
+        );
         let elf = crate::load::Object::LIVE.elf().unwrap();
         let object = aya_obj::Object::parse(&elf).unwrap();
         let there: BTreeSet<String> = object.programs.keys().cloned().collect();

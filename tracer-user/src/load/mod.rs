@@ -77,8 +77,8 @@ pub struct Scope {
     pub connect_errors: bool,
     /// Whether to hear what nginx says.
     pub words: bool,
-    /// Whether further copies of the programs see what the first ones miss from the start, as [`Tracer::attach_copies`] lets them later.
-    pub copies: bool,
+    /// Whether standby instances of the programs see what the first ones miss from the start, as [`Tracer::attach_standby`] lets them later.
+    pub standby: bool,
     /// The kinds of hooks to use; empty for any.
     pub only: Vec<HookKind>,
     /// Open exchanges that fit at a time.
@@ -93,7 +93,7 @@ pub struct Tracer {
     plan: HookPlan,
     layout: Layout,
     attached: Array<MapData, Attached>,
-    has_copies: bool,
+    has_standby: bool,
     words: Option<Words>,
     /// Whether whoever has the name is watched, whoever runs it.
     believes_all: bool,
@@ -207,15 +207,15 @@ impl Tracer {
         drop(kernel);
         let mut types = Types::default();
         want(&mut object, scope)?;
-        if scope.copies {
-            // First: a copy that finds no note takes the event for missed.
+        if scope.standby {
+            // First: a standby instance that finds no note takes the event for missed.
             let gates = object.map_mut("GATES").context("the BPF object has no map GATES")?;
             let mut gates: Array<_, Attached> = Array::try_from(gates).map_err(anyhow::Error::from)?;
             gates
-                .set(gate::ATTACHED, Attached { copies: 1, ..Attached::default() }, 0)
+                .set(gate::ATTACHED, Attached { standby: 1, ..Attached::default() }, 0)
                 .map_err(anyhow::Error::from)?;
         }
-        let mut plan = hooks::attach(&mut object, &layout, &scope.only, useless, scope.copies, &mut types)?;
+        let mut plan = hooks::attach(&mut object, &layout, &scope.only, useless, scope.standby, &mut types)?;
         let starts = hooks::attach_starts(&mut object);
         if let (Err(why), false) = (&starts, scope.words) {
             crate::notice!("an nginx that begins later is not seen to: {why}");
@@ -236,7 +236,7 @@ impl Tracer {
         };
         let mut attached: Array<_, Attached> =
             Array::try_from(take(&mut object, "GATES")?).map_err(anyhow::Error::from)?;
-        let what = Attached { copies: u8::from(scope.copies), ..hooks::attached(&plan, &layout) };
+        let what = Attached { standby: u8::from(scope.standby), ..hooks::attached(&plan, &layout) };
         attached.set(gate::ATTACHED, what, 0).map_err(anyhow::Error::from)?;
         let shown = Array::try_from(take(&mut object, "SHOWN")?).map_err(anyhow::Error::from)?;
         let (showing, listeners) = listeners::Showing::begin(&mut object, shown, &mut types)?;
@@ -264,7 +264,7 @@ impl Tracer {
             plan,
             layout,
             attached,
-            has_copies: scope.copies,
+            has_standby: scope.standby,
             words,
             believes_all: scope.filters.trusts_all != 0,
             stats,
@@ -317,7 +317,7 @@ impl Tracer {
         self.attached
             .set(gate::ATTACHED, Attached { system_calls: 1, ..attached }, 0)
             .map_err(anyhow::Error::from)?;
-        let source = hooks::attach_system_calls(&mut self.object, self.has_copies)?;
+        let source = hooks::attach_system_calls(&mut self.object, self.has_standby)?;
         for (fact, _) in hooks::by_system_calls() {
             self.plan.sources.set(fact, source.clone());
         }
@@ -470,7 +470,7 @@ impl Tracer {
         Ok(misses::count(&self.object).context("the programs' own counters cannot be read")?)
     }
 
-    /// How many of them are lost unless a further copy saw them instead ([`Stats::stood_in`]).
+    /// How many of them are lost unless a standby instance saw them instead ([`Stats::stood_in`]).
     ///
     /// # Errors
     /// The same.
@@ -479,21 +479,21 @@ impl Tracer {
         Ok(missed.iter().filter(|(program, _)| !hooks::is_dispensable(program)).map(|(_, count)| count).sum())
     }
 
-    /// Lets further copies of the programs stand in where the first ones miss events, if it is not done already. It makes each event
+    /// Lets standby instances of the programs see what the first ones miss, if it is not done already. It makes each event
     /// a little dearer. Returns whether it was done now.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn attach_copies(&mut self) -> Result<bool, Failure> {
-        if std::mem::replace(&mut self.has_copies, true) {
+    pub fn attach_standby(&mut self) -> Result<bool, Failure> {
+        if std::mem::replace(&mut self.has_standby, true) {
             return Ok(false);
         }
-        // First: a copy that finds no note takes the event for missed.
+        // First: a standby instance that finds no note takes the event for missed.
         let attached = self.attached.get(&gate::ATTACHED, 0).map_err(anyhow::Error::from)?;
         self.attached
-            .set(gate::ATTACHED, Attached { copies: 1, ..attached }, 0)
+            .set(gate::ATTACHED, Attached { standby: 1, ..attached }, 0)
             .map_err(anyhow::Error::from)?;
-        hooks::attach_copies(&mut self.object)?;
+        hooks::attach_standby(&mut self.object)?;
         Ok(true)
     }
 

@@ -6,9 +6,9 @@ use nix::time::{ClockId, clock_gettime};
 
 /// From CLOCK_MONOTONIC to CLOCK_REALTIME, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Distance(pub i64);
+pub struct ClockOffset(pub i64);
 
-/// How much the measured distance may differ, in ns, while nobody has set the wall clock: it is slewed together with the
+/// How much the measured offset may differ, in ns, while nobody has set the wall clock: it is slewed together with the
 /// monotonic one, and two readings are never of the same moment.
 const SLACK_NS: u64 = 1_000_000;
 
@@ -28,8 +28,8 @@ pub fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// How far the wall clock is ahead of the monotonic one at this moment.
-pub fn distance() -> Distance {
-    Distance(now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_MONOTONIC))
+pub fn clock_offset() -> ClockOffset {
+    ClockOffset(now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_MONOTONIC))
 }
 
 /// When this host booted, in nanoseconds since 1970, as the wall clock stands now.
@@ -37,8 +37,8 @@ pub fn booted_ns() -> i64 {
     now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_BOOTTIME)
 }
 
-/// The new distance, if the wall clock was set since `known` was measured.
-pub fn changed_distance(known: Distance) -> Option<Distance> {
-    let distance = distance();
-    (distance.0.abs_diff(known.0) > SLACK_NS).then_some(distance)
+/// The new offset, if the wall clock was set since `known` was measured.
+pub fn changed_clock_offset(known: ClockOffset) -> Option<ClockOffset> {
+    let clock_offset = clock_offset();
+    (clock_offset.0.abs_diff(known.0) > SLACK_NS).then_some(clock_offset)
 }

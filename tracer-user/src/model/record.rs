@@ -1,14 +1,14 @@
 //! What the kernel side sends.
 
-use wire::{Action, Aftermath, Exchange, Hop, Served, WordOf, WorkerGone};
+use wire::{Action, ExchangeRecord, Hop, NextAction, Served, WordOf, WorkerGone};
 
 /// One record of the kernel side.
 #[derive(Clone, Debug)]
 pub enum Record {
     /// nginx's end of an exchange has ended.
-    Exchange(Box<Exchange>),
+    Exchange(Box<ExchangeRecord>),
     /// What nginx did next.
-    Aftermath(Box<Aftermath>, Action),
+    NextAction(Box<NextAction>, Action),
     /// What nginx does next, it does for another nginx.
     Hop(Box<Hop>),
     /// The worker's end of a failed exchange has ended, after nginx's.

@@ -6,7 +6,7 @@ use wire::WordOf;
 use crate::model::{
     answers::{Answer, Followed},
     cgroup::{Member, Wanted},
-    clock::Distance,
+    clock::ClockOffset,
     doing::Look,
     facts::Sources,
     groups::Configured,
@@ -49,8 +49,8 @@ pub enum What {
     Depth(Depth),
     /// Facts have these sources from now on.
     Sources(Sources),
-    /// The distance of the two clocks has changed.
-    Clock(Distance),
+    /// The offset between the two clocks has changed.
+    Clock(ClockOffset),
     /// A process that has nginx's name and is not believed to be nginx.
     Stranger(Stranger),
     /// What was looked up about the failure that comes next.
@@ -98,8 +98,8 @@ pub struct Start {
     pub begins_ns: u64,
     /// What was counted until then.
     pub counts: Counts,
-    /// The clocks' distance.
-    pub distance: Distance,
+    /// The clocks' offset.
+    pub clock_offset: ClockOffset,
     /// The hook that sees each fact.
     pub sources: Sources,
     /// After how many failures nothing more is told.

@@ -374,7 +374,7 @@ pub struct Delayed {
 
 /// What a worker did after nginx gave its exchange up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct After {
+pub struct WorkerOutlived {
     /// When the worker's end ended, in nanoseconds since 1970.
     pub unix_ns: i64,
     /// nginx's pid, as in the exchange's verdict.

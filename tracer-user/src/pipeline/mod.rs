@@ -7,20 +7,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     answers::{Matching, Sight},
-    cause::{Context, Outcome, WallClock, afterwards, attribute, attribute_word, line, note},
+    cause::{Context, Outcome, WallClock, attribute, attribute_word, line, note, worker_outlived},
     groups::{Groups, SETTLING_NS},
-    ledger::{Joined, Ledger, Said, Whole},
+    ledger::{Exchange, Ledger, Said, Whole},
     model::{
         answers::Answered,
         audit::Unexplained,
         budget,
         cause::Cause,
         cgroup::{Known, Wanted},
-        clock::Distance,
+        clock::ClockOffset,
         facts::{Fact, Sources},
         stranger::Stranger,
         stream::{Counts, Entry, Following, Loss, Start, What},
-        verdict::{After, Delayed, Note, Summary, Verdict, Words},
+        verdict::{Delayed, Note, Summary, Verdict, Words, WorkerOutlived},
     },
     near::Nears,
     pipeline::placed::with_units,
@@ -28,21 +28,21 @@ use crate::{
     sample::Activities,
 };
 
-/// Something to be told.
+/// What is emitted to the sinks.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum Emitted {
     /// A failed exchange.
     Verdict(Box<Verdict>),
     /// An exchange that succeeded late.
     Delayed(Box<Delayed>),
     /// What a worker did after nginx gave its exchange up.
-    After(Box<After>),
+    WorkerOutlived(Box<WorkerOutlived>),
     /// Something that nginx logs of an upstream and that is no failure.
     Note(Box<Note>),
     /// What a client was answered whose request the user wants to see.
     Answer(Box<Answered>),
-    /// A failed exchange that is not told any more: the limit was reached before, or the stream had ended.
-    Beyond(Box<Verdict>),
+    /// A failed exchange that is not emitted any more: the limit was reached before, or the stream had ended.
+    Withheld(Box<Verdict>),
 }
 
 /// What a stream has come to so far.
@@ -51,7 +51,7 @@ pub struct Pipeline {
     ledger: Ledger,
     activities: Activities,
     sources: Sources,
-    distance: Distance,
+    clock_offset: ClockOffset,
     begins_ns: u64,
     now_ns: u64,
     counts_before: Counts,
@@ -90,7 +90,7 @@ pub struct Pipeline {
     entry: Option<Entry>,
 }
 
-impl WallClock for Distance {
+impl WallClock for ClockOffset {
     fn unix_ns(&self, monotonic_ns: u64) -> i64 {
         self.0.saturating_add_unsigned(monotonic_ns)
     }
@@ -99,14 +99,15 @@ impl WallClock for Distance {
 impl Pipeline {
     /// Begins where the stream does.
     pub fn new(start: Start) -> Self {
-        let Start { started_ns: _, begins_ns, counts, distance, sources, limit, is_narrowed, wanted } = start;
+        let Start { started_ns: _, begins_ns, counts, clock_offset, sources, limit, is_narrowed, wanted } =
+            start;
         let mut groups = Groups::default();
         groups.was_blind(begins_ns);
         Self {
             ledger: Ledger::default(),
             activities: Activities::default(),
             sources,
-            distance,
+            clock_offset,
             begins_ns,
             now_ns: begins_ns,
             counts_before: counts,
@@ -155,10 +156,10 @@ impl Pipeline {
         clippy::should_implement_trait,
         reason = "there is more after none, once another entry is taken in"
     )]
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn next(&mut self) -> Option<Emitted> {
         loop {
             while let Some(whole) = self.due.pop_front() {
-                let told = self.tell(whole);
+                let told = self.emit(whole);
                 if told.is_some() {
                     return told;
                 }
@@ -167,7 +168,7 @@ impl Pipeline {
             let shown = self.answers.settle(self.now_ns, self.sight());
             self.answered.extend(shown);
             if let Some(answered) = self.answered.pop_front() {
-                return Some(Told::Answer(Box::new(answered)));
+                return Some(Emitted::Answer(Box::new(answered)));
             }
             let Some(entry) = self.entry.take() else {
                 if std::mem::take(&mut self.is_ending) {
@@ -198,7 +199,7 @@ impl Pipeline {
                 What::Loss(Loss { ns, reason, count }) => {
                     self.lost = self.lost.saturating_add(count);
                     self.groups.was_blind(ns);
-                    self.answers.was_blind(self.distance.unix_ns(ns));
+                    self.answers.was_blind(self.clock_offset.unix_ns(ns));
                     if !reason.is_marked() {
                         self.last_loss_ns = self.last_loss_ns.max(ns);
                         self.ledger.has_lost(ns);
@@ -224,7 +225,7 @@ impl Pipeline {
                 // The tracer itself names no more than that; evidence may be anybody's.
                 What::Stranger(_) => {}
                 What::Sources(sources) => self.sources = sources,
-                What::Clock(distance) => self.distance = distance,
+                What::Clock(clock_offset) => self.clock_offset = clock_offset,
                 What::Upstream(_) | What::Depth(_) => {}
                 What::End => {
                     self.due.extend(self.ledger.drain());
@@ -234,29 +235,29 @@ impl Pipeline {
         }
     }
 
-    fn tell(&mut self, whole: Whole) -> Option<Told> {
+    fn emit(&mut self, whole: Whole) -> Option<Emitted> {
         match whole {
             Whole::Exchange(mut exchange) => {
                 exchange.activity = self.activities.take(&exchange.nginx);
                 exchange.near = self.nears.of(&exchange);
                 exchange.alike = self.ledger.alike(&exchange);
-                self.tell_exchange(&exchange)
+                self.emit_exchange(&exchange)
             }
-            Whole::Said(said) => self.tell_word(&said),
-            Whole::Afterwards(_) if self.is_over() => None,
-            Whole::Afterwards(end) => {
-                let mut after = afterwards(&end, &self.distance);
+            Whole::Said(said) => self.emit_word(&said),
+            Whole::WorkerOutlived(_) if self.is_over() => None,
+            Whole::WorkerOutlived(end) => {
+                let mut after = worker_outlived(&end, &self.clock_offset);
                 let worker = after.worker.as_ref();
                 after.places = self.members.places(worker.map(|worker| worker.pid), end.worker.ended_ns);
                 after.explanation = with_units(after.explanation, &after.places, worker);
-                self.wanted.has(&after.places).then(|| Told::After(Box::new(after)))
+                self.wanted.has(&after.places).then(|| Emitted::WorkerOutlived(Box::new(after)))
             }
         }
     }
 
-    fn tell_exchange(&mut self, exchange: &Joined) -> Option<Told> {
+    fn emit_exchange(&mut self, exchange: &Exchange) -> Option<Emitted> {
         let context = Context {
-            clock: &self.distance,
+            clock: &self.clock_offset,
             sources: &self.sources,
             evidence_lost: exchange.nginx.connect_ns <= self.last_loss_ns,
             outer: exchange.outer.as_ref().and_then(|outer| self.ledger.cause_of(outer)),
@@ -276,14 +277,14 @@ impl Pipeline {
             self.count_word(said, matches!(outcome, Outcome::Failed(_)));
         }
         match outcome {
-            Outcome::Failed(verdict) if self.is_over() || !is_wanted => Some(Told::Beyond(verdict)),
+            Outcome::Failed(verdict) if self.is_over() || !is_wanted => Some(Emitted::Withheld(verdict)),
             Outcome::Failed(verdict) => {
                 *self.failures.entry(verdict.cause).or_default() += 1;
-                Some(Told::Verdict(verdict))
+                Some(Emitted::Verdict(verdict))
             }
             Outcome::Delayed(delayed) if !self.is_over() && is_wanted => {
                 self.delayed += 1;
-                Some(Told::Delayed(delayed))
+                Some(Emitted::Delayed(delayed))
             }
             Outcome::EndedEarly if !self.is_over() => {
                 self.ended_early += 1;
@@ -294,7 +295,7 @@ impl Pipeline {
     }
 
     /// Adds who the processes are; returns whether it is to be told.
-    fn place(&self, outcome: &mut Outcome, exchange: &Joined) -> bool {
+    fn place(&self, outcome: &mut Outcome, exchange: &Exchange) -> bool {
         let ended_ns = exchange.nginx.ended_ns;
         match outcome {
             Outcome::Failed(verdict) => {
@@ -312,9 +313,9 @@ impl Pipeline {
         }
     }
 
-    fn tell_word(&mut self, said: &Said) -> Option<Told> {
+    fn emit_word(&mut self, said: &Said) -> Option<Emitted> {
         let context = Context {
-            clock: &self.distance,
+            clock: &self.clock_offset,
             sources: &self.sources,
             evidence_lost: said.ns <= self.last_loss_ns,
             outer: None,
@@ -327,7 +328,7 @@ impl Pipeline {
             note.places = self.members.places([note.nginx.pid], said.ns);
             return (!self.is_over() && self.wanted.has(&note.places)).then(|| {
                 self.words.notes += 1;
-                Told::Note(Box::new(note))
+                Emitted::Note(Box::new(note))
             });
         }
         if said.is_no_live() && !self.groups.may_concern(said) {
@@ -359,10 +360,10 @@ impl Pipeline {
         self.groups.failed(&verdict, said.ns);
         self.answers.failed(&verdict);
         if self.is_over() || !is_wanted {
-            return Some(Told::Beyond(verdict));
+            return Some(Emitted::Withheld(verdict));
         }
         *self.failures.entry(verdict.cause).or_default() += 1;
-        Some(Told::Verdict(verdict))
+        Some(Emitted::Verdict(verdict))
     }
 
     /// Counts a word about a failure, and lists it if it has no verdict.
@@ -375,9 +376,9 @@ impl Pipeline {
             self.words.explained += 1;
             return;
         }
-        self.answers.was_blind(self.distance.unix_ns(said.ns));
+        self.answers.was_blind(self.clock_offset.unix_ns(said.ns));
         self.words.unexplained.push(Unexplained {
-            unix_ns: self.distance.unix_ns(said.ns),
+            unix_ns: self.clock_offset.unix_ns(said.ns),
             pid: said.nginx.pid,
             upstream: said.peer().map(|peer| peer.to_string()),
             line: line(said),
@@ -387,7 +388,7 @@ impl Pipeline {
     /// By what answers to clients are judged.
     fn sight(&self) -> Sight {
         let hears = self.sources.has(Fact::Words) || self.is_read;
-        Sight { distance: self.distance.0, hears, is_narrowed: self.is_narrowed }
+        Sight { clock_offset: self.clock_offset.0, hears, is_narrowed: self.is_narrowed }
     }
 
     /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.

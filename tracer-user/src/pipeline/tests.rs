@@ -23,7 +23,7 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
         started_ns: CONNECT,
         begins_ns: CONNECT,
         counts: Counts::default(),
-        distance: Distance::default(),
+        clock_offset: ClockOffset::default(),
         sources: Sources::default(),
         limit,
         is_narrowed: false,
@@ -31,20 +31,20 @@ fn pipeline(limit: Option<u64>) -> Pipeline {
     })
 }
 
-fn take(pipeline: &mut Pipeline, entry: Entry) -> Vec<Told> {
+fn take(pipeline: &mut Pipeline, entry: Entry) -> Vec<Emitted> {
     pipeline.take(entry);
     std::iter::from_fn(|| pipeline.next()).collect()
 }
 
-fn advance(pipeline: &mut Pipeline, at_ns: u64) -> Vec<Told> {
+fn advance(pipeline: &mut Pipeline, at_ns: u64) -> Vec<Emitted> {
     pipeline.advance(at_ns);
     std::iter::from_fn(|| pipeline.next()).collect()
 }
 
 /// The end of each verdict's exchange, in ms after connect.
-fn verdicts(told: &[Told]) -> Vec<u64> {
-    let ended = |told: &Told| match told {
-        Told::Verdict(verdict) => (verdict.unix_ns.unsigned_abs() - CONNECT) / 1_000_000,
+fn verdicts(told: &[Emitted]) -> Vec<u64> {
+    let ended = |told: &Emitted| match told {
+        Emitted::Verdict(verdict) => (verdict.unix_ns.unsigned_abs() - CONNECT) / 1_000_000,
         other => panic!("no verdict: {other:?}"),
     };
     told.iter().map(ended).collect()
@@ -62,7 +62,7 @@ fn waiting() -> [Entry; 2] {
 #[test]
 fn time_passes_with_the_stream_and_what_is_overdue_comes_in_the_order_of_deadlines() {
     let mut live = pipeline(None);
-    let mut told: Vec<Told> = waiting().into_iter().flat_map(|entry| take(&mut live, entry)).collect();
+    let mut told: Vec<Emitted> = waiting().into_iter().flat_map(|entry| take(&mut live, entry)).collect();
     assert!(told.is_empty());
     assert_eq!(live.next_deadline(), Some(at(10) + PATIENCE_NS));
     // Live looks at the clock between two records.
@@ -75,7 +75,7 @@ fn time_passes_with_the_stream_and_what_is_overdue_comes_in_the_order_of_deadlin
     let entries = waiting()
         .into_iter()
         .chain([record(at(5_000), failed(4_999)), Entry { at_ns: at(5_000), what: What::End }]);
-    let told: Vec<Told> = entries.flat_map(|entry| take(&mut replay, entry)).collect();
+    let told: Vec<Emitted> = entries.flat_map(|entry| take(&mut replay, entry)).collect();
     assert_eq!(verdicts(&told), [10, 20, 4_999]);
     assert_eq!(replay.summary(), live.summary());
 }
@@ -86,7 +86,8 @@ fn what_was_there_in_time_counts_however_late_it_is_read() {
     let mut pipeline = pipeline(None);
     // The reader stood still: nothing was known to be missing at the moment that it last knew of.
     take(&mut pipeline, record(at(5), Record::Exchange(Box::new(exchange))));
-    let told = take(&mut pipeline, record(at(5), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+    let told =
+        take(&mut pipeline, record(at(5), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
     assert_eq!(verdicts(&told), [10]);
 }
 
@@ -97,7 +98,7 @@ fn beyond_the_limit_only_failures_are_known() {
         take(&mut pipeline, entry);
     }
     let told = take(&mut pipeline, Entry { at_ns: at(30), what: What::End });
-    assert!(matches!(&told[..], [Told::Verdict(_), Told::Beyond(_)]), "{told:?}");
+    assert!(matches!(&told[..], [Emitted::Verdict(_), Emitted::Withheld(_)]), "{told:?}");
     assert_eq!(pipeline.summary().failures.iter().map(|(_, count)| count).sum::<u64>(), 1);
 }
 
@@ -114,13 +115,13 @@ fn looks_losses_and_the_clock_are_part_of_the_stream() {
         exchanges: vec![((exchange.nginx.sock, exchange.nginx.connect_ns), 1)],
     };
     let loss = Loss { ns: at(1), reason: LossReason::RingFull, count: 3 };
-    for what in [What::Look(look), What::Loss(loss), What::Clock(Distance(7))] {
+    for what in [What::Look(look), What::Loss(loss), What::Clock(ClockOffset(7))] {
         assert!(take(&mut pipeline, Entry { at_ns: at(900), what }).is_empty());
     }
     take(&mut pipeline, record(at(1_000), Record::Exchange(Box::new(exchange))));
     let told =
-        take(&mut pipeline, record(at(1_000), aftermath(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
-    let [Told::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
+        take(&mut pipeline, record(at(1_000), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
+    let [Emitted::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
     assert_eq!(verdict.confidence.name(), "incomplete");
     assert_eq!(verdict.unix_ns.unsigned_abs(), at(1_000) + 7);
     assert_eq!(verdict.worker.as_ref().and_then(|worker| worker.doing.as_ref()).unwrap().samples, 1);

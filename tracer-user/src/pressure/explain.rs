@@ -2,7 +2,7 @@
 
 use super::{GroupPressure, Pressure, Quota, Readings, Stall};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     model::{
         cause::Cause,
         cgroup::Cgroup,
@@ -23,7 +23,7 @@ use crate::{
 /// - All tasks of the host did, for want of a disk or of memory: nobody on this host could go on then, whoever they are.
 ///
 /// That some tasks of a host wait for a CPU (PSI's `some`) explains nothing of a certain one, and is evidence only.
-pub fn add(verdict: &mut Verdict, exchange: &Joined, readings: &Readings) {
+pub fn add(verdict: &mut Verdict, exchange: &Exchange, readings: &Readings) {
     let is_of_use = matches!(
         verdict.cause,
         Cause::TimeoutSlowWorker | Cause::TimeoutNeverAccepted | Cause::TimeoutNobodyAccepts
@@ -46,7 +46,7 @@ pub fn add(verdict: &mut Verdict, exchange: &Joined, readings: &Readings) {
 }
 
 /// The same of an exchange that succeeded late, while nginx connected: only what the whole host lacked can explain that.
-pub fn add_to_delayed(delayed: &mut Delayed, exchange: &Joined, readings: &Readings) {
+pub fn add_to_delayed(delayed: &mut Delayed, exchange: &Exchange, readings: &Readings) {
     let nginx = &exchange.nginx;
     let Some(pressure) = readings.between(nginx.connect_ns, nginx.established_ns, None) else { return };
     if let Some(sentence) = sentence_of_host(&pressure) {

@@ -51,7 +51,7 @@ impl<W: Write> Sink for Json<W> {
         self.line(&Delayed::from(delayed))
     }
 
-    fn after(&mut self, after: &verdict::After) -> io::Result<()> {
+    fn worker_outlived(&mut self, after: &verdict::WorkerOutlived) -> io::Result<()> {
         self.line(&After::from(after))
     }
 
@@ -492,9 +492,9 @@ impl<'a> From<&'a verdict::Delayed> for Delayed<'a> {
     }
 }
 
-impl<'a> From<&'a verdict::After> for After<'a> {
-    fn from(after: &'a verdict::After) -> Self {
-        let verdict::After {
+impl<'a> From<&'a verdict::WorkerOutlived> for After<'a> {
+    fn from(after: &'a verdict::WorkerOutlived) -> Self {
+        let verdict::WorkerOutlived {
             unix_ns,
             nginx,
             local,

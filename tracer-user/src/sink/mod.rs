@@ -8,9 +8,9 @@ use crate::{
         audit::Report,
         failure::Failure,
         stream::Entry,
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
     },
-    pipeline::Told,
+    pipeline::Emitted,
 };
 
 mod courier;
@@ -57,7 +57,7 @@ pub trait Sink {
     }
 
     /// Takes in what a worker did after nginx gave its exchange up.
-    fn after(&mut self, _: &After) -> io::Result<()> {
+    fn worker_outlived(&mut self, _: &WorkerOutlived) -> io::Result<()> {
         Ok(())
     }
 
@@ -126,14 +126,14 @@ pub trait Sink {
     }
 
     /// Takes in something that is told.
-    fn told(&mut self, told: &Told) -> io::Result<()> {
+    fn told(&mut self, told: &Emitted) -> io::Result<()> {
         match told {
-            Told::Verdict(verdict) => self.verdict(verdict),
-            Told::Delayed(delayed) => self.delayed(delayed),
-            Told::After(after) => self.after(after),
-            Told::Note(note) => self.note(note),
-            Told::Answer(answered) => self.answer(answered),
-            Told::Beyond(_) => Ok(()),
+            Emitted::Verdict(verdict) => self.verdict(verdict),
+            Emitted::Delayed(delayed) => self.delayed(delayed),
+            Emitted::WorkerOutlived(outlived) => self.worker_outlived(outlived),
+            Emitted::Note(note) => self.note(note),
+            Emitted::Answer(answered) => self.answer(answered),
+            Emitted::Withheld(_) => Ok(()),
         }
     }
 }

@@ -265,7 +265,7 @@ impl AccessLogs {
         if at.saturating_sub(self.taken.0) >= nanoseconds(PERIOD) {
             self.taken = (at, 0);
         }
-        let distance = now(ClockId::CLOCK_REALTIME).saturating_sub(at.cast_signed());
+        let clock_offset = now(ClockId::CLOCK_REALTIME).saturating_sub(at.cast_signed());
         let (taken, left_out, upstreams) = (&mut self.taken.1, &mut self.left_out, &self.upstreams);
         let shows_requests = self.shows_requests;
         for log in self.followed.values_mut() {
@@ -292,7 +292,7 @@ impl AccessLogs {
                 }
                 if let Some(said) = formats.iter().find_map(|format| format.read(line)) {
                     *taken += 1;
-                    let mut answer = answer(said, at, distance);
+                    let mut answer = answer(said, at, clock_offset);
                     answer.rule = rules.only(answer.status);
                     answer.request = answer.request.filter(|_| shows_requests);
                     found.extend(is_asked_for(&answer, upstreams).then_some(answer));
@@ -347,13 +347,13 @@ fn may_tell(line: &[u8]) -> bool {
 }
 
 /// What a line says, on the stream's clock, by which it was read at `at`.
-fn answer(said: Said, at: u64, distance: i64) -> Answer {
+fn answer(said: Said, at: u64, clock_offset: i64) -> Answer {
     let Said { status, logged, tries, request } = said;
     // Without a time of its own it is of the time since the log was read before, if nginx writes each line at once.
     let since = || (at.saturating_sub(2 * nanoseconds(PERIOD)), 2 * nanoseconds(PERIOD));
     let (ns, within_ns) = match logged {
         Some((unix_ns, within_ns)) => {
-            (u64::try_from(unix_ns.saturating_sub(distance)).unwrap_or_default(), within_ns)
+            (u64::try_from(unix_ns.saturating_sub(clock_offset)).unwrap_or_default(), within_ns)
         }
         None => since(),
     };

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path};
 
 use nix::sys::signal::Signal;
-use wire::{DropReason, Exchange, FAMILY_UNIX, HeldSocket, WorkerEnd};
+use wire::{DropReason, ExchangeRecord, FAMILY_UNIX, HeldSocket, WorkerEnd};
 
 use super::configurations::Configurations;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     load::held_sockets,
     model::{
         budget,
-        clock::{distance, monotonic_ns},
+        clock::{clock_offset, monotonic_ns},
         failure::Failure,
         from_wire::{address, comm, holder_of, path_of},
         inquiry::{About, Conntrack, Denial, Found, Inquiry, Kind, Ordinary, Place},
@@ -71,7 +71,7 @@ impl Inquiries {
     /// What there is to know about an exchange.
     pub(super) fn of_exchange(
         &mut self,
-        exchange: &Exchange,
+        exchange: &ExchangeRecord,
         configurations: &mut Configurations,
     ) -> Option<Inquiry> {
         let nginx = &exchange.nginx;
@@ -190,7 +190,7 @@ fn killed_by_fpm(worker: &WorkerEnd) -> Option<u32> {
 }
 
 /// Where the worker's listener is.
-fn upstream_of(exchange: &Exchange) -> Upstream {
+fn upstream_of(exchange: &ExchangeRecord) -> Upstream {
     match exchange.nginx.upstream.family {
         FAMILY_UNIX => Upstream::Unix(path_of(&exchange.path)),
         _ => Upstream::Inet(address(&exchange.worker.local)),
@@ -220,7 +220,7 @@ fn unasked(is_asked: bool) -> Found {
 
 /// A moment of the monotonic clock on the wall's (ns since 1970).
 fn wall_ns(ns: u64) -> i64 {
-    ns.cast_signed().saturating_add(distance().0)
+    ns.cast_signed().saturating_add(clock_offset().0)
 }
 
 /// Looks around after a connect that was refused or forbidden then.

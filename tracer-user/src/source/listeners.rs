@@ -11,13 +11,13 @@ use std::{
 };
 
 use wire::{
-    ClosedListener, Endpoint, Exchange, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, nginx_flag,
+    ClosedListener, Endpoint, ExchangeRecord, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, HeldSocket, nginx_flag,
     tcp_state,
 };
 
 use super::{configurations::Configurations, inquiries::each_socket};
 use crate::{
-    ledger::Joined,
+    ledger::Exchange,
     load::Tracer,
     model::{
         budget,
@@ -114,8 +114,8 @@ struct InQueue {
 
 impl Listeners {
     /// Who listens near where this exchange found nobody; none if that was told just before, or if it would take too much of the time.
-    pub(super) fn near(&mut self, tracer: &mut Tracer, exchange: &Exchange) -> Option<Near> {
-        let joined = Joined::new(exchange);
+    pub(super) fn near(&mut self, tracer: &mut Tracer, exchange: &ExchangeRecord) -> Option<Near> {
+        let joined = Exchange::new(exchange);
         if !is_wanted(&joined) || !self.look(tracer, 0) {
             return None;
         }
@@ -135,7 +135,7 @@ impl Listeners {
     pub(super) fn queue(
         &mut self,
         tracer: &mut Tracer,
-        exchange: &Exchange,
+        exchange: &ExchangeRecord,
         configurations: &mut Configurations,
         has_accepted: impl Fn(u32) -> bool,
     ) -> Option<Inquiry> {
@@ -258,7 +258,7 @@ impl Listeners {
     }
 
     /// The listener that was closed within the last minute where this exchange found nobody.
-    fn closed(&self, tracer: &Tracer, exchange: &Joined) -> Option<Closed> {
+    fn closed(&self, tracer: &Tracer, exchange: &Exchange) -> Option<Closed> {
         let (upstream, netns) = (exchange.upstream(), exchange.nginx.netns);
         let ClosedListener { ns, again_ns, tgid, netns: its_netns, exiting, exit_code, comm } =
             tracer.closed_listener(&upstream, netns)?;
@@ -291,7 +291,7 @@ impl Listeners {
     }
 
     /// The listeners that share the address at which this exchange waits, those with the longest queues first.
-    fn sharers(&self, exchange: &Exchange) -> Vec<Sharer> {
+    fn sharers(&self, exchange: &ExchangeRecord) -> Vec<Sharer> {
         let (netns, at) = (exchange.nginx.netns, address(&exchange.worker.local));
         let is_one = |listener: &&Listener| {
             let local = address(&listener.local);
@@ -405,8 +405,8 @@ fn first(mut neighbours: Vec<Neighbour>) -> (Vec<Neighbour>, u32) {
 }
 
 /// What is asked about the queue that an exchange waited in when nginx ended it, or for which it found no room; none of any other.
-fn in_queue(exchange: &Exchange) -> Option<InQueue> {
-    let Exchange { nginx, worker, .. } = exchange;
+fn in_queue(exchange: &ExchangeRecord) -> Option<InQueue> {
+    let ExchangeRecord { nginx, worker, .. } = exchange;
     let (first, last) = (&nginx.listener_first, &nginx.listener_last);
     let view = if last.sock != 0 { last } else { first };
     let is_known = view.sock != 0 && (first.sock == last.sock || first.sock == 0 || last.sock == 0);

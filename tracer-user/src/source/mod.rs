@@ -23,7 +23,7 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval, sleep},
 };
-use wire::{Beginning, Endpoint, Exchange, SUBJECT_LEN, Stats, WordOf, nginx_flag};
+use wire::{Beginning, Endpoint, ExchangeRecord, SUBJECT_LEN, Stats, WordOf, nginx_flag};
 
 use crate::{
     args::Trace,
@@ -33,7 +33,7 @@ use crate::{
     load::Tracer,
     model::{
         self, budget,
-        clock::{Distance, changed_distance, distance, monotonic_ns, nanoseconds},
+        clock::{ClockOffset, changed_clock_offset, clock_offset, monotonic_ns, nanoseconds},
         facts::Sources,
         failure::Failure,
         groups::{Configured, Place},
@@ -47,7 +47,7 @@ use crate::{
     },
     procfs::{cgroup, host::text_of, pressure::Meter, trust::Trust},
     sample::{self, Round},
-    source::scope::Beyond,
+    source::scope::Extras,
 };
 
 use access_logs::AccessLogs;
@@ -88,7 +88,7 @@ pub struct Source {
     rate: Rate,
     /// At this moment nothing was left to be read.
     seen_ns: u64,
-    distance: Distance,
+    clock_offset: ClockOffset,
     stats: Stats,
     missed: Missed,
     /// Whether the programs' own counters are to be looked at.
@@ -162,10 +162,10 @@ impl Source {
         mut tracer: Tracer,
         args: &Trace,
         running: &[u32],
-        beyond: Beyond<'_>,
+        extras: Extras<'_>,
         is_verbose: bool,
     ) -> Result<Self, Failure> {
-        let counts_upstreams = beyond.counts_upstreams;
+        let counts_upstreams = extras.counts_upstreams;
         let ring = Ring::watch(tracer.take_ring()?)?;
         let mut open = tracer.take_open()?;
         let looks = sample::start(move |moment_ns| open.served_since(moment_ns))
@@ -176,7 +176,7 @@ impl Source {
             Some(name) => Some(Trust::new(name, TICK, tracer.take_masters()?)),
             None => None,
         };
-        let hearing = Hearing::begin(&tracer, args, beyond.error_logs, running);
+        let hearing = Hearing::begin(&tracer, args, extras.error_logs, running);
         let members = cgroup::Finder::new(tracer.take_members()?);
         let configurations = Configurations::begin(args).context("configurations cannot be read")?;
         let unix = Unix::new(&tracer, args, is_verbose);
@@ -191,7 +191,7 @@ impl Source {
             has_more: false,
             rate: Rate { since_ns: now, ..Rate::default() },
             seen_ns: now,
-            distance: distance(),
+            clock_offset: clock_offset(),
             stats: Stats::default(),
             missed: Missed::default(),
             asks_programs: false,
@@ -218,7 +218,7 @@ impl Source {
             words_left_out: 0,
             words_unread: 0,
             held: VecDeque::new(),
-            access_logs: AccessLogs::new(!args.no_access_log, beyond.shows_requests, &args.upstreams),
+            access_logs: AccessLogs::new(!args.no_access_log, extras.shows_requests, &args.upstreams),
             listeners: Listeners::default(),
         };
         source.access_logs.follow(running, &mut source.configurations);
@@ -272,7 +272,7 @@ impl Source {
             started_ns: self.started_ns,
             begins_ns: self.started_ns,
             counts: Counts::default(),
-            distance: self.distance,
+            clock_offset: self.clock_offset,
             sources: self.sources().clone(),
             limit,
             is_narrowed: !self.wanted.is_empty(),
@@ -326,9 +326,9 @@ impl Source {
     /// # Errors
     /// Of `take`, or if the kernel refuses.
     pub fn read(&mut self, mut take: impl FnMut(Entry) -> Result<bool, Failure>) -> Result<u64, Failure> {
-        if let Some(distance) = changed_distance(self.distance) {
-            self.distance = distance;
-            take(self.entry(What::Clock(distance)))?;
+        if let Some(clock_offset) = changed_clock_offset(self.clock_offset) {
+            self.clock_offset = clock_offset;
+            take(self.entry(What::Clock(clock_offset)))?;
         }
         for what in self.counters()? {
             take(self.entry(what))?;
@@ -547,7 +547,7 @@ impl Source {
     }
 
     /// What there is to be looked up about an exchange.
-    fn inquire(&mut self, exchange: &Exchange) -> Option<Inquiry> {
+    fn inquire(&mut self, exchange: &ExchangeRecord) -> Option<Inquiry> {
         let has_accepted = |pid| self.members.has_accepted(pid);
         let queue = self.listeners.queue(&mut self.tracer, exchange, &mut self.configurations, has_accepted);
         queue.or_else(|| self.inquiries.of_exchange(exchange, &mut self.configurations))
@@ -686,12 +686,12 @@ impl Source {
         Ok(news)
     }
 
-    /// Events that programs missed so far. From the first one on, further copies stand in.
+    /// Events that programs missed so far. From the first one on, standby instances see them.
     fn programs_missed(&mut self) -> Result<u64, Failure> {
         let missed = self.tracer.missed_at_first()?;
-        if missed > 0 && self.tracer.attach_copies()? && self.is_verbose {
+        if missed > 0 && self.tracer.attach_standby()? && self.is_verbose {
             crate::notice!(
-                "this kernel interrupts the programs that watch it; from now on, copies of them see what they miss"
+                "this kernel interrupts the programs that watch it; from now on, standby instances of them see what they miss"
             );
         }
         Ok(missed)

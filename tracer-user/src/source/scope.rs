@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// What some commands trace beyond what all do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beyond<'a> {
+pub struct Extras<'a> {
     /// The listeners whose connections are told though nginx is on another host.
     pub listeners: &'a [UpstreamFilter],
     /// Whether exchanges are counted by upstream, too.
@@ -42,7 +42,7 @@ pub struct Beyond<'a> {
 ///
 /// # Errors
 /// If it asks for a process that does not exist.
-pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
+pub fn of(args: &Trace, extras: Extras) -> Result<Scope, Failure> {
     if let Some(pid) = args.pid
         && !fs::exists(format!("/proc/{pid}")).unwrap_or(false)
     {
@@ -58,7 +58,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         }
     }
     let port = |port: u16| Endpoint { addr: [0; 4], port, family: 0 };
-    let listeners: Vec<_> = beyond
+    let listeners: Vec<_> = extras
         .listeners
         .iter()
         .filter_map(|listener| match listener {
@@ -75,7 +75,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         settle_ms: u32::try_from(SETTLE.as_millis()).unwrap_or(u32::MAX),
         listeners: u32::from(!listeners.is_empty()),
         netns: args.only_netns.unwrap_or(0),
-        counts_upstreams: u32::from(beyond.counts_upstreams),
+        counts_upstreams: u32::from(extras.counts_upstreams),
         trusts_all: u32::from(args.trusts_all()),
         stack_bytes: stack_bytes(procfs::page_size()),
         reads_nginx: u32::from(!args.no_uprobe),
@@ -88,7 +88,7 @@ pub fn of(args: &Trace, beyond: Beyond) -> Result<Scope, Failure> {
         listeners,
         connect_errors: args.connect_errors,
         words: !args.no_uprobe,
-        copies: args.copies,
+        standby: args.standby,
         only: args.hooks_only.clone(),
         max_open: args.max_open,
     })

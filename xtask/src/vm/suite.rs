@@ -95,7 +95,7 @@ impl<'a> Tests<'a> {
         if let Some(sources) = hooks_only {
             environment += &format!("export WHY502_HOOKS_ONLY={sources}\n");
         }
-        for passed_on in ["WHY502_VERIFIER_LOG", "RENEW", "RIG_WITHOUT_COPIES", "RIG_FULL_LOAD"] {
+        for passed_on in ["WHY502_VERIFIER_LOG", "RENEW", "RIG_WITHOUT_STANDBY", "RIG_FULL_LOAD"] {
             if std::env::var_os(passed_on).is_some() {
                 environment += &format!("export {passed_on}=1\n");
             }

@@ -41,7 +41,7 @@ on_fexit! {
     [0, 3, 0], returns at 4 => |[socket, flags, _], returned| transfer::received(sock(socket), returned as i32, flags);
 
     /// `int inet_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
-    "inet_stream_connect": fexit_inet_stream_connect, copies fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
+    "inet_stream_connect": fexit_inet_stream_connect, standby fexit_inet_stream_connect_2 fexit_inet_stream_connect_3;
     [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
         connect::connected(sock(socket), address, len, returned as i32)
     };
@@ -62,7 +62,7 @@ on_return! {
 
     /// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`.
     8 "unix_stream_connect": fexit_unix_stream_connect, kprobe_unix_stream_connect, kretprobe_unix_stream_connect,
-    copies fexit_unix_stream_connect_2 fexit_unix_stream_connect_3;
+    standby fexit_unix_stream_connect_2 fexit_unix_stream_connect_3;
     [0, 1, 2], returns at 4 => |[socket, address, len], returned| {
         connect::connected(sock(socket), address, len, returned as i32)
     };
@@ -83,7 +83,7 @@ on_entry! {
     /// `void security_sock_graft(struct sock *sk, struct socket *parent)`: a process is given the socket that it accepts, TCP or unix.
     /// Workers wait in accept from before the tracer came: their first return from there would not be seen.
     "security_sock_graft": fentry_security_sock_graft, kprobe_security_sock_graft,
-    copies fentry_security_sock_graft_2 fentry_security_sock_graft_3;
+    standby fentry_security_sock_graft_2 fentry_security_sock_graft_3;
     [0] => |[sk]| taken::accepted(sk);
 
     /// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct
@@ -93,7 +93,7 @@ on_entry! {
 
     /// `void unix_release_sock(struct sock *sk, int embrion)`: a unix socket ends.
     "unix_release_sock": fentry_unix_release_sock, kprobe_unix_release_sock,
-    copies fentry_unix_release_sock_2 fentry_unix_release_sock_3;
+    standby fentry_unix_release_sock_2 fentry_unix_release_sock_3;
     [0, 1] => |[sk, embrion]| unix::released(sk, embrion as u32 != 0);
 
     /// `void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb, ...)`: before 6.12 the tracepoint is silent where no socket

@@ -8,10 +8,10 @@ use wire::{
 
 use crate::{
     kernel::{
-        copies::in_copies,
         ports::port_is_watched,
         read::{layout, read},
         sock,
+        standby::with_standby,
         verified_once::verified_once,
     },
     live::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-in_copies! {
+with_standby! {
     /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
     /// before the state is stored.
     "inet_sock_set_state": inet_sock_set_state, inet_sock_set_state_2, inet_sock_set_state_3;

@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    kernel::{copies::in_copies, preemption::Undisturbed},
+    kernel::{preemption::Undisturbed, standby::with_standby},
     live::{
         exchange::abandoned,
         explain::{word, workers},
@@ -12,11 +12,11 @@ use crate::{
     },
 };
 
-/// Mark these events among those that copies see ([`crate::kernel::copies`]).
+/// Mark these events among those that standby instances see ([`crate::kernel::standby`]).
 const EXITS: u64 = 1 << 44;
 const UNIX_ENDS: u64 = 1 << 50;
 
-in_copies! {
+with_standby! {
     /// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
     /// files.
     "sched_process_exit": sched_process_exit, sched_process_exit_2, sched_process_exit_3;

@@ -3,14 +3,14 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    kernel::copies::in_copies,
+    kernel::standby::with_standby,
     live::{explain::signals, starts},
 };
 
-/// Marks this event among those that copies see ([`crate::kernel::copies`]).
+/// Marks this event among those that standby instances see ([`crate::kernel::standby`]).
 const SENT: u64 = 1 << 45;
 
-in_copies! {
+with_standby! {
     /// `signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`,
     /// since 2.6.34; called in the sender's context.
     "signal_generate": signal_generate, signal_generate_2, signal_generate_3;

@@ -2,12 +2,12 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{kernel::copies::in_copies, live::explain::drops};
+use crate::{kernel::standby::with_standby, live::explain::drops};
 
-/// Marks this event among those that copies see ([`crate::kernel::copies`]).
+/// Marks this event among those that standby instances see ([`crate::kernel::standby`]).
 const DROPPED: u64 = 1 << 51;
 
-in_copies! {
+with_standby! {
     /// `kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, ...)`; the reason since 5.17. Not called
     /// for packets that are consumed, a SYN dropped at a full accept queue among them.
     "kfree_skb": kfree_skb, kfree_skb_2, kfree_skb_3;

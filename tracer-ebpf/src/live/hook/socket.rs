@@ -2,9 +2,9 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::{kernel::copies::in_copies, live::transport::transfer};
+use crate::{kernel::standby::with_standby, live::transport::transfer};
 
-in_copies! {
+with_standby! {
     /// `sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3; called after each send on any socket.
     "sock_send_length": sock_send_length, sock_send_length_2, sock_send_length_3;
     |ctx| (ctx.arg(0), ctx.arg::<u64>(1) << 1) => transfer::sent(ctx.arg(0), ctx.arg::<u64>(1) as i32)

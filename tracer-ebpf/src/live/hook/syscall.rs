@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
 
 use crate::{
-    kernel::copies::three,
+    kernel::standby::three,
     live::transport::{connect, unix},
 };
 
@@ -15,13 +15,13 @@ fn argument(ctx: &TracePointContext, number: usize) -> u64 {
     unsafe { ctx.read_at::<u64>(16 + 8 * number) }.unwrap_or(0)
 }
 
-/// What a copy is told apart by.
+/// What an event is told apart by.
 const CONNECTS: u64 = 1 << 47;
 const RETURNS: u64 = 1 << 48;
 const CLOSES: u64 = 1 << 49;
 
-/// Declares the copies of these programs.
-macro_rules! in_copies {
+/// Declares the instances of these programs.
+macro_rules! with_standby {
     ($($(#[$meta:meta])* $name:literal: $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $what:expr => $body:expr)*) => {$(
         three! {
@@ -31,7 +31,7 @@ macro_rules! in_copies {
     )*};
 }
 
-in_copies! {
+with_standby! {
     /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
     "sys_enter_connect": sys_enter_connect, sys_enter_connect_2, sys_enter_connect_3;
     |ctx| CONNECTS => connect::called(argument(ctx, 0), argument(ctx, 1), argument(ctx, 2))

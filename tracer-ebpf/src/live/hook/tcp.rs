@@ -5,8 +5,8 @@ use wire::{MISSING, tcp_state};
 
 use crate::{
     kernel::{
-        copies::in_copies,
         read::{layout, read},
+        standby::with_standby,
     },
     live::{
         exchange::nginx_end,
@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// What a copy is told apart by: one socket's events of different kinds may be under way at a time.
+/// What an event is told apart by: one socket's events of different kinds may be under way at a time.
 const RECEIVED: u64 = 1 << 40;
 const DESTROYED: u64 = 1 << 41;
 const SENT: u64 = 1 << 42;
 const RETRANSMITTED: u64 = 1 << 43;
 
-in_copies! {
+with_standby! {
     /// `tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, const enum sk_rst_reason reason)`, since 4.16;
     /// the reason since 6.10. Before 6.12 it is not called where no socket took the packet.
     "tcp_send_reset": tcp_send_reset, tcp_send_reset_2, tcp_send_reset_3;

@@ -28,13 +28,23 @@ fn logged(ms: i64, text: &str, upstream: &str) -> Logged {
 }
 
 /// A verdict on worker 7.
-fn told(ms: i64, cause: Cause, upstream: &str) -> Told {
+fn told(ms: i64, cause: Cause, upstream: &str) -> Explained {
     let at = START * SECOND + ms * 1_000_000;
     let upstream = match upstream.strip_prefix("unix:") {
         Some(path) => Upstream::Unix(path.trim_end_matches(':').into()),
         None => Upstream::Inet(upstream.parse().unwrap()),
     };
-    Told { at, since: at, logged_pid: 7, pid: 7, upstream, cause, errno: None, error_log: None, counts: true }
+    Explained {
+        at,
+        since: at,
+        logged_pid: 7,
+        pid: 7,
+        upstream,
+        cause,
+        errno: None,
+        error_log: None,
+        counts: true,
+    }
 }
 
 const A: &str = "127.0.0.1:80";
@@ -42,7 +52,7 @@ const B: &str = "[::1]:80";
 const UNIX: &str = "unix:/run/x.sock:";
 
 /// Counts of explained, unexplained, unlogged.
-fn outcome(lines: Vec<Logged>, verdicts: Vec<Told>) -> (u64, usize, usize) {
+fn outcome(lines: Vec<Logged>, verdicts: Vec<Explained>) -> (u64, usize, usize) {
     let mut pairing = Pairing::default();
     lines.into_iter().for_each(|line| pairing.line(line));
     verdicts.into_iter().for_each(|verdict| pairing.verdict(verdict));
@@ -60,7 +70,7 @@ fn each_line_finds_the_verdict_of_its_worker_upstream_kind_and_moment() {
     assert_eq!(outcome(vec![logged(500, RESET, A)], vec![refused()]), (0, 1, 1));
     assert_eq!(outcome(vec![logged(11_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
     assert_eq!(outcome(vec![logged(-10_000, REFUSED, A)], vec![refused()]), (0, 1, 1));
-    let elsewhere = Told { logged_pid: 8, ..refused() };
+    let elsewhere = Explained { logged_pid: 8, ..refused() };
     assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![elsewhere]), (0, 1, 1));
 }
 
@@ -83,7 +93,8 @@ fn a_verdict_may_lie_ten_seconds_from_its_line_either_way() {
 
 #[test]
 fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
-    let met = |errno: &str| Told { errno: Some(errno.to_owned()), ..told(0, Cause::ResetWorkerKilled, A) };
+    let met =
+        |errno: &str| Explained { errno: Some(errno.to_owned()), ..told(0, Cause::ResetWorkerKilled, A) };
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ECONNRESET")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("EPIPE")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ETIMEDOUT")]), (0, 1, 1));
@@ -92,7 +103,7 @@ fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
 #[test]
 fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
     let line = "recv() failed (113: No route to host) while reading response header from upstream";
-    let met = |errno: &str| Told { errno: Some(errno.to_owned()), ..told(0, Cause::RefusedNoRoute, A) };
+    let met = |errno: &str| Explained { errno: Some(errno.to_owned()), ..told(0, Cause::RefusedNoRoute, A) };
     assert_eq!(outcome(vec![logged(0, line, A)], vec![met("EHOSTUNREACH")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, line, A)], vec![met("ENETUNREACH")]), (0, 1, 1));
 }
@@ -100,7 +111,7 @@ fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
 #[test]
 fn a_foretold_text_finds_its_line_first() {
     let other = RESET.replace("reading response header from upstream", "sending request to upstream");
-    let foretold = Told { error_log: Some(RESET.to_owned()), ..told(900, Cause::ResetByRemote, A) };
+    let foretold = Explained { error_log: Some(RESET.to_owned()), ..told(900, Cause::ResetByRemote, A) };
     let mut pairing = Pairing::default();
     pairing.line(logged(0, RESET, A));
     pairing.line(logged(0, &other, A));
@@ -150,7 +161,7 @@ fn what_nginx_never_writes_about_is_not_missed() {
 #[test]
 fn what_does_not_count_is_no_gap_and_still_explains() {
     let line = || Logged { counts: false, ..logged(0, REFUSED, A) };
-    let verdict = || Told { counts: false, ..told(0, Cause::RefusedNoListener, A) };
+    let verdict = || Explained { counts: false, ..told(0, Cause::RefusedNoListener, A) };
     assert_eq!(outcome(vec![line()], vec![]), (0, 0, 0));
     assert_eq!(outcome(vec![], vec![verdict()]), (0, 0, 0));
     assert_eq!(outcome(vec![line()], vec![told(0, Cause::RefusedNoListener, A)]), (1, 0, 0));
@@ -240,7 +251,7 @@ impl Dice {
 }
 
 /// The largest number of pairs there can be, by augmenting paths.
-fn most_pairs(lines: &[Logged], verdicts: &[Told]) -> usize {
+fn most_pairs(lines: &[Logged], verdicts: &[Explained]) -> usize {
     fn augment(told: usize, edges: &[Vec<usize>], seen: &mut [bool], holder: &mut [Option<usize>]) -> bool {
         for &line in &edges[told] {
             if !std::mem::replace(&mut seen[line], true)

@@ -252,7 +252,7 @@ impl<'a> Watching<'a> {
         self.known.insert(name, queue.clone());
         let is_its = |(victim, _): &mut (Victim, _)| (victim.listener, victim.listener_since_ns) == name;
         for (victim, outcome) in self.early.extract_if(.., is_its).collect::<Vec<_>>() {
-            self.tell(&victim, outcome)?;
+            self.emit(&victim, outcome)?;
         }
         let Some(forgotten) = self.closed.push(queue, |queue| self.choice.has(queue)) else { return Ok(()) };
         if !self.closed.has(forgotten.name()) {
@@ -287,7 +287,7 @@ impl<'a> Watching<'a> {
     /// Takes in one record of the ring buffer.
     fn take(&mut self, bytes: &Bytes) -> io::Result<()> {
         match decode(bytes) {
-            Ok(Record::Ended(victim)) => self.tell(&victim, None),
+            Ok(Record::Ended(victim)) => self.emit(&victim, None),
             Ok(Record::Closed(listener)) => {
                 let queue = self.queue(&listener, monotonic_ns());
                 self.close(queue)
@@ -301,7 +301,7 @@ impl<'a> Watching<'a> {
     }
 
     /// Tells a victim, if its listener is one that is told.
-    fn tell(&mut self, victim: &Victim, outcome: Option<Outcome>) -> io::Result<()> {
+    fn emit(&mut self, victim: &Victim, outcome: Option<Outcome>) -> io::Result<()> {
         let name = (victim.listener, victim.listener_since_ns);
         if !self.known.contains_key(&name) {
             self.look();
@@ -360,7 +360,7 @@ impl<'a> Watching<'a> {
             if let Some(outcome) = outcome(&victim)
                 && self.backlog.forget(&key)
             {
-                self.tell(&victim, Some(outcome))?;
+                self.emit(&victim, Some(outcome))?;
             }
         }
         Ok(())

@@ -162,7 +162,7 @@ fn nothing(only: &[HookKind], words: bool) -> Scope {
         listeners: Vec::new(),
         connect_errors: false,
         only: only.to_vec(),
-        copies: false,
+        standby: false,
         max_open: 1,
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         evidence::{MOST_BYTES, Naming, Recording, Rotation, Window, Written, are_free},
         said,
     },
-    source::{Depths, scope::Beyond},
+    source::{Depths, scope::Extras},
 };
 
 /// Runs until the duration is over, the count is reached, or SIGINT or SIGTERM comes.
@@ -46,8 +46,8 @@ async fn record(args: &Record) -> Result<(), Failure> {
         (None, None) => 0,
     };
     are_free(&args.output, last)?;
-    let beyond = Beyond { listeners: &args.listeners, counts_upstreams: true, ..Beyond::default() };
-    let mut source = trace::start(&args.trace, beyond, false, &[&args.output])?;
+    let extras = Extras { listeners: &args.listeners, counts_upstreams: true, ..Extras::default() };
+    let mut source = trace::start(&args.trace, extras, false, &[&args.output])?;
     let listeners: Vec<_> = args.listeners.iter().filter_map(of_listener).collect();
     let depths = Depths::start(listeners.iter()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
@@ -55,7 +55,7 @@ async fn record(args: &Record) -> Result<(), Failure> {
     let names = Names::new(args.anonymize);
     let listeners: Vec<_> = args.listeners.iter().map(ToString::to_string).collect();
     let header = Header::now(&args.trace, &listeners, &start, &names);
-    let (encoder, distance) = (Encoder::new(start.started_ns, names), start.distance);
+    let (encoder, clock_offset) = (Encoder::new(start.started_ns, names), start.clock_offset);
     let keep = match args.last {
         Some(last) => {
             crate::notice!(
@@ -65,14 +65,19 @@ async fn record(args: &Record) -> Result<(), Failure> {
                 count(args.max_files.into(), "file")
             );
             let alarm = Alarm::new(&args.triggers, last);
-            let window =
-                Window::new(Naming::numbered(&args.output, args.max_files), last, header, distance, encoder);
+            let window = Window::new(
+                Naming::numbered(&args.output, args.max_files),
+                last,
+                header,
+                clock_offset,
+                encoder,
+            );
             Keep::Window(Box::new(window), alarm)
         }
         None => {
             let keep = args.rotate_keep;
             let rotation = args.rotate_size.map(|size| Rotation { size, keep });
-            Keep::File(Box::new(Recording::create(&args.output, rotation, header, distance, encoder)?))
+            Keep::File(Box::new(Recording::create(&args.output, rotation, header, clock_offset, encoder)?))
         }
     };
     let mut sinks = Sinks::default();

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use crate::{
     model::{
         cause::Cause,
-        clock::Distance,
+        clock::ClockOffset,
         stream::{Depth, Entry, What},
         upstream::Upstream,
         verdict::{Process, Summary, Verdict},
     },
-    pipeline::Told,
+    pipeline::Emitted,
     roots::{Kinds, MOST_KINDS, MOST_TEXT},
 };
 
@@ -214,8 +214,8 @@ impl Histogram {
 
 impl Digest {
     /// Takes in an entry, before it is taken in by the pipeline.
-    pub fn entry(&mut self, entry: &Entry, distance: Distance) {
-        let wall = |ns: u64| distance.0.saturating_add_unsigned(ns);
+    pub fn entry(&mut self, entry: &Entry, clock_offset: ClockOffset) {
+        let wall = |ns: u64| clock_offset.0.saturating_add_unsigned(ns);
         let at = wall(entry.at_ns);
         self.range = Some(match self.range {
             Some((first, last)) => (first.min(at), last.max(at)),
@@ -247,11 +247,11 @@ impl Digest {
     }
 
     /// Takes in what is told.
-    pub fn told(&mut self, told: Told) {
+    pub fn told(&mut self, told: Emitted) {
         match told {
-            Told::Verdict(verdict) => self.verdict(verdict),
-            Told::After(_) => self.for_nobody += 1,
-            Told::Delayed(_) | Told::Note(_) | Told::Answer(_) | Told::Beyond(_) => {}
+            Emitted::Verdict(verdict) => self.verdict(verdict),
+            Emitted::WorkerOutlived(_) => self.for_nobody += 1,
+            Emitted::Delayed(_) | Emitted::Note(_) | Emitted::Answer(_) | Emitted::Withheld(_) => {}
         }
     }
 

@@ -4,8 +4,8 @@
 use std::{collections::HashMap, rc::Rc};
 
 use wire::{
-    Exchange, Gone, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone, nginx_flag,
-    tcp_state,
+    ExchangeRecord, Gone, Header, Kind, NginxEnd, Served, Signal, Stops, Task, WorkerEnd, WorkerGone,
+    nginx_flag, tcp_state,
 };
 
 use crate::model::{record::Record, stream::What};
@@ -100,7 +100,7 @@ impl Join {
 
     /// Adds the worker's end to an exchange that lacks it. What happens to that end after nginx's ended comes back, to be taken in
     /// at its time.
-    pub fn join(&mut self, exchange: &mut Exchange) -> Option<WorkerGone> {
+    pub fn join(&mut self, exchange: &mut ExchangeRecord) -> Option<WorkerGone> {
         if exchange.worker.sock != 0 {
             return None;
         }
@@ -148,7 +148,7 @@ fn here(worker: &WorkerEnd, ahead_ns: i64, nginx: &NginxEnd) -> WorkerEnd {
 
 /// As the kernel does where both ends are on one host: what nginx's end met comes from the worker's end, which ended before;
 /// otherwise the worker's end is shown as it was when nginx's ended.
-fn add(exchange: &mut Exchange, mut worker: WorkerEnd) -> Option<WorkerGone> {
+fn add(exchange: &mut ExchangeRecord, mut worker: WorkerEnd) -> Option<WorkerGone> {
     let nginx = &mut exchange.nginx;
     nginx.worker_sock = worker.sock;
     let was_told = nginx.flags & nginx_flag::RESET_RECEIVED != 0 || nginx.old_state == tcp_state::CLOSE_WAIT;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// The exchange as nginx's host alone knows it, and joined with what the other host knows.
-    fn joined(whole: Exchange, worker: &WorkerEnd) -> (Exchange, Option<WorkerGone>) {
+    fn joined(whole: ExchangeRecord, worker: &WorkerEnd) -> (ExchangeRecord, Option<WorkerGone>) {
         let mut exchange = whole;
         exchange.nginx.handshake = 7;
         exchange.nginx.worker_sock = 0;

@@ -18,7 +18,7 @@ use crate::{
     evidence::{Encoder, Frames, Line, Names},
     file,
     model::{failure::Failure, words::count},
-    pipeline::{Told, tell_cut_looks},
+    pipeline::{Emitted, tell_cut_looks},
     sink::{Json, Look, Sink},
     terminal,
 };
@@ -61,10 +61,10 @@ pub fn run(args: &Report) -> Result<(), Failure> {
 }
 
 /// Takes everything in; hands on what is told, and returns what it amounts to.
-fn follow(replay: &mut Replay, mut tell: impl FnMut(&Told) -> io::Result<()>) -> Result<Digest, Failure> {
+fn follow(replay: &mut Replay, mut tell: impl FnMut(&Emitted) -> io::Result<()>) -> Result<Digest, Failure> {
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {
-        digest.entry(&entry, replay.distance(number));
+        digest.entry(&entry, replay.clock_offset(number));
         replay.take(number, entry);
         while let Some(told) = replay.told(number) {
             written(tell(&told))?;

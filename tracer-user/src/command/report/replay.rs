@@ -18,14 +18,14 @@ use crate::{
     memory,
     model::{
         cgroup::Wanted,
-        clock::Distance,
+        clock::ClockOffset,
         failure::Failure,
         record::Record,
         stream::{Entry, Loss, LossReason, What},
         verdict::Summary,
         words::{count, span, time},
     },
-    pipeline::{Pipeline, Told},
+    pipeline::{Emitted, Pipeline},
 };
 
 /// Recordings that are read side by side: each takes memory for what waits in it.
@@ -76,7 +76,7 @@ pub struct Recording {
     /// Exchanges that were not joined, for want of room for what is to come of them.
     unjoined: u64,
     pipeline: Pipeline,
-    distance: Distance,
+    clock_offset: ClockOffset,
     /// The entry that comes next.
     next: Option<Entry>,
     /// The one that comes after what is later.
@@ -186,15 +186,15 @@ impl Replay {
         &self.recordings
     }
 
-    /// The clocks' distance of a recording, as of its last entry.
-    pub fn distance(&self, number: usize) -> Distance {
+    /// The clocks' offset of a recording, as of its last entry.
+    pub fn clock_offset(&self, number: usize) -> ClockOffset {
         let ahead = |recording: &Recording| {
             let (_, ahead_ns, _) = recording.join.as_ref()?.clocks().find(|(other, ..)| *other == number)?;
-            Some(Distance(recording.distance.0.saturating_sub(ahead_ns)))
+            Some(ClockOffset(recording.clock_offset.0.saturating_sub(ahead_ns)))
         };
         // The time of nginx's host is the one that counts.
         let joined = self.recordings.iter().find_map(ahead);
-        joined.or_else(|| Some(self.recordings.get(number)?.distance)).unwrap_or_default()
+        joined.or_else(|| Some(self.recordings.get(number)?.clock_offset)).unwrap_or_default()
     }
 
     /// The next entry, with the number of its recording.
@@ -205,15 +205,15 @@ impl Replay {
         self.stay_within_memory();
         let wall = |number: usize, recording: &Recording| {
             let entry = recording.next.as_ref()?;
-            Some(self.distance(number).0.saturating_add_unsigned(entry.at_ns))
+            Some(self.clock_offset(number).0.saturating_add_unsigned(entry.at_ns))
         };
         let all = self.recordings.iter().enumerate();
         let earliest = all.filter_map(|(number, recording)| Some((wall(number, recording)?, number))).min();
         let Some((_, number)) = earliest else { return Ok(None) };
         let recording = &mut self.recordings[number];
         let Some(entry) = recording.next.take() else { return Ok(None) };
-        if let What::Clock(distance) = &entry.what {
-            recording.distance = *distance;
+        if let What::Clock(clock_offset) = &entry.what {
+            recording.clock_offset = *clock_offset;
         }
         recording.next = recording.read()?;
         Ok(Some((number, entry)))
@@ -223,7 +223,7 @@ impl Replay {
     pub fn next_unix_ns(&self) -> Option<i64> {
         let all = self.recordings.iter().enumerate();
         all.filter_map(|(number, recording)| {
-            Some(self.distance(number).0.saturating_add_unsigned(recording.next.as_ref()?.at_ns))
+            Some(self.clock_offset(number).0.saturating_add_unsigned(recording.next.as_ref()?.at_ns))
         })
         .min()
     }
@@ -237,7 +237,7 @@ impl Replay {
         for recording in self.recordings.iter_mut().filter(|recording| !recording.is_ended) {
             recording.parts.clear();
             recording.is_given_up = true;
-            let wall = time(recording.distance.0.saturating_add_unsigned(recording.last_ns));
+            let wall = time(recording.clock_offset.0.saturating_add_unsigned(recording.last_ns));
             crate::notice!(
                 "{} unfolds to more than {} MiB of memory, so it is read up to {wall} only: verdicts that may lack facts say \
                  incomplete",
@@ -255,7 +255,7 @@ impl Replay {
     }
 
     /// The next thing that a recording tells; none once all that is due is told.
-    pub fn told(&mut self, number: usize) -> Option<Told> {
+    pub fn told(&mut self, number: usize) -> Option<Emitted> {
         self.recordings.get_mut(number)?.pipeline.next()
     }
 
@@ -320,10 +320,10 @@ impl Recording {
         if wanted.is_narrowed() {
             start.wanted = wanted.clone();
         }
-        let (last_part, last_ns, distance) = (header.part, start.begins_ns, start.distance);
+        let (last_part, last_ns, clock_offset) = (header.part, start.begins_ns, start.clock_offset);
         Ok(Self {
             pipeline: Pipeline::new(start),
-            distance,
+            clock_offset,
             header,
             name,
             parts: parts.into(),
@@ -407,10 +407,10 @@ impl Recording {
                 return Ok(Some(entry));
             }
             if let Some(why) = reader.cut() {
-                let wall = time(self.distance.0.saturating_add_unsigned(self.last_ns));
+                let wall = time(self.clock_offset.0.saturating_add_unsigned(self.last_ns));
                 crate::notice!("{} was cut off ({why}): it is read up to {wall}", shown(&path));
             } else if self.parts.len() == 1 && !self.is_ended {
-                let wall = time(self.distance.0.saturating_add_unsigned(self.last_ns));
+                let wall = time(self.clock_offset.0.saturating_add_unsigned(self.last_ns));
                 let path = shown(&path);
                 crate::notice!("{path} does not tell the end of its recording: it is read up to {wall}");
             }

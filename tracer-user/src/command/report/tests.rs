@@ -80,8 +80,7 @@ fn what_does_not_fit_in_memory_is_read_up_to_there_and_called_incomplete() {
             replay = replay.within(0);
         }
     }
-    let is_incomplete =
-        |told: &Told| matches!(told, Told::Verdict(verdict) if verdict.confidence == Confidence::Incomplete);
+    let is_incomplete = |told: &Emitted| matches!(told, Emitted::Verdict(verdict) if verdict.confidence == Confidence::Incomplete);
     assert!((1..5).contains(&told.len()) && told.iter().all(is_incomplete), "{told:?}");
     assert_eq!(replay.summary().lost, 1);
 }

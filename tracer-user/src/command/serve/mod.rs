@@ -26,7 +26,7 @@ use crate::{
     memory,
     model::failure::Failure,
     sink::Sinks,
-    source::{Depths, scope::Beyond},
+    source::{Depths, scope::Extras},
 };
 use service::Service;
 
@@ -113,11 +113,11 @@ async fn serve(resolved: Resolved, words: Vec<OsString>) -> Result<(), Failure> 
     let options = resolved.serve.clone();
     let mut service = Service::prepare(resolved, words)?;
     let elsewhere = service.elsewhere()?;
-    let beyond = Beyond { counts_upstreams: true, ..Beyond::default() };
+    let extras = Extras { counts_upstreams: true, ..Extras::default() };
     let recorded = options.record_last.map(|_| &options.record_directory);
     let written: Vec<_> = recorded.into_iter().chain(&options.json_path).map(PathBuf::as_path).collect();
     let attach = options.metrics_queue_waits.then(|| trace::queues(&options.trace));
-    let mut source = trace::start(&options.trace, beyond, false, &written)?;
+    let mut source = trace::start(&options.trace, extras, false, &written)?;
     source.watch_depths(Depths::start([].into_iter()).context("accept queues cannot be looked at")?);
     if let Some(attach) = attach {
         service.watch_queues(attach());

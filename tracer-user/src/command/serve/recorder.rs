@@ -36,7 +36,7 @@ impl Recorder {
             options.record_directory.display()
         );
         Some(Self {
-            window: Window::new(naming, last, header, start.distance, encoder),
+            window: Window::new(naming, last, header, start.clock_offset, encoder),
             alarm: Alarm::new(&options.record_triggers, last),
             hook,
             words: options.record_hook.clone(),

@@ -14,7 +14,7 @@ use crate::{
         facts::Sources,
         failure::Failure,
         stream::{Entry, Start},
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
         words::{count, span},
     },
     queues::Queues,
@@ -195,8 +195,8 @@ impl Sink for Service {
         self.json.as_mut().map_or(Ok(()), |json| json.delayed(delayed))
     }
 
-    fn after(&mut self, after: &After) -> io::Result<()> {
-        self.json.as_mut().map_or(Ok(()), |json| json.after(after))
+    fn worker_outlived(&mut self, outlived: &WorkerOutlived) -> io::Result<()> {
+        self.json.as_mut().map_or(Ok(()), |json| json.worker_outlived(outlived))
     }
 
     fn note(&mut self, note: &Note) -> io::Result<()> {

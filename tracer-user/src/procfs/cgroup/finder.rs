@@ -178,7 +178,7 @@ fn named(record: &Record) -> [Option<(u32, u64)>; 8] {
         }
         Record::Hop(hop) => named[0] = Some((hop.nginx.tgid, hop.asked_ns)),
         Record::Word(word) => named[0] = Some((word.word.tgid, word.word.ns)),
-        Record::Aftermath(..) | Record::Served(_) => {}
+        Record::NextAction(..) | Record::Served(_) => {}
     }
     named
 }

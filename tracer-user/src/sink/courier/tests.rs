@@ -6,12 +6,12 @@ use super::*;
 use crate::sink::samples;
 
 /// A receiver that does as it is told for each batch, and says how many records that had.
-struct Told {
+struct Accepting {
     fates: Receiver<Fate>,
     seen: Sender<usize>,
 }
 
-impl Carrier for Told {
+impl Carrier for Accepting {
     const BATCH: usize = 2;
     const LINGER: Duration = Duration::ZERO;
 
@@ -25,7 +25,8 @@ fn courier(most: usize) -> (Box<Courier>, std::sync::mpsc::SyncSender<Fate>, Rec
     let (tell, fates) = sync_channel(0);
     let (seen, saw) = channel();
     let drops = Arc::new(Drops::default());
-    let courier = Courier::start("test", "a test".to_owned(), most, &drops, Told { fates, seen }).unwrap();
+    let courier =
+        Courier::start("test", "a test".to_owned(), most, &drops, Accepting { fates, seen }).unwrap();
     (Box::new(courier), tell, saw, drops)
 }
 

@@ -14,7 +14,7 @@ use crate::{
     evidence::{Encoder, Frames, Header, Line},
     file::{self, Identity},
     model::{
-        clock::{Distance, monotonic_ns},
+        clock::{ClockOffset, monotonic_ns},
         failure::Failure,
         stream::{Counts, Entry, Loss, LossReason, What},
     },
@@ -60,7 +60,7 @@ pub struct Recording {
     /// The disk was full at the last try.
     is_failing: bool,
     counts: Counts,
-    distance: Distance,
+    clock_offset: ClockOffset,
     at_ns: u64,
 }
 
@@ -73,7 +73,7 @@ impl Recording {
         path: &Path,
         rotation: Option<Rotation>,
         header: Header,
-        distance: Distance,
+        clock_offset: ClockOffset,
         encoder: Encoder,
     ) -> Result<Self, Failure> {
         are_free(path, rotation.map_or(0, |rotation| rotation.keep))?;
@@ -95,7 +95,7 @@ impl Recording {
             unwritten: 0,
             is_failing: false,
             counts: Counts::default(),
-            distance,
+            clock_offset,
             at_ns: 0,
         };
         recording.write(&[]).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -122,7 +122,7 @@ impl Recording {
         match &entry.what {
             What::Sources(sources) => self.header.set_sources(sources),
             What::Counts(counts) => self.counts = *counts,
-            What::Clock(distance) => self.distance = *distance,
+            What::Clock(clock_offset) => self.clock_offset = *clock_offset,
             _ => {}
         }
         self.configurations.add(entry, &self.encoder);
@@ -222,7 +222,7 @@ impl Recording {
                 self.is_stuck = false;
                 self.begins_ns = self.at_ns.saturating_add(1);
                 self.header =
-                    self.header.of_part(self.header.part + 1, self.at_ns, self.counts, self.distance);
+                    self.header.of_part(self.header.part + 1, self.at_ns, self.counts, self.clock_offset);
                 // So that no file is ever without its header, unless the disk is full.
                 if let Err(error) = self.write(&[]) {
                     self.fails(0, &error);

@@ -31,13 +31,13 @@ fn recording(path: &Path, keep: u32) -> anyhow::Result<Recording> {
     let (header, start) = header();
     let encoder = Encoder::new(start.started_ns, Names::kept(false));
     let rotation = Some(Rotation { size: 10_000, keep });
-    Ok(Recording::create(path, rotation, header, start.distance, encoder)?)
+    Ok(Recording::create(path, rotation, header, start.clock_offset, encoder)?)
 }
 
 fn window(path: &Path, most: u32) -> Window {
     let (header, start) = header();
     let encoder = Encoder::new(start.started_ns, Names::kept(false));
-    Window::new(Naming::numbered(path, most), Duration::from_secs(600), header, start.distance, encoder)
+    Window::new(Naming::numbered(path, most), Duration::from_secs(600), header, start.clock_offset, encoder)
 }
 
 fn entry(number: u64) -> Entry {

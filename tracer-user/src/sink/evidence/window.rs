@@ -8,7 +8,7 @@ use super::{configured::Configurations, file::FRAME_NS, naming::Naming};
 use crate::{
     evidence::{Encoder, Frame, Frames, Header, Line},
     model::{
-        clock::Distance,
+        clock::ClockOffset,
         stream::{Counts, Entry, What},
     },
 };
@@ -30,7 +30,7 @@ pub struct Window {
     /// Where the open frame begins.
     begun: Option<Begin>,
     counts: Counts,
-    distance: Distance,
+    clock_offset: ClockOffset,
     now_ns: u64,
     /// It was told that less than was asked for fits.
     is_short: bool,
@@ -58,7 +58,7 @@ pub enum Written {
 struct Begin {
     at_ns: u64,
     counts: Counts,
-    distance: Distance,
+    clock_offset: ClockOffset,
 }
 
 struct Kept {
@@ -69,7 +69,13 @@ struct Kept {
 
 impl Window {
     /// Keeps `last`, and writes to files of these names.
-    pub fn new(naming: Naming, last: Duration, header: Header, distance: Distance, encoder: Encoder) -> Self {
+    pub fn new(
+        naming: Naming,
+        last: Duration,
+        header: Header,
+        clock_offset: ClockOffset,
+        encoder: Encoder,
+    ) -> Self {
         Self {
             naming,
             header,
@@ -81,7 +87,7 @@ impl Window {
             open: Frames::default(),
             begun: None,
             counts: Counts::default(),
-            distance,
+            clock_offset,
             now_ns: 0,
             is_short: false,
             has_gap: false,
@@ -93,11 +99,15 @@ impl Window {
     /// Takes in an entry.
     pub fn add(&mut self, entry: &Entry) {
         self.now_ns = self.now_ns.max(entry.at_ns);
-        self.begun.get_or_insert(Begin { at_ns: entry.at_ns, counts: self.counts, distance: self.distance });
+        self.begun.get_or_insert(Begin {
+            at_ns: entry.at_ns,
+            counts: self.counts,
+            clock_offset: self.clock_offset,
+        });
         match &entry.what {
             What::Sources(sources) => self.header.set_sources(sources),
             What::Counts(counts) => self.counts = *counts,
-            What::Clock(distance) => self.distance = *distance,
+            What::Clock(clock_offset) => self.clock_offset = *clock_offset,
             _ => {}
         }
         self.configurations.add(entry, &self.encoder);
@@ -165,7 +175,8 @@ impl Window {
         let Some(first) = self.kept.front() else { return Ok(Written::Nothing) };
         let part =
             self.header.part + u64::from(self.written > 0) + u64::from(self.has_gap && self.written > 0);
-        let header = self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.distance);
+        let header =
+            self.header.of_part(part, first.begin.at_ns, first.begin.counts, first.begin.clock_offset);
         let mut frames = Frames::default();
         frames.add(&Line::Header(Box::new(header)))?;
         self.configurations.lines(first.begin.at_ns).try_for_each(|line| frames.add(line))?;

@@ -12,7 +12,7 @@ use crate::{
         audit::Report,
         cause::Cause,
         upstream::Upstream,
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
         words::span,
     },
     terminal::printable,
@@ -172,20 +172,20 @@ impl<W: Write> Sink for Text<W> {
         self.out.write_all(text.as_bytes())
     }
 
-    fn after(&mut self, after: &After) -> io::Result<()> {
+    fn worker_outlived(&mut self, outlived: &WorkerOutlived) -> io::Result<()> {
         let mut text = self.line(&Line {
-            unix_ns: after.unix_ns,
+            unix_ns: outlived.unix_ns,
             status: ("...".to_owned(), Style::new()),
-            what: if after.accepted_late { "executed for nobody" } else { "went on for nobody" },
-            upstream: &after.upstream,
-            took: match after.accepted_late {
-                true => format!("{} later", span(after.went_on_us * 1_000)),
-                false => format!("for {}", span(after.went_on_us * 1_000)),
+            what: if outlived.accepted_late { "executed for nobody" } else { "went on for nobody" },
+            upstream: &outlived.upstream,
+            took: match outlived.accepted_late {
+                true => format!("{} later", span(outlived.went_on_us * 1_000)),
+                false => format!("for {}", span(outlived.went_on_us * 1_000)),
             },
             confidence: "",
         });
         if self.look.details {
-            text += &self.under(&after.explanation);
+            text += &self.under(&outlived.explanation);
         }
         self.out.write_all(text.as_bytes())
     }

@@ -35,10 +35,10 @@ use super::{
 };
 use crate::{
     model::{
-        clock::{Distance, monotonic_ns, nanoseconds},
+        clock::{ClockOffset, monotonic_ns, nanoseconds},
         failure::Failure,
         stream::Entry,
-        verdict::{After, Delayed, Note, Summary, Verdict},
+        verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
         words::{count, span},
     },
     sample::crews,
@@ -61,8 +61,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How it begins.
 pub struct Beginning {
-    /// The clocks' distance.
-    pub distance: Distance,
+    /// The clocks' offset.
+    pub clock_offset: ClockOffset,
     /// The hook that hears nginx; none where none does.
     pub hears_by: Option<String>,
     /// The masters of nginx and of php-fpm.
@@ -76,8 +76,8 @@ pub struct Beginning {
 impl Beginning {
     /// What the screen shows then.
     pub fn state(self) -> State {
-        let Self { distance, hears_by, masters, is_live, keep } = self;
-        let mut state = State::new(keep, distance, is_live);
+        let Self { clock_offset, hears_by, masters, is_live, keep } = self;
+        let mut state = State::new(keep, clock_offset, is_live);
         (state.hears_by, state.masters) = (hears_by, masters);
         state
     }
@@ -241,8 +241,8 @@ impl Sink for Top {
         Ok(())
     }
 
-    fn after(&mut self, after: &After) -> io::Result<()> {
-        self.shared.state().after(after);
+    fn worker_outlived(&mut self, outlived: &WorkerOutlived) -> io::Result<()> {
+        self.shared.state().worker_outlived(outlived);
         Ok(())
     }
 

@@ -9,12 +9,12 @@ use super::{accepting::Accepting, rate::Rate};
 use crate::{
     model::{
         cause::Cause,
-        clock::Distance,
+        clock::ClockOffset,
         doing::Look,
         facts::Fact,
         stream::{Depth, Entry, What},
         upstream::Upstream,
-        verdict::{After, Confidence, Delayed, Note, Process, Summary, Verdict},
+        verdict::{Confidence, Delayed, Note, Process, Summary, Verdict, WorkerOutlived},
     },
     roots::{Kinds, MOST_KINDS},
     sample::Crew,
@@ -153,7 +153,7 @@ pub struct Master {
 #[derive(Clone, Debug)]
 pub struct State {
     most: usize,
-    distance: Distance,
+    clock_offset: ClockOffset,
     at_ns: u64,
     next: u64,
     bytes: usize,
@@ -207,10 +207,10 @@ pub struct State {
 
 impl State {
     /// Keeps the newest failures, `most` of them.
-    pub fn new(most: usize, distance: Distance, is_live: bool) -> Self {
+    pub fn new(most: usize, clock_offset: ClockOffset, is_live: bool) -> Self {
         Self {
             most,
-            distance,
+            clock_offset,
             at_ns: 0,
             next: 0,
             bytes: 0,
@@ -242,7 +242,7 @@ impl State {
 
     /// The stream's own time, in ns since 1970.
     pub fn now(&self) -> i64 {
-        self.distance.0.saturating_add_unsigned(self.at_ns)
+        self.clock_offset.0.saturating_add_unsigned(self.at_ns)
     }
 
     /// Lets the stream's time pass (ns, monotonic).
@@ -254,7 +254,7 @@ impl State {
     pub fn entry(&mut self, entry: &Entry) {
         self.advance(entry.at_ns);
         match &entry.what {
-            What::Clock(distance) => self.distance = *distance,
+            What::Clock(clock_offset) => self.clock_offset = *clock_offset,
             What::Sources(sources) => {
                 self.hears_by = sources.has(Fact::Words).then(|| sources.name(Fact::Words).to_owned());
             }
@@ -408,7 +408,7 @@ impl State {
     }
 
     /// Takes in what a worker did for nobody.
-    pub fn after(&mut self, _: &After) {
+    pub fn worker_outlived(&mut self, _: &WorkerOutlived) {
         self.for_nobody += 1;
     }
 
@@ -445,7 +445,7 @@ mod tests {
     use crate::sink::samples;
 
     fn state(most: usize) -> State {
-        State::new(most, Distance::default(), true)
+        State::new(most, ClockOffset::default(), true)
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         cause::Cause,
-        clock::Distance,
+        clock::ClockOffset,
         stream::{Depth, Entry, UpstreamCounts, What},
         upstream::Upstream,
         verdict::Confidence,
@@ -24,7 +24,7 @@ use crate::{
 /// Some failures of three upstreams, and a queue.
 fn incident() -> State {
     let killed = samples::killed();
-    let mut state = State::new(100, Distance(killed.unix_ns), true);
+    let mut state = State::new(100, ClockOffset(killed.unix_ns), true);
     for number in 0..40_u32 {
         let mut verdict = killed.clone();
         match number % 3 {

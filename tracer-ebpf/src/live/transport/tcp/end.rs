@@ -71,7 +71,7 @@ fn forget(exchange: &OpenExchange, sk: u64) {
 pub fn worker_ended(sk: u64, peer_port: u16, old_state: u8, new_state: u8) -> bool {
     if let Some(OpenExchange { worker, .. }) = joined::exchange_of(sk, peer_port) {
         worker_end::ends(worker, sk, old_state, new_state);
-        // Given up in this moment: the copy does not end any more.
+        // Given up in this moment: the standby instance does not end any more.
         if worker.abandoned_ns != 0 && WORKERS.remove(sk).is_ok() {
             emit::worker_gone(worker);
         }

@@ -12,7 +12,7 @@ use crate::{
     cause::WallClock as _,
     command::backlog::{Asked, Balance, Check, Outcome, Overflow, Queue, Stage},
     model::{
-        clock::{distance, monotonic_ns},
+        clock::{clock_offset, monotonic_ns},
         verdict,
     },
 };
@@ -157,7 +157,7 @@ fn outcome(outcome: Outcome) -> &'static str {
 }
 
 fn time(ns: u64) -> String {
-    let unix_ns = distance().unix_ns(ns);
+    let unix_ns = clock_offset().unix_ns(ns);
     Timestamp::from_nanosecond(unix_ns.into()).map(|time| format!("{time:.6}")).unwrap_or_default()
 }
 

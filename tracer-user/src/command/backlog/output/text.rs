@@ -12,7 +12,7 @@ use crate::{
     cause::WallClock as _,
     command::backlog::{Asked, Balance, Check, Outcome, Overflow, Queue, Stage},
     model::{
-        clock::{distance, monotonic_ns},
+        clock::{clock_offset, monotonic_ns},
         words::{count, span, times},
     },
     sink::{Look, paragraph},
@@ -138,7 +138,7 @@ impl<W: Write> Text<W> {
 }
 
 fn clock(ns: u64) -> String {
-    let time = Timestamp::from_nanosecond(distance().unix_ns(ns).into()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let time = Timestamp::from_nanosecond(clock_offset().unix_ns(ns).into()).unwrap_or(Timestamp::UNIX_EPOCH);
     time.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
 }
 

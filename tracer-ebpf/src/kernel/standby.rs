@@ -1,8 +1,8 @@
-//! What the first copy of a program misses, a further one sees.
+//! What a program misses, a standby instance of it sees.
 //!
 //! The kernel does not run a program on a CPU that is inside of it already: in what an interrupt or, where the kernel may preempt
 //! programs ([`crate::kernel::preemption`]), another task interrupted. Such an event would be lost. So the programs that must see everything
-//! exist in copies: each is a program of its own to the kernel, called for each event in turn.
+//! have standby instances: each is a program of its own to the kernel, called for each event in turn.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::Array};
 use wire::SEEN_LEN;
@@ -12,7 +12,7 @@ use crate::{
     maps::{attached, count},
 };
 
-/// Events that some copy has taken and not all have passed over, by their hash; each with whose turn it was last. There is room for
+/// Events that some instance has taken and not all have passed over, by their hash; each with whose turn it was last. There is room for
 /// several of one hash: an event whose entry another overwrites is taken twice.
 #[map]
 static SEEN: Array<[u64; PLACES]> = Array::with_max_entries(SEEN_LEN, 0);
@@ -21,36 +21,30 @@ const PLACES: usize = 4;
 /// The bits of an entry that say whose turn it was: one more than the turn.
 const TURNS: u64 = 3;
 
-/// Which copy this is, and when its turn is.
+/// Which instance this is, and when its turn is.
 #[derive(Clone, Copy)]
 pub struct Turn {
-    is_first_copy: bool,
+    is_first: bool,
     turn: u64,
 }
 
 /// Tracepoints call programs in the order in which they were attached (`func_add`, `bpf_prog_array_copy`).
-pub const IN_ORDER: [Turn; 3] = [
-    Turn { is_first_copy: true, turn: 0 },
-    Turn { is_first_copy: false, turn: 1 },
-    Turn { is_first_copy: false, turn: 2 },
-];
+pub const IN_ORDER: [Turn; 3] =
+    [Turn { is_first: true, turn: 0 }, Turn { is_first: false, turn: 1 }, Turn { is_first: false, turn: 2 }];
 /// Functions call them the other way round (`bpf_trampoline_link_prog` puts each at the list's head).
-pub const LAST_FIRST: [Turn; 3] = [
-    Turn { is_first_copy: true, turn: 2 },
-    Turn { is_first_copy: false, turn: 1 },
-    Turn { is_first_copy: false, turn: 0 },
-];
+pub const LAST_FIRST: [Turn; 3] =
+    [Turn { is_first: true, turn: 2 }, Turn { is_first: false, turn: 1 }, Turn { is_first: false, turn: 0 }];
 
-/// Whether this copy is the one to take the event that these numbers name: none has whose turn came before. What is found of those whose
+/// Whether this instance is the one to take the event that these numbers name: none has whose turn came before. What is found of those whose
 /// turn is later is left from an event before, which these numbers named, too.
 #[inline(always)]
-pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
-    if is_first_copy && !are_attached() {
+pub fn takes(Turn { is_first, turn }: Turn, sk: u64, what: u64) -> bool {
+    if is_first && !are_attached() {
         return true;
     }
     let event = (sk ^ bpf_get_current_pid_tgid() << 32 ^ what << 8) & !TURNS;
     let hash = event >> 6 ^ event >> 20 ^ event >> 33;
-    let Some(seen) = SEEN.get_ptr_mut(hash as u32 % SEEN_LEN) else { return is_first_copy };
+    let Some(seen) = SEEN.get_ptr_mut(hash as u32 % SEEN_LEN) else { return is_first };
     let seen = seen.cast::<u64>();
     // SAFETY: map memory, and within it; an entry is a word.
     let at = |place: usize| unsafe { seen.add(place).read_volatile() };
@@ -72,8 +66,8 @@ pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
         // SAFETY: the same.
         unsafe { seen.add(bounded::<{ PLACES as u64 - 1 }>(place)).write_volatile(after) };
     }
-    // What the first copy missed and another took, less what another took and the first did not miss.
-    match (is_first_copy, is_taken) {
+    // What the first instance missed and another took, less what another took and the first did not miss.
+    match (is_first, is_taken) {
         (true, true) => count!(stood_in, u64::MAX),
         (false, false) => count!(stood_in, 1),
         (true, false) | (false, true) => {}
@@ -81,14 +75,14 @@ pub fn takes(Turn { is_first_copy, turn }: Turn, sk: u64, what: u64) -> bool {
     !is_taken
 }
 
-/// Whether further copies of the programs are attached.
+/// Whether standby instances of the programs are attached.
 #[inline(always)]
 pub fn are_attached() -> bool {
-    attached().is_some_and(|attached| attached.copies != 0)
+    attached().is_some_and(|attached| attached.standby != 0)
 }
 
-/// Declares the copies of a program: `|context| (sk, what), body`; with `if`, what does not matter is left at once, unless others are to
-/// stand in: of what the first misses, nobody knows whether it mattered, so that all must have been taken by some copy.
+/// Declares the instances of a program: `|context| (sk, what), body`; with `if`, what does not matter is left at once, unless others are
+/// on standby: of what the first misses, nobody knows whether it mattered, so that all must have been taken by some instance.
 macro_rules! three {
     ([$($meta:tt)*] [$($hook:tt)+] $Context:ident -> $Returned:ty: $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr) => {
@@ -97,34 +91,34 @@ macro_rules! three {
         pub fn $first(ctx: $Context) -> $Returned {
             $({
                 let $ctx = &ctx;
-                if !$matters && !$crate::kernel::copies::are_attached() {
+                if !$matters && !$crate::kernel::standby::are_attached() {
                     return 0;
                 }
             })?
             let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
             let $ctx = &ctx;
-            if $crate::kernel::copies::takes($crate::kernel::copies::IN_ORDER[0], $sk, $what) {
+            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[0], $sk, $what) {
                 $body;
             }
             0
         }
 
-        /// The second copy.
+        /// The first standby instance.
         #[$($hook)+]
         pub fn $second(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
-            if $crate::kernel::copies::takes($crate::kernel::copies::IN_ORDER[1], $sk, $what) {
+            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[1], $sk, $what) {
                 let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
                 $body;
             }
             0
         }
 
-        /// The last copy.
+        /// The last standby instance.
         #[$($hook)+]
         pub fn $last(ctx: $Context) -> $Returned {
             let $ctx = &ctx;
-            if $crate::kernel::copies::takes($crate::kernel::copies::IN_ORDER[2], $sk, $what) {
+            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[2], $sk, $what) {
                 let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
                 $body;
             }
@@ -135,36 +129,37 @@ macro_rules! three {
 pub(crate) use three;
 
 /// The same for raw tracepoints.
-macro_rules! in_copies {
+macro_rules! with_standby {
     ($($(#[$meta:meta])* $tracepoint:literal: $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr)*) => {$(
-        $crate::kernel::copies::three! {
+        $crate::kernel::standby::three! {
             [$(#[$meta])*] [raw_tracepoint(tracepoint = $tracepoint)]
             RawTracePointContext -> i32: $first, $second, $last; |$ctx| $(if $matters;)? ($sk, $what) => $body
         }
     )*};
 }
-pub(crate) use in_copies;
+pub(crate) use with_standby;
 
-/// Leaves a call to the further copy of this name, if that has taken it.
+/// Leaves a call to the standby instance of this name, if that has taken it.
 macro_rules! first {
-    ($copy:ident, $arguments:expr, $returned:expr) => {
-        if !$crate::kernel::copies::takes($crate::kernel::copies::LAST_FIRST[0], $arguments[0], $returned) {
+    ($standby:ident, $arguments:expr, $returned:expr) => {
+        if !$crate::kernel::standby::takes($crate::kernel::standby::LAST_FIRST[0], $arguments[0], $returned) {
             return 0;
         }
     };
 }
 pub(crate) use first;
 
-/// The further copies of a program on a function.
+/// The standby instances of a program on a function.
 macro_rules! further {
     ($kind:ident $function:literal $Context:ident $second:ident $last:ident: |$ctx:ident| $all:expr, $returns:expr =>
         |$arguments:pat_param, $returned:ident| $body:expr;) => {
-        /// The second copy.
+        /// The first standby instance.
         #[aya_ebpf::macros::$kind(function = $function)]
         pub fn $second($ctx: aya_ebpf::programs::$Context) -> i32 {
             let (arguments, $returned) = ($all, $returns);
-            if $crate::kernel::copies::takes($crate::kernel::copies::LAST_FIRST[1], arguments[0], $returned) {
+            if $crate::kernel::standby::takes($crate::kernel::standby::LAST_FIRST[1], arguments[0], $returned)
+            {
                 let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
                 let $arguments = arguments;
                 $body;
@@ -172,11 +167,12 @@ macro_rules! further {
             0
         }
 
-        /// The last copy.
+        /// The last standby instance.
         #[aya_ebpf::macros::$kind(function = $function)]
         pub fn $last($ctx: aya_ebpf::programs::$Context) -> i32 {
             let (arguments, $returned) = ($all, $returns);
-            if $crate::kernel::copies::takes($crate::kernel::copies::LAST_FIRST[2], arguments[0], $returned) {
+            if $crate::kernel::standby::takes($crate::kernel::standby::LAST_FIRST[2], arguments[0], $returned)
+            {
                 let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
                 let $arguments = arguments;
                 $body;

@@ -2,16 +2,16 @@
 
 use super::{WallClock, signals};
 use crate::{
-    ledger::Afterwards,
+    ledger,
     model::{
         cgroup::Places,
-        verdict::{After, Process},
+        verdict::{Process, WorkerOutlived},
         words::span,
     },
 };
 
 /// Says how long the worker went on for nobody.
-pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
+pub fn worker_outlived(end: &ledger::WorkerOutlived, clock: &dyn WallClock) -> WorkerOutlived {
     let worker = &end.worker;
     let went_on_ns = worker.ended_ns.saturating_sub(worker.abandoned_ns);
     let accepted_late = worker.accepted_ns > worker.abandoned_ns;
@@ -34,7 +34,7 @@ pub fn afterwards(end: &Afterwards, clock: &dyn WallClock) -> After {
     } else {
         format!("After nginx had given up, {who} went on for {}, for nobody.", span(went_on_ns))
     };
-    After {
+    WorkerOutlived {
         unix_ns: clock.unix_ns(worker.ended_ns),
         nginx: end.nginx,
         local: end.local,
