@@ -1,21 +1,25 @@
 //! What is given up once all is attached, thread by thread as the kernel has it; and that late work is done all the same (issue 24).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use nix::libc;
 use nix::sys::signal::Signal;
 use rig::nginx::Program;
-use rig::process::{Pid, find_program};
+use rig::process::{self, Pid, Process, find_program, without_capability};
 use rig::recorder::{Recorder, report};
 use rig::refusing::refusing;
 use rig::service::{Service, series, verdicts};
 use rig::strace::Strace;
 use rig::tracer::run;
 use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Capabilities by their numbers (include/uapi/linux/capability.h).
@@ -252,5 +256,147 @@ fn report_is_confined_before_it_opens_a_file_and_reads_those_of_others() -> Resu
         .iter()
         .position(|call| call.name == "read" && call.shown().contains(&format!("<{file}>")));
     ensure!(opened < given_up && Some(given_up) < read, "{given_up}, {read:?}");
+    Ok(())
+}
+
+/// What is missing where a process never had a capability.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// It does not begin, and says this.
+    Start(&'static str),
+    /// This is not seen, which it says.
+    Said(&'static str),
+    /// The verdict about a socket that owner and mode close is not proven.
+    Owner,
+    /// The verdict about a route that is prohibited does not name it.
+    Route,
+}
+
+/// Each capability that is kept, by its number, and what fails without it. Until all is attached CAP_SYS_ADMIN stands for CAP_BPF and
+/// CAP_PERFMON: without one of these it is the late work that is missed.
+const MISSED: [(&str, u32, Missing); 9] = [
+    ("CAP_BPF", 39, Missing::Said("unix-socket upstreams are in use and cannot be watched here")),
+    ("CAP_PERFMON", 38, Missing::Said("unix-socket upstreams are in use and cannot be watched here")),
+    ("CAP_SYS_PTRACE", 19, Missing::Start("tracing needs CAP_SYS_PTRACE")),
+    ("CAP_DAC_READ_SEARCH", 2, Missing::Said("the access logs of nginx")),
+    ("CAP_DAC_OVERRIDE", 1, Missing::Start("cannot be opened: Permission denied")),
+    ("CAP_SYS_ADMIN", 21, Missing::Said("says of its upstreams is not heard")),
+    ("CAP_SETUID", 7, Missing::Owner),
+    ("CAP_SETGID", 6, Missing::Owner),
+    ("CAP_CHOWN", 0, Missing::Route),
+];
+
+#[test]
+fn each_capability_that_is_kept_is_missed_where_it_never_was() -> Result<()> {
+    let doctor = serde_json::from_str::<Value>(&run(&["doctor", "-o", "json"])?.stdout.concat())?;
+    let kept =
+        doctor["kept"].as_array().context("no list")?.iter().filter_map(|one| one["capability"].as_str());
+    let missed = MISSED.map(|(name, ..)| name);
+    ensure!(kept.collect::<BTreeSet<_>>() == missed.into(), "{doctor:#}");
+
+    let namespace = Namespace::new()?;
+    fs::set_permissions(namespace.scratch(), Permissions::from_mode(0o755))?;
+    namespace.ip("route add prohibit 10.9.9.0/24")?;
+    let closed = namespace.scratch().join("closed");
+    let _listener = UnixListener::bind(&closed)?;
+    fs::set_permissions(&closed, Permissions::from_mode(0o600))?;
+    let program = namespace.scratch().join("nginx-kept");
+    fs::copy(find_program(&["nginx"])?, &program)?;
+    let log = namespace.scratch().join("foreign.log");
+    fs::write(&log, "")?;
+    fs::set_permissions(&log, Permissions::from_mode(0o600))?;
+    chown(&log, Some(65_534), Some(65_534))?;
+    for one in MISSED.into_iter().map(Some).chain([None]) {
+        without(&namespace, &program, one).with_context(|| format!("without {:?}", one.map(|one| one.0)))?;
+    }
+    Ok(())
+}
+
+/// Runs a service that never has one of the capabilities, or has them all, and an nginx that starts later: what is missing is missing, and
+/// all else is there.
+fn without(namespace: &Namespace, program: &Path, one: Option<(&str, u32, Missing)>) -> Result<()> {
+    let missing = one.map(|(.., missing)| missing);
+    let is = |name: &str| one.is_some_and(|(its, ..)| its == name);
+    let folder = Service::folder()?;
+    let written = folder.path().join("foreign");
+    fs::create_dir(&written)?;
+    fs::set_permissions(&written, Permissions::from_mode(0o700))?;
+    if is("CAP_DAC_OVERRIDE") {
+        chown(&written, Some(65_534), Some(65_534))?;
+    }
+    let json = written.join("verdicts.json");
+    let path = json.to_str().context("no text")?.to_owned();
+    let arguments = ["--comm", "nginx-kept", "--json-path", &path];
+    let started = Service::in_surroundings(folder, &arguments, |command| {
+        if let Some((_, number, _)) = one {
+            without_capability(command, number);
+        }
+    });
+    if let Some(Missing::Start(words)) = missing {
+        let error = started.err().context("it starts")?;
+        ensure!(format!("{error:#}").contains(words), "{error:#}");
+        return Ok(());
+    }
+    let service = started?;
+    let prohibited = Endpoint::Tcp("10.9.9.9:9000".parse()?);
+    let closed = Endpoint::Unix(namespace.scratch().join("closed"));
+    let log = format!("access_log {}/foreign.log", namespace.scratch().display());
+    let nginx = Nginx::on(namespace)
+        .program(Program::File(program.to_owned()))
+        .user("nobody nogroup")
+        .location(Location::fastcgi("/none/", &Endpoint::v4(9009)).directive(&log))
+        .location(Location::fastcgi("/closed/", &closed))
+        .location(Location::fastcgi("/prohibited/", &prohibited))
+        .start()?;
+    let client = nginx.client();
+    if let Some(Missing::Said(words)) = missing {
+        service.wait_to_say(words, 1)?;
+    }
+    if !is("CAP_SYS_ADMIN") {
+        wait::until_true("nginx to be heard", || {
+            ensure!(client.get("/none/")?.status == 502);
+            Ok(verdicts(&json)?.iter().any(|verdict| verdict.word.is_some()))
+        })?;
+        for path in ["/closed/", "/prohibited/"] {
+            ensure!(client.get(path)?.status == 502);
+        }
+        let about = |upstream: &Endpoint| {
+            wait::until("a verdict", || {
+                let mut told = verdicts(&json)?.into_iter();
+                Ok(told.find(|verdict| verdict.address() == Some(&upstream.to_string())))
+            })
+        };
+        let (owner, route) = (about(&closed)?, about(&prohibited)?);
+        let is_proven = owner.name() == "refused/permission_denied" && owner.confidence == "proven";
+        ensure!(is_proven != matches!(missing, Some(Missing::Owner)), "{owner:#?}");
+        let is_named = route.name() == "refused/no_route";
+        ensure!(is_named != matches!(missing, Some(Missing::Route)), "{route:#?}");
+    }
+    for (other, _, its) in MISSED {
+        if let Missing::Said(words) = its
+            && !matches!(missing, Some(Missing::Said(_)))
+        {
+            ensure!(!service.complaints().contains(words), "{other} is missed: {}", service.complaints());
+        }
+    }
+    service.stop()?;
+    Ok(())
+}
+
+/// What the refusal to start without it rests on: with all else that is kept, the kernel shows nothing of another user's process.
+#[test]
+fn without_sys_ptrace_another_users_process_is_not_seen() -> Result<()> {
+    let mut sleep = process::command(find_program(&["sleep"])?);
+    sleep.arg("1000").uid(65_534).gid(65_534);
+    let other = Process::start(sleep)?;
+    let sees = |lacking: &[u32]| -> Result<bool> {
+        let mut command = process::command(find_program(&["readlink"])?);
+        command.arg(format!("/proc/{}/exe", other.pid()));
+        for capability in lacking {
+            without_capability(&mut command, *capability);
+        }
+        Ok(command.stdout(Stdio::null()).status()?.success())
+    };
+    ensure!(sees(&[])? && !sees(&[19])?);
     Ok(())
 }

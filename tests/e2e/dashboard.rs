@@ -137,7 +137,8 @@ fn metrics_are_found_in_a_query() {
 fn each_query_of_the_dashboard_is_answered_by_a_real_prometheus() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut incident = Incident::set(&namespace, |_| {})?;
-    let service = Service::start(Service::folder()?, &["-p", &incident.nginx().master().to_string()])?;
+    let master = incident.nginx().master().to_string();
+    let service = Service::start(Service::folder()?, &["-p", &master, "--metrics-queue-waits"])?;
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/why502.rules.yml");
     let prometheus = Prometheus::scraping(service.metrics()?, &fs::canonicalize(rules)?)?;
     incident.healthy()?;

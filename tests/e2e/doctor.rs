@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rig::tracer::{Run, binary, run};
@@ -193,17 +191,6 @@ fn masked(command: &mut Command, folder: &Path, place: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes a capability from a command of root's.
-fn without_capability(command: &mut Command, capability: libc::c_ulong) {
-    // SAFETY: prctl(2) is async-signal-safe, and nothing here allocates.
-    unsafe {
-        command.pre_exec(move || {
-            Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0))?;
-            Ok(())
-        });
-    }
-}
-
 #[test]
 fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() -> Result<()> {
     let folder = TempDir::with_prefix("why502-doctor-")?;
@@ -327,11 +314,11 @@ fn missing_privileges_are_named() -> Result<()> {
 
 #[test]
 fn without_tracefs_and_the_right_to_mount_it_only_system_calls_are_missing() -> Result<()> {
-    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+    const CAP_SYS_ADMIN: u32 = 21;
     let folder = TempDir::with_prefix("why502-doctor-")?;
     let mut command = doctor(&["-o", "json"])?;
     masked(&mut command, folder.path(), "/sys/kernel/tracing")?;
-    without_capability(&mut command, CAP_SYS_ADMIN);
+    process::without_capability(&mut command, CAP_SYS_ADMIN);
     let (value, told) = json(command)?;
     ensure!(value["tracing"] == true && value["tracefs"] == false, "{:?}: {value}", told.code);
     let unix = fact(&value, "unix_sockets")?;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -107,6 +107,73 @@ fn counters_equal_the_verdicts_and_a_real_prometheus_answers_a_query() -> Result
     let ended = service.stop()?;
     ensure!(ended.stderr.contains("8 failures"), "{}", ended.stderr);
     Ok(())
+}
+
+#[test]
+fn how_long_every_connection_waits_is_a_histogram_that_a_real_prometheus_takes_a_quantile_of() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).backlog(1).start()?;
+    let path = Endpoint::Unix(namespace.scratch().join("fpm.sock"));
+    let unix = || Fpm::on(&namespace).listen(path.clone()).start();
+    let mut of_path = unix()?;
+    let nginx = Nginx::on(&namespace)
+        // Shorter than the second after which a dropped SYN is sent again.
+        .location(Location::fpm("/php/", &fpm).connect_timeout(Duration::from_millis(700)))
+        .location(Location::fpm("/unix/", &of_path))
+        .start()?;
+    let service = Service::start(Service::folder()?, &["-p", &pid(&nginx), "--metrics-queue-waits"])?;
+    ensure!(!service.complaints().contains("not counted here"), "{}", service.complaints());
+    let prometheus = Prometheus::scraping(service.metrics()?, &rules()?)?;
+    let client = nginx.client();
+    let count = "why502_accept_queue_wait_seconds_count";
+    let (address, path) = (fpm.endpoint().to_string(), path.to_string());
+    let (tcp, of_unix) = ([("listener", address.as_str())], [("listener", path.as_str())]);
+    for _ in 0..3 {
+        ensure!(client.get("/php/ok.php")?.status == 200);
+        ensure!(client.get("/unix/ok.php")?.status == 200);
+    }
+    service.wait_for(count, &tcp, 3.0)?;
+    service.wait_for(count, &of_unix, 3.0)?;
+
+    // Two wait that are not nginx's, and so nginx's connection finds no room.
+    fpm.freeze()?;
+    let before = Instant::now();
+    let fillers = namespace.fill_queue(fpm.endpoint(), 2)?;
+    let queued = Instant::now();
+    ensure!(client.get("/php/ok.php")?.status == 504);
+    let least = queued.elapsed().as_secs_f64();
+    fpm.thaw()?;
+    drop(fillers);
+    service.wait_for(count, &tcp, 5.0)?;
+    let most = before.elapsed().as_secs_f64();
+    let all = service.sum("why502_accept_queue_wait_seconds_sum", &tcp)?;
+    ensure!(
+        (2.0 * least..5.0 * most).contains(&all),
+        "{all} s, two of at least {least} and at most {most} s"
+    );
+    service.wait_for("why502_accept_queue_overflows_total", &[("stage", "syn_dropped")], 1.0)?;
+    let drops = [("listener", address.as_str()), ("stage", "syn")];
+    ensure!(service.sum("why502_accept_queue_drops_total", &drops)? >= 1.0, "{}", service.page()?);
+
+    let of_pool = format!("{{listener=\"{address}\"}}");
+    prometheus.wait_for(&format!("{count}{of_pool}"), |rows| matches!(rows, [(_, 5.0)]))?;
+    let bucket = format!("why502_accept_queue_wait_seconds_bucket{of_pool}");
+    let answered = prometheus.query(&format!("histogram_quantile(1, sum by (le) ({bucket}))"))?;
+    let [(_, longest)] = answered.as_slice() else { anyhow::bail!("{answered:?}") };
+    // The bound above the longest wait; the one below it is half of that.
+    ensure!((least..=2.0 * most).contains(longest), "{longest} s, between {least} and {most} s");
+    is_clean(&service.page()?)?;
+
+    // Another one at the same path goes on where the one before ended.
+    of_path.stop(Signal::SIGQUIT)?;
+    let _next = unix()?;
+    ensure!(client.get("/unix/ok.php")?.status == 200);
+    service.wait_for(count, &of_unix, 4.0)?;
+    for reason in ["wait_pushed_out", "listener_untracked", "end_unseen"] {
+        let lost = service.sum("why502_accept_queue_waits_lost_total", &[("reason", reason)])?;
+        ensure!(lost == 0.0 && service.page()?.contains(reason), "{}", service.page()?);
+    }
+    service.stop().map(drop)
 }
 
 /// Has promtool read a page.

@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd;
@@ -101,6 +102,18 @@ pub fn command(program: impl AsRef<Path>) -> Command {
         command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));
     }
     command
+}
+
+/// Takes a capability from a command of root's, by its number (include/uapi/linux/capability.h): it never has it.
+pub fn without_capability(command: &mut Command, capability: u32) {
+    // SAFETY: prctl(2) is async-signal-safe, and nothing here allocates.
+    unsafe {
+        command.pre_exec(move || {
+            let number = libc::c_ulong::from(capability);
+            Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0))?;
+            Ok(())
+        });
+    }
 }
 
 /// Gives a command a process group of its own, so that a terminal's Ctrl-C does not reach it.

@@ -28,6 +28,9 @@ pub mod decode;
 pub mod ledger;
 pub mod sample;
 
+// Accept queues, by hooks of their own.
+pub mod queues;
+
 // The stream as it is saved.
 pub mod evidence;
 

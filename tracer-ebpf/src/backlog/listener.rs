@@ -306,8 +306,11 @@ pub fn accepted(child: u64) {
     let now = now();
     let wait = now.saturating_sub(waiting.queued_ns);
     let bucket = memory::bounded::<{ BUCKETS as u64 - 1 }>(bucket(wait / 1_000) as u64);
-    // SAFETY: a counter in a map, within the array.
-    unsafe { memory::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1) };
+    // SAFETY: counters in a map, the first one within its array.
+    unsafe {
+        memory::add((&raw mut listener.waits).cast::<u64>().add(bucket), 1);
+        memory::add(&raw mut listener.waited_ns, wait);
+    }
     if wait > listener.longest_wait_ns {
         listener.longest_wait_ns = wait;
     }

@@ -99,6 +99,8 @@ pub struct Listener {
     pub unix_waited: u64,
     /// The longest wait in the queue.
     pub longest_wait_ns: u64,
+    /// All waits together that [`Self::waits`] counts.
+    pub waited_ns: u64,
     /// Of `sk_drops`, what has been told.
     pub drops_told: u64,
     /// Network namespace's inode number.

@@ -271,6 +271,7 @@ mod tests {
             trace,
             metrics,
             metrics_upstreams,
+            metrics_queue_waits,
             json_rotate_size,
             json_rotate_keep,
             record_directory,
@@ -283,6 +284,7 @@ mod tests {
         assert_eq!((otlp_interval, otlp_queue, journal), (default.otlp_interval, default.otlp_queue, false));
         assert_eq!((trace.max_open, trace.no_uprobe), (default.trace.max_open, false));
         assert_eq!((metrics, metrics_upstreams), (default.metrics, default.metrics_upstreams));
+        assert!(!metrics_queue_waits && !default.metrics_queue_waits);
         assert_eq!(
             (json_rotate_size, json_rotate_keep, record_directory, record_keep),
             (

@@ -52,6 +52,11 @@ pub struct Serve {
     #[arg(long, value_name = "COUNT", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub metrics_upstreams: u32,
 
+    /// Count how long every connection waits in the accept queues of upstreams, by the hooks of why502 backlog: they cost something where
+    /// nothing fails, too.
+    #[arg(long)]
+    pub metrics_queue_waits: bool,
+
     /// Append each verdict to this file as a line of JSON, as live -o json prints it.
     #[arg(long, value_name = "PATH")]
     pub json_path: Option<PathBuf>,

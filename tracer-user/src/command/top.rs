@@ -9,11 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    args::{Top as Args, Trace},
+    args::Top as Args,
     command::{report::replay::Replay, trace},
     engine::{self, Ends, Flow, Run, Session},
     evidence::{Encoder, Header, Names},
-    load::{Backlog, Symbols},
     model::{clock::monotonic_ns, facts::Fact, failure::Failure},
     pipeline::{Emitted, tell_cut_looks},
     procfs::masters,
@@ -51,8 +50,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 async fn live(args: &Args) -> Result<(), Failure> {
     let mut ends = Ends::watch()?;
     let extras = Extras { counts_upstreams: true, ..Extras::default() };
-    // Before anything is given up.
-    let attach = attach(&args.trace);
+    let attach: Attach = Box::new(trace::queues(&args.trace));
     let mut source = trace::start(&args.trace, extras, false, &[&args.output])?;
     let depths = Depths::start(std::iter::empty()).context("accept queues cannot be looked at")?;
     source.watch_depths(depths);
@@ -83,14 +81,6 @@ async fn live(args: &Args) -> Result<(), Failure> {
     let mut sinks = Sinks::default();
     sinks.add(taken(Top::start(beginning.state(), Some((window, attach)), args.fault_key))?);
     trace::follow(source, &args.trace, &mut ends, sinks, None).await
-}
-
-/// The hooks of `why502 backlog`, by the same rules.
-fn attach(args: &Trace) -> Attach {
-    let comm = args.comm().unwrap_or_default().to_owned();
-    let (trusts_all, only) = (args.trusts_all(), args.hooks_only.clone());
-    let symbols = Symbols::read();
-    Box::new(move || Backlog::start(symbols, &comm, trusts_all, &only))
 }
 
 fn taken(top: io::Result<Top>) -> Result<Top, Failure> {

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Audit},
     confine,
     engine::{self, Ends, Flow, Session},
-    load::{Tracer, take_types, tracefs_is_mounted},
+    load::{Symbols, Tracer, take_types, tracefs_is_mounted},
     memory,
     model::{
         audit::Report,
@@ -19,6 +19,7 @@ use crate::{
         stream::{Entry, What},
     },
     pipeline::{Emitted, Pipeline, tell_cut_looks},
+    queues::Queues,
     sink::Sinks,
     source::{
         Source,
@@ -62,6 +63,14 @@ pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) 
     let source = Source::new(tracer, args, &running, extras, is_verbose);
     memory::give_back();
     source
+}
+
+/// What attaches the hooks of `why502 backlog` by the same rules, at any time later: to be called before anything is given up.
+pub fn queues(args: &Trace) -> impl Fn() -> Result<Queues, Failure> + Send + 'static {
+    let comm = args.comm().unwrap_or_default().to_owned();
+    let (trusts_all, only) = (args.trusts_all(), args.hooks_only.clone());
+    let symbols = Symbols::read();
+    move || Queues::attach(symbols, &comm, trusts_all, &only)
 }
 
 /// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | tracing, from when all is attached | those of [`KEPT`](crate::model::privileges::KEPT) for each | those in use | what these allow |
 //! | a thread apart ([`apart()`]) | the others of `KEPT` as well | and those that change a thread's namespace or user | the same |
-//! | the server of metrics | none | no new socket, no file is changed | what /proc says of this process |
+//! | the server of metrics | none | no new socket, no file is changed | what /proc says of this process, and whether BPF programs are measured |
 //! | `report`, and `top` of files | what it takes to open the files, and none after that | no socket | the files, and what is written |
 //! | `serve`'s hook | all: it is its user's program | all | all |
 //!
@@ -56,10 +56,11 @@ pub fn tracing(written: &[&Path], mounts_tracefs: bool) -> Vec<String> {
     lacking
 }
 
-/// The calling thread serves metrics, and does nothing else. Returns what could not be had, in words.
-pub fn serving() -> Vec<String> {
+/// The calling thread serves metrics, and does nothing else; of files it reads what /proc says of this process, and this setting of the
+/// kernel's. Returns what could not be had, in words.
+pub fn serving(setting: &Path) -> Vec<String> {
     let mut lacking = no_new_privileges();
-    lacking.extend(landlock::only(&[Path::new("/proc/self")], &[]).err());
+    lacking.extend(landlock::only(&[Path::new("/proc/self"), setting], &[]).err());
     lacking.extend(confined(|| capabilities::keep([].into_iter()), &Filter::serving()));
     lacking
 }

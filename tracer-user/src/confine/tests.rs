@@ -169,6 +169,19 @@ fn a_filter_that_is_refused_is_told_and_ends_nothing() {
 }
 
 #[test]
+fn who_serves_metrics_reads_the_setting_that_they_take_and_no_other() {
+    let [setting, other] = ["bpf_stats_enabled", "ostype"].map(|name| format!("/proc/sys/kernel/{name}"));
+    if !landlock::is_here() || fs::read_to_string(&setting).is_err() {
+        return;
+    }
+    confined_thread(move || {
+        serving(Path::new(&setting));
+        assert!(fs::read_to_string(&setting).is_ok());
+        assert!(fs::read_to_string(&other).is_err());
+    });
+}
+
+#[test]
 fn what_is_borrowed_comes_back_from_a_thread_apart_and_so_does_a_panic() {
     let mut words = vec!["a".to_owned()];
     assert_eq!(

@@ -251,10 +251,10 @@ impl Backlog {
         self.listeners.get(&sock, 0).ok()
     }
 
-    /// Forgets a listener that is no more.
-    pub fn bury(&mut self, sock: u64) {
-        // The kernel side may have told its end meanwhile.
-        let _gone = self.listeners.remove(&sock);
+    /// Forgets a listener that is no more. Returns whether the caller is to tell its end: otherwise the kernel side has told it meanwhile.
+    pub fn bury(&mut self, listener: &Listener) -> bool {
+        let is_still = self.listener(listener.sock).is_some_and(|now| now.since_ns == listener.since_ns);
+        is_still && self.listeners.remove(&listener.sock).is_ok()
     }
 
     /// Every connection that met a full queue and whose fate is open.

@@ -1,7 +1,8 @@
 //! Runs of the programs that the kernel left out.
 
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Read as _},
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
@@ -17,10 +18,13 @@ use super::fdinfo;
 /// If /proc does not show this process's own descriptors.
 pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     let mut all = Vec::new();
+    // The kernel writes it in one piece, and this is asked once a second: no call more than it takes.
+    let mut shown = [0; 1_024];
     for (name, program) in object.programs() {
         let Ok(descriptor) = program.fd() else { continue };
         let path = format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd());
-        let count = misses(&fs::read_to_string(path)?);
+        let length = File::open(path)?.read(&mut shown)?;
+        let count = misses(&String::from_utf8_lossy(&shown[..length]));
         if count > 0 {
             all.push((name, count));
         }

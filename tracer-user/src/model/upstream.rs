@@ -31,6 +31,12 @@ impl fmt::Display for Upstream {
     }
 }
 
+/// Whether a connection to `upstream` may end up at `listener`. The unspecified address stands for any.
+pub fn leads_to(upstream: SocketAddr, listener: SocketAddr) -> bool {
+    let ((upstream, port), (listener, at)) = (canonical(upstream), canonical(listener));
+    port == at && (upstream == listener || upstream.is_unspecified() || listener.is_unspecified())
+}
+
 /// What fits in `sockaddr_un.sun_path`, less the closing NUL.
 const UNIX_PATH_MAX: usize = 107;
 

@@ -143,12 +143,7 @@ impl AccessLogs {
         }
     }
 
-    /// When the logs are to be read next (ns, monotonic).
-    pub(super) fn wake_ns(&self) -> Option<u64> {
-        (!self.masters.is_empty()).then_some(self.next_ns)
-    }
-
-    /// The logs are to be read at once: the run ends.
+    /// The logs are to be read at once: it is time, or the run ends.
     pub(super) fn hurry(&mut self) {
         self.next_ns = 0;
     }
@@ -229,7 +224,7 @@ impl AccessLogs {
         Ok(())
     }
 
-    /// What is new in the logs, if it is time.
+    /// What is new in the logs, unless they were read a moment ago.
     pub(super) fn read(&mut self) -> Vec<What> {
         let at = monotonic_ns();
         if self.masters.is_empty() || at < self.next_ns {

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, SocketAddr},
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -21,7 +21,12 @@ use nix::{
 
 use crate::{
     confine,
-    model::{budget, clock::monotonic_ns, stream::Depth, upstream::Upstream},
+    model::{
+        budget,
+        clock::monotonic_ns,
+        stream::Depth,
+        upstream::{Upstream, leads_to},
+    },
     procfs::{netlink, processes},
 };
 
@@ -114,7 +119,7 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
                 }
             };
             for Listener { address, depth, limit } in there {
-                if !upstreams.iter().any(|upstream| is_at(address, *upstream)) {
+                if !upstreams.iter().any(|upstream| leads_to(*upstream, address)) {
                     continue;
                 }
                 looks += 1;
@@ -139,12 +144,6 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
             return;
         }
     }
-}
-
-/// Whether a connection to `upstream` may end up at a listener. The unspecified address stands for any.
-fn is_at(listener: SocketAddr, upstream: SocketAddr) -> bool {
-    let is_any = listener.ip().is_unspecified() || upstream.ip().is_unspecified();
-    listener.port() == upstream.port() && (listener.ip() == upstream.ip() || is_any)
 }
 
 /// A process's network namespace; none if the process has gone, or lives elsewhere than in that of this number. It is opened for the
@@ -195,8 +194,9 @@ struct Listener {
     limit: u32,
 }
 
-/// `SOCK_DIAG_BY_FAMILY`, include/uapi/linux/sock_diag.h.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `TCPDIAG_GETSOCK`, include/uapi/linux/inet_diag.h: the older request, which both families answer at once (`inet_diag_dump_compat`): the
+/// kernel walks its whole table of listeners for each.
+const TCPDIAG_GETSOCK: u16 = 18;
 /// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
 const MESSAGE: usize = 72;
 
@@ -204,25 +204,15 @@ const MESSAGE: usize = 72;
 fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
     let netlink = netlink::open(SockProtocol::NetlinkSockDiag)?;
-    let mut listeners = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        ask(&netlink, family as u8, &mut listeners)?;
-    }
-    Ok(listeners)
-}
-
-fn ask(netlink: &OwnedFd, family: u8, listeners: &mut Vec<Listener>) -> io::Result<()> {
-    // struct inet_diag_req_v2: family, protocol, two bytes, the states, and an address that a dump passes over.
-    let mut request = [0_u8; 56];
-    request[0] = family;
-    request[1] = libc::IPPROTO_TCP as u8;
-    request[4..8].copy_from_slice(&(1_u32 << wire::tcp_state::LISTEN).to_ne_bytes());
-    netlink::ask(netlink, SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request)?;
-    let mut buffer = vec![0; 32 << 10];
+    // struct inet_diag_req: four bytes and an address that a dump passes over, the states, and a number that it passes over as well.
+    let mut request = [0_u8; 60];
+    request[52..56].copy_from_slice(&(1_u32 << wire::tcp_state::LISTEN).to_ne_bytes());
+    netlink::ask(&netlink, TCPDIAG_GETSOCK, libc::NLM_F_DUMP, &request)?;
+    let (mut listeners, mut buffer) = (Vec::new(), vec![0; 32 << 10]);
     loop {
-        for (kind, message) in netlink::messages(netlink::receive(netlink, &mut buffer)?) {
+        for (kind, message) in netlink::messages(netlink::receive(&netlink, &mut buffer)?) {
             match kind {
-                netlink::DONE => return Ok(()),
+                netlink::DONE => return Ok(listeners),
                 netlink::ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
                 _ => listeners.extend(listener(message)),
             }
@@ -255,15 +245,21 @@ mod tests {
 
     #[test]
     fn a_listeners_queue_is_what_waits_in_it() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        // SAFETY: takes two integers.
-        unsafe { libc::listen(listener.as_raw_fd(), 7) };
-        let _waiting = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let both = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap());
+        let waiting = both.each_ref().map(|listener| {
+            // SAFETY: takes two integers.
+            unsafe { libc::listen(listener.as_raw_fd(), 7) };
+            let address = listener.local_addr().unwrap();
+            (address, [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()])
+        });
         let here = File::open("/proc/self/ns/net").unwrap();
         let found = thread::spawn(move || listeners(&here)).join().unwrap();
         match found {
-            Ok(found) => assert!(found.contains(&Listener { address, depth: 2, limit: 7 }), "{found:?}"),
+            Ok(found) => {
+                for (address, _) in waiting {
+                    assert!(found.contains(&Listener { address, depth: 2, limit: 7 }), "{found:?}");
+                }
+            }
             // Without CAP_SYS_ADMIN no namespace is entered, not even this one.
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
         }

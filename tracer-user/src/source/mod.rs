@@ -299,7 +299,7 @@ impl Source {
             yield_now().await;
             return Ok(());
         }
-        let logs = [self.hearing.wake_ns(), self.access_logs.wake_ns()].into_iter().flatten().min();
+        let logs = self.hearing.wake_ns();
         let (rest, ring) = (self.rate.is_storm.then(|| sleep(REST)), &mut self.ring);
         let records = async {
             if let Some(rest) = rest {
@@ -311,7 +311,10 @@ impl Source {
             ready = records => ready?,
             Some(round) = self.looks.recv() => self.found.push(round),
             Some(found) = self.configurations.next_unix(), if self.unix.is_awaited() => self.found_unix = Some(found),
-            _ = self.tick.tick() => self.asks_programs = true,
+            _ = self.tick.tick() => {
+                self.asks_programs = true;
+                self.access_logs.hurry();
+            }
             () = at(logs) => {}
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::queue::{Name, Queue};
-use crate::model::budget;
+use super::queue::Queue;
+use crate::{model::budget, queues::Name};
 
 /// The closed listeners, each as it was at its end; of those that had to be forgotten, the sums.
 #[derive(Debug, Default)]

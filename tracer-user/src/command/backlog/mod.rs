@@ -1,12 +1,9 @@
 //! `why502 backlog`: accept queues and what is claimed about them, from the kernel's side.
 //!
-//! The modules stand in the order in which data flows: records are decoded, listeners become queues with names and owners, what their
-//! masters are configured with is read, some of them are chosen, those who met a full one become victims, the sums are held against the kernel's own, and all of it goes out.
-
-mod decode;
+//! The modules stand in the order in which data flows: listeners become queues with names and owners, what their masters are configured
+//! with is read, some of them are chosen, the sums are held against the kernel's own, and all of it goes out.
 
 mod netns;
-mod owners;
 mod queue;
 
 mod masters;
@@ -14,8 +11,6 @@ mod masters;
 mod choice;
 
 mod closed;
-
-mod victim;
 
 mod reconcile;
 
@@ -33,8 +28,8 @@ pub use experiment::Finding;
 pub use queue::{Asked, Queue};
 pub use reconcile::Balance;
 pub use verify::Check;
-pub use victim::{Outcome, Overflow, Stage};
 
+pub use crate::queues::{Outcome, Overflow, Stage};
 use crate::{args::Backlog, load::take_types, model::failure::Failure};
 
 /// Runs until the duration is over, or SIGINT or SIGTERM comes.

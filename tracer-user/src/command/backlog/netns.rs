@@ -19,11 +19,11 @@ use nix::{
     },
 };
 
-use super::owners::Holder;
 use crate::{
     confine, file,
     model::{verdict::Process, words::count},
     procfs::processes,
+    queues::Holder,
 };
 
 /// `SIOCGSKNS`, include/uapi/linux/sockios.h: a descriptor of a socket's network namespace (since 4.10).

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use wire::accept_queue::Listener;
 
-use crate::model::{
-    cgroup::Cgroup, from_wire::listens_at, upstream::Upstream, verdict::Process, waits::Waits,
+use crate::{
+    model::{cgroup::Cgroup, from_wire::listens_at, upstream::Upstream, verdict::Process, waits::Waits},
+    queues::Name,
 };
 
 /// What the listener asked for when it called listen, as far as the kernel's limit tells: the kernel keeps the smaller one of that
@@ -31,9 +32,6 @@ impl Asked {
         }
     }
 }
-
-/// A listener's name: its address in the kernel is used again, the moment it was seen first (ns, monotonic) is not.
-pub(super) type Name = (u64, u64);
 
 /// A listener with its accept queue.
 #[derive(Clone, Debug)]

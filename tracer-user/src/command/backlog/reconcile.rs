@@ -8,10 +8,9 @@ use std::{
 
 use super::{
     netns::{Counters, Netns, Way, ways},
-    owners::Holder,
     queue::Queue,
 };
-use crate::model::budget;
+use crate::{model::budget, queues::Holder};
 
 /// What was seen and what the kernel counted in one network namespace, over the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]

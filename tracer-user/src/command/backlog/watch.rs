@@ -11,22 +11,15 @@ use tokio::{
     task::yield_now,
     time::{Interval, interval},
 };
-use wire::{
-    FAMILY_UNIX,
-    accept_queue::{Listener, RING_BYTES, Stats, Victim},
-};
+use wire::accept_queue::{Listener, RING_BYTES, Stats, Victim};
 
 use super::{
     Balance, Outcome, Overflow, Queue,
     choice::Choice,
     closed::Closed,
-    decode::{Record, decode},
     output::{Json, Moment, Output, Summary, Text},
-    owners::Owners,
-    queue::Name,
     reconcile::Books,
     verify::{Check, Scene, checks},
-    victim::{at_the_end, judged},
 };
 use crate::{
     args::{Backlog as Args, Format},
@@ -35,6 +28,7 @@ use crate::{
     memory,
     model::{budget, clock::monotonic_ns, facts::Fact, failure::Failure, words::count},
     procfs::trust::Trust,
+    queues::{Name, Owners, Record, at_the_end, decode, is_unix, judged},
     sink::Look,
     terminal,
 };
@@ -203,9 +197,7 @@ impl<'a> Watching<'a> {
     /// Looks at every listener, and learns what is new about them.
     fn look(&mut self) {
         let listeners = self.backlog.listeners();
-        self.owners.keep(listeners.iter().map(|listener| listener.inode));
-        let listened = listeners.iter().map(|listener| (listener.inode, listener.tgid));
-        self.owners.look_for(listened, &mut self.backlog);
+        self.owners.follow(&listeners, &mut self.backlog);
         let mut socks: HashMap<u32, Vec<u64>> = HashMap::new();
         for listener in listeners.iter().filter(|listener| !is_unix(listener)) {
             socks.entry(listener.netns).or_default().push(listener.sock);
@@ -225,7 +217,6 @@ impl<'a> Watching<'a> {
         }
         self.choice.learn(&queues, self.args.comm());
         self.queues = queues;
-        self.owners.forget_others(&listeners.iter().map(|listener| listener.inode).collect());
         self.forget();
     }
 
@@ -245,15 +236,9 @@ impl<'a> Watching<'a> {
         Queue { cgroup, ..Queue::of(listener, now_ns, owner, self.books.somaxconn(listener.netns)) }
     }
 
-    /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone.
     fn bury_unix_listeners(&mut self) -> io::Result<()> {
-        let unix: Vec<Listener> = self.backlog.listeners().into_iter().filter(is_unix).collect();
-        let inodes = unix.iter().map(|listener| listener.inode).filter(|inode| *inode != 0);
-        let abandoned = self.owners.abandoned(inodes, &mut self.backlog);
-        let abandoned: HashSet<u64> = abandoned.into_iter().collect();
-        for listener in unix.iter().filter(|listener| abandoned.contains(&listener.inode)) {
-            self.backlog.bury(listener.sock);
-            let queue = self.queue(listener, monotonic_ns());
+        for listener in self.owners.bury(&self.backlog.listeners(), &mut self.backlog) {
+            let queue = self.queue(&listener, monotonic_ns());
             self.close(queue)?;
         }
         Ok(())
@@ -459,8 +444,4 @@ impl<'a> Watching<'a> {
 /// How many packets were seen to meet a TCP listener's full queue.
 fn drops(listener: Listener) -> u64 {
     listener.syn_drops + listener.ack_drops
-}
-
-fn is_unix(listener: &Listener) -> bool {
-    listener.local.family == FAMILY_UNIX
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     command::trace,
     engine::{self, Ends},
+    memory,
     model::failure::Failure,
     sink::Sinks,
     source::{Depths, scope::Extras},
@@ -115,8 +116,13 @@ async fn serve(resolved: Resolved, words: Vec<OsString>) -> Result<(), Failure> 
     let extras = Extras { counts_upstreams: true, ..Extras::default() };
     let recorded = options.record_last.map(|_| &options.record_directory);
     let written: Vec<_> = recorded.into_iter().chain(&options.json_path).map(PathBuf::as_path).collect();
+    let attach = options.metrics_queue_waits.then(|| trace::queues(&options.trace));
     let mut source = trace::start(&options.trace, extras, false, &written)?;
     source.watch_depths(Depths::start([].into_iter()).context("accept queues cannot be looked at")?);
+    if let Some(attach) = attach {
+        service.watch_queues(attach());
+        memory::give_back();
+    }
     service.begin(&source.start(options.trace.count.map(Into::into)));
     let mut sinks = Sinks::default();
     sinks.add(service);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, ffi::OsString, io, time::Duration};
 
+use anyhow::Context as _;
 use sd_notify::NotifyState;
 
 use super::{complain, configured, hook::Hook, recorder::Recorder};
@@ -16,6 +17,7 @@ use crate::{
         verdict::{Delayed, Note, Summary, Verdict, WorkerOutlived},
         words::{count, span},
     },
+    queues::Queues,
     sink::{
         Json, Otlp, Sink,
         evidence::{Naming, Rotation},
@@ -27,7 +29,7 @@ use crate::{
 };
 
 /// Options that are in force from the start on: what the kernel side was loaded with, and what other counts rest on.
-const FIXED: [&str; 2] = ["metrics-upstreams", "record-last"];
+const FIXED: [&str; 3] = ["metrics-upstreams", "metrics-queue-waits", "record-last"];
 
 /// What begins the names of options that can be changed.
 const CHANGEABLE: [&str; 3] = ["metrics", "json-", "record-"];
@@ -89,6 +91,14 @@ impl Service {
             sinks.push(Box::new(to_syslog(syslog, shared)?));
         }
         Ok(sinks)
+    }
+
+    /// Counts how long all connections wait in accept queues, if the hooks for that could be attached.
+    pub(super) fn watch_queues(&mut self, queues: Result<Queues, Failure>) {
+        let watched = queues.and_then(|queues| Ok(self.metrics.watch_queues(queues).context("no thread")?));
+        if let Err(error) = watched {
+            crate::notice!("how long connections wait in accept queues is not counted here: {error:#}");
+        }
     }
 
     /// All is attached: this is where the stream begins.

@@ -5,7 +5,7 @@ use std::fs;
 use crate::load::fdinfo;
 
 /// The setting by which the kernel measures that (`kernel.bpf_stats_enabled`).
-const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
+pub(super) const SETTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Nanoseconds that the programs of this process ran so far; none where the kernel does not measure it.
 pub(super) fn run_ns() -> Option<u64> {

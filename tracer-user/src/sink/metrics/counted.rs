@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::names::{Names, OTHER};
+use super::{
+    names::{Names, OTHER},
+    reading::Histogram,
+    waits::{ByAddress, News, Waits},
+};
 use crate::model::{
     budget,
     cause::Cause,
@@ -16,8 +20,7 @@ use crate::model::{
 };
 
 /// Upper bounds of the times that failures take (s); beyond the last one is one more.
-pub(in crate::sink) const BOUNDS: [f64; 12] =
-    [0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const BOUNDS: [f64; 12] = [0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// Kinds of failures that are counted apart; of further ones the upstream is `other`.
 const SERIES: usize = 10_000;
@@ -48,22 +51,17 @@ const LAST: usize = 2 * budget::UPSTREAMS;
 
 /// How long failures of one cause took.
 #[derive(Clone, Debug, Default)]
-pub(in crate::sink) struct Times {
+pub(super) struct Times {
     /// By bound, and beyond the last.
-    pub(in crate::sink) counts: [u64; BOUNDS.len() + 1],
+    counts: [u64; BOUNDS.len() + 1],
     /// All of them together, in microseconds.
-    pub(in crate::sink) sum_us: u64,
+    sum_us: u64,
 }
 
 impl Times {
-    /// How many there are.
-    pub(in crate::sink) fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// All of them together, in seconds.
-    pub(in crate::sink) fn seconds(&self) -> f64 {
-        self.sum_us as f64 / 1e6
+    /// As a histogram.
+    pub(super) fn shown(&self) -> Histogram<'_> {
+        Histogram { bounds: &BOUNDS, counts: &self.counts, seconds: self.sum_us as f64 / 1e6 }
     }
 }
 
@@ -84,6 +82,8 @@ pub(super) struct Counter {
     /// What each upstream's count was last, of those with a name and of those without, and when that came (ns, monotonic).
     last: HashMap<Upstream, (u64, u64)>,
     deaths: VecDeque<(u32, i64)>,
+    /// What was seen of listeners at which there has been no upstream so far.
+    elsewhere: ByAddress,
     /// What it comes to.
     pub(super) counted: Counted,
 }
@@ -102,6 +102,8 @@ pub(super) struct Counted {
     /// Nanoseconds, by listener.
     pub(super) full_ns: BTreeMap<Arc<str>, u64>,
     pub(super) overflows: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// None where nobody looks at all connections.
+    pub(super) waits: Option<Waits>,
     pub(super) lost: BTreeMap<&'static str, u64>,
     pub(super) untracked: u64,
     pub(super) unexplained: u64,
@@ -115,6 +117,7 @@ impl Counter {
             killers: Names::new(KILLERS),
             last: HashMap::new(),
             deaths: VecDeque::new(),
+            elsewhere: ByAddress::default(),
             counted: Counted { sources: sources.clone(), ..Counted::default() },
         }
     }
@@ -234,6 +237,12 @@ impl Counter {
         };
         let signal = worker.signal.clone().unwrap_or_else(|| "unknown".to_owned());
         *self.counted.killed.entry((upstream, signal, killer)).or_default() += 1;
+    }
+
+    /// Takes in what was seen of accept queues since the last time; returns whether anything was.
+    pub(super) fn queues(&mut self, news: News) -> bool {
+        let Some(waits) = &mut self.counted.waits else { return false };
+        waits.take(news, &mut self.elsewhere, self.last.keys(), &mut self.listeners)
     }
 
     /// Takes in how many words have no verdict; returns whether that is new.

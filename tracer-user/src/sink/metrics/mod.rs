@@ -10,6 +10,7 @@ mod page;
 mod reading;
 mod server;
 mod table;
+mod waits;
 
 use std::{
     io,
@@ -28,18 +29,22 @@ use super::{Sink, drops::Drops};
 use crate::model::{
     clock::{self, monotonic_ns},
     facts::Sources,
-    stream::Entry,
+    stream::{Entry, What},
     verdict::{Delayed, Summary, Verdict},
 };
-pub(super) use counted::{BOUNDS, Times};
+use crate::queues::Queues;
 use counted::{Counted, Counter};
-pub(super) use reading::{Family, Reading, Series, Value};
+pub(super) use reading::{Family, Histogram, Reading, Series, Value};
+use waits::{Waits, Watch};
 
 /// How long what was counted may wait until a scrape sees it (ns).
 const PUBLISH_NS: u64 = 500_000_000;
 
-/// How old what the whole run amounts to may be (ns).
+/// How old what the whole run amounts to may be (ns), while anything happens.
 const SUMS_NS: u64 = 1_000_000_000;
+
+/// How many times as old it may become in the end where nothing does: each time wakes the process.
+const QUIET: u64 = 10;
 
 /// What the event loop and the server share.
 #[derive(Debug)]
@@ -82,6 +87,10 @@ pub struct Metrics {
     is_new: bool,
     published_ns: u64,
     summed_ns: u64,
+    /// How often that was told in a row with nothing new before it.
+    quiet: u64,
+    /// None where nobody looks at all connections.
+    watch: Option<Watch>,
 }
 
 impl Metrics {
@@ -95,13 +104,31 @@ impl Metrics {
             lines_lost: Arc::default(),
             dropped: Mutex::default(),
         });
-        Self { counter, shared, is_new: false, published_ns: now_ns, summed_ns: now_ns }
+        Self {
+            counter,
+            shared,
+            is_new: false,
+            published_ns: now_ns,
+            summed_ns: now_ns,
+            quiet: 0,
+            watch: None,
+        }
     }
 
     /// Facts have these sources to begin with.
     pub fn begin(&mut self, sources: &Sources) {
         self.counter.counted.sources = sources.clone();
         self.is_new = true;
+    }
+
+    /// Counts how long all connections wait in accept queues, from now on.
+    ///
+    /// # Errors
+    /// If there can be no thread for that.
+    pub fn watch_queues(&mut self, queues: Queues) -> io::Result<()> {
+        self.watch = Some(Watch::start(queues)?);
+        self.counter.counted.waits = Some(Waits::default());
+        Ok(())
     }
 
     /// What a server serves.
@@ -123,6 +150,10 @@ impl Metrics {
 
 impl Sink for Metrics {
     fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        // Looks at accept queues come once a second, whatever happens.
+        if !matches!(entry.what, What::Depth(_)) {
+            self.quiet = 0;
+        }
         self.is_new |= self.counter.entry(entry);
         Ok(())
     }
@@ -140,13 +171,18 @@ impl Sink for Metrics {
     }
 
     fn sums_ns(&self) -> Option<u64> {
-        Some(self.summed_ns.saturating_add(SUMS_NS))
+        let times = if self.watch.is_some() { 1 } else { self.quiet.clamp(1, QUIET) };
+        Some(self.summed_ns.saturating_add(times * SUMS_NS))
     }
 
     fn so_far(&mut self, sums: &Summary) -> io::Result<()> {
         self.summed_ns = monotonic_ns();
+        self.quiet += 1;
         let unexplained = sums.words.as_ref().map_or(0, |words| words.unexplained.count);
         self.is_new |= self.counter.unexplained(unexplained);
+        if let Some(watch) = &self.watch {
+            self.is_new |= self.counter.queues(watch.news());
+        }
         Ok(())
     }
 

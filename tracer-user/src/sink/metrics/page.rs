@@ -11,7 +11,6 @@ use prometheus_client::{
 
 use super::{
     Shared,
-    counted::BOUNDS,
     reading::{Family, Reading, Series, Value},
     table::{Kind, METRICS, Metric},
 };
@@ -131,11 +130,11 @@ fn encode(to: &mut DescriptorEncoder<'_>, Family { metric, series }: &Family<'_>
                 encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(seconds, None)?
             }
             Value::Level(level) => encoder.encode_family(&labels)?.encode_gauge(level)?,
-            Value::Times(times) => {
-                let bounds = BOUNDS.into_iter().chain(once(f64::INFINITY));
-                let buckets: Vec<_> = bounds.zip(times.counts).collect();
+            Value::Histogram(times) => {
+                let bounds = times.bounds.iter().copied().chain(once(f64::INFINITY));
+                let buckets: Vec<_> = bounds.zip(times.counts.iter().copied()).collect();
                 encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                    times.seconds(),
+                    times.seconds,
                     times.count(),
                     &buckets,
                     None,

@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use super::{
     Shared, bpf,
-    counted::{Counted, Times},
+    counted::Counted,
     table::{self, Metric},
+    waits::Waits,
 };
 use crate::{model::clock, sink::drops::Drops, version};
 
@@ -67,7 +68,25 @@ pub(in crate::sink) enum Value<'a> {
     /// Always one: its labels tell.
     Info,
     /// How many times fell below each bound.
-    Times(&'a Times),
+    Histogram(Histogram<'a>),
+}
+
+/// Times by how long they are.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sink) struct Histogram<'a> {
+    /// Upper bounds (s).
+    pub(in crate::sink) bounds: &'static [f64],
+    /// How many there are up to each bound and above the one before, and beyond the last.
+    pub(in crate::sink) counts: &'a [u64],
+    /// All of them together (s).
+    pub(in crate::sink) seconds: f64,
+}
+
+impl Histogram<'_> {
+    /// How many there are.
+    pub(in crate::sink) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
 }
 
 impl Reading {
@@ -87,7 +106,7 @@ impl Reading {
         self.began_ns
     }
 
-    /// Every metric of the table, in its order; the one that only some kernels measure is left out where it is not.
+    /// Every metric of the table, in its order; those that only some kernels measure, or that were not asked for, are left out then.
     pub(in crate::sink) fn families(&self) -> Vec<Family<'_>> {
         use Value::{Count, Info, Level, Seconds};
         let counted = &*self.counted;
@@ -104,7 +123,7 @@ impl Reading {
             ),
             family(
                 table::FAILURE_SECONDS,
-                counted.times.iter().map(|(cause, times)| (vec![*cause], Value::Times(times))),
+                counted.times.iter().map(|(cause, times)| (vec![*cause], Value::Histogram(times.shown()))),
             ),
             family(table::DELAYED, counted.delayed.iter().map(|(of, count)| (vec![&**of], Count(*count)))),
             single(table::CLIENT_ABORTS, Count(counted.client_aborts)),
@@ -130,6 +149,9 @@ impl Reading {
                 table::OVERFLOWS,
                 counted.overflows.iter().map(|((of, stage), count)| (vec![&**of, *stage], Count(*count))),
             ),
+        ];
+        all.extend(counted.waits.iter().flat_map(Waits::families));
+        all.extend([
             family(table::LOST, counted.lost.iter().map(|(reason, count)| (vec![*reason], Count(*count)))),
             single(table::UNTRACKED, Count(counted.untracked)),
             single(table::UNEXPLAINED, Count(counted.unexplained)),
@@ -140,7 +162,7 @@ impl Reading {
                     drops.counts().map(|(reason, count)| (vec![*sink, reason], Count(count)))
                 }),
             ),
-        ];
+        ]);
         all.extend(self.bpf_ns.map(|ns| single(table::BPF_SECONDS, Seconds(ns as f64 / 1e9))));
         all.push(family(table::SOURCE, counted.sources().map(|(fact, source)| (vec![fact, source], Info))));
         let build = vec![env!("CARGO_PKG_VERSION"), version::COMMIT];
@@ -154,7 +176,10 @@ impl Reading {
     }
 }
 
-fn family<'a>(metric: Metric, series: impl Iterator<Item = (Vec<&'a str>, Value<'a>)>) -> Family<'a> {
+pub(super) fn family<'a>(
+    metric: Metric,
+    series: impl Iterator<Item = (Vec<&'a str>, Value<'a>)>,
+) -> Family<'a> {
     let series: Vec<_> = series.map(|(labels, value)| Series { labels, value }).collect();
     debug_assert!(series.iter().all(|one| one.labels.len() == metric.labels.len()), "{}", metric.name);
     Family { metric, series }

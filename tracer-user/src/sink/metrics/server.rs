@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -28,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    Shared,
+    Shared, bpf,
     page::{self, Format},
 };
 use crate::{confine, model::clock::monotonic_ns};
@@ -82,7 +83,7 @@ impl Server {
             .name("metrics".to_owned())
             .spawn(move || {
                 // Where the kernel has less to confine it with, doctor says so.
-                let _lacking = confine::serving();
+                let _lacking = confine::serving(Path::new(bpf::SETTING));
                 let serving = async {
                     tokio::select! {
                         served = serve(listener, cache) => served,

@@ -69,6 +69,12 @@ metrics! {
         "How long the accept queue was full, by looks that come once a second.";
     OVERFLOWS: "why502_accept_queue_overflows_total", Counter, ["listener", "stage"],
         "Exchanges that met a full accept queue, by what became of them; a listener is named as nginx calls it.";
+    WAITS: "why502_accept_queue_wait_seconds", Histogram, ["listener"],
+        "How long every connection waited in the accept queue, whoever its client is; only where queue-waits of [metrics] is on.";
+    DROPS: "why502_accept_queue_drops_total", Counter, ["listener", "stage"],
+        "SYNs, ends of handshakes and unix connects that met the full accept queue, whoever sent them; only where queue-waits is on.";
+    WAITS_LOST: "why502_accept_queue_waits_lost_total", Counter, ["reason"],
+        "What is not in these two: waits, listeners, or the last second of a listener; only where queue-waits is on.";
     LOST: "why502_lost_records_total", Counter, ["reason"],
         "Records that were lost: verdicts that they may touch are incomplete.";
     UNTRACKED: "why502_untracked_total", Counter, [],

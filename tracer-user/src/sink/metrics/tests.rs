@@ -50,6 +50,7 @@ fn full() -> Metrics {
     exchanges(&mut metrics, upstream(1), 7);
     take(&mut metrics, What::Loss(Loss { ns: 0, reason: LossReason::RingFull, count: 3 }));
     take(&mut metrics, What::Depth(Depth { ns: 1, listener: upstream(1), depth: 2, limit: 4 }));
+    metrics.counter.counted.waits = Some(waits::tests::shown());
     metrics
 }
 
@@ -99,6 +100,41 @@ fn what_others_name_is_printable_and_no_request_is_in_it() {
     assert!(!page.contains("secret") && page.contains("upstream=\"none\",cause=\"not_attempted\""), "{page}");
     assert!(page.contains("upstream=\"pair\""), "{page}");
     assert!(page.chars().all(|char| char == '\n' || !char.is_control() && char != '\u{202e}'), "{page}");
+}
+
+#[test]
+fn waits_are_a_cumulative_histogram_and_absent_where_nobody_asked_for_them() {
+    let page = written(&mut full(), Format::Text);
+    let of = |part: &str, labels: &str| {
+        value(&page, &format!("why502_accept_queue_{part}{{{labels}listener=\"[::]:1\"}}"))
+    };
+    let below = |bound: &str| of("wait_seconds_bucket", &format!("le=\"{bound}\","));
+    assert_eq!((below("0.000512"), below("0.001024")), (Some(0.0), Some(1.0)), "{page}");
+    assert_eq!((below("0.002048"), below("67.108864"), below("+Inf")), (Some(2.0), Some(2.0), Some(2.0)));
+    assert_eq!((of("wait_seconds_count", ""), of("wait_seconds_sum", "")), (Some(2.0), Some(0.0026)));
+    assert!(
+        page.contains("why502_accept_queue_drops_total{listener=\"[::]:1\",stage=\"syn\"} 1\n"),
+        "{page}"
+    );
+    let page = written(&mut metrics(100), Format::Text);
+    assert!(!page.contains("accept_queue_wait") && !page.contains("accept_queue_drops"), "{page}");
+}
+
+#[test]
+fn what_a_run_amounts_to_is_asked_for_ever_more_rarely_while_nothing_happens() {
+    let mut metrics = metrics(100);
+    let rounds = |metrics: &mut Metrics, count: usize| {
+        let waits = (0..count).map(|_| {
+            metrics.so_far(&Summary::default()).unwrap();
+            (metrics.sums_ns().unwrap() - metrics.summed_ns) / SUMS_NS
+        });
+        waits.collect::<Vec<_>>()
+    };
+    assert_eq!(rounds(&mut metrics, 12), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
+    take(&mut metrics, What::Depth(Depth { ns: 1, listener: upstream(1), depth: 0, limit: 4 }));
+    assert_eq!(rounds(&mut metrics, 1), [10]);
+    exchanges(&mut metrics, upstream(1), 1);
+    assert_eq!(rounds(&mut metrics, 2), [1, 2]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
 use super::words::{attribute, resource, scope, text, unix};
 use crate::{
     model::clock,
-    sink::metrics::{BOUNDS, Family, Kind, Reading, Series, Times, Value},
+    sink::metrics::{self, Family, Kind, Reading, Series, Value},
 };
 
 pub(super) fn request(reading: &Reading) -> ExportMetricsServiceRequest {
@@ -44,7 +44,7 @@ fn metric(Family { metric, series }: &Family<'_>, moments: Moments) -> Metric {
         Kind::Gauge | Kind::Info => Data::Gauge(Gauge { data_points: points() }),
         Kind::Histogram => {
             let points = series.iter().filter_map(|Series { labels, value }| match value {
-                Value::Times(times) => Some(histogram(attributes(metric.labels, labels), times, moments)),
+                Value::Histogram(times) => Some(histogram(attributes(metric.labels, labels), times, moments)),
                 _ => None,
             });
             Data::Histogram(Histogram { data_points: points.collect(), aggregation_temporality: cumulative })
@@ -78,7 +78,7 @@ fn number(names: &[&str], Series { labels, value }: &Series<'_>, moments: Moment
         Value::Count(count) => AsInt(i64::try_from(*count).unwrap_or(i64::MAX)),
         Value::Seconds(value) | Value::Level(value) => AsDouble(*value),
         Value::Info => AsInt(1),
-        Value::Times(times) => AsDouble(times.seconds()),
+        Value::Histogram(times) => AsDouble(times.seconds),
     };
     NumberDataPoint {
         attributes: attributes(names, labels),
@@ -89,15 +89,19 @@ fn number(names: &[&str], Series { labels, value }: &Series<'_>, moments: Moment
     }
 }
 
-fn histogram(attributes: Vec<KeyValue>, times: &Times, moments: Moments) -> HistogramDataPoint {
+fn histogram(
+    attributes: Vec<KeyValue>,
+    times: &metrics::Histogram<'_>,
+    moments: Moments,
+) -> HistogramDataPoint {
     HistogramDataPoint {
         attributes,
         start_time_unix_nano: moments.began,
         time_unix_nano: moments.now,
         count: times.count(),
-        sum: Some(times.seconds()),
+        sum: Some(times.seconds),
         bucket_counts: times.counts.to_vec(),
-        explicit_bounds: BOUNDS.to_vec(),
+        explicit_bounds: times.bounds.to_vec(),
         ..HistogramDataPoint::default()
     }
 }

@@ -12,12 +12,12 @@ use wire::accept_queue::{BUCKETS, Listener};
 
 use super::{FRAME, PERIOD, Shared};
 use crate::{
-    load::Backlog,
     model::{failure::Failure, from_wire::listens_at, upstream::Upstream, waits::Waits},
+    queues::Queues,
 };
 
 /// Attaches the hooks.
-pub type Attach = Box<dyn Fn() -> Result<Backlog, Failure> + Send>;
+pub type Attach = Box<dyn Fn() -> Result<Queues, Failure> + Send>;
 
 /// How long the hooks stay once the queues are no longer on the screen: a look at another view is to cost nothing.
 const STAY: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ fn by_address(listeners: &[Listener]) -> BTreeMap<Upstream, Accepted> {
 
 /// Watches the queues whenever they are on the screen, until it is over.
 pub fn watch(shared: &Shared, attach: &Attach) {
-    let mut hooks: Option<Backlog> = None;
+    let mut hooks: Option<Queues> = None;
     let mut shown_at = Instant::now();
     while !shared.is_over.load(Ordering::SeqCst) {
         if shared.shows_queues.load(Ordering::SeqCst) {
@@ -117,26 +117,21 @@ pub fn watch(shared: &Shared, attach: &Attach) {
             continue;
         }
         let watched = match &mut hooks {
-            Some(watched) => watched,
-            None => match attach() {
-                Ok(mut attached) => {
-                    // So the kernel side learns of the listeners that were there before it.
-                    attached.holders(|_| {});
-                    hooks.insert(attached)
-                }
-                // What was missing is missing the next time, too.
-                Err(error) => {
-                    let mut state = shared.state();
-                    state.accepting = Accepting::Refused;
-                    state.notice(&format!(
-                        "waits are those of failed exchanges, and overflows are not seen here: {error:#}"
-                    ));
-                    return;
-                }
-            },
+            Some(watched) => Ok(watched),
+            None => attach().map(|attached| hooks.insert(attached)),
         };
-        let accepting = Accepting::Watched(by_address(&watched.listeners()));
-        shared.state().accepting = accepting;
+        match watched.and_then(Queues::look) {
+            Ok(look) => shared.state().accepting = Accepting::Watched(by_address(&look.open)),
+            // What was missing is missing the next time, too.
+            Err(error) => {
+                let mut state = shared.state();
+                state.accepting = Accepting::Refused;
+                state.notice(&format!(
+                    "waits are those of failed exchanges, and overflows are not seen here: {error:#}"
+                ));
+                return;
+            }
+        }
         thread::sleep(PERIOD);
     }
 }

@@ -6,17 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use wire::HeldSocket;
+use wire::{HeldSocket, accept_queue::Listener};
 
+use super::is_unix;
 use crate::{
     load::Backlog,
-    model::{budget, cgroup::Cgroup, from_wire::holder_of, verdict::Process},
+    model::{cgroup::Cgroup, from_wire::holder_of, verdict::Process},
     procfs::cgroup,
 };
 
 /// A descriptor of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(crate) struct Holder {
     pub process: Process,
     /// Its control group, if that is known.
     pub cgroup: Option<Arc<Cgroup>>,
@@ -26,7 +27,7 @@ pub(super) struct Holder {
 
 /// What is known of the holders of sockets, by inode number.
 #[derive(Debug)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     /// None for one that nobody holds: the kernel's own, or one that is gone.
     found: HashMap<u64, Option<Holder>>,
 }
@@ -42,12 +43,14 @@ impl Owners {
         Self { found }
     }
 
-    /// Looks for the owners of sockets that were not looked for before; the host's open files are visited only if there are any. Each
-    /// socket is named by its inode, with the process that called listen. Of several holders that one is the owner, or else the oldest
-    /// one: a master hands its listeners on to its workers.
-    pub fn look_for(&mut self, inodes: impl Iterator<Item = (u64, u32)>, backlog: &mut Backlog) {
-        let wanted: HashMap<u64, u32> =
-            inodes.filter(|(inode, _)| *inode != 0 && !self.found.contains_key(inode)).collect();
+    /// Looks for the owners of those listeners that were not looked for before, and forgets those of others; the host's open files are
+    /// visited only if there are any. Of several holders the one that called listen is the owner, or else the oldest one: a master hands its
+    /// listeners on to its workers.
+    pub fn follow(&mut self, listeners: &[Listener], backlog: &mut Backlog) {
+        let mut wanted: HashMap<u64, u32> =
+            listeners.iter().map(|listener| (listener.inode, listener.tgid)).collect();
+        self.found.retain(|inode, _| wanted.contains_key(inode));
+        wanted.retain(|inode, _| *inode != 0 && !self.found.contains_key(inode));
         if wanted.is_empty() {
             return;
         }
@@ -56,17 +59,26 @@ impl Owners {
         self.found.extend(found.into_iter().filter(|(_, holder)| is_all || holder.is_some()));
     }
 
+    /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone. Has the kernel side forget
+    /// these; returns each as it was last.
+    pub fn bury(&mut self, listeners: &[Listener], backlog: &mut Backlog) -> Vec<Listener> {
+        let unix = || listeners.iter().filter(|listener| is_unix(listener) && listener.inode != 0);
+        let abandoned = self.abandoned(unix().map(|listener| listener.inode), backlog);
+        let gone = unix().filter(|listener| abandoned.contains(&listener.inode));
+        gone.filter(|listener| backlog.bury(listener)).copied().collect()
+    }
+
     /// Those of these sockets that nobody holds any more. Should its holder have closed one while another one keeps it, that one is its
     /// owner from now on.
-    pub fn abandoned(&mut self, inodes: impl Iterator<Item = u64>, backlog: &mut Backlog) -> Vec<u64> {
+    fn abandoned(&mut self, inodes: impl Iterator<Item = u64>, backlog: &mut Backlog) -> HashSet<u64> {
         let left: HashMap<u64, u32> =
             inodes.filter(|inode| self.was_left(*inode)).map(|inode| (inode, 0)).collect();
         if left.is_empty() {
-            return Vec::new();
+            return HashSet::new();
         }
         let (found, is_all) = search(&left, backlog);
         if !is_all {
-            return Vec::new();
+            return HashSet::new();
         }
         let abandoned =
             found.iter().filter(|(_, holder)| holder.is_none()).map(|(inode, _)| *inode).collect();
@@ -82,22 +94,9 @@ impl Owners {
         !link.is_ok_and(|link| link.as_os_str() == format!("socket:[{inode}]").as_str())
     }
 
-    /// Forgets the owners of sockets that are none of these, if there are many of them.
-    pub fn forget_others(&mut self, inodes: &HashSet<u64>) {
-        if self.found.len() > inodes.len() + budget::CLOSED_LISTENERS {
-            self.found.retain(|inode, _| inodes.contains(inode));
-        }
-    }
-
     /// The owner of the socket with this inode number.
     pub fn of(&self, inode: u64) -> Option<&Holder> {
         self.found.get(&inode)?.as_ref()
-    }
-
-    /// Forgets all but these sockets: the others are no more.
-    pub fn keep(&mut self, inodes: impl Iterator<Item = u64>) {
-        let kept: HashSet<u64> = inodes.collect();
-        self.found.retain(|inode, _| kept.contains(inode));
     }
 }
 

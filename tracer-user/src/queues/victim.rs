@@ -142,7 +142,7 @@ const REFUSED_FOR_GOOD: Duration = Duration::from_secs(1);
 ///
 /// The wait for the next SYN is never longer than all the waits before and one second (RFC 6298 doubles it, and Linux's linear
 /// ones are shorter).
-pub(super) fn judged(victim: &Victim, now_ns: u64) -> Option<Outcome> {
+pub(crate) fn judged(victim: &Victim, now_ns: u64) -> Option<Outcome> {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let quiet = now_ns.saturating_sub(victim.last_ns);
     let trying = victim.last_ns.saturating_sub(victim.first_ns);
@@ -158,7 +158,7 @@ pub(super) fn judged(victim: &Victim, now_ns: u64) -> Option<Outcome> {
 }
 
 /// What is to be said at the end of one whose fate is open.
-pub(super) fn at_the_end(victim: &Victim) -> Outcome {
+pub(crate) fn at_the_end(victim: &Victim) -> Outcome {
     if victim.fate == Fate::Refused as u32 { Outcome::Refused } else { Outcome::Waiting }
 }
 

@@ -10,7 +10,7 @@ use crate::decode::{DecodeError, whole};
 
 /// One record of the kernel side.
 #[derive(Clone, Debug)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// A victim's fate is known.
     Ended(Victim),
     /// A listener was closed.
@@ -21,7 +21,7 @@ pub(super) enum Record {
 ///
 /// # Errors
 /// If the bytes are not exactly one record.
-pub(super) fn decode(bytes: &bytes::Bytes) -> Result<Record, DecodeError> {
+pub(crate) fn decode(bytes: &bytes::Bytes) -> Result<Record, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
     match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
         Kind::VictimEnded => {
