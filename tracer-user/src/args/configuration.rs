@@ -264,7 +264,7 @@ mod tests {
         });
         let whole: String = lines.flat_map(|line| [line, "\n"]).collect();
         let resolved = with(&[], &whole).unwrap();
-        assert_eq!((resolved.settings.len(), count), (22, 22), "{:?}", resolved.settings.keys());
+        assert_eq!((resolved.settings.len(), count), (23, 23), "{:?}", resolved.settings.keys());
         // What it says is the default is.
         let default = with(&[], "").unwrap().serve;
         let Serve {
