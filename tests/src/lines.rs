@@ -67,6 +67,18 @@ impl Lines {
         Ok(())
     }
 
+    /// All lines, once the stream has ended: what a process wrote comes after the news that it ended.
+    pub fn whole(&self) -> Result<Vec<String>> {
+        let start = Instant::now();
+        let mut collected = lock(&self.shared.0);
+        while !collected.ended {
+            wait::check(start, "the end of a process's output")?;
+            collected =
+                self.shared.1.wait_timeout(collected, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(collected.lines.clone())
+    }
+
     /// Waits for the end of the stream and returns all lines.
     pub fn finish(mut self) -> Result<Vec<String>> {
         if let Some(reader) = self.reader.take() {

@@ -60,7 +60,7 @@ impl Process {
         let complaints = || stderr.so_far().join("\n");
         wait::until_true(&format!("{what} to attach its hooks"), || {
             if let Some(status) = self.ended()? {
-                bail!("{what} ended ({status}) before they were: {}", complaints());
+                bail!("{what} ended ({status}) before they were: {}", stderr.whole()?.join("\n"));
             }
             Ok(ready.exists())
         })
