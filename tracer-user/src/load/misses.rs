@@ -1,30 +1,26 @@
 //! Runs of the programs that the kernel left out.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::fd::{AsFd as _, AsRawFd as _},
+    ffi::c_long,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use aya::Ebpf;
-
-use super::fdinfo;
+use aya_obj::generated::{bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, bpf_prog_info};
+use zerocopy::IntoBytes;
 
 /// How often the kernel did not call a program because the same program was running on that CPU already, in what the event
-/// interrupted (`bpf_prog_inc_misses_counter`; shown in fdinfo since 5.12, zero before): those events are lost. By the program's
-/// name, only those that missed any.
+/// interrupted (`bpf_prog_inc_misses_counter`, told since 5.12, zero before): those events are lost. By the program's name, only those
+/// that missed any.
 ///
 /// # Errors
-/// If /proc does not show this process's own descriptors.
+/// If the kernel does not tell of a program of ours.
 pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     let mut all = Vec::new();
-    // The kernel writes it in one piece, and this is asked once a second: no call more than it takes.
-    let mut shown = [0; 1_024];
     for (name, program) in object.programs() {
         let Ok(descriptor) = program.fd() else { continue };
-        let path = format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd());
-        let length = File::open(path)?.read(&mut shown)?;
-        let count = misses(&String::from_utf8_lossy(&shown[..length]));
+        let count = misses(descriptor.as_fd())?;
         if count > 0 {
             all.push((name, count));
         }
@@ -32,18 +28,28 @@ pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     Ok(all)
 }
 
-fn misses(fdinfo: &str) -> u64 {
-    fdinfo::number(fdinfo, "recursion_misses:")
+/// What `BPF_OBJ_GET_INFO_BY_FD` is asked (`union bpf_attr`).
+#[repr(C)]
+#[derive(IntoBytes, zerocopy::Immutable)]
+struct Asked {
+    fd: u32,
+    info_len: u32,
+    info: u64,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misses_are_read_where_the_kernel_shows_them() {
-        let fdinfo = "pos:\t0\nprog_type:\t17\nrun_cnt:\t9\nrecursion_misses:\t12\nverified_insns:\t83\n";
-        assert_eq!(misses(fdinfo), 12);
-        assert_eq!(misses("pos:\t0\nprog_type:\t17\n"), 0);
-    }
+/// One call of the kernel's, for this is asked once a second of each program; its fdinfo in /proc takes four.
+fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: numbers and addresses, which may all be zero: then nothing is asked for but what has room in it.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let asked = Asked {
+        fd: program.as_raw_fd().cast_unsigned(),
+        info_len: size_of::<bpf_prog_info>() as u32,
+        info: (&raw mut info).expose_provenance() as u64,
+    };
+    let asked = asked.as_bytes();
+    // SAFETY: the kernel reads the question, and writes at most `info_len` bytes to `info`, which outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD as c_long, asked.as_ptr(), asked.len())
+    };
+    if result == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
 }

@@ -81,6 +81,8 @@ fn address(upstream: &Upstream) -> Option<SocketAddr> {
 #[expect(clippy::needless_pass_by_value, reason = "a thread owns what it works with")]
 fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
     let (mut members, mut known_at) = (HashMap::new(), None::<Instant>);
+    // Where there are none at the upstreams, it is looked again when namespaces are, or when upstreams have changed.
+    let (mut with_listeners, mut looked_for) = (HashSet::new(), HashSet::new());
     let (mut has_too_many, mut has_failed) = (false, false);
     let home = match File::open("/proc/thread-self/ns/net") {
         Ok(home) => home,
@@ -98,9 +100,18 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
         }
         if known_at.is_none_or(|at| at.elapsed() >= NAMESPACES) {
             (members, known_at) = (self::members(&mut has_failed), Some(Instant::now()));
+            looked_for.clear();
+        }
+        let looks_everywhere = looked_for != upstreams;
+        if looks_everywhere {
+            with_listeners.clear();
+            looked_for.clone_from(&upstreams);
         }
         let mut looks = 0;
         for (number, pid) in &members {
+            if !looks_everywhere && !with_listeners.contains(number) {
+                continue;
+            }
             let seen = match namespace(*number, *pid) {
                 Ok(Some(namespace)) => listeners(&namespace),
                 // Its process has gone: another is found soon.
@@ -122,6 +133,7 @@ fn look(watched: Arc<Mutex<HashSet<SocketAddr>>>, found: SyncSender<Depth>) {
                 if !upstreams.iter().any(|upstream| leads_to(*upstream, address)) {
                     continue;
                 }
+                with_listeners.insert(*number);
                 looks += 1;
                 if looks > budget::DEPTHS {
                     continue;
