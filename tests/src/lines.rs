@@ -54,29 +54,35 @@ impl Lines {
 
     /// Waits until `enough` holds for the lines so far; an error if the stream ends first.
     pub fn wait(&self, what: &str, mut enough: impl FnMut(&[String]) -> bool) -> Result<()> {
-        let start = Instant::now();
-        let mut collected = lock(&self.shared.0);
-        while !enough(&collected.lines) {
+        self.until(what, |collected| {
+            if enough(&collected.lines) {
+                return Ok(Some(()));
+            }
             if collected.ended {
                 bail!("no more output, and still no {what}");
+            }
+            Ok(None)
+        })
+    }
+
+    /// All lines, once the stream has ended: what a process wrote comes after the news that it ended.
+    pub fn whole(&self) -> Result<Vec<String>> {
+        self.until("the end of a process's output", |collected| {
+            Ok(collected.ended.then(|| collected.lines.clone()))
+        })
+    }
+
+    fn until<T>(&self, what: &str, mut found: impl FnMut(&Collected) -> Result<Option<T>>) -> Result<T> {
+        let start = Instant::now();
+        let mut collected = lock(&self.shared.0);
+        loop {
+            if let Some(found) = found(&collected)? {
+                return Ok(found);
             }
             wait::check(start, what)?;
             collected =
                 self.shared.1.wait_timeout(collected, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(())
-    }
-
-    /// All lines, once the stream has ended: what a process wrote comes after the news that it ended.
-    pub fn whole(&self) -> Result<Vec<String>> {
-        let start = Instant::now();
-        let mut collected = lock(&self.shared.0);
-        while !collected.ended {
-            wait::check(start, "the end of a process's output")?;
-            collected =
-                self.shared.1.wait_timeout(collected, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        Ok(collected.lines.clone())
     }
 
     /// Waits for the end of the stream and returns all lines.
