@@ -20,7 +20,7 @@ pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     let mut all = Vec::new();
     for (name, program) in object.programs() {
         let Ok(descriptor) = program.fd() else { continue };
-        let count = misses(descriptor.as_fd())?;
+        let count = told(descriptor.as_fd())?.recursion_misses;
         if count > 0 {
             all.push((name, count));
         }
@@ -37,8 +37,8 @@ struct Asked {
     info: u64,
 }
 
-/// One call of the kernel's, for this is asked once a second of each program; its fdinfo in /proc takes four.
-fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+/// What the kernel tells of a program in one call, for this is asked once a second of each; its fdinfo in /proc takes four.
+fn told(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: numbers and addresses, which may all be zero: then nothing is asked for but what has room in it.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let asked = Asked {
@@ -51,5 +51,36 @@ fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD as c_long, asked.as_ptr(), asked.len())
     };
-    if result == 0 { Ok(info.recursion_misses) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{
+        super::{fdinfo, held_sockets, loader, open_files, prepare, types::Types},
+        *,
+    };
+
+    #[test]
+    fn what_the_kernel_tells_of_a_program_is_what_its_fdinfo_shows() {
+        let loaded =
+            prepare().and_then(|(kernel, layout)| held_sockets::object(&mut loader(&layout), &kernel));
+        // Only root may load one.
+        let Ok(mut object) = loaded else { return };
+        open_files::load(&mut object, "sockets", &mut Types::default()).unwrap();
+        let (_, program) = object.programs().next().unwrap();
+        let program = program.fd().unwrap().as_fd();
+        let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).unwrap();
+        let told = told(program).unwrap();
+        let number = |field: &str| fdinfo::number(&shown, field);
+        assert_eq!(
+            (u64::from(told.id), told.recursion_misses),
+            (number("prog_id:"), number("recursion_misses:"))
+        );
+        // It stands behind the misses, and is not zero where it is shown (since 5.16).
+        assert_eq!(u64::from(told.verified_insns), number("verified_insns:"));
+        assert!(told.id != 0);
+    }
 }
