@@ -1,15 +1,8 @@
 //! The running kernel's layout, from its BTF. Never from its version.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io,
-    os::fd::{AsRawFd as _, OwnedFd},
-    path::Path,
-};
+use std::{collections::HashMap, fs::File, path::Path};
 
 use btf_rs::{Backend, Btf, Type};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use wire::{COMMON_LEN, Layout, MISSING, READ_ONLY_CAST};
 
 use super::{callable, given};
@@ -17,13 +10,6 @@ use crate::model::failure::Failure;
 
 /// A function that every kernel has, for a program that is never attached.
 pub(super) const FUNCTION: &str = "tcp_connect";
-
-/// Where the kernel shows its types.
-pub const PATH: &str = "/sys/kernel/btf/vmlinux";
-
-/// Where there are files for kernels that show none.
-pub const WHERE_TO_GET: &str =
-    "BTFHub (https://github.com/aquasecurity/btfhub-archive) or the vmlinux of the vendor's debug symbols";
 
 /// The types of a kernel. They are read where they lie, for there are some 150,000, and a hundred are asked for.
 pub(super) struct Kernel {
@@ -47,11 +33,8 @@ fn map(path: &Path, file: &mut File) -> Result<Btf, String> {
     if let Ok(btf) = Btf::from_file_with_backend(path, Backend::Mmap) {
         return Ok(btf);
     }
-    let copy: OwnedFd = memfd_create("btf", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
-    let mut copy = File::from(copy);
-    io::copy(file, &mut copy).map_err(|error| error.to_string())?;
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
+    let copy = given::kept(file).map_err(|error| error.to_string())?;
+    Btf::from_file_with_backend(given::path_of(&copy), Backend::Mmap).map_err(|error| error.to_string())
 }
 
 /// Finds the types that are asked for, in one pass: each search by name is one.
@@ -312,7 +295,7 @@ mod tests {
 
     #[test]
     fn types_that_cannot_be_mapped_are_copied() {
-        let btf = map(Path::new("/nonexistent"), &mut File::open(PATH).unwrap()).unwrap();
+        let btf = map(Path::new("/nonexistent"), &mut File::open(given::PATH).unwrap()).unwrap();
         let named = index(&btf);
         assert_eq!(Kernel { btf, named, has_numbers: true }.layout().unwrap().daddr, 0);
     }

@@ -6,7 +6,7 @@
 use std::{
     env::consts::ARCH,
     fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Read, Seek as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -23,8 +23,14 @@ use object::{
     pod::{from_bytes, slice_from_bytes},
 };
 
-use super::btf::PATH;
 use crate::model::failure::Failure;
+
+/// Where the kernel shows its types.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Where there are files for kernels that show none.
+pub const WHERE_TO_GET: &str =
+    "BTFHub (https://github.com/aquasecurity/btfhub-archive) or the vmlinux of the vendor's debug symbols";
 
 /// A kernel's BTF is no larger, in bytes: distributions' have 5 to 15 MiB.
 const LARGEST: u64 = 64 << 20;
@@ -60,12 +66,10 @@ static GIVEN: OnceLock<Given> = OnceLock::new();
 /// Why they cannot be those of this kernel.
 pub fn take_types(path: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    let bytes = read(path).and_then(|bytes| check(&bytes).map(|()| bytes)).map_err(|why| {
+    let taken = read(path).and_then(|bytes| checked(&bytes).map(|types| (types, is_same(&bytes))));
+    let (types, are_own) = taken.map_err(|why| {
         Failure::CannotTrace(format!("{} (--btf) is not this kernel's BTF: {why}", path.display()))
     })?;
-    let are_own = is_same(&bytes);
-    let types =
-        kept(&bytes).map_err(|error| Failure::Run(anyhow::anyhow!(error).context("BTF cannot be kept")))?;
     if are_own.is_some_and(|is| !is) {
         crate::notice!(
             "this kernel's own BTF is passed over for that of {}, as asked: if it is of another kernel, what is read of this one is wrong",
@@ -79,7 +83,7 @@ pub fn take_types(path: Option<&Path>) -> Result<(), Failure> {
 /// Where the types are read that are in use.
 pub fn types_in_use() -> PathBuf {
     match GIVEN.get() {
-        Some(given) => format!("/proc/self/fd/{}", given.types.as_raw_fd()).into(),
+        Some(given) => path_of(&given.types),
         None => PATH.into(),
     }
 }
@@ -102,12 +106,21 @@ fn is_same(bytes: &[u8]) -> Option<bool> {
     Some(own == bytes)
 }
 
-fn kept(bytes: &[u8]) -> io::Result<File> {
+/// What is read there, in memory.
+///
+/// # Errors
+/// If there is no room for it, or it cannot be read.
+pub(super) fn kept(mut from: impl Read) -> io::Result<File> {
     let descriptor: OwnedFd = memfd_create("btf", MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(descriptor);
-    file.write_all(bytes)?;
+    io::copy(&mut from, &mut file)?;
     file.rewind()?;
     Ok(file)
+}
+
+/// Where it is found while it is open.
+pub(super) fn path_of(kept: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", kept.as_raw_fd()).into()
 }
 
 /// The types in a file, which holds nothing else or is an ELF file that has them as a section.
@@ -171,8 +184,8 @@ fn section(part: impl Fn(u64, u64, u64) -> Result<Vec<u8>, String>) -> Result<Ve
     of(found.ok_or("it is an ELF file without BTF (a section .BTF)")?, LARGEST)
 }
 
-/// Checks that these are types, as whole as whoever reads them takes for granted, of a kernel on this kind of machine.
-fn check(bytes: &[u8]) -> Result<(), String> {
+/// These types in memory, once they are seen to be as whole as whoever reads them takes for granted, and of a kernel on this kind of machine.
+fn checked(bytes: &[u8]) -> Result<File, String> {
     const HEADER: usize = 24;
     let field = |at: usize| -> Option<u64> {
         Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?).into())
@@ -189,10 +202,11 @@ fn check(bytes: &[u8]) -> Result<(), String> {
     if strings_length == 0 || bytes.get((header + strings + strings_length - 1) as usize) != Some(&0) {
         return Err("its names are cut off".to_owned());
     }
-    let kept = kept(bytes).map_err(|error| error.to_string())?;
-    let kept = format!("/proc/self/fd/{}", kept.as_raw_fd());
-    let btf = Btf::from_file_with_backend(kept, Backend::Mmap).map_err(|error| error.to_string())?;
-    of_this_machine(&btf)
+    let types = kept(bytes).map_err(|error| error.to_string())?;
+    let btf =
+        Btf::from_file_with_backend(path_of(&types), Backend::Mmap).map_err(|error| error.to_string())?;
+    of_this_machine(&btf)?;
+    Ok(types)
 }
 
 /// Says what gives another machine away; a file that tells neither is believed.
@@ -226,6 +240,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    fn check(bytes: &[u8]) -> Result<(), String> {
+        checked(bytes).map(drop)
+    }
 
     fn own() -> Vec<u8> {
         fs::read(PATH).unwrap()

@@ -4,10 +4,7 @@ use std::{io, path::Path};
 
 use aya::{maps::MapType, sys::is_map_supported};
 
-use super::{
-    btf::{PATH, WHERE_TO_GET},
-    given,
-};
+use super::given::{self, PATH, WHERE_TO_GET};
 use crate::model::failure::Failure;
 
 /// What the sentence is made of.

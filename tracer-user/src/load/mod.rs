@@ -42,8 +42,7 @@ use wire::{
 use object::Object;
 
 pub use backlog::{Backlog, Source as BacklogSource, Symbols};
-pub use btf::{PATH as BTF_PATH, WHERE_TO_GET as WHERE_TO_GET_BTF};
-pub use given::{given_types, take_types, types_in_use};
+pub use given::{PATH as BTF_PATH, WHERE_TO_GET as WHERE_TO_GET_BTF, given_types, take_types, types_in_use};
 pub(crate) use held_sockets::held_sockets;
 pub use hooks::HookPlan;
 pub use lockdown::Lockdown;

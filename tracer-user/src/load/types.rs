@@ -4,7 +4,7 @@ use std::io;
 
 use aya::{Btf, BtfError};
 
-use super::{btf::PATH, given};
+use super::given::{self, PATH};
 
 /// Why what is attached by type is not, where the types are a file's.
 pub(super) const NEED_OWN: &str = "takes the kernel's own BTF, not a file's";
