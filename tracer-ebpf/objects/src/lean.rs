@@ -76,13 +76,9 @@ fn remove_lines(ext: &mut Vec<u8>) -> Result<()> {
     const LINES_LEN: usize = 20;
     const RELOCATIONS_AT: usize = 24;
     const RELOCATIONS_LEN: usize = 28;
-    let field = |at: usize| -> Result<usize> {
-        let bytes = ext.get(at..at + 4).context("it is cut off")?;
-        Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
-    };
-    let (header, lines, len) = (field(HEADER_LEN)?, field(LINES_AT)?, field(LINES_LEN)?);
+    let (header, lines, len) = (field(ext, HEADER_LEN)?, field(ext, LINES_AT)?, field(ext, LINES_LEN)?);
     let has_relocations = header > RELOCATIONS_LEN;
-    ensure!(!has_relocations || field(RELOCATIONS_LEN)? == 0, "it has relocations");
+    ensure!(!has_relocations || field(ext, RELOCATIONS_LEN)? == 0, "it has relocations");
     ensure!(header + lines + len == ext.len(), "lines are not the last that it holds");
     ext.truncate(header + lines);
     ext[LINES_LEN..LINES_LEN + 4].fill(0);
@@ -98,16 +94,18 @@ fn blank_paths(btf: &mut [u8]) -> Result<()> {
     const HEADER_LEN: usize = 4;
     const STRINGS_AT: usize = 16;
     const STRINGS_LEN: usize = 20;
-    let field = |at: usize| -> Result<usize> {
-        let bytes = btf.get(at..at + 4).context("it is cut off")?;
-        Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
-    };
-    let (start, len) = (field(HEADER_LEN)? + field(STRINGS_AT)?, field(STRINGS_LEN)?);
+    let (start, len) = (field(btf, HEADER_LEN)? + field(btf, STRINGS_AT)?, field(btf, STRINGS_LEN)?);
     let strings = btf.get_mut(start..start + len).context("its strings are cut off")?;
     for string in strings.split_mut(|byte| *byte == 0).filter(|string| string.starts_with(b"/")) {
         string.fill(0);
     }
     Ok(())
+}
+
+/// A number of a header's.
+fn field(bytes: &[u8], at: usize) -> Result<usize> {
+    let bytes = bytes.get(at..at + 4).context("it is cut off")?;
+    Ok(u32::from_le_bytes(bytes.try_into()?).try_into()?)
 }
 
 fn align(bytes: &mut Vec<u8>, to: u64) {

@@ -40,3 +40,8 @@ impl Objects {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// What a record's line `key=value` says.
+fn value<'a>(record: &'a str, key: &str) -> Option<&'a str> {
+    record.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}

@@ -105,8 +105,7 @@ impl FromStr for Record {
 
     fn from_str(text: &str) -> Result<Self> {
         let value = |key: &str| {
-            let found = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            found.map(str::to_owned).with_context(|| format!("it has no {key}"))
+            crate::value(text, key).map(str::to_owned).with_context(|| format!("it has no {key}"))
         };
         let tools = Tools { rustc: value("rustc")?, llvm: value("llvm")?, linker: value("linker")? };
         let [x86_64, aarch64] = ARCHITECTURES.map(value);

@@ -99,11 +99,7 @@ impl FromStr for BpfToolchain {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-                .ok_or_else(|| format!("the record has no {key}"))
-        };
+        let value = |key: &str| crate::value(text, key).ok_or_else(|| format!("the record has no {key}"));
         let bootstrap = value("bootstrap")?;
         Ok(Self {
             name: value("name")?.to_owned(),
