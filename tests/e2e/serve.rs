@@ -135,6 +135,15 @@ fn how_long_every_connection_waits_is_a_histogram_that_a_real_prometheus_takes_a
     service.wait_for(count, &tcp, 3.0)?;
     service.wait_for(count, &of_unix, 3.0)?;
 
+    // Another nginx's upstream has the same address where that one lives.
+    let elsewhere = Namespace::new()?;
+    let other_fpm = Fpm::on(&elsewhere).start()?;
+    ensure!(other_fpm.endpoint() == fpm.endpoint(), "{} is elsewhere", other_fpm.endpoint());
+    let other = Nginx::on(&elsewhere).location(Location::fpm("/php/", &other_fpm)).start()?;
+    for _ in 0..10 {
+        ensure!(other.client().get("/php/ok.php")?.status == 200);
+    }
+
     // Two wait that are not nginx's, and so nginx's connection finds no room.
     fpm.freeze()?;
     let before = Instant::now();

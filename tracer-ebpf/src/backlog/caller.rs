@@ -2,14 +2,14 @@
 
 use wire::{Task, accept_queue::STRANGER};
 
-use crate::kernel::{read, task, trust};
+use crate::kernel::{task, trust};
 
-/// The running task, as a client. One that has the name of those whose upstreams matter and is not believed to be one of them has no
-/// thread.
+/// The running task, as a client. One that has the name of those whose upstreams matter and is not one of them, for another process was
+/// asked for or it is not believed, has no thread.
 #[inline(always)]
 pub fn client() -> Task {
     let mut task = task::current();
-    if has_name(&task) && !trust::is_trusted(&task) {
+    if task::has_wanted_name(&task) && !(task::is_asked_for(&task) && trust::is_trusted(&task)) {
         task.tid = STRANGER;
     }
     task
@@ -18,10 +18,5 @@ pub fn client() -> Task {
 /// Whether this is a client whose upstreams matter.
 #[inline(always)]
 pub fn is_nginx(task: &Task) -> bool {
-    task.tid != STRANGER && has_name(task)
-}
-
-#[inline(always)]
-fn has_name(task: &Task) -> bool {
-    task::is_named(task, &read::FILTERS.comm)
+    task.tid != STRANGER && task::has_wanted_name(task)
 }

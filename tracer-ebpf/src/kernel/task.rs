@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, generated::bpf_get_current_comm};
 use wire::{COMM_LEN, Task};
 
-use crate::kernel::read::{filter, layout, read};
+use crate::kernel::read::{self, filter, layout, read};
 
 /// `PF_EXITING`, include/linux/sched.h.
 const PF_EXITING: u32 = 4;
@@ -21,6 +21,25 @@ pub fn is_named(task: &Task, name: &[u8; COMM_LEN]) -> bool {
         && word(&task.comm, 1) == word(name, 1)
         && word(&task.comm, 2) == word(name, 2)
         && word(&task.comm, 3) == word(name, 3)
+}
+
+/// Whether the running task, which is `task`, is what the user asked for: by its name, and by its process or that one's parent. The tracer
+/// itself never is.
+#[inline(always)]
+pub fn is_asked_for(task: &Task) -> bool {
+    let pid = filter!(pid);
+    has_wanted_name(task)
+        && task.tgid != filter!(own_pid)
+        && (pid == 0 || pid == task.tgid || pid == current_parent())
+}
+
+/// Whether a task is called what the user asked for.
+#[inline(always)]
+pub fn has_wanted_name(task: &Task) -> bool {
+    let name = &read::FILTERS.comm;
+    // SAFETY: a reference; volatile as in `filter!`.
+    let is_any = unsafe { name.as_ptr().read_volatile() } == 0;
+    is_any || is_named(task, name)
 }
 
 /// The running task. Only meaningful in process context.

@@ -3,11 +3,7 @@
 use wire::{Endpoint, PATH_LEN, Task};
 
 use crate::{
-    kernel::{
-        memory,
-        read::{self, filter},
-        task, trust,
-    },
+    kernel::{memory, read::filter, task, trust},
     live::maps::{NAMED_PATHS, WANTED},
 };
 
@@ -31,25 +27,7 @@ pub fn is_wanted(upstream: &Endpoint) -> bool {
 /// Whether connections of the running task are ours.
 #[inline(always)]
 pub fn is_our_task(task: &Task) -> bool {
-    is_asked_for(task) && trust::is_trusted(task)
-}
-
-/// Whether the running task is called what ours are, and is not one that was left out.
-#[inline(always)]
-pub fn is_asked_for(task: &Task) -> bool {
-    let pid = filter!(pid);
-    is_named(task)
-        && task.tgid != filter!(own_pid)
-        && (pid == 0 || pid == task.tgid || pid == task::current_parent())
-}
-
-/// Whether a task is called what ours are.
-#[inline(always)]
-pub fn is_named(task: &Task) -> bool {
-    let name = &read::FILTERS.comm;
-    // SAFETY: a reference; volatile as in `filter!`.
-    let has_name = unsafe { name.as_ptr().read_volatile() } != 0;
-    !has_name || task::is_named(task, name)
+    task::is_asked_for(task) && trust::is_trusted(task)
 }
 
 /// Whether the user asked for this path, or for none in particular and it may be an upstream's.

@@ -35,7 +35,7 @@ pub fn signalled(number: u32, task: u64) {
     let tgid: u32 = read(task, layout!(task_tgid));
     let told = Task { tgid, tid: tgid, comm: read(task, layout!(task_comm)) };
     let pid = filter!(pid);
-    if scope::is_named(&told) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
+    if task::has_wanted_name(&told) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
         emit(told);
     }
 }

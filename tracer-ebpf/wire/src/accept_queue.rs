@@ -2,7 +2,7 @@
 
 use crate::{COMM_LEN, Endpoint, Header, PATH_LEN, Task};
 
-/// The thread of a client that has nginx's name and is not believed to be nginx.
+/// The thread of a client that has nginx's name, and is not the process that was asked for or not believed to be nginx.
 pub const STRANGER: u32 = 0;
 
 /// The ring buffer's size in bytes: one [`VictimEnded`] for each connection that met a full queue.

@@ -10,7 +10,7 @@ use crate::{
     audit::{self, Audit},
     confine,
     engine::{self, Ends, Flow, Session},
-    load::{Symbols, Tracer, take_types, tracefs_is_mounted},
+    load::{Clients, Symbols, Tracer, take_types, tracefs_is_mounted},
     memory,
     model::{
         audit::Report,
@@ -68,9 +68,10 @@ pub fn start(args: &Trace, extras: Extras, is_verbose: bool, written: &[&Path]) 
 /// What attaches the hooks of `why502 backlog` by the same rules, at any time later: to be called before anything is given up.
 pub fn queues(args: &Trace) -> impl Fn() -> Result<Queues, Failure> + Send + 'static {
     let comm = args.comm().unwrap_or_default().to_owned();
-    let (trusts_all, only) = (args.trusts_all(), args.hooks_only.clone());
+    let (pid, only) = (args.pid, args.hooks_only.clone());
     let symbols = Symbols::read();
-    move || Queues::attach(symbols, &comm, trusts_all, &only)
+    // Whoever only has the name has no upstreams: what is told is of those that the exchanges went to.
+    move || Queues::attach(symbols, Clients { comm: &comm, pid, trusts_all: true }, &only)
 }
 
 /// How many records may wait in the ring buffer when a run ends: these are of before its end. What a storm adds meanwhile is not waited

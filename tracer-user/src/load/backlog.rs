@@ -122,20 +122,32 @@ impl Symbols {
     }
 }
 
+/// The processes whose upstreams matter.
+#[derive(Clone, Copy, Debug)]
+pub struct Clients<'a> {
+    /// Their name, in at most 15 bytes; empty for any.
+    pub comm: &'a str,
+    /// One process and its children, or all.
+    pub pid: Option<u32>,
+    /// Whoever has the name is meant.
+    pub trusts_all: bool,
+}
+
 impl Backlog {
-    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `comm` names the processes
-    /// whose upstreams matter, in at most 15 bytes; `trusts_all` says that whoever has the name is meant.
+    /// Loads and attaches everything. The kernel side learns the listeners that exist already from [`Self::holders`]. `clients` are those
+    /// whose upstreams matter.
     ///
     /// # Errors
     /// [`Failure::CannotTrace`] where a privilege, the BTF, or a hook that nothing replaces is missing.
-    pub fn start(symbols: Symbols, comm: &str, trusts_all: bool, only: &[HookKind]) -> Result<Self, Failure> {
+    pub fn start(symbols: Symbols, clients: Clients, only: &[HookKind]) -> Result<Self, Failure> {
         let (kernel, layout) = prepare()?;
         let overflows = kernel.unnamed_enumerator("LINUX_MIB_LISTENOVERFLOWS");
         let places = Places { listen_overflows: overflows.map_or(0, u64::from), ..symbols.0 };
         let filters = Filters {
-            comm: comm_bytes(comm),
+            comm: comm_bytes(clients.comm),
+            pid: clients.pid.unwrap_or(0),
             own_pid: std::process::id(),
-            trusts_all: u32::from(trusts_all),
+            trusts_all: u32::from(clients.trusts_all),
             ..Filters::default()
         };
         let mut loader = loader(&layout);

@@ -41,7 +41,7 @@ use wire::{
 
 use object::Object;
 
-pub use backlog::{Backlog, Source as BacklogSource, Symbols};
+pub use backlog::{Backlog, Clients, Source as BacklogSource, Symbols};
 pub use given::{PATH as BTF_PATH, WHERE_TO_GET as WHERE_TO_GET_BTF, given_types, take_types, types_in_use};
 pub(crate) use held_sockets::held_sockets;
 pub use hooks::HookPlan;

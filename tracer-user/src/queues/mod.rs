@@ -14,7 +14,7 @@ use wire::{
 };
 
 use crate::{
-    load::{Backlog, Symbols},
+    load::{Backlog, Clients, Symbols},
     model::{clock::monotonic_ns, failure::Failure, hook_kind::HookKind},
 };
 pub(crate) use decode::{Record, decode};
@@ -35,6 +35,11 @@ pub(crate) fn is_unix(listener: &Listener) -> bool {
     listener.local.family == FAMILY_UNIX
 }
 
+/// Whether nginx was seen to connect to it.
+fn is_nginxs(listener: &Listener) -> bool {
+    listener.by_nginx != 0
+}
+
 /// The hooks, for whoever looks at listeners now and then, for as long as he likes. Dropping it detaches them.
 pub struct Queues {
     backlog: Backlog,
@@ -42,7 +47,7 @@ pub struct Queues {
     owners: Owners,
 }
 
-/// What there is to be seen at one moment.
+/// What there is to be seen at one moment, of the listeners that nginx was seen to connect to.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// The listeners.
@@ -55,17 +60,12 @@ pub struct Look {
 }
 
 impl Queues {
-    /// Attaches the hooks; `comm` names the processes whose upstreams matter, and `trusts_all` says that whoever has the name is meant.
+    /// Attaches the hooks, for the listeners that these connect to.
     ///
     /// # Errors
     /// As [`Backlog::start`].
-    pub fn attach(
-        symbols: Symbols,
-        comm: &str,
-        trusts_all: bool,
-        only: &[HookKind],
-    ) -> Result<Self, Failure> {
-        let mut backlog = Backlog::start(symbols, comm, trusts_all, only)?;
+    pub fn attach(symbols: Symbols, clients: Clients, only: &[HookKind]) -> Result<Self, Failure> {
+        let mut backlog = Backlog::start(symbols, clients, only)?;
         let ring = backlog.take_ring()?;
         // So the kernel side learns of the listeners that were there before it.
         let owners = Owners::of_all(&mut backlog);
@@ -101,6 +101,9 @@ impl Queues {
                 Err(error) => crate::notice!("a record was passed over: {error}"),
             }
         }
+        // From then on each counts in whole, with what came before: others in other network namespaces listen at the same addresses.
+        open.retain(is_nginxs);
+        closed.retain(is_nginxs);
         Ok(Look { open, closed, stats: self.backlog.stats()? })
     }
 }

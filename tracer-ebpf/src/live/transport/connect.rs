@@ -51,7 +51,7 @@ fn connect_to(room: &mut MaybeUninit<Connecting>, family: u16) -> &mut Connectin
 #[inline(always)]
 fn is_ours() -> bool {
     let task = task::current();
-    if !scope::is_asked_for(&task) {
+    if !task::is_asked_for(&task) {
         return false;
     }
     let is_trusted = trust::is_trusted(&task);

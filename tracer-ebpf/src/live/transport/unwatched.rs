@@ -7,10 +7,7 @@ use crate::{
         read::{layout, read},
         sock, task, trust,
     },
-    live::{
-        maps::{attached, count},
-        scope,
-    },
+    live::maps::{attached, count},
 };
 
 /// Whether the peer of this unix socket is bound to a path (a listener's children share its address).
@@ -26,7 +23,7 @@ pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
     let is_watched = |attached: &Attached| attached.unix_release != 0 || attached.system_calls != 0;
     read::<u16>(sk, layout!(family)) == FAMILY_UNIX
         && !attached().is_some_and(is_watched)
-        && scope::is_named(task)
+        && task::has_wanted_name(task)
         && sock::is_stream(sk)
         && has_path(read(sk, layout!(unix_peer)))
 }
@@ -37,7 +34,7 @@ pub fn may_be_upstream(task: &Task, sk: u64) -> bool {
 pub fn notice(sk: u64) {
     let task = task::current();
     if read::<u16>(sk, layout!(family)) != FAMILY_UNIX
-        || !scope::is_asked_for(&task)
+        || !task::is_asked_for(&task)
         || !has_path(read(sk, layout!(unix_peer)))
     {
         return;

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     args::{Backlog as Args, Format},
     engine::{self, Ends, Flow, Ring, Session},
-    load::{Backlog, Symbols},
+    load::{Backlog, Clients, Symbols},
     memory,
     model::{budget, clock::monotonic_ns, facts::Fact, failure::Failure, words::count},
     procfs::trust::Trust,
@@ -106,8 +106,8 @@ impl Session for Watching<'_> {
 
 impl<'a> Watching<'a> {
     fn start(args: &'a Args) -> Result<Self, Failure> {
-        let mut backlog =
-            Backlog::start(Symbols::read(), args.comm(), args.comm.is_some(), &args.hooks_only)?;
+        let clients = Clients { comm: args.comm(), pid: None, trusts_all: args.comm.is_some() };
+        let mut backlog = Backlog::start(Symbols::read(), clients, &args.hooks_only)?;
         let ring = Ring::watch(backlog.take_ring()?)?;
         let trust = match args.comm {
             Some(_) => None,

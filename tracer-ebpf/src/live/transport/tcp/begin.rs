@@ -27,7 +27,7 @@ const IPPROTO_TCP: u16 = 6;
 #[inline(always)]
 pub fn connects<'a>(sk: u64, now: u64) -> Option<&'a mut NginxEnd> {
     let task = task::current();
-    if !scope::is_asked_for(&task) {
+    if !task::is_asked_for(&task) {
         return None;
     }
     let common = Common::of(sk);
