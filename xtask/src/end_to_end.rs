@@ -17,9 +17,9 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
+    count::Count,
     interrupt::{End, Group, OnSignal},
     rig::{Kind, Program},
-    test::Count,
 };
 
 /// How many programs run at a time. In each, one test at a time does.

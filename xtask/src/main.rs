@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod arch;
 mod bench;
 mod bpf_toolchain;
+mod count;
 mod demo;
 mod dist;
 mod end_to_end;
