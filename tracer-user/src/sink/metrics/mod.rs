@@ -5,6 +5,7 @@
 
 mod bpf;
 mod counted;
+mod family;
 mod names;
 mod page;
 mod reading;
@@ -34,7 +35,8 @@ use crate::model::{
 };
 use crate::queues::Queues;
 use counted::{Counted, Counter};
-pub(super) use reading::{Family, Histogram, Reading, Series, Value};
+pub(super) use family::{Family, Histogram, Series, Value};
+pub(super) use reading::Reading;
 use waits::{Waits, Watch};
 
 /// How long what was counted may wait until a scrape sees it (ns).

@@ -11,7 +11,8 @@ use prometheus_client::{
 
 use super::{
     Shared,
-    reading::{Family, Reading, Series, Value},
+    family::{Family, Series, Value},
+    reading::Reading,
     table::{Kind, METRICS, Metric},
 };
 

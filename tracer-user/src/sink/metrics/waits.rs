@@ -14,8 +14,8 @@ use std::{
 use wire::accept_queue::{BUCKETS, Listener, Stats, longest_in};
 
 use super::{
+    family::{Family, Histogram, Value, family},
     names::Names,
-    reading::{Family, Histogram, Value, family},
     table,
 };
 use crate::{
