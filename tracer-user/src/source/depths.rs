@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::unix::fs::MetadataExt as _,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,6 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netlink_packet_core::{NLM_F_DUMP, NetlinkPayload};
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage,
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+};
 use nix::{
     sched::{CloneFlags, setns},
     sys::socket::SockProtocol,
@@ -206,44 +211,44 @@ struct Listener {
     limit: u32,
 }
 
-/// `TCPDIAG_GETSOCK`, include/uapi/linux/inet_diag.h: the older request, which both families answer at once (`inet_diag_dump_compat`): the
-/// kernel walks its whole table of listeners for each.
-const TCPDIAG_GETSOCK: u16 = 18;
-/// `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, in bytes.
-const MESSAGE: usize = 72;
-
 /// The listeners of a network namespace, which this thread enters.
 fn listeners(namespace: &File) -> io::Result<Vec<Listener>> {
     setns(namespace, CloneFlags::CLONE_NEWNET)?;
     let netlink = netlink::open(SockProtocol::NetlinkSockDiag)?;
-    // struct inet_diag_req: four bytes and an address that a dump passes over, the states, and a number that it passes over as well.
-    let mut request = [0_u8; 60];
-    request[52..56].copy_from_slice(&(1_u32 << wire::tcp_state::LISTEN).to_ne_bytes());
-    netlink::ask(&netlink, TCPDIAG_GETSOCK, libc::NLM_F_DUMP, &request)?;
     let (mut listeners, mut buffer) = (Vec::new(), vec![0; 32 << 10]);
-    loop {
-        for (kind, message) in netlink::messages(netlink::receive(&netlink, &mut buffer)?) {
-            match kind {
-                netlink::DONE => return Ok(listeners),
-                netlink::ERROR => return Err(io::Error::other("the kernel refuses to list its listeners")),
-                _ => listeners.extend(listener(message)),
+    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::LISTEN,
+            socket_id,
+        };
+        netlink::ask(&netlink, NLM_F_DUMP, SockDiagMessage::InetRequest(request))?;
+        let mut is_done = false;
+        while !is_done {
+            for message in netlink::messages(netlink::receive(&netlink, &mut buffer)?) {
+                match message? {
+                    NetlinkPayload::Done(_) => is_done = true,
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                        listeners.push(Listener::of(&response.header));
+                    }
+                    _ => {}
+                }
             }
         }
     }
+    Ok(listeners)
 }
 
-/// Of `struct inet_diag_msg`: family, state, timer, retransmits; ports, addresses, interface, cookie; expiry, receive queue,
-/// write queue, user, inode. For a listener the queues are connections that wait, and the backlog (tcp_diag_get_info).
-fn listener(message: &[u8]) -> Option<Listener> {
-    let message = message.first_chunk::<MESSAGE>()?;
-    let word = |at: usize| message.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-    let port = u16::from_be_bytes([message[4], message[5]]);
-    let octets: [u8; 16] = message[8..24].try_into().ok()?;
-    let ip = match i32::from(message[0]) {
-        libc::AF_INET => IpAddr::from([octets[0], octets[1], octets[2], octets[3]]),
-        _ => IpAddr::from(octets),
-    };
-    Some(Listener { address: SocketAddr::new(ip, port), depth: word(56)?, limit: word(60)? })
+impl Listener {
+    /// For a listener the queues are connections that wait, and the backlog (`tcp_diag_get_info`, net/ipv4/tcp_diag.c).
+    fn of(header: &InetResponseHeader) -> Self {
+        let SocketId { source_address, source_port, .. } = header.socket_id;
+        let address = SocketAddr::new(source_address, source_port);
+        Self { address, depth: header.recv_queue, limit: header.send_queue }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ use std::{
     },
 };
 
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable as _, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
+    NetlinkSerializable, Nla as _, NlasIterator, Parseable as _,
+};
 use nix::{
     sched::{CloneFlags, setns},
     sys::socket::SockProtocol,
@@ -33,8 +37,9 @@ const ADDR_IPV4: u16 = 1;
 const ADDR_IPV6: u16 = 2;
 const AGE: u16 = 3;
 
-/// `struct genlmsghdr`, in bytes.
-const GENERIC: usize = 4;
+/// `struct genlmsghdr` (include/uapi/linux/genetlink.h), in bytes, and what stands in its second one.
+const HEADER: usize = 4;
+const VERSION: u8 = 1;
 
 /// How long ago (ms) a TCP connection between this process's network namespace and that address was last known to work; none where the
 /// kernel remembers none.
@@ -58,51 +63,82 @@ pub(crate) fn last_worked_ms(pid: u32, address: SocketAddr) -> io::Result<Option
 
 fn age_ms(address: IpAddr) -> io::Result<Option<u64>> {
     let netlink = netlink::open(SockProtocol::NetlinkGeneric)?;
-    let Some(family) = family(&netlink)? else { return Ok(None) };
+    let name = DefaultNla::new(FAMILY_NAME, NAME.to_vec());
+    let family = answer(&netlink, Generic { family: CONTROL, command: GET_FAMILY, attributes: vec![name] })?;
+    let Some(family) = family else { return Ok(None) };
+    let family = family.number(FAMILY_ID, u16::from_ne_bytes)?;
     let address = match address.to_canonical() {
-        IpAddr::V4(ip) => netlink::attribute(ADDR_IPV4, &ip.octets()),
-        IpAddr::V6(ip) => netlink::attribute(ADDR_IPV6, &ip.octets()),
+        IpAddr::V4(ip) => DefaultNla::new(ADDR_IPV4, ip.octets().to_vec()),
+        IpAddr::V6(ip) => DefaultNla::new(ADDR_IPV6, ip.octets().to_vec()),
     };
-    let age =
-        answer(&netlink, family, GET, &address, AGE, |age| Some(u64::from_ne_bytes(*age.first_chunk()?)))?;
-    Ok(age)
+    let metrics = answer(&netlink, Generic { family, command: GET, attributes: vec![address] })?;
+    metrics.map(|metrics| metrics.number(AGE, u64::from_ne_bytes)).transpose()
 }
 
-/// The number under which the kernel has it; none of a kernel that has none.
-fn family(netlink: &OwnedFd) -> io::Result<Option<u16>> {
-    let name = netlink::attribute(FAMILY_NAME, NAME);
-    answer(netlink, CONTROL, GET_FAMILY, &name, FAMILY_ID, |id| Some(u16::from_ne_bytes(*id.first_chunk()?)))
-}
-
-/// Asks, and takes that attribute of the answer; none where the kernel has nothing under what was asked for.
-fn answer<T>(
-    netlink: &OwnedFd,
-    family: u16,
-    command: u8,
-    attributes: &[u8],
-    wanted: u16,
-    take: impl Fn(&[u8]) -> Option<T>,
-) -> io::Result<Option<T>> {
-    let payload = [&[command, 1, 0, 0], attributes].concat();
-    netlink::ask(netlink, family, 0, &payload)?;
+/// Asks, and waits for the answer; none where the kernel has nothing under what was asked for.
+fn answer(netlink: &OwnedFd, question: Generic) -> io::Result<Option<Generic>> {
+    netlink::ask(netlink, 0, question)?;
     let mut buffer = vec![0; 16 << 10];
     let received = netlink::receive(netlink, &mut buffer)?;
-    let Some((kind, payload)) = netlink::messages(received).next() else {
-        return Err(io::Error::other("the kernel's answer has another shape"));
-    };
-    if kind == netlink::ERROR {
-        return match netlink::errno(payload) {
-            Some(libc::ESRCH | libc::ENOENT) => Ok(None),
-            errno => Err(errno
-                .map_or_else(|| io::Error::other("an error without a number"), io::Error::from_raw_os_error)),
-        };
+    match netlink::messages(received).next().transpose()? {
+        Some(NetlinkPayload::InnerMessage(answer)) => Ok(Some(answer)),
+        Some(NetlinkPayload::Error(error)) if matches!(-error.raw_code(), libc::ESRCH | libc::ENOENT) => {
+            Ok(None)
+        }
+        Some(NetlinkPayload::Error(error)) => Err(error.to_io()),
+        _ => Err(io::Error::other("the kernel's answer has another shape")),
     }
-    let payload = payload.get(GENERIC..).unwrap_or(&[]);
-    let found = netlink::attributes(payload).find(|(kind, _)| *kind == wanted);
-    found
-        .and_then(|(_, value)| take(value))
-        .map(Some)
-        .ok_or_else(|| io::Error::other("the kernel's answer lacks what was asked for"))
+}
+
+/// A message of generic netlink.
+#[derive(Debug)]
+struct Generic {
+    family: u16,
+    command: u8,
+    attributes: Vec<DefaultNla>,
+}
+
+impl Generic {
+    fn number<T, const N: usize>(&self, wanted: u16, number: impl Fn([u8; N]) -> T) -> io::Result<T> {
+        let found =
+            self.attributes.iter().find(|attribute| attribute.kind() == wanted).and_then(|attribute| {
+                let mut bytes = [0; N];
+                (attribute.value_len() == N).then(|| {
+                    attribute.emit_value(&mut bytes);
+                    number(bytes)
+                })
+            });
+        found.ok_or_else(|| io::Error::other("the kernel's answer lacks what was asked for"))
+    }
+}
+
+impl NetlinkSerializable for Generic {
+    fn message_type(&self) -> u16 {
+        self.family
+    }
+
+    fn buffer_len(&self) -> usize {
+        HEADER + self.attributes.as_slice().buffer_len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let (header, attributes) = buffer.split_at_mut(HEADER);
+        header.copy_from_slice(&[self.command, VERSION, 0, 0]);
+        self.attributes.as_slice().emit(attributes);
+    }
+}
+
+impl NetlinkDeserializable for Generic {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let (begins, attributes) = payload
+            .split_at_checked(HEADER)
+            .ok_or_else(|| DecodeError::buffer_too_small(payload.len(), HEADER))?;
+        let attributes = NlasIterator::new(attributes).map(|attribute| DefaultNla::parse(&attribute?));
+        let attributes = attributes.collect::<Result<_, _>>()?;
+        Ok(Self { family: header.message_type, command: begins[0], attributes })
+    }
 }
 
 #[cfg(test)]
