@@ -1,6 +1,6 @@
 //! Who listens near an upstream at which nobody does: on its port at another address, or under its name in another place.
 
-use std::collections::BTreeMap;
+use lru::LruCache;
 
 use crate::{
     ledger::Exchange,
@@ -30,18 +30,19 @@ pub fn is_wanted(exchange: &Exchange) -> bool {
 }
 
 /// The last look at each upstream's neighbours.
-#[derive(Debug, Default)]
-pub struct Nears(BTreeMap<Asked, Near>);
+#[derive(Debug)]
+pub struct Nears(LruCache<Asked, Near>);
+
+impl Default for Nears {
+    fn default() -> Self {
+        Self(LruCache::new(budget::NEARS))
+    }
+}
 
 impl Nears {
     /// Takes in a look.
     pub fn learn(&mut self, near: Near) {
-        let is_full = self.0.len() >= budget::NEARS && !self.0.contains_key(&near.asked);
-        let oldest = self.0.values().min_by_key(|near| near.ns).filter(|_| is_full);
-        if let Some(oldest) = oldest.map(|near| near.asked.clone()) {
-            self.0.remove(&oldest);
-        }
-        self.0.insert(near.asked.clone(), near);
+        self.0.put(near.asked.clone(), near);
     }
 
     /// The one that is of use for this exchange; none where nobody looked in time.
@@ -49,7 +50,7 @@ impl Nears {
         if !is_wanted(exchange) {
             return None;
         }
-        let near = self.0.get(&asked(exchange))?;
+        let near = self.0.peek(&asked(exchange))?;
         (near.ns.saturating_add(FRESH_NS) >= exchange.nginx.ended_ns).then(|| near.clone())
     }
 }
@@ -81,10 +82,10 @@ mod tests {
     #[test]
     fn the_oldest_look_goes_first() {
         let mut nears = Nears::default();
-        for (number, ms) in (0..).zip(0..budget::NEARS as u64 + 5) {
+        for (number, ms) in (0..).zip(0..budget::NEARS.get() as u64 + 5) {
             nears.learn(near((Upstream::Unix("/a".into()), number), ms));
         }
-        assert_eq!(nears.0.len(), budget::NEARS);
-        assert!(nears.0.keys().all(|(_, from)| *from >= 5));
+        assert_eq!(nears.0.len(), budget::NEARS.get());
+        assert!(nears.0.iter().all(|((_, from), _)| *from >= 5));
     }
 }

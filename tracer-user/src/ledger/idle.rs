@@ -1,6 +1,8 @@
 //! After how long an upstream closed idle connections on which nginx had just sent a request: a timer of the upstream's shows in that.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+use lru::LruCache;
 
 use super::Exchange;
 use crate::model::{budget, upstream::Upstream, verdict::Alike};
@@ -14,12 +16,14 @@ const ALIKE_NS: u64 = 100_000_000;
 /// Closes that all happen within this time may have one cause of their own, whatever the idle times (ns).
 const AT_ONCE_NS: u64 = 1_000_000_000;
 
-/// The last such closes of each upstream.
-#[derive(Debug, Default)]
-pub(super) struct IdleCloses {
-    by_upstream: BTreeMap<Upstream, VecDeque<Close>>,
-    /// In the order in which they were first seen.
-    order: VecDeque<Upstream>,
+/// The last such closes of each upstream. Bounded: the one that closed none for the longest time is forgotten.
+#[derive(Debug)]
+pub(super) struct IdleCloses(LruCache<Upstream, VecDeque<Close>>);
+
+impl Default for IdleCloses {
+    fn default() -> Self {
+        Self(LruCache::new(budget::IDLE_CLOSERS))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,16 +49,7 @@ impl IdleCloses {
     /// Remembers how the upstream closed the connection of this exchange, which was stale.
     pub(super) fn put(&mut self, exchange: &Exchange) {
         let Some(close) = Close::of(exchange) else { return };
-        let upstream = exchange.upstream();
-        if !self.by_upstream.contains_key(&upstream) {
-            self.order.push_back(upstream.clone());
-            if self.order.len() > budget::IDLE_CLOSERS
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.by_upstream.remove(&oldest);
-            }
-        }
-        let closes = self.by_upstream.entry(upstream).or_default();
+        let closes = self.0.get_or_insert_mut(exchange.upstream(), VecDeque::new);
         if closes.len() == budget::IDLE_CLOSES {
             closes.pop_front();
         }
@@ -64,7 +59,7 @@ impl IdleCloses {
     /// How many of the closes before and this one came after about the same idle time. None of a connection's first exchange.
     pub(super) fn alike(&self, exchange: &Exchange) -> Option<Alike> {
         let this = Close::of(exchange)?;
-        let before = self.by_upstream.get(&exchange.upstream());
+        let before = self.0.peek(&exchange.upstream());
         let mut alike = vec![this];
         if let Some(before) = before {
             alike.extend(before.iter().filter(|close| this.is_like(**close)));
@@ -96,7 +91,7 @@ mod tests {
         Exchange::new(&record)
     }
 
-    fn told(closes: &IdleCloses, exchange: &Exchange) -> (u32, u32, bool) {
+    fn alike(closes: &IdleCloses, exchange: &Exchange) -> (u32, u32, bool) {
         let Alike { closes, alike, are_spread } = closes.alike(exchange).unwrap();
         (closes, alike, are_spread)
     }
@@ -107,8 +102,8 @@ mod tests {
         for since in [0, 7_000, 20_000] {
             closes.put(&closed(since, 5_000));
         }
-        assert_eq!(told(&closes, &closed(30_000, 5_030)), (4, 4, true));
-        assert_eq!(told(&closes, &closed(30_000, 2_000)), (4, 1, false));
+        assert_eq!(alike(&closes, &closed(30_000, 5_030)), (4, 4, true));
+        assert_eq!(alike(&closes, &closed(30_000, 2_000)), (4, 1, false));
     }
 
     #[test]
@@ -116,7 +111,7 @@ mod tests {
         let mut closes = IdleCloses::default();
         closes.put(&closed(0, 5_000));
         closes.put(&closed(10, 4_990));
-        assert_eq!(told(&closes, &closed(20, 4_980)), (3, 3, false));
+        assert_eq!(alike(&closes, &closed(20, 4_980)), (3, 3, false));
     }
 
     #[test]
@@ -125,17 +120,14 @@ mod tests {
         let mut exit = closed(0, 5_000);
         exit.worker.as_mut().unwrap().exiting = 1;
         closes.put(&exit);
-        assert!(closes.by_upstream.is_empty() && closes.alike(&exit).is_none());
-        for port in 0..u16::try_from(budget::IDLE_CLOSERS).unwrap() + 9 {
+        assert!(closes.0.is_empty() && closes.alike(&exit).is_none());
+        for port in 0..u16::try_from(budget::IDLE_CLOSERS.get()).unwrap() + 9 {
             let mut close = closed(0, 5_000);
             close.nginx.upstream.port = port + 1;
             for _ in 0..3 {
                 closes.put(&close);
             }
         }
-        assert_eq!(
-            (closes.by_upstream.len(), closes.order.len()),
-            (budget::IDLE_CLOSERS, budget::IDLE_CLOSERS)
-        );
+        assert_eq!(closes.0.len(), budget::IDLE_CLOSERS.get());
     }
 }

@@ -1,15 +1,22 @@
 //! Until when exchanges had a connection to their upstream over TCP, as far as records tell: of those that failed or were late.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::net::SocketAddr;
 
+use lru::LruCache;
 use wire::NginxEnd;
 
 use super::Exchange;
 use crate::model::{budget, upstream::Upstream};
 
 /// By the network namespace of nginx's and the address (ns, monotonic). Bounded: the one that was reached longest ago is forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Reached(HashMap<(u32, SocketAddr), u64>);
+#[derive(Debug)]
+pub(super) struct Reached(LruCache<(u32, SocketAddr), u64>);
+
+impl Default for Reached {
+    fn default() -> Self {
+        Self(LruCache::new(budget::REACHED))
+    }
+}
 
 impl Reached {
     /// Until when others had a connection to the upstream of this one, where it has none; remembers it if it has.
@@ -17,26 +24,12 @@ impl Reached {
         let Upstream::Inet(upstream) = joined.upstream() else { return None };
         let NginxEnd { netns, established_ns, last_received_ns, .. } = joined.nginx;
         if established_ns == 0 {
-            return self.0.get(&(netns, upstream)).copied();
+            return self.0.peek(&(netns, upstream)).copied();
         }
         let ns = established_ns.max(last_received_ns);
-        match self.0.get_mut(&(netns, upstream)) {
-            Some(last) => *last = ns.max(*last),
-            None => {
-                self.make_room();
-                self.0.insert((netns, upstream), ns);
-            }
-        }
+        let before = self.0.peek(&(netns, upstream)).copied().unwrap_or(0);
+        self.0.put((netns, upstream), ns.max(before));
         None
-    }
-
-    fn make_room(&mut self) {
-        if self.0.len() < budget::REACHED {
-            return;
-        }
-        if let Some(oldest) = self.0.iter().min_by_key(|(_, ns)| **ns).map(|(place, _)| *place) {
-            self.0.remove(&oldest);
-        }
     }
 }
 
@@ -66,11 +59,11 @@ mod tests {
     #[test]
     fn the_one_reached_longest_ago_is_forgotten() {
         let mut reached = Reached::default();
-        let most = u16::try_from(budget::REACHED).unwrap();
+        let most = u16::try_from(budget::REACHED.get()).unwrap();
         for port in 1..most + 2 {
             reached.take(&exchange(port, port.into()));
         }
-        assert_eq!(reached.0.len(), budget::REACHED);
+        assert_eq!(reached.0.len(), budget::REACHED.get());
         assert_eq!(reached.take(&exchange(1, 0)), None);
         assert!(reached.take(&exchange(2, 0)).is_some());
     }

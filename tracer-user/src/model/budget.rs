@@ -1,6 +1,16 @@
 //! How much of the outside is kept in memory at a time: the one place for it. Each figure is for all processes, pids, upstreams and
 //! listeners together, whoever makes them; what comes beyond it is counted and told, never kept.
 
+use std::num::NonZeroUsize;
+
+/// What an [`lru::LruCache`] holds at most, one at least.
+const fn most(entries: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(entries) {
+        Some(entries) => entries,
+        None => NonZeroUsize::MIN,
+    }
+}
+
 /// Processes that have nginx's name, are not believed to be nginx, and are named: in the summary and on standard error. Further ones
 /// are only counted, by their connections.
 pub const STRANGERS: usize = 32;
@@ -10,7 +20,7 @@ pub const EXECUTABLE: usize = 256;
 
 /// Upstreams whose exchanges are counted one by one (`record`). The one that was longest without an exchange is forgotten for a new
 /// one; exchanges that it has afterwards count anew, and how many were forgotten is counted.
-pub const UPSTREAMS: usize = 2_048;
+pub const UPSTREAMS: NonZeroUsize = most(2_048);
 
 /// Upstreams that are taken up anew within a second: each is a line of evidence. Further ones are left out, and counted.
 pub const NEW_UPSTREAMS: usize = 64;
@@ -49,13 +59,13 @@ pub const LISTENERS_SEEN: usize = 16_384;
 pub const NEIGHBOURS: usize = 3;
 
 /// Upstreams at which nobody listens and of which the neighbours are remembered; those seen longest ago are forgotten.
-pub const NEARS: usize = 256;
+pub const NEARS: NonZeroUsize = most(256);
 
 /// Upstreams of which it is remembered until when they were reached over TCP; the one that was reached longest ago is forgotten.
-pub const REACHED: usize = 1_024;
+pub const REACHED: NonZeroUsize = most(1_024);
 
 /// Upstreams of which it is remembered after how long they closed idle connections under a request; the one known for longest is forgotten.
-pub const IDLE_CLOSERS: usize = 1_024;
+pub const IDLE_CLOSERS: NonZeroUsize = most(1_024);
 
 /// Such closes of each, the last ones.
 pub const IDLE_CLOSES: usize = 64;
@@ -132,4 +142,4 @@ pub const SERVERS_TOLD: usize = 32;
 pub const NAMESPACES: usize = 4_096;
 
 /// Processes whose control groups are remembered: those that failures named last.
-pub const CGROUPED: usize = 1_024;
+pub const CGROUPED: NonZeroUsize = most(1_024);

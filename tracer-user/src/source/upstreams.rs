@@ -1,15 +1,21 @@
 //! How many exchanges each upstream has had, as it was told last. Bounded: whoever may choose upstreams may choose many.
 
-use std::collections::HashMap;
+use lru::LruCache;
 
 use crate::model::{budget, upstream::Upstream};
 
 /// The upstreams that are counted one by one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Upstreams {
-    known: HashMap<Upstream, Known>,
-    looks: u64,
+    /// By when their counts have changed last.
+    known: LruCache<Upstream, Known>,
     left_out: u64,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self { known: LruCache::new(budget::UPSTREAMS), left_out: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -18,49 +24,31 @@ struct Known {
     before: u64,
     /// What the kernel side said last.
     last: u64,
-    /// The look at which that changed.
-    changed: u64,
 }
 
 impl Upstreams {
     /// Takes in what the kernel side counts; returns whose count has changed, and to what.
     pub fn look(&mut self, counted: Vec<(Upstream, u64)>) -> Vec<(Upstream, u64)> {
-        self.looks += 1;
         let (mut news, mut taken_up) = (Vec::new(), 0);
         for (upstream, exchanges) in counted {
-            match self.known.get_mut(&upstream) {
-                Some(known) if known.last == exchanges => continue,
-                Some(known) => {
-                    if exchanges < known.last {
-                        known.before += known.last;
-                    }
-                    (known.last, known.changed) = (exchanges, self.looks);
+            let known = match self.known.peek(&upstream) {
+                Some(Known { last, .. }) if *last == exchanges => continue,
+                Some(Known { before, last }) => {
+                    Known { before: if exchanges < *last { before + last } else { *before }, last: exchanges }
                 }
                 // It is seen again at the next look, if the kernel side still has it by then.
                 None if taken_up == budget::NEW_UPSTREAMS => continue,
                 None => {
                     taken_up += 1;
-                    self.make_room();
-                    let known = Known { before: 0, last: exchanges, changed: self.looks };
-                    self.known.insert(upstream.clone(), known);
+                    Known { before: 0, last: exchanges }
                 }
-            }
-            let total = self.known.get(&upstream).map_or(exchanges, |known| known.before + known.last);
+            };
+            let total = known.before + known.last;
+            let forgotten = self.known.push(upstream.clone(), known).filter(|(other, _)| *other != upstream);
+            self.left_out += u64::from(forgotten.is_some());
             news.push((upstream, total));
         }
         news
-    }
-
-    fn make_room(&mut self) {
-        if self.known.len() < budget::UPSTREAMS {
-            return;
-        }
-        let oldest =
-            self.known.iter().min_by_key(|(_, known)| known.changed).map(|(upstream, _)| upstream.clone());
-        if let Some(oldest) = oldest {
-            self.known.remove(&oldest);
-            self.left_out += 1;
-        }
     }
 
     /// How many were forgotten for new ones.
@@ -92,15 +80,15 @@ mod tests {
     #[test]
     fn those_long_without_an_exchange_are_forgotten_first_and_counted() {
         let mut upstreams = Upstreams::default();
-        let many = 3 * budget::UPSTREAMS;
+        let many = 3 * budget::UPSTREAMS.get();
         for number in 1..many {
             // The first one goes on all the time.
             let news = upstreams.look(vec![(upstream(0), number as u64), (upstream(number), 1)]);
             assert_eq!(news.len(), 2);
         }
-        assert_eq!(upstreams.known.len(), budget::UPSTREAMS);
-        assert_eq!(upstreams.left_out(), (many - budget::UPSTREAMS) as u64);
-        assert!(upstreams.known.contains_key(&upstream(0)));
+        assert_eq!(upstreams.known.len(), budget::UPSTREAMS.get());
+        assert_eq!(upstreams.left_out(), (many - budget::UPSTREAMS.get()) as u64);
+        assert!(upstreams.known.contains(&upstream(0)));
     }
 
     #[test]

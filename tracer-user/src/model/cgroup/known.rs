@@ -1,9 +1,8 @@
 //! What is known of processes' control groups, by the pids that verdicts name.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::sync::Arc;
+
+use lru::LruCache;
 
 use super::{Cgroup, Member};
 use crate::model::budget;
@@ -12,30 +11,27 @@ use crate::model::budget;
 const HOLDS_NS: u64 = 60_000_000_000;
 
 /// The control groups of processes. Pure: it holds what the stream told.
-#[derive(Debug, Default)]
-pub struct Known {
+#[derive(Debug)]
+pub struct Known(
     /// With the moment at which it was told.
-    members: HashMap<u32, (u64, Member)>,
-    order: VecDeque<u32>,
+    LruCache<u32, (u64, Member)>,
+);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self(LruCache::new(budget::CGROUPED))
+    }
 }
 
 impl Known {
     /// Takes in what was found of a process by `told_ns` (monotonic).
     pub fn learn(&mut self, told_ns: u64, member: Member) {
-        let pid = member.pid;
-        if self.members.insert(pid, (told_ns, member)).is_none() {
-            if self.order.len() >= budget::CGROUPED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.members.remove(&oldest);
-            }
-            self.order.push_back(pid);
-        }
+        self.0.put(member.pid, (told_ns, member));
     }
 
     /// The control group of a process that acted at a moment (ns, monotonic).
     pub fn of(&self, pid: u32, at_ns: u64) -> Option<&Member> {
-        let (told_ns, member) = self.members.get(&pid)?;
+        let (told_ns, member) = self.0.peek(&pid)?;
         (member.began_ns <= at_ns && at_ns <= told_ns.saturating_add(HOLDS_NS)).then_some(member)
     }
 
@@ -97,10 +93,10 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let mut known = Known::default();
-        for pid in 0..2 * u32::try_from(budget::CGROUPED).unwrap() {
+        for pid in 0..2 * u32::try_from(budget::CGROUPED.get()).unwrap() {
             known.learn(1, member(pid, 1, "/a.service"));
         }
-        assert_eq!((known.members.len(), known.order.len()), (budget::CGROUPED, budget::CGROUPED));
+        assert_eq!(known.0.len(), budget::CGROUPED.get());
         assert_eq!(known.of(0, 5), None);
     }
 }

@@ -114,7 +114,7 @@ impl Finder {
             let is_known = known.is_some_and(|known| known.began_ns.abs_diff(kept.began_ns) <= 2 * SLACK_NS);
             (!is_known).then_some(kept)
         });
-        if self.found.len() >= budget::CGROUPED {
+        if self.found.len() >= budget::CGROUPED.get() {
             self.found.retain(|_, found| now < found.at_ns.saturating_add(FRESH_NS));
         }
         let found = self.found.entry(pid).or_insert(Found { at_ns: now, told_ns: 0, member: None });

@@ -22,7 +22,7 @@ impl Configurations {
     pub(super) fn add(&mut self, entry: &Entry, encoder: &Encoder) {
         let (lines, most) = match &entry.what {
             What::Groups(_) => (&mut self.groups, budget::GROUPED_CONFIGURATIONS),
-            What::Member(_) => (&mut self.members, budget::CGROUPED),
+            What::Member(_) => (&mut self.members, budget::CGROUPED.get()),
             _ => return,
         };
         if lines.len() >= most {

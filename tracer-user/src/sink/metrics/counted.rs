@@ -1,13 +1,16 @@
 //! What is counted, within bounds: whoever may choose upstreams, processes and listeners may choose many.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroUsize,
     sync::Arc,
 };
 
+use lru::LruCache;
+
 use super::{
+    family::Histogram,
     names::{Names, OTHER},
-    reading::Histogram,
     waits::{ByAddress, News, Waits},
 };
 use crate::model::{
@@ -47,7 +50,7 @@ const LOOK_NS: u64 = 2_000_000_000;
 pub(super) type Failures = BTreeMap<(Arc<str>, Cause, Confidence), u64>;
 
 /// Upstreams whose last count is kept: twice as many as there are in the stream, so that whoever goes here has gone there.
-const LAST: usize = 2 * budget::UPSTREAMS;
+const LAST: NonZeroUsize = budget::UPSTREAMS.saturating_mul(NonZeroUsize::MIN.saturating_add(1));
 
 /// How long failures of one cause took.
 #[derive(Clone, Debug, Default)]
@@ -79,8 +82,8 @@ pub(super) struct Counter {
     names: Names<Upstream>,
     listeners: Names<Upstream>,
     killers: Names<String>,
-    /// What each upstream's count was last, of those with a name and of those without, and when that came (ns, monotonic).
-    last: HashMap<Upstream, (u64, u64)>,
+    /// What each upstream's count was last, of those with a name and of those without.
+    last: LruCache<Upstream, u64>,
     deaths: VecDeque<(u32, i64)>,
     /// What was seen of listeners at which there has been no upstream so far.
     elsewhere: ByAddress,
@@ -115,7 +118,7 @@ impl Counter {
             names: Names::new(upstreams),
             listeners: Names::new(upstreams),
             killers: Names::new(KILLERS),
-            last: HashMap::new(),
+            last: LruCache::new(LAST),
             deaths: VecDeque::new(),
             elsewhere: ByAddress::default(),
             counted: Counted { sources: sources.clone(), ..Counted::default() },
@@ -141,15 +144,10 @@ impl Counter {
         self.names.of(upstream, ToString::to_string).0
     }
 
-    fn exchanges(&mut self, UpstreamCounts { ns, upstream, exchanges }: &UpstreamCounts) {
-        let before = self.last.insert(upstream.clone(), (*exchanges, *ns)).map_or(0, |(before, _)| before);
+    fn exchanges(&mut self, UpstreamCounts { upstream, exchanges, .. }: &UpstreamCounts) {
+        let before = self.last.put(upstream.clone(), *exchanges).unwrap_or(0);
         // One that was forgotten meanwhile counts anew.
         let new = if *exchanges < before { *exchanges } else { exchanges - before };
-        if self.last.len() > LAST
-            && let Some(oldest) = self.last.iter().min_by_key(|(_, (_, ns))| *ns).map(|(one, _)| one.clone())
-        {
-            self.last.remove(&oldest);
-        }
         let name = self.name(upstream);
         *self.counted.exchanges.entry(name).or_default() += new;
     }
@@ -242,7 +240,12 @@ impl Counter {
     /// Takes in what was seen of accept queues since the last time; returns whether anything was.
     pub(super) fn queues(&mut self, news: News) -> bool {
         let Some(waits) = &mut self.counted.waits else { return false };
-        waits.take(news, &mut self.elsewhere, self.last.keys(), &mut self.listeners)
+        waits.take(
+            news,
+            &mut self.elsewhere,
+            self.last.iter().map(|(upstream, _)| upstream),
+            &mut self.listeners,
+        )
     }
 
     /// Takes in how many words have no verdict; returns whether that is new.
