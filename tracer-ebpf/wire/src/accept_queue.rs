@@ -102,7 +102,7 @@ pub struct Listener {
     /// All waits together that [`Self::waits`] counts.
     pub waited_ns: u64,
     /// Of `sk_drops`, what has been told.
-    pub drops_told: u64,
+    pub drops_counted: u64,
     /// Network namespace's inode number.
     pub netns: u32,
     /// `sk_ack_backlog`, or the length of a unix listener's queue, at the last event.
@@ -131,6 +131,7 @@ pub struct Listener {
 
 /// How a victim's attempt ended.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It has not, or nobody saw it.
@@ -145,21 +146,6 @@ pub enum Fate {
     ClosedByClient = 4,
     /// connect was refused (unix, EAGAIN).
     Refused = 5,
-}
-
-impl Fate {
-    /// The fate with this number, if there is one.
-    pub const fn from_u32(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Open),
-            1 => Some(Self::GotIn),
-            2 => Some(Self::Reset),
-            3 => Some(Self::Failed),
-            4 => Some(Self::ClosedByClient),
-            5 => Some(Self::Refused),
-            _ => None,
-        }
-    }
 }
 
 /// A connection that met a full accept queue.
@@ -198,23 +184,13 @@ pub struct Victim {
 
 /// What a record holds.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`VictimEnded`].
     VictimEnded = 1,
     /// [`ListenerClosed`].
     ListenerClosed = 2,
-}
-
-impl Kind {
-    /// The kind with this number, if there is one.
-    pub const fn from_u32(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::VictimEnded),
-            2 => Some(Self::ListenerClosed),
-            _ => None,
-        }
-    }
 }
 
 /// A victim whose fate is known.

@@ -5,20 +5,13 @@ macro_rules! drop_reasons {
         /// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
         /// change with every release.
         #[repr(u32)]
+        #[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DropReason {
             $($(#[$doc])* $name = $number,)*
         }
 
         impl DropReason {
-            /// The reason with this number, if there is one.
-            pub const fn from_u32(number: u32) -> Option<Self> {
-                match number {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-
             /// The kernel's own name, without `SKB_DROP_REASON_`; empty where no reason names it.
             pub const fn kernel_name(self) -> &'static str {
                 match self {
@@ -112,6 +105,15 @@ pub struct PacketDrop {
     pub reason: u32,
     /// How many were dropped.
     pub packets: u32,
+}
+
+#[cfg(feature = "user")]
+impl PacketDrop {
+    /// Why the last one was dropped; none where none was, or for another reason than these.
+    pub fn why(&self) -> Option<DropReason> {
+        let reason: Result<DropReason, _> = zerocopy::try_transmute!(self.reason);
+        reason.ok().filter(|_| self.ns != 0)
+    }
 }
 
 /// A reset that this host's kernel sent in answer to an end's packet, kept by `tcp_send_reset`.

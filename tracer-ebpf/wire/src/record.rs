@@ -13,6 +13,7 @@ pub const PORTS_LEN: usize = 1 << 16;
 
 /// What a record holds.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`ExchangeRecord`].
@@ -33,24 +34,6 @@ pub enum Kind {
     Started = 8,
     /// [`Hop`].
     Hop = 9,
-}
-
-impl Kind {
-    /// The kind with this number, if there is one.
-    pub const fn from_u32(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Exchange),
-            2 => Some(Self::NextAction),
-            3 => Some(Self::WorkerGone),
-            4 => Some(Self::Served),
-            5 => Some(Self::NginxOnly),
-            6 => Some(Self::Word),
-            7 => Some(Self::WordOf),
-            8 => Some(Self::Started),
-            9 => Some(Self::Hop),
-            _ => None,
-        }
-    }
 }
 
 /// Stands at the start of each record.
@@ -108,6 +91,7 @@ pub struct NginxOnly {
 
 /// What nginx did first after it closed an unfinished exchange of its own accord.
 #[repr(u32)]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It sent bytes on another socket: an answer to the client.
@@ -119,19 +103,6 @@ pub enum Action {
     /// It ended its own side of another socket's connection and keeps the socket, to read what may still come (`lingering_close`). So it ends
     /// what it has refused. Where the peer had ended its side before, this is a [`Action::Closed`].
     ShutDown = 4,
-}
-
-impl Action {
-    /// The action with this number, if there is one.
-    pub const fn from_u32(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Sent),
-            2 => Some(Self::Closed),
-            3 => Some(Self::Connected),
-            4 => Some(Self::ShutDown),
-            _ => None,
-        }
-    }
 }
 
 /// What nginx's thread did first after it closed an unfinished exchange: it tells a timeout from a client

@@ -221,9 +221,7 @@ impl Facts<'_> {
             (&nginx.lost_in, nginx.lost_in.ns, "that nginx's socket waited for next"),
             (&nginx.lost_out, sent_ns, "of what nginx sent and nobody acknowledged"),
         ] {
-            let reason =
-                DropReason::from_u32(lost.reason).filter(|_| lost.ns != 0 && lost.ns != nginx.dropped.ns);
-            if let Some(reason) = reason {
+            if let Some(reason) = lost.why().filter(|_| lost.ns != nginx.dropped.ns) {
                 let packets = count(u64::from(lost.packets), "packet");
                 let reason = reason.kernel_name();
                 let fact = format!("this host dropped {packets} {what}, the last one now: {reason}");

@@ -62,7 +62,7 @@ pub(super) fn of(exchange: &Exchange) -> Option<Lost> {
             "later bytes came, earlier ones did not: from the first that is missing to the last that came there are {gap}"
         )),
     };
-    let (fate, advice) = match reason(&nginx.lost_in) {
+    let (fate, advice) = match nginx.lost_in.why() {
         Some(reason) => {
             let packets = count(u64::from(nginx.lost_in.packets), "packet");
             let by = match reason {
@@ -96,10 +96,6 @@ fn were(lost: &PacketDrop) -> &'static str {
     if lost.packets == 1 { "was" } else { "were" }
 }
 
-fn reason(lost: &PacketDrop) -> Option<DropReason> {
-    (lost.ns != 0).then(|| DropReason::from_u32(lost.reason)).flatten()
-}
-
 /// What the worker's end, which is on this host, has sent again and again beyond what came to nginx's: all of it, and how much of it came,
 /// where a FIN counts as a byte. What it has sent only once may be on its way.
 fn undelivered(exchange: &Exchange) -> Option<(u64, u64)> {
@@ -114,7 +110,7 @@ pub(super) fn rejected(exchange: &Exchange) -> Option<u64> {
     let nginx = &exchange.nginx;
     let lost = &nginx.lost_out;
     let before_ns = nginx.ended_ns.checked_sub(lost.ns)?;
-    let is_rule = reason(lost) == Some(DropReason::Netfilter);
+    let is_rule = lost.why() == Some(DropReason::Netfilter);
     (is_rule && exchange.has(nginx_flag::RESET_RECEIVED) && before_ns <= AT_ONCE_NS).then_some(before_ns)
 }
 

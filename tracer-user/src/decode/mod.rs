@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use thiserror::Error;
 use wire::{Action, ExchangeRecord, Header, Kind, NextAction, NginxOnly, Started, WordOf};
-use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes as _, KnownLayout, try_transmute};
 
 use crate::model::record::Record;
 
@@ -46,7 +46,8 @@ pub enum DecodeError {
 /// If the bytes are not exactly one record.
 pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
-    let record = match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
+    let kind: Result<Kind, _> = try_transmute!(header.kind);
+    let record = match kind.map_err(|_| DecodeError::Kind(header.kind))? {
         Kind::Exchange => Record::Exchange(whole(bytes, header.kind)?),
         Kind::NginxOnly => {
             let alone = whole::<NginxOnly>(bytes, header.kind)?;
@@ -66,8 +67,8 @@ pub fn decode(bytes: &Bytes) -> Result<Event, DecodeError> {
         Kind::Started => return Ok(Event::Started(*whole(bytes, header.kind)?)),
         Kind::NextAction => {
             let next_action: Box<NextAction> = whole(bytes, header.kind)?;
-            let action =
-                Action::from_u32(next_action.action).ok_or(DecodeError::Action(next_action.action))?;
+            let action: Result<Action, _> = try_transmute!(next_action.action);
+            let action = action.map_err(|_| DecodeError::Action(next_action.action))?;
             Record::NextAction(next_action, action)
         }
     };

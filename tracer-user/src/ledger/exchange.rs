@@ -234,7 +234,7 @@ impl Exchange {
 
     /// Why this host dropped packets of the handshake, if it did.
     pub fn dropped(&self) -> Option<DropReason> {
-        (self.nginx.dropped.ns != 0).then(|| DropReason::from_u32(self.nginx.dropped.reason)).flatten()
+        self.nginx.dropped.why()
     }
 
     /// Why this host dropped packets of the handshake before they reached a listener, if it did.

@@ -4,7 +4,7 @@ use wire::{
     Header,
     accept_queue::{Kind, Listener, ListenerClosed, Victim, VictimEnded},
 };
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes as _, try_transmute};
 
 use crate::decode::{DecodeError, whole};
 
@@ -23,7 +23,8 @@ pub(crate) enum Record {
 /// If the bytes are not exactly one record.
 pub(crate) fn decode(bytes: &bytes::Bytes) -> Result<Record, DecodeError> {
     let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::NoHeader)?;
-    match Kind::from_u32(header.kind).ok_or(DecodeError::Kind(header.kind))? {
+    let kind: Result<Kind, _> = try_transmute!(header.kind);
+    match kind.map_err(|_| DecodeError::Kind(header.kind))? {
         Kind::VictimEnded => {
             whole::<VictimEnded>(bytes, header.kind).map(|record| Record::Ended(record.victim))
         }

@@ -6,6 +6,7 @@ use wire::{
     FAMILY_UNIX,
     accept_queue::{Fate, STRANGER, Victim},
 };
+use zerocopy::try_transmute;
 
 use crate::model::{
     from_wire::{address, process},
@@ -109,7 +110,7 @@ impl Overflow {
             process,
             stage,
             attempts: victim.syn_drops + victim.ack_drops,
-            outcome: outcome.unwrap_or_else(|| told(victim)),
+            outcome: outcome.unwrap_or_else(|| outcome_of(victim)),
             errno: (victim.errno != 0).then_some(victim.errno),
             first_ns: victim.first_ns,
             lasted_ns: end.saturating_sub(victim.first_ns),
@@ -117,15 +118,16 @@ impl Overflow {
     }
 }
 
-fn told(victim: &Victim) -> Outcome {
-    match Fate::from_u32(victim.fate) {
-        Some(Fate::GotIn) => Outcome::GotIn,
-        Some(Fate::Reset) => Outcome::Reset,
-        Some(Fate::Failed) if victim.errno == ETIMEDOUT => Outcome::TimedOut,
-        Some(Fate::Failed) => Outcome::Failed,
-        Some(Fate::ClosedByClient) => Outcome::GaveUp,
-        Some(Fate::Refused) => Outcome::Refused,
-        Some(Fate::Open) | None => Outcome::Waiting,
+fn outcome_of(victim: &Victim) -> Outcome {
+    let fate: Result<Fate, _> = try_transmute!(victim.fate);
+    match fate {
+        Ok(Fate::GotIn) => Outcome::GotIn,
+        Ok(Fate::Reset) => Outcome::Reset,
+        Ok(Fate::Failed) if victim.errno == ETIMEDOUT => Outcome::TimedOut,
+        Ok(Fate::Failed) => Outcome::Failed,
+        Ok(Fate::ClosedByClient) => Outcome::GaveUp,
+        Ok(Fate::Refused) => Outcome::Refused,
+        Ok(Fate::Open) | Err(_) => Outcome::Waiting,
     }
 }
 
