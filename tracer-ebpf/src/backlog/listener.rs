@@ -175,7 +175,7 @@ pub fn add(sk: u64, family: u16, by_owner: bool) -> bool {
         listener.tgid = task.tgid;
         listener.comm = task.comm;
     }
-    listener.drops_told = u64::from(read::<u32>(sk, layout!(sk_drops)));
+    listener.drops_counted = u64::from(read::<u32>(sk, layout!(sk_drops)));
     if family == FAMILY_UNIX {
         listener.local.family = FAMILY_UNIX;
         read_path(sk, &mut listener.path);
@@ -222,12 +222,12 @@ pub fn remove(sk: u64) {
     if is_global(&addr) {
         remove_under(&key(0, addr, port), sk);
     }
-    tell_closed(listener);
+    emit_closed(listener);
     let _gone = LISTENERS.remove(sk);
 }
 
 #[inline(always)]
-pub fn tell_closed(listener: &Listener) {
+pub fn emit_closed(listener: &Listener) {
     let Some(mut entry) = RING.reserve::<ListenerClosed>(0) else {
         count!(lost, 1);
         return;
@@ -288,7 +288,7 @@ pub fn arrives(listener: &mut Listener, child: u64) {
     look(listener, now);
     // With room to spare no SYN is being dropped at this moment: the count of drops can be set anew.
     if listener.depth.saturating_mul(2) <= listener.limit {
-        listener.drops_told = u64::from(read::<u32>(listener.sock, layout!(sk_drops)));
+        listener.drops_counted = u64::from(read::<u32>(listener.sock, layout!(sk_drops)));
     }
 }
 

@@ -102,9 +102,9 @@ pub fn syn_came(sock: u64, skb: u64) {
 
 /// Whether a listener is full and has dropped more packets than were told.
 #[inline(always)]
-fn has_untold_drop(listener: &Listener) -> bool {
+fn has_new_drop(listener: &Listener) -> bool {
     let drops = read::<u32>(listener.sock, layout!(sk_drops));
-    listener::is_full(listener) && drops != listener.drops_told as u32
+    listener::is_full(listener) && drops != listener.drops_counted as u32
 }
 
 /// `caller` consumes a packet. A SYN that a listener has dealt with ends like this in `tcp_rcv_state_process`, dropped or not:
@@ -125,14 +125,14 @@ pub fn consumed(skb: u64, caller: u64) {
         return;
     }
     let Some(group) = listener::group(net, &packet.dest) else { return };
-    let mut listener = listener::first(group, |listener| has_untold_drop(listener));
+    let mut listener = listener::first(group, |listener| has_new_drop(listener));
     if listener.is_none() && has_risen == Some(true) {
         // Another processor has made room since.
         listener = listener::first(group, |_| true);
     }
     if let Some(listener) = listener {
         // SAFETY: a counter in a map.
-        unsafe { memory::add(&raw mut listener.drops_told, 1) };
+        unsafe { memory::add(&raw mut listener.drops_counted, 1) };
         syn_dropped(listener, &packet);
     }
 }
@@ -143,7 +143,7 @@ fn ack_dropped(listener: &mut Listener, packet: &Packet) {
     // SAFETY: counters in a map.
     unsafe {
         memory::add(&raw mut listener.ack_drops, 1);
-        memory::add(&raw mut listener.drops_told, 1);
+        memory::add(&raw mut listener.drops_counted, 1);
     }
     listener::look(listener, listener::now());
     let key = victim::key(listener.net, &packet.source, packet.dest.port);
@@ -209,7 +209,7 @@ pub fn dropped(skb: u64, reason: u32, sock: u64) {
             .or_else(|| listener::first(group, |_| true))
     });
     match listener {
-        Some(listener) if is_certain || has_untold_drop(listener) => ack_dropped(listener, &packet),
+        Some(listener) if is_certain || has_new_drop(listener) => ack_dropped(listener, &packet),
         None if is_certain => count!(unattributed, 1),
         _ => {}
     }

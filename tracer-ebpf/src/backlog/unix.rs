@@ -37,7 +37,7 @@ const AT_ONCE_NS: u64 = 1_000_000;
 fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
     let found = listener::find(sock)?;
     if found.inode != 0 && listener::lasting_name(sock) != found.inode {
-        listener::tell_closed(found);
+        listener::emit_closed(found);
         let _gone = LISTENERS.remove(sock);
         return None;
     }

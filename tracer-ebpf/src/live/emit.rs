@@ -17,29 +17,29 @@ use crate::{
 
 /// Sends the record of the exchange whose end of nginx's `sk` is up, and sees to it that what nginx does next follows.
 #[inline(always)]
-pub fn tell(sk: u64, well: bool) {
+pub fn exchange(sk: u64, well: bool) {
     look_around(sk, well);
-    tell_all(sk, well);
-    tell_hop(sk);
+    emit_all(sk, well);
+    emit_hop(sk);
 }
 
 verified_once! {
     /// Writes down what is known only as the exchange ends.
     fn look_around(sk: u64, well: bool) = looks_around(sk, well);
-    fn tell_all(sk: u64, well: bool) = tells_all(sk, well);
-    fn tell_hop(sk: u64) = tells_hop(sk);
+    fn emit_all(sk: u64, well: bool) = emits_all(sk, well);
+    fn emit_hop(sk: u64) = emits_hop(sk);
 }
 
-/// The same of a connect that failed at once: there is no worker, and where it is told from there is no room on the stack to ask for one.
+/// The same of a connect that failed at once: there is no worker, and where it is emitted from there is no room on the stack to ask for one.
 #[inline(always)]
-pub fn tell_unconnected(exchange: &mut OpenExchange) {
-    tell_of(exchange, false, false);
+pub fn unconnected(exchange: &mut OpenExchange) {
+    emit(exchange, false, false);
 }
 
 #[inline(always)]
-fn tells_all(sk: u64, well: bool) {
+fn emits_all(sk: u64, well: bool) {
     if let Some(exchange) = entry::of(sk) {
-        tell_of(exchange, well, true);
+        emit(exchange, well, true);
     }
 }
 
@@ -69,15 +69,15 @@ fn looks_around(sk: u64, well: bool) {
 }
 
 #[inline(always)]
-fn tells_hop(sk: u64) {
+fn emits_hop(sk: u64) {
     let Some(OpenExchange { nginx, .. }) = entry::of(sk) else { return };
     if nginx.client.sock != 0 && nginx.flags & nginx_flag::NEXT_ACTION_FOLLOWS != 0 {
-        hop::tell(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
+        hop::emit(ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns }, nginx.client.sock);
     }
 }
 
 #[inline(always)]
-fn tell_of(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
+fn emit(exchange: &mut OpenExchange, well: bool, may_have_worker: bool) {
     let nginx = &mut exchange.nginx;
     let id = ConnectionId { sock: nginx.sock, connect_ns: nginx.connect_ns };
     // A TCP socket that the network ended stays with its process until that closes it; otherwise the process is

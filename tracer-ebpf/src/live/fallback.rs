@@ -119,7 +119,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
         change(&AWAITED, LESS);
     }
     if turned_to == 0 && is_client_known == 0 {
-        hop::tell(id, sk);
+        hop::emit(id, sk);
     }
     let Some(mut entry) = RING.reserve::<NextAction>(0) else {
         count!(lost, 1);

@@ -120,7 +120,7 @@ impl Audit {
     }
 
     /// Takes in a verdict that was not, since the run is over: its line is not to be missed.
-    pub fn untold(&mut self, verdict: &Verdict) {
+    pub fn withheld(&mut self, verdict: &Verdict) {
         self.take(verdict, false);
     }
 

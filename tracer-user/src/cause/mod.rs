@@ -204,7 +204,7 @@ pub fn attribute_word(said: &Said, outage: Option<Outage>, context: &Context<'_>
         near: None,
         closed: None,
         holders: None,
-        reached: reached.map(|reached| reached::told(reached, said.ns)),
+        reached: reached.map(|reached| reached::of_verdict(reached, said.ns)),
         explanation,
         advice,
     }
@@ -343,7 +343,7 @@ fn verdict(exchange: &Exchange, context: &Context<'_>, finding: Finding) -> Verd
         near: exchange.near.as_ref().map(|near| near.neighbours.clone()),
         closed: near::closed(exchange),
         holders: nobody_accepts::holders(exchange, cause),
-        reached: reached.map(|reached| reached::told(reached, exchange.began_ns())),
+        reached: reached.map(|reached| reached::of_verdict(reached, exchange.began_ns())),
         evidence: evidence::of(exchange, reached, context.sources),
         explanation: hop::with(explanation, exchange, context.outer),
         advice,

@@ -24,7 +24,7 @@ pub(super) fn timeout(exchange: &Exchange, came_ns: u64, waited: &str) -> Option
                 "Nobody accepts at {}: the connection waited {} in its accept queue{backlog}, until nginx stopped waiting after {waited}. {}",
                 exchange.upstream(),
                 span(exchange.nginx.ended_ns.saturating_sub(came_ns)),
-                told(queue, came_ns),
+                who_holds(queue, came_ns),
             ),
             format!(
                 "{}. The request still waits there and may be executed later, for nobody.",
@@ -39,7 +39,11 @@ pub(super) fn add(exchange: &Exchange, finding: Finding) -> Finding {
     let came_ns = exchange.nginx.connect_ns;
     let Some(queue) = exchange.queue().filter(|queue| sure(queue, came_ns).is_some()) else { return finding };
     Finding {
-        explanation: format!("{} Nobody works that queue off. {}", finding.explanation, told(queue, came_ns)),
+        explanation: format!(
+            "{} Nobody works that queue off. {}",
+            finding.explanation,
+            who_holds(queue, came_ns)
+        ),
         advice: format!("{}; a longer queue would only fill later.", advice(queue)),
         ..finding
     }
@@ -58,7 +62,7 @@ fn sure(queue: &Queue, came_ns: u64) -> Option<Confidence> {
 }
 
 /// Who holds the listener, and what they do.
-fn told(queue: &Queue, came_ns: u64) -> String {
+fn who_holds(queue: &Queue, came_ns: u64) -> String {
     let Queue { holders, others, since_ns, .. } = queue;
     let since = match since_ns {
         Some(since) if *since <= came_ns => " Its queue shows that none was taken from it in that time.",
@@ -170,16 +174,16 @@ mod tests {
     #[test]
     fn whoever_may_be_at_work_is_not_said_to_accept_nothing() {
         let doing = Doing::Waiting(Target::Signal);
-        let told = |change: fn(&mut Queue)| {
+        let confidence = |change: fn(&mut Queue)| {
             let mut queue = queue("python3", doing.clone());
             change(&mut queue);
             found(queue).map(|finding| finding.confidence)
         };
-        assert_eq!(told(|queue| queue.is_served = true), None);
-        assert_eq!(told(|queue| queue.holders.clear()), None);
-        assert_eq!(told(|queue| queue.since_ns = None), None);
-        assert_eq!(told(|queue| queue.since_ns = Some(at(3))), None);
+        assert_eq!(confidence(|queue| queue.is_served = true), None);
+        assert_eq!(confidence(|queue| queue.holders.clear()), None);
+        assert_eq!(confidence(|queue| queue.since_ns = None), None);
+        assert_eq!(confidence(|queue| queue.since_ns = Some(at(3))), None);
         let inferred = |queue: &mut Queue| (queue.since_ns, queue.has_accepted) = (None, false);
-        assert_eq!(told(inferred), Some(Confidence::Inferred));
+        assert_eq!(confidence(inferred), Some(Confidence::Inferred));
     }
 }

@@ -29,7 +29,7 @@ impl Reached {
                 format!("a TCP connection with {} works, as the kernel remembers", self.upstream.ip())
             }
         };
-        Evidence { us: told(*self, asked_ns).us, source: self.by.name().to_owned(), fact }
+        Evidence { us: of_verdict(*self, asked_ns).us, source: self.by.name().to_owned(), fact }
     }
 }
 
@@ -92,8 +92,8 @@ pub(super) fn with(finding: Finding, reached: Option<Reached>, asked_ns: u64) ->
     }
 }
 
-/// As a verdict tells it, in microseconds from the moment at which nginx asked.
-pub(super) fn told(reached: Reached, asked_ns: u64) -> verdict::Reached {
+/// As a verdict has it, in microseconds from the moment at which nginx asked.
+pub(super) fn of_verdict(reached: Reached, asked_ns: u64) -> verdict::Reached {
     let ns = i128::from(reached.ns) - i128::from(asked_ns);
     verdict::Reached { us: i64::try_from(ns / 1_000).unwrap_or(i64::MIN), by: reached.by }
 }

@@ -14,7 +14,7 @@ use crate::{
     engine::{self, Ends, Flow, Run, Session},
     evidence::{Encoder, Header, Names},
     model::{clock::monotonic_ns, facts::Fact, failure::Failure},
-    pipeline::{Emitted, tell_cut_looks},
+    pipeline::{Emitted, report_cut_looks},
     procfs::masters,
     sink::{
         Sinks,
@@ -134,8 +134,8 @@ fn at_the_end(mut replay: Replay, mut state: State) -> Result<State, Failure> {
     while let Some((number, entry)) = replay.next()? {
         state.entry(&entry);
         replay.take(number, entry);
-        while let Some(told) = replay.told(number) {
-            match &told {
+        while let Some(emitted) = replay.emitted(number) {
+            match &emitted {
                 Emitted::Verdict(verdict) => state.verdict(verdict),
                 Emitted::Delayed(delayed) => state.delayed(delayed),
                 Emitted::WorkerOutlived(outlived) => state.worker_outlived(outlived),
@@ -206,7 +206,7 @@ impl Playing {
         self.due = None;
         let Some((number, entry)) = self.replay.next()? else {
             self.is_at_end = true;
-            tell_cut_looks(self.replay.cut_looks());
+            report_cut_looks(self.replay.cut_looks());
             for sentence in self.replay.joined() {
                 crate::notice!("{sentence}");
             }
@@ -215,8 +215,8 @@ impl Playing {
         };
         self.sinks.each(|sink| sink.entry(&entry))?;
         self.replay.take(number, entry);
-        while let Some(told) = self.replay.told(number) {
-            self.sinks.each(|sink| sink.told(&told))?;
+        while let Some(emitted) = self.replay.emitted(number) {
+            self.sinks.each(|sink| sink.emitted(&emitted))?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::{
         failure::Failure,
         stream::{Entry, What},
     },
-    pipeline::{Emitted, Pipeline, tell_cut_looks},
+    pipeline::{Emitted, Pipeline, report_cut_looks},
     queues::Queues,
     sink::Sinks,
     source::{
@@ -171,7 +171,7 @@ impl Tracing {
             self.telling.take(entry)?;
         }
         let Emission { pipeline, sinks, .. } = self.telling;
-        tell_cut_looks(pipeline.cut_looks());
+        report_cut_looks(pipeline.cut_looks());
         sinks.end(&pipeline.summary())
     }
 
@@ -238,11 +238,11 @@ impl Emission {
     }
 
     fn emit(&mut self) -> Result<Flow, Failure> {
-        while let Some(told) = self.pipeline.next() {
-            self.sinks.each(|sink| sink.told(&told))?;
-            match (&told, &mut self.audit) {
+        while let Some(emitted) = self.pipeline.next() {
+            self.sinks.each(|sink| sink.emitted(&emitted))?;
+            match (&emitted, &mut self.audit) {
                 (Emitted::Verdict(verdict), Some(audit)) => audit.verdict(verdict),
-                (Emitted::Withheld(verdict), Some(audit)) => audit.untold(verdict),
+                (Emitted::Withheld(verdict), Some(audit)) => audit.withheld(verdict),
                 _ => {}
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     let mut all = Vec::new();
     for (name, program) in object.programs() {
         let Ok(descriptor) = program.fd() else { continue };
-        let count = told(descriptor.as_fd())?.recursion_misses;
+        let count = info(descriptor.as_fd())?.recursion_misses;
         if count > 0 {
             all.push((name, count));
         }
@@ -37,8 +37,8 @@ struct Asked {
     info: u64,
 }
 
-/// What the kernel tells of a program in one call, for this is asked once a second of each; its fdinfo in /proc takes four.
-fn told(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
+/// What the kernel says of a program in one call, for this is asked once a second of each; its fdinfo in /proc takes four.
+fn info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: numbers and addresses, which may all be zero: then nothing is asked for but what has room in it.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let asked = Asked {
@@ -73,14 +73,14 @@ mod tests {
         let (_, program) = object.programs().next().unwrap();
         let program = program.fd().unwrap().as_fd();
         let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).unwrap();
-        let told = told(program).unwrap();
+        let info = info(program).unwrap();
         let number = |field: &str| fdinfo::number(&shown, field);
         assert_eq!(
-            (u64::from(told.id), told.recursion_misses),
+            (u64::from(info.id), info.recursion_misses),
             (number("prog_id:"), number("recursion_misses:"))
         );
         // It stands behind the misses, and is not zero where it is shown (since 5.16).
-        assert_eq!(u64::from(told.verified_insns), number("verified_insns:"));
-        assert!(told.id != 0);
+        assert_eq!(u64::from(info.verified_insns), number("verified_insns:"));
+        assert!(info.id != 0);
     }
 }

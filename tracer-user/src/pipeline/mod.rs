@@ -444,8 +444,8 @@ impl Pipeline {
     }
 }
 
-/// Tells a person of looks that were cut.
-pub fn tell_cut_looks(cut: u64) {
+/// Reports looks to a person that were cut.
+pub fn report_cut_looks(cut: u64) {
     if cut > 0 {
         crate::notice!(
             "{cut} samples of slow workers found more than fits in memory: what these waited for is not told"

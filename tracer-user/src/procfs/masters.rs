@@ -59,7 +59,7 @@ pub fn masters() -> Vec<Master> {
         .collect();
     let is_ours = |pid: i32, comm: &str| ours.iter().any(|(_, stat)| stat.pid == pid && stat.comm == comm);
     let here = unseen.or(Process::myself().and_then(|me| network(&me)));
-    unseen.tell();
+    unseen.report();
     let masters: Vec<&(Process, Stat)> =
         ours.iter().filter(|(_, stat)| !is_ours(stat.ppid, &stat.comm)).collect();
     if masters.is_empty() {
@@ -102,7 +102,7 @@ impl Unseen {
         })
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         if let Some(error) = &self.first {
             crate::notice!(
                 "{} cannot be looked at ({error}): whether nginx and php-fpm are among them is not known",

@@ -125,9 +125,9 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Takes in something that is told.
-    fn told(&mut self, told: &Emitted) -> io::Result<()> {
-        match told {
+    /// Takes in what is emitted.
+    fn emitted(&mut self, emitted: &Emitted) -> io::Result<()> {
+        match emitted {
             Emitted::Verdict(verdict) => self.verdict(verdict),
             Emitted::Delayed(delayed) => self.delayed(delayed),
             Emitted::WorkerOutlived(outlived) => self.worker_outlived(outlived),

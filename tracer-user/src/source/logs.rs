@@ -51,7 +51,7 @@ pub(super) struct Logs {
     /// When masters may be asked again.
     next: Instant,
     /// What was told already.
-    told: HashSet<String>,
+    reported: HashSet<String>,
     /// Lines that were read, of whatever kind.
     lines: u64,
     /// Lines that may be about an upstream and are not known.
@@ -89,7 +89,7 @@ impl Logs {
             once: Once::new(0),
             since: SystemTime::now(),
             next: Instant::now(),
-            told: HashSet::new(),
+            reported: HashSet::new(),
             lines: 0,
             passed_over: 0,
         };
@@ -99,7 +99,7 @@ impl Logs {
                     let number = logs.once.add();
                     logs.named.push((number, follower));
                 }
-                Err(error) => logs.tell(format!("{} cannot be followed: {error}", path.display())),
+                Err(error) => logs.report(format!("{} cannot be followed: {error}", path.display())),
             }
         }
         logs
@@ -115,7 +115,9 @@ impl Logs {
                 }
                 // Whoever has ended writes no more.
                 Ok(None) => {}
-                Err(error) => self.tell(format!("whose worker nginx {pid} is cannot be looked up: {error}")),
+                Err(error) => {
+                    self.report(format!("whose worker nginx {pid} is cannot be looked up: {error}"))
+                }
             }
         }
         self.masters.retain(|pid, _| masters.contains_key(pid));
@@ -130,7 +132,7 @@ impl Logs {
                     self.next = Instant::now();
                 }
                 Err(Refusal::Changed) => {}
-                Err(refusal) => self.tell(format!(
+                Err(refusal) => self.report(format!(
                     "the error log of nginx {pid} is not looked for: {refusal}; --error-log names it"
                 )),
             }
@@ -179,18 +181,18 @@ impl Logs {
                     continue;
                 }
                 Err(refusal) => {
-                    self.tell(format!("the error log of nginx {pid} cannot be looked for: {refusal}"));
+                    self.report(format!("the error log of nginx {pid} cannot be looked for: {refusal}"));
                     continue;
                 }
             };
             if left_out > 0 {
-                self.tell(format!(
+                self.report(format!(
                     "more than {} logs are held open: the others are not followed",
                     budget::HELD_LOGS
                 ));
             }
             if !was_known && new.is_empty() && known.is_empty() && self.named.is_empty() {
-                self.tell(format!(
+                self.report(format!(
                     "nginx {pid} holds no file open that may be its error log, so that what it says of its upstreams is not known"
                 ));
             }
@@ -201,7 +203,7 @@ impl Logs {
             }
             for log in new {
                 if let Err(error) = self.begin(log, was_known) {
-                    self.tell(cannot_be_read(&error));
+                    self.report(cannot_be_read(&error));
                 }
             }
         }
@@ -268,23 +270,23 @@ impl Logs {
             !is_other
         });
         if passed_over > 0 {
-            self.tell(
+            self.report(
                 "lines of nginx's error log that are longer than any of its own, or cut off before they say what they are about, are passed \
                  over; how many, the end says"
                     .to_owned(),
             );
         }
-        failed.into_iter().for_each(|error| self.tell(cannot_be_read(&error)));
+        failed.into_iter().for_each(|error| self.report(cannot_be_read(&error)));
         // What stands in the logs by now was said by now.
         let ns = monotonic_ns();
         found.into_iter().map(|(spoken, pid)| logged(spoken, pid, ns)).collect()
     }
 
-    /// Tells a person, once.
-    fn tell(&mut self, what: String) {
-        if self.told.len() < budget::HELD_LOGS && !self.told.contains(&what) {
+    /// Reports to a person, once.
+    fn report(&mut self, what: String) {
+        if self.reported.len() < budget::HELD_LOGS && !self.reported.contains(&what) {
             crate::notice!("{what}");
-            self.told.insert(what);
+            self.reported.insert(what);
         }
     }
 }

@@ -169,7 +169,7 @@ impl Said {
             names_unix: configuration.names_unix_upstreams(),
             groups: within_budget(groups(configuration)),
             counts_statuses: counts_statuses(&configuration.directives),
-            gaps: configuration.gaps.told(),
+            gaps: configuration.gaps.sentence(),
             changed_ns: configuration.changed_ns,
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Unix {
     by: Option<Use>,
     is_verbose: bool,
     /// Whether it was told that it cannot be known before they are seen in use.
-    has_told_unknown: bool,
+    has_reported_unknown: bool,
 }
 
 impl Unix {
@@ -35,7 +35,7 @@ impl Unix {
         let is_asked_for = args.upstreams.is_empty()
             || args.upstreams.iter().any(|upstream| matches!(upstream, UpstreamFilter::Unix(_)));
         let is_awaited = is_asked_for && tracer.may_trace_system_calls();
-        Self { is_awaited, by: None, is_verbose, has_told_unknown: false }
+        Self { is_awaited, by: None, is_verbose, has_reported_unknown: false }
     }
 
     /// Watches them from the start if an open connection or the configuration of one of those that run says that they are in use.
@@ -64,9 +64,9 @@ impl Unix {
             match configurations.ask(move |masters| masters.unix_upstreams(pids)) {
                 Some(found) => self.learn(found),
                 None if configurations.look_later(running.to_vec()) => {
-                    self.tell_unknown("configurations take long to read");
+                    self.report_unknown("configurations take long to read");
                 }
-                None => self.tell_unknown("configurations take too long to read"),
+                None => self.report_unknown("configurations take too long to read"),
             }
         }
         self.watch(tracer);
@@ -94,20 +94,20 @@ impl Unix {
                 self.by.get_or_insert(Use::Configured(pid));
             }
             UnixUpstreams::None => {}
-            UnixUpstreams::Unknown(why) => self.tell_unknown(&why),
+            UnixUpstreams::Unknown(why) => self.report_unknown(&why),
         }
     }
 
     /// A process of ours has begun, or is to read its configuration again.
     pub(super) fn begins(&mut self, pid: u32, configurations: &mut Configurations) {
         if self.is_awaited && !configurations.begins(pid) {
-            self.tell_unknown("more processes begin than can be looked at");
+            self.report_unknown("more processes begin than can be looked at");
         }
     }
 
     /// Says once, to who wants to know, that unix sockets may be in use before that is known.
-    fn tell_unknown(&mut self, why: &str) {
-        if self.is_verbose && !std::mem::replace(&mut self.has_told_unknown, true) {
+    fn report_unknown(&mut self, why: &str) {
+        if self.is_verbose && !std::mem::replace(&mut self.has_reported_unknown, true) {
             crate::notice!(
                 "whether nginx uses unix sockets as upstreams is not known before it does, so that the first exchanges on them may be \
                  missed ({why})"

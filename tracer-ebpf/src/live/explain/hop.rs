@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-/// The exchange `id` was closed that served the client at `sk` or, where its client is not known, after which nginx acts on `sk`: tells whose
+/// The exchange `id` was closed that served the client at `sk` or, where its client is not known, after which nginx acts on `sk`: emits whose
 /// worker's end that is, if an open exchange's.
 #[inline(never)]
-pub fn tell(id: ConnectionId, sk: u64) {
+pub fn emit(id: ConnectionId, sk: u64) {
     let Some(OpenExchange { nginx: outer, path, .. }) = joined::exchange_of(sk, sock::ports(sk).0) else {
         return;
     };

@@ -18,7 +18,7 @@ use crate::{
         sock, task, trust, unix_place,
     },
     live::{
-        emit::tell_unconnected,
+        emit,
         entry::{NO_PORT, reader, share, unix_path},
         exchange::{abandoned, ending, worker_end},
         explain::{
@@ -244,7 +244,7 @@ fn begin(sk: u64, call: &Connecting, ret: i64) {
         // SAFETY: map memory that is already a value of the type.
         unsafe { memory::fill(&raw mut nginx.listener_last, &raw const nginx.listener_first) };
         ending::ends_unconnected(exchange);
-        tell_unconnected(exchange);
+        emit::unconnected(exchange);
         let _gone = EXCHANGES.remove(sk);
         return;
     }

@@ -13,7 +13,7 @@ use crate::{
         sock, task, unix_place,
     },
     live::{
-        emit::{self, tell},
+        emit,
         entry::{self, NO_PORT, joined, unix_path},
         exchange::{
             abandoned,
@@ -89,7 +89,7 @@ extern "C" fn ends_with_owner(
 fn ended(exchange: *mut OpenExchange, sk: u64) {
     // SAFETY: preallocated map memory. What tells of it finds it by itself: nobody has it then.
     if ends(unsafe { &mut *exchange }) != Ending::Well {
-        tell(sk, false);
+        emit::exchange(sk, false);
     }
     let _gone = EXCHANGES.remove(sk);
 }

@@ -28,7 +28,7 @@ fn logged(ms: i64, text: &str, upstream: &str) -> Logged {
 }
 
 /// A verdict on worker 7.
-fn told(ms: i64, cause: Cause, upstream: &str) -> Explained {
+fn explained(ms: i64, cause: Cause, upstream: &str) -> Explained {
     let at = START * SECOND + ms * 1_000_000;
     let upstream = match upstream.strip_prefix("unix:") {
         Some(path) => Upstream::Unix(path.trim_end_matches(':').into()),
@@ -64,7 +64,7 @@ fn outcome(lines: Vec<Logged>, verdicts: Vec<Explained>) -> (u64, usize, usize) 
 
 #[test]
 fn each_line_finds_the_verdict_of_its_worker_upstream_kind_and_moment() {
-    let refused = || told(500, Cause::RefusedNoListener, A);
+    let refused = || explained(500, Cause::RefusedNoListener, A);
     assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![refused()]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(500, REFUSED, B)], vec![refused()]), (0, 1, 1));
     assert_eq!(outcome(vec![logged(500, RESET, A)], vec![refused()]), (0, 1, 1));
@@ -76,7 +76,7 @@ fn each_line_finds_the_verdict_of_its_worker_upstream_kind_and_moment() {
 
 #[test]
 fn a_verdict_is_nobodys_twice() {
-    let refused = || told(500, Cause::RefusedNoListener, A);
+    let refused = || explained(500, Cause::RefusedNoListener, A);
     assert_eq!(outcome(vec![logged(500, REFUSED, A); 2], vec![refused()]), (1, 1, 0));
     assert_eq!(outcome(vec![logged(500, REFUSED, A)], vec![refused(), refused()]), (1, 0, 1));
 }
@@ -86,15 +86,17 @@ fn a_verdict_may_lie_ten_seconds_from_its_line_either_way() {
     for (ms, fits) in
         [(-10_001, false), (-10_000, true), (0, true), (999, true), (10_000, true), (10_001, false)]
     {
-        let outcome = outcome(vec![logged(0, REFUSED, A)], vec![told(ms, Cause::RefusedNoListener, A)]);
+        let outcome = outcome(vec![logged(0, REFUSED, A)], vec![explained(ms, Cause::RefusedNoListener, A)]);
         assert_eq!(outcome, if fits { (1, 0, 0) } else { (0, 1, 1) }, "{ms}");
     }
 }
 
 #[test]
 fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
-    let met =
-        |errno: &str| Explained { errno: Some(errno.to_owned()), ..told(0, Cause::ResetWorkerKilled, A) };
+    let met = |errno: &str| Explained {
+        errno: Some(errno.to_owned()),
+        ..explained(0, Cause::ResetWorkerKilled, A)
+    };
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ECONNRESET")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("EPIPE")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, RESET, A)], vec![met("ETIMEDOUT")]), (0, 1, 1));
@@ -103,7 +105,8 @@ fn errnos_must_agree_and_a_broken_pipe_is_a_reset() {
 #[test]
 fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
     let line = "recv() failed (113: No route to host) while reading response header from upstream";
-    let met = |errno: &str| Explained { errno: Some(errno.to_owned()), ..told(0, Cause::RefusedNoRoute, A) };
+    let met =
+        |errno: &str| Explained { errno: Some(errno.to_owned()), ..explained(0, Cause::RefusedNoRoute, A) };
     assert_eq!(outcome(vec![logged(0, line, A)], vec![met("EHOSTUNREACH")]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, line, A)], vec![met("ENETUNREACH")]), (0, 1, 1));
 }
@@ -111,11 +114,11 @@ fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
 #[test]
 fn a_foretold_text_finds_its_line_first() {
     let other = RESET.replace("reading response header from upstream", "sending request to upstream");
-    let foretold = Explained { error_log: Some(RESET.to_owned()), ..told(900, Cause::ResetByRemote, A) };
+    let foretold = Explained { error_log: Some(RESET.to_owned()), ..explained(900, Cause::ResetByRemote, A) };
     let mut pairing = Pairing::default();
     pairing.line(logged(0, RESET, A));
     pairing.line(logged(0, &other, A));
-    pairing.verdict(told(100, Cause::ResetByRemote, A));
+    pairing.verdict(explained(100, Cause::ResetByRemote, A));
     pairing.verdict(foretold);
     let waiting = &pairing.workers[&7];
     assert_eq!(pairs(&waiting.logged, &waiting.told, END).count, 2);
@@ -128,9 +131,9 @@ fn a_foretold_text_finds_its_line_first() {
 fn the_unknown_takes_what_nobody_else_explains() {
     let lines = vec![logged(0, REFUSED, A), logged(0, TIMED_OUT, A), logged(0, TOO_BIG, A)];
     let verdicts = vec![
-        told(0, Cause::NotEnoughFacts, A),
-        told(10, Cause::RefusedNoListener, A),
-        told(20, Cause::TimeoutSlowWorker, A),
+        explained(0, Cause::NotEnoughFacts, A),
+        explained(10, Cause::RefusedNoListener, A),
+        explained(20, Cause::TimeoutSlowWorker, A),
     ];
     assert_eq!(outcome(lines, verdicts), (3, 0, 0));
 }
@@ -139,21 +142,22 @@ fn the_unknown_takes_what_nobody_else_explains() {
 fn a_line_that_was_cut_takes_what_is_left_of_its_worker() {
     let mut cut = logged(0, RESET, A);
     cut.failure.upstream = crate::audit::line::Named::CutOff;
-    let verdicts = vec![told(0, Cause::ResetByRemote, B), told(10, Cause::ResetByRemote, A)];
+    let verdicts = vec![explained(0, Cause::ResetByRemote, B), explained(10, Cause::ResetByRemote, A)];
     assert_eq!(outcome(vec![cut, logged(0, RESET, B)], verdicts), (2, 0, 0));
 }
 
 #[test]
 fn a_unix_socket_is_recognised_on_every_path() {
     let lines = vec![logged(0, TIMED_OUT, "unix:/run/x.sock"), logged(0, RESET, UNIX)];
-    let verdicts = vec![told(0, Cause::ResetWorkerKilled, UNIX), told(0, Cause::TimeoutNeverAccepted, UNIX)];
+    let verdicts =
+        vec![explained(0, Cause::ResetWorkerKilled, UNIX), explained(0, Cause::TimeoutNeverAccepted, UNIX)];
     assert_eq!(outcome(lines, verdicts), (2, 0, 0));
 }
 
 #[test]
 fn what_nginx_never_writes_about_is_not_missed() {
     assert_eq!(
-        outcome(vec![], vec![told(0, Cause::NginxExited, A), told(0, Cause::NginxKilled, A)]),
+        outcome(vec![], vec![explained(0, Cause::NginxExited, A), explained(0, Cause::NginxKilled, A)]),
         (0, 0, 0)
     );
 }
@@ -161,10 +165,10 @@ fn what_nginx_never_writes_about_is_not_missed() {
 #[test]
 fn what_does_not_count_is_no_gap_and_still_explains() {
     let line = || Logged { counts: false, ..logged(0, REFUSED, A) };
-    let verdict = || Explained { counts: false, ..told(0, Cause::RefusedNoListener, A) };
+    let verdict = || Explained { counts: false, ..explained(0, Cause::RefusedNoListener, A) };
     assert_eq!(outcome(vec![line()], vec![]), (0, 0, 0));
     assert_eq!(outcome(vec![], vec![verdict()]), (0, 0, 0));
-    assert_eq!(outcome(vec![line()], vec![told(0, Cause::RefusedNoListener, A)]), (1, 0, 0));
+    assert_eq!(outcome(vec![line()], vec![explained(0, Cause::RefusedNoListener, A)]), (1, 0, 0));
     assert_eq!(outcome(vec![logged(0, REFUSED, A)], vec![verdict()]), (0, 0, 0));
 }
 
@@ -173,8 +177,8 @@ fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
     let mut pairing = Pairing::default();
     pairing.line(logged(0, REFUSED, A));
     pairing.line(logged(0, RESET, A));
-    pairing.verdict(told(10, Cause::RefusedNoListener, A));
-    pairing.verdict(told(10, Cause::RejectedResponse, A));
+    pairing.verdict(explained(10, Cause::RefusedNoListener, A));
+    pairing.verdict(explained(10, Cause::RejectedResponse, A));
     let now = |ms: i64| START * SECOND + ms * 1_000_000;
     let settled = pairing.settle(now(1_000));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 0, 0));
@@ -209,7 +213,7 @@ fn whoever_writes_them_no_more_lines_are_kept_than_the_budget_allows_and_the_old
 #[test]
 fn verdicts_have_a_budget_of_their_own() {
     let mut pairing = Pairing::default();
-    let one = told(500, Cause::RefusedNoListener, A);
+    let one = explained(500, Cause::RefusedNoListener, A);
     let count = 2 * budget::AUDIT_BYTES / one.bytes();
     pairing.line(logged(500, REFUSED, A));
     (0..count).for_each(|_| pairing.verdict(one.clone()));
@@ -230,7 +234,7 @@ fn a_line_with_forged_upstreams_takes_the_verdict_that_fits_and_nobody_elses() {
         assert!(failure.upstream.is_ambiguous(), "{text}");
         Logged { failure, line: text, ..logged(500, REFUSED, real) }
     };
-    let refused = |upstream| told(500, Cause::RefusedNoListener, upstream);
+    let refused = |upstream| explained(500, Cause::RefusedNoListener, upstream);
     assert_eq!(outcome(vec![forged(A, "10.9.9.9:1")], vec![refused(A)]), (1, 0, 0));
     assert_eq!(outcome(vec![forged(A, "10.9.9.9:1")], vec![refused(B)]), (0, 1, 1));
     // The forger names whom another line is about: each gets its own, whichever comes first.
@@ -284,7 +288,7 @@ fn no_other_way_pairs_off_more_of_equal_failures() {
         let span = [3_000, 8_000, 20_000][dice.roll(3) as usize];
         let lines: Vec<_> = (0..lines).map(|_| logged(dice.roll(span), REFUSED, A)).collect();
         let verdicts: Vec<_> =
-            (0..verdicts).map(|_| told(dice.roll(span), Cause::RefusedNoListener, A)).collect();
+            (0..verdicts).map(|_| explained(dice.roll(span), Cause::RefusedNoListener, A)).collect();
         let most = most_pairs(&lines, &verdicts) as u64;
         assert_eq!(outcome(lines, verdicts).0, most, "seed {seed}");
     }
@@ -310,7 +314,7 @@ fn a_storm_of_all_kinds_pairs_off_without_a_rest_in_whatever_order_it_comes() {
             let line = Logged { since: (START * 1_000 + ms + 200) * 1_000_000, ..logged(ms, text, upstream) };
             events.push((ms + dice.roll(250), Err(line)));
             let end = ms + dice.roll(3) - 1;
-            events.push((ms + dice.roll(1_500), Ok(told(end, cause, upstream))));
+            events.push((ms + dice.roll(1_500), Ok(explained(end, cause, upstream))));
         }
         events.sort_by_key(|(ms, _)| *ms);
         let mut pairing = Pairing::default();

@@ -11,7 +11,7 @@ pub(super) struct Closed {
     kept: VecDeque<Queue>,
     names: HashMap<Name, u64>,
     forgotten: u64,
-    forgotten_told: usize,
+    forgotten_emitted: usize,
     /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are told, and at the others.
     sums: HashMap<u32, (u64, u64)>,
     /// Such packets in namespaces that found no room there.
@@ -35,7 +35,7 @@ impl Closed {
         }
         let is_told = is_told(&oldest);
         self.forgotten += 1;
-        self.forgotten_told += usize::from(is_told);
+        self.forgotten_emitted += usize::from(is_told);
         let drops = oldest.syn_drops + oldest.ack_drops;
         if drops > 0 && self.sums.len() >= budget::NAMESPACES && !self.sums.contains_key(&oldest.netns) {
             self.left_out += drops;
@@ -62,8 +62,8 @@ impl Closed {
     }
 
     /// How many of the forgotten ones were told.
-    pub fn forgotten_told(&self) -> usize {
-        self.forgotten_told
+    pub fn forgotten_emitted(&self) -> usize {
+        self.forgotten_emitted
     }
 
     /// Packets that met a full queue and are in no sum, for want of room.
@@ -102,7 +102,7 @@ mod tests {
             (closed.kept.len(), closed.names.len()),
             (budget::CLOSED_LISTENERS, budget::CLOSED_LISTENERS)
         );
-        assert_eq!((closed.forgotten(), closed.forgotten_told()), (100, 50));
+        assert_eq!((closed.forgotten(), closed.forgotten_emitted()), (100, 50));
         assert_eq!(closed.sums()[&7], (100, 100));
         assert!(!closed.has((99, 0)) && closed.has((100, 0)));
     }

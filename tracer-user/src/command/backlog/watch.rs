@@ -340,7 +340,7 @@ impl<'a> Watching<'a> {
         open.chain(self.closed.iter()).collect()
     }
 
-    fn told<'b>(&self, queues: impl IntoIterator<Item = &'b Queue>) -> Vec<Queue> {
+    fn chosen<'b>(&self, queues: impl IntoIterator<Item = &'b Queue>) -> Vec<Queue> {
         queues.into_iter().filter(|queue| self.choice.has(queue)).cloned().collect()
     }
 
@@ -349,13 +349,13 @@ impl<'a> Watching<'a> {
         self.look_at_strangers();
         self.bury_unix_listeners()?;
         self.look();
-        self.output.queues(&self.told(&self.queues), Moment::Running)?;
+        self.output.queues(&self.chosen(&self.queues), Moment::Running)?;
         let now = monotonic_ns();
-        self.tell_open(|victim| judged(victim, now))
+        self.emit_open(|victim| judged(victim, now))
     }
 
-    /// Tells each victim whose fate the kernel side left open and of which there is something to say.
-    fn tell_open(&mut self, outcome: impl Fn(&Victim) -> Option<Outcome>) -> io::Result<()> {
+    /// Emits each victim whose fate the kernel side left open and of which there is something to say.
+    fn emit_open(&mut self, outcome: impl Fn(&Victim) -> Option<Outcome>) -> io::Result<()> {
         for (key, victim) in self.backlog.victims() {
             if let Some(outcome) = outcome(&victim)
                 && self.backlog.forget(&key)
@@ -369,12 +369,12 @@ impl<'a> Watching<'a> {
     /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
     fn end(&mut self) -> io::Result<()> {
         let balances = self.balance()?;
-        self.tell_open(|victim| Some(at_the_end(victim)))?;
+        self.emit_open(|victim| Some(at_the_end(victim)))?;
         // Those that ended while the sums were looked at.
         self.take_all()?;
         let early = std::mem::take(&mut self.early).len();
         self.pass_over(early);
-        let last = self.told(self.all());
+        let last = self.chosen(self.all());
         self.output.queues(&last, Moment::Last)?;
         self.output.balance(&balances)?;
         if self.args.verify {
@@ -387,7 +387,7 @@ impl<'a> Watching<'a> {
         });
         self.output.summary(&Summary {
             elapsed_ns: monotonic_ns() - self.started_ns,
-            listeners: last.len() + self.closed.forgotten_told(),
+            listeners: last.len() + self.closed.forgotten_emitted(),
             forgotten: self.closed.forgotten(),
             victims: self.victims,
             unnamed: stats.victims_untracked,

@@ -246,9 +246,9 @@ impl Digest {
         }
     }
 
-    /// Takes in what is told.
-    pub fn told(&mut self, told: Emitted) {
-        match told {
+    /// Takes in what is emitted.
+    pub fn emitted(&mut self, emitted: Emitted) {
+        match emitted {
             Emitted::Verdict(verdict) => self.verdict(verdict),
             Emitted::WorkerOutlived(_) => self.for_nobody += 1,
             Emitted::Delayed(_) | Emitted::Note(_) | Emitted::Answer(_) | Emitted::Withheld(_) => {}

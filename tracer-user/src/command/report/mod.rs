@@ -18,7 +18,7 @@ use crate::{
     evidence::{Encoder, Frames, Line, Names},
     file,
     model::{failure::Failure, words::count},
-    pipeline::{Emitted, tell_cut_looks},
+    pipeline::{Emitted, report_cut_looks},
     sink::{Json, Look, Sink},
     terminal,
 };
@@ -45,7 +45,7 @@ pub fn run(args: &Report) -> Result<(), Failure> {
         }
         ReportFormat::Json => {
             let mut output = Json::new(terminal::json());
-            follow(&mut replay, |told| output.told(told)).and_then(|digest| {
+            follow(&mut replay, |emitted| output.emitted(emitted)).and_then(|digest| {
                 written(output.summary(&digest.summary))?;
                 written(output.flush())?;
                 page(args, &digest, &replay)
@@ -61,17 +61,17 @@ pub fn run(args: &Report) -> Result<(), Failure> {
 }
 
 /// Takes everything in; hands on what is told, and returns what it amounts to.
-fn follow(replay: &mut Replay, mut tell: impl FnMut(&Emitted) -> io::Result<()>) -> Result<Digest, Failure> {
+fn follow(replay: &mut Replay, mut emit: impl FnMut(&Emitted) -> io::Result<()>) -> Result<Digest, Failure> {
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {
         digest.entry(&entry, replay.clock_offset(number));
         replay.take(number, entry);
-        while let Some(told) = replay.told(number) {
-            written(tell(&told))?;
-            digest.told(told);
+        while let Some(emitted) = replay.emitted(number) {
+            written(emit(&emitted))?;
+            digest.emitted(emitted);
         }
     }
-    tell_cut_looks(replay.cut_looks());
+    report_cut_looks(replay.cut_looks());
     for sentence in replay.joined() {
         crate::notice!("{sentence}");
     }
@@ -84,7 +84,7 @@ fn follow(replay: &mut Replay, mut tell: impl FnMut(&Emitted) -> io::Result<()>)
 fn everything(evidence: &[u8]) -> Result<(), Failure> {
     let mut replay = Replay::of(evidence.to_vec())?;
     let mut output = Json::new(io::sink());
-    let digest = follow(&mut replay, |told| output.told(told))?;
+    let digest = follow(&mut replay, |emitted| output.emitted(emitted))?;
     written(output.summary(&digest.summary))?;
     let headers: Vec<_> = replay.recordings().iter().map(|recording| &recording.header).collect();
     let page = html::page(&digest, &headers).context("the page cannot be made")?;

@@ -254,8 +254,8 @@ impl Replay {
         }
     }
 
-    /// The next thing that a recording tells; none once all that is due is told.
-    pub fn told(&mut self, number: usize) -> Option<Emitted> {
+    /// The next thing that a recording emits; none once all that is due was emitted.
+    pub fn emitted(&mut self, number: usize) -> Option<Emitted> {
         self.recordings.get_mut(number)?.pipeline.next()
     }
 

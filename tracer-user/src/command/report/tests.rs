@@ -75,7 +75,7 @@ fn what_does_not_fit_in_memory_is_read_up_to_there_and_called_incomplete() {
     while let Some((number, entry)) = replay.next().unwrap() {
         is_exchange_seen |= matches!(entry.what, What::Record(Record::Exchange(_)));
         replay.take(number, entry);
-        told.extend(iter::from_fn(|| replay.told(number)));
+        told.extend(iter::from_fn(|| replay.emitted(number)));
         if is_exchange_seen && told.is_empty() {
             replay = replay.within(0);
         }

@@ -107,7 +107,7 @@ impl Service {
         if let Some((naming, hook)) = self.prepared.take() {
             self.recorder = Recorder::begin(&self.resolved.serve, naming, hook, start);
         }
-        tell(&[NotifyState::Ready]);
+        notify_systemd(&[NotifyState::Ready]);
     }
 
     /// Goes on as a new configuration says, as far as that can be.
@@ -251,7 +251,7 @@ impl Sink for Service {
 
     fn reload(&mut self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Ok(now) => notify_systemd(&[NotifyState::Reloading, now]),
             Err(error) => crate::notice!("systemd is not told of the new configuration: {error}"),
         }
         let given = self.resolved.serve.clone();
@@ -262,11 +262,11 @@ impl Sink for Service {
                 crate::notice!("the configuration stays as it was");
             }
         }
-        tell(&[NotifyState::Ready]);
+        notify_systemd(&[NotifyState::Ready]);
     }
 
     fn end(self: Box<Self>, summary: &Summary) -> Result<(), Failure> {
-        tell(&[NotifyState::Stopping]);
+        notify_systemd(&[NotifyState::Stopping]);
         let failures = summary.failures.iter().map(|(_, count)| count).sum();
         crate::notice!(
             "served for {}: {}, {}",
@@ -278,8 +278,8 @@ impl Sink for Service {
     }
 }
 
-/// Tells systemd, if it has started this.
-fn tell(state: &[NotifyState<'_>]) {
+/// Notifies systemd, if it has started this.
+fn notify_systemd(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         crate::notice!("systemd could not be told: {error}");
     }
@@ -305,7 +305,7 @@ impl Watchdog {
         let now_ns = monotonic_ns();
         if self.due_ns().is_some_and(|due| due <= now_ns) {
             self.told_ns = now_ns;
-            tell(&[NotifyState::Watchdog]);
+            notify_systemd(&[NotifyState::Watchdog]);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     kernel::{sock, task},
     live::{
-        emit::{self, tell},
+        emit,
         entry::{self, handshake, joined},
         exchange::{
             ending::{self, Ending},
@@ -32,7 +32,7 @@ pub fn ended(sk: u64, remote_port: u16, old_state: u8, new_state: u8) -> bool {
             if let Some(exchange) = entry::of(sk) {
                 worker_end::outlives(&exchange.worker);
             }
-            tell(sk, ending == Ending::Late);
+            emit::exchange(sk, ending == Ending::Late);
             if let Some(exchange) = entry::of(sk) {
                 forget(exchange, sk);
             }
@@ -50,7 +50,7 @@ fn broken_closed(id: ConnectionId) {
     }
     if ending::of_broken(exchange, id.sock) != Ending::Well {
         worker_end::outlives(&exchange.worker);
-        tell(id.sock, false);
+        emit::exchange(id.sock, false);
     }
     if let Some(exchange) = entry::of(id.sock) {
         forget(exchange, id.sock);

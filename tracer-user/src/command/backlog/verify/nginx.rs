@@ -32,7 +32,7 @@ pub(super) fn configured(masters: &[Known<Configuration>], comm: &str) -> (Vec<C
                     addr,
                     backlog: Some(backlog),
                 }));
-                gaps.told().map(|gaps| format!("not all of its configuration was read: {gaps}"))
+                gaps.sentence().map(|gaps| format!("not all of its configuration was read: {gaps}"))
             }
             Err(reason) => Some(reason.clone()),
         };
@@ -93,7 +93,7 @@ impl Listens {
                 }
             }
         }
-        let is_whole = configuration.gaps.told().is_none();
+        let is_whole = configuration.gaps.sentence().is_none();
         let is_certain = |addr: &Upstream| match addr {
             Upstream::Inet(addr) => is_whole && !unresolved.contains(&addr.port()),
             Upstream::Unix(_) | Upstream::Named(_) => is_whole,
@@ -131,7 +131,7 @@ mod tests {
     fn listens(text: &str) -> (Vec<(String, i64)>, Option<String>) {
         let configuration = Configuration::of_text(text).unwrap();
         let Listens { found, gaps } = Listens::of(&configuration);
-        (found.into_iter().map(|(addr, backlog)| (addr.to_string(), backlog)).collect(), gaps.told())
+        (found.into_iter().map(|(addr, backlog)| (addr.to_string(), backlog)).collect(), gaps.sentence())
     }
 
     #[test]

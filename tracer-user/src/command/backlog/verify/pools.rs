@@ -150,7 +150,7 @@ fn timeouts(
     let mut found: BTreeMap<(u32, &str, String, u64), BTreeSet<String>> = BTreeMap::new();
     for Known { pid, comm, said } in nginx {
         // A file that was left out may set another one.
-        let Some(configuration) = said.as_ref().ok().filter(|said| said.gaps.told().is_none()) else {
+        let Some(configuration) = said.as_ref().ok().filter(|said| said.gaps.sentence().is_none()) else {
             continue;
         };
         let is_near = |place: &Upstream| {

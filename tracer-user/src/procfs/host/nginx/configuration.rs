@@ -57,7 +57,7 @@ impl Gaps {
     }
 
     /// What they are, in a sentence; none if there are none.
-    pub fn told(&self) -> Option<String> {
+    pub fn sentence(&self) -> Option<String> {
         let more = self.count - self.reasons.len();
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         (self.count > 0).then(|| format!("{}{more}", self.reasons.join("; ")))

@@ -9,7 +9,7 @@ impl Configuration {
     /// Whether nginx says each error wherever it comes to it: no `error_log` of any block keeps back what is of level error, which is the
     /// default. None where not all of the configuration was read.
     pub fn says_errors(&self) -> Option<bool> {
-        self.gaps.told().is_none().then(|| !self.directives.iter().any(keeps_errors))
+        self.gaps.sentence().is_none().then(|| !self.directives.iter().any(keeps_errors))
     }
 }
 

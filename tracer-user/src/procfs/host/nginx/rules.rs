@@ -54,7 +54,7 @@ impl Rules {
 
 /// What a configuration says of it.
 pub(crate) fn rules(configuration: &Configuration) -> Rules {
-    let mut rules = Rules { is_open: configuration.gaps.told().is_some(), ..Rules::default() };
+    let mut rules = Rules { is_open: configuration.gaps.sentence().is_some(), ..Rules::default() };
     for directive in &configuration.directives {
         match directive.name() {
             "load_module" => {

@@ -62,7 +62,7 @@ impl Site {
     }
 
     fn gaps(&self) -> String {
-        self.read().unwrap().gaps.told().unwrap()
+        self.read().unwrap().gaps.sentence().unwrap()
     }
 }
 
@@ -88,7 +88,7 @@ fn debians_files_are_read_with_what_they_include() {
     fs::create_dir(site.at("etc/nginx/sites-enabled")).unwrap();
     symlink("/etc/nginx/sites-available/default", site.at("etc/nginx/sites-enabled/default")).unwrap();
     let configuration = site.read().unwrap();
-    assert_eq!(configuration.gaps.told(), None);
+    assert_eq!(configuration.gaps.sentence(), None);
     let mut all = Vec::new();
     flat(&configuration.directives, 0, &mut all);
     for expected in [
