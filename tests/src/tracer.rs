@@ -277,8 +277,7 @@ pub(crate) fn is_told_by_kprobes(stderr: &str) -> bool {
 /// `--standby`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is
 /// lost then is not what is tested.
 pub(crate) fn standby(arguments: &[&str]) -> Option<&'static str> {
-    let are_wanted = env::var_os("RIG_WITHOUT_STANDBY").is_none() && !arguments.contains(&"--standby");
-    are_wanted.then_some("--standby")
+    (!arguments.contains(&"--standby")).then_some("--standby")
 }
 
 /// The kinds of hooks that it may use, if not all: `WHY502_HOOKS_ONLY`, by which `cargo xtask vm` tests what stands in for the best.

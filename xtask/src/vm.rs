@@ -58,10 +58,6 @@ pub(crate) struct Options {
     /// Only with each kernel's own best hooks, not with what stands in for them.
     #[arg(long, conflicts_with = "hooks_only")]
     best_only: bool,
-    /// Starts why502 without standby instances of its programs, but where a test is of these or a kernel preempts programs (7.2): it then
-    /// starts in a third of the time, and misses what comes while a program is interrupted in itself, which is rare elsewhere.
-    #[arg(long)]
-    without_standby: bool,
     /// How many machines run at a time; by default two for each processor, for each keeps one busy and often waits.
     #[arg(long, value_name = "COUNT")]
     at_once: Option<NonZero<usize>>,
@@ -73,7 +69,7 @@ impl Options {
         let only = SHORT.map(str::to_owned).to_vec();
         // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
         let at_once = thread::available_parallelism().ok();
-        Self { only, best_only: true, without_standby: true, at_once, ..Self::default() }
+        Self { only, best_only: true, at_once, ..Self::default() }
     }
 
     /// The kernels to boot.
@@ -227,7 +223,6 @@ struct Run<'a> {
     image: &'a Image,
     /// The only kinds of hooks that why502 may use, or all.
     hooks_only: Option<&'a str>,
-    without_standby: bool,
 }
 
 impl Run<'_> {
@@ -239,8 +234,7 @@ impl Run<'_> {
 
 /// What to do with a kernel: the tests with its own best hooks, then with what stands in for them; or with the given hooks only.
 fn runs<'a>(image: &'a Image, options: &'a Options) -> Vec<Run<'a>> {
-    let without_standby = options.without_standby && !image.preempts;
-    let run = |hooks_only| Run { image, hooks_only, without_standby };
+    let run = |hooks_only| Run { image, hooks_only };
     match options.hooks_only.as_deref() {
         Some(kinds) => vec![run(Some(kinds))],
         None if options.best_only => vec![run(None)],
@@ -350,11 +344,11 @@ impl Vm {
 
     /// Makes one run.
     fn test(&self, tools: &Tools, run: &Run<'_>, tests: &Tests<'_>) -> Result<Tally> {
-        let (label, Run { image, hooks_only, without_standby }) = (run.label(), run);
+        let (label, Run { image, hooks_only }) = (run.label(), run);
         let log = self.folder.join("logs").join(label.replace([' ', ','], "-"));
         let (said, console) = (log.with_added_extension("tests"), log.with_added_extension("console"));
         let order = log.with_added_extension("order");
-        tests.order(&order, *hooks_only, *without_standby)?;
+        tests.order(&order, *hooks_only)?;
         let initramfs = log.with_added_extension("initramfs");
         concatenate(&[&self.folder.join("base.cpio"), &image.modules, &order], &initramfs)?;
         let mut report = Report::begin(tests, &label, &said, &self.golden)?;

@@ -4,8 +4,13 @@
 //! programs ([`crate::kernel::preemption`]), another task interrupted. Such an event would be lost. So the programs that must see everything
 //! have standby instances: each is a program of its own to the kernel, called for each event in turn.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::Array};
-use wire::SEEN_LEN;
+use aya_ebpf::{
+    EbpfContext,
+    helpers::bpf_get_current_pid_tgid,
+    macros::map,
+    maps::{Array, ProgramArray},
+};
+use wire::{SEEN_LEN, bodies};
 
 use crate::{
     kernel::memory::bounded,
@@ -81,14 +86,36 @@ pub fn are_attached() -> bool {
     attached().is_some_and(|attached| attached.standby != 0)
 }
 
+/// The bodies of raw tracepoints' programs ([`wire::bodies`]).
+#[map]
+pub static BODIES: ProgramArray = ProgramArray::with_max_entries(bodies::OF_RAW_TRACEPOINTS.len() as u32, 0);
+
+/// The bodies of system calls' programs.
+#[map]
+pub static SYSTEM_CALL_BODIES: ProgramArray =
+    ProgramArray::with_max_entries(bodies::OF_SYSTEM_CALLS.len() as u32, 0);
+
+/// Goes on in a body, for good: nothing is left to be done here. Userspace has put it there before it attached any instance.
+#[inline(always)]
+pub fn go_on(ctx: &impl EbpfContext, bodies: &ProgramArray, place: u32) {
+    // SAFETY: nothing of the caller's is to be dropped.
+    unsafe { bodies.tail_call(ctx, place) };
+    count!(lost, 1);
+}
+
 /// Declares the instances of a program: `|context| (sk, what), body`; with `if`, what does not matter is left at once, unless others are
 /// on standby: of what the first misses, nobody knows whether it mattered, so that all must have been taken by some instance.
+///
+/// Where there are no others, the program does it all by itself. Where there are, from the start, three short ones take turns and go on in a
+/// body that they share: the kernel verifies each program, and one body of thousands of instructions is enough. Where the others come
+/// later, the program stays as the first of three.
 macro_rules! three {
-    ([$($meta:tt)*] [$($hook:tt)+] $Context:ident -> $Returned:ty: $first:ident, $second:ident, $last:ident;
+    ([$($meta:tt)*] [$($hook:tt)+] $Context:ident -> $Returned:ty, $bodies:ident of $LIST:ident:
+        $alone:ident, $shared:ident, $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr) => {
         $($meta)*
         #[$($hook)+]
-        pub fn $first(ctx: $Context) -> $Returned {
+        pub fn $alone(ctx: $Context) -> $Returned {
             $({
                 let $ctx = &ctx;
                 if !$matters && !$crate::kernel::standby::are_attached() {
@@ -103,38 +130,60 @@ macro_rules! three {
             0
         }
 
-        /// The first standby instance.
+        /// What the instances share.
         #[$($hook)+]
-        pub fn $second(ctx: $Context) -> $Returned {
+        pub fn $shared(ctx: $Context) -> $Returned {
+            let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
             let $ctx = &ctx;
-            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[1], $sk, $what) {
-                let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
-                $body;
-            }
+            // Not every body looks at what it is called with.
+            let _ = $ctx;
+            $body;
             0
         }
 
-        /// The last standby instance.
-        #[$($hook)+]
-        pub fn $last(ctx: $Context) -> $Returned {
-            let $ctx = &ctx;
-            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[2], $sk, $what) {
-                let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
-                $body;
-            }
-            0
+        $crate::kernel::standby::turn! {
+            [$($hook)+] $Context -> $Returned, $bodies of $LIST: $alone, $first, 0; |$ctx| ($sk, $what)
+        }
+        $crate::kernel::standby::turn! {
+            [$($hook)+] $Context -> $Returned, $bodies of $LIST: $alone, $second, 1; |$ctx| ($sk, $what)
+        }
+        $crate::kernel::standby::turn! {
+            [$($hook)+] $Context -> $Returned, $bodies of $LIST: $alone, $last, 2; |$ctx| ($sk, $what)
         }
     };
 }
 pub(crate) use three;
 
+/// One of those that share a body.
+macro_rules! turn {
+    ([$($hook:tt)+] $Context:ident -> $Returned:ty, $bodies:ident of $LIST:ident:
+        $alone:ident, $instance:ident, $turn:literal; |$ctx:ident| ($sk:expr, $what:expr)) => {
+        /// The instance of this turn.
+        #[$($hook)+]
+        pub fn $instance(ctx: $Context) -> $Returned {
+            const PLACE: u32 = match wire::bodies::place(&wire::bodies::$LIST, stringify!($alone)) {
+                Some(place) => place,
+                None => panic!("it is not in the list of bodies"),
+            };
+            let $ctx = &ctx;
+            if $crate::kernel::standby::takes($crate::kernel::standby::IN_ORDER[$turn], $sk, $what) {
+                $crate::kernel::standby::go_on($ctx, &$crate::kernel::standby::$bodies, PLACE);
+            }
+            0
+        }
+    };
+}
+pub(crate) use turn;
+
 /// The same for raw tracepoints.
 macro_rules! with_standby {
-    ($($(#[$meta:meta])* $tracepoint:literal: $first:ident, $second:ident, $last:ident;
+    ($($(#[$meta:meta])* $tracepoint:literal:
+        $alone:ident, $shared:ident, $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $(if $matters:expr;)? ($sk:expr, $what:expr) => $body:expr)*) => {$(
         $crate::kernel::standby::three! {
             [$(#[$meta])*] [raw_tracepoint(tracepoint = $tracepoint)]
-            RawTracePointContext -> i32: $first, $second, $last; |$ctx| $(if $matters;)? ($sk, $what) => $body
+            RawTracePointContext -> i32, BODIES of OF_RAW_TRACEPOINTS: $alone, $shared, $first, $second, $last;
+            |$ctx| $(if $matters;)? ($sk, $what) => $body
         }
     )*};
 }

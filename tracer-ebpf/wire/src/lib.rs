@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod accept_queue;
+pub mod bodies;
 mod closed;
 mod endpoint;
 mod exchange;

@@ -4,9 +4,10 @@ use std::{collections::HashSet, path::Path};
 
 use aya::{
     Ebpf,
+    maps::ProgramArray,
     programs::{Program, ProgramError},
 };
-use wire::{Attached, Layout, MISSING};
+use wire::{Attached, Layout, MISSING, bodies};
 
 use super::{
     btf, functions, given,
@@ -171,6 +172,27 @@ fn having_standby() -> impl Iterator<Item = (String, &'static str)> {
     programs.filter(move |(program, _)| known.insert(program.clone()))
 }
 const STANDBY: [&str; 2] = ["2", "3"];
+/// The first of those that share a body, and that body.
+const FIRST: &str = "1";
+const BODY: &str = "body";
+
+/// Where the body is that the instances of a program share.
+struct Body {
+    map: &'static str,
+    place: u32,
+}
+
+fn body_of(program: &str) -> Option<Body> {
+    let in_map = |map, bodies: &[&str]| bodies::place(bodies, program).map(|place| Body { map, place });
+    in_map("BODIES", &bodies::OF_RAW_TRACEPOINTS)
+        .or_else(|| in_map("SYSTEM_CALL_BODIES", &bodies::OF_SYSTEM_CALLS))
+}
+
+/// The program of which this is an instance that takes turns, or it is itself.
+pub(super) fn program_of(instance: &str) -> &str {
+    let program = instance.strip_suffix(FIRST).and_then(|program| program.strip_suffix('_'));
+    program.filter(|program| body_of(program).is_some()).unwrap_or(instance)
+}
 
 /// Whether nothing is lost when this program is left out: it only looks again, or it is a standby instance, and another has seen it.
 pub(super) fn is_dispensable(program: &str) -> bool {
@@ -197,13 +219,16 @@ fn is_standby(program: &str) -> bool {
 pub(super) fn attach_standby(object: &mut Ebpf) -> Result<(), Failure> {
     let is_loaded = |name: &str| object.program(name).is_some_and(|program| program.fd().is_ok());
     let standby = having_standby().filter(|(first, _target)| is_loaded(first));
-    let standby =
-        standby.flat_map(|(first, target)| STANDBY.map(|number| (format!("{first}_{number}"), target)));
-    let standby: Vec<_> = standby.filter(|(instance, _target)| !is_loaded(instance)).collect();
+    let standby: Vec<_> = standby
+        .filter(|(first, _target)| !standby_of(first).iter().any(|instance| is_loaded(instance)))
+        .collect();
     let mut types = Types::default();
     let mut attacher = Attacher::new(object, &mut types);
-    for (instance, target) in standby {
-        attacher.attach_one(&instance, target).map_err(anyhow::Error::from)?;
+    for (first, target) in standby {
+        attacher.provide_body(&first, target).map_err(anyhow::Error::from)?;
+        for instance in standby_of(&first) {
+            attacher.attach_one(&instance, target).map_err(anyhow::Error::from)?;
+        }
     }
     Ok(())
 }
@@ -280,10 +305,36 @@ impl<'a> Attacher<'a> {
 
     /// What the first one misses until its standby instances are attached is lost, so all are loaded before: that takes long.
     pub(super) fn attach_one(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let instances = self.instances(name);
+        if instances.len() > 1 {
+            self.provide_body(name, target)?;
+        }
+        instances.iter().try_for_each(|name| self.load(name, target))?;
+        instances.iter().try_for_each(|name| self.attach_loaded(name, target))
+    }
+
+    /// What is attached in a program's place, in this order: itself, or instances of it.
+    fn instances(&self, name: &str) -> Vec<String> {
         let standby = if self.with_standby { standby_of(name) } else { Vec::new() };
-        let all: Vec<_> = std::iter::once(name).chain(standby.iter().map(String::as_str)).collect();
-        all.iter().try_for_each(|name| self.load(name, target))?;
-        all.iter().try_for_each(|name| self.attach_loaded(name, target))
+        let first = if !standby.is_empty() && body_of(name).is_some() {
+            format!("{name}_{FIRST}")
+        } else {
+            name.to_owned()
+        };
+        std::iter::once(first).chain(standby).collect()
+    }
+
+    /// Puts what the instances of a program share where they go on, if they share anything.
+    fn provide_body(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
+        let Some(Body { map, place }) = body_of(name) else { return Ok(()) };
+        let body = format!("{name}_{BODY}");
+        self.load(&body, target)?;
+        let program = self.object.program(&body).ok_or_else(|| missing(&body))?.fd()?.try_clone();
+        let program = program.map_err(ProgramError::IOError)?;
+        let map = self.object.map_mut(map).ok_or_else(|| missing(map))?;
+        // It stays within the object: the kernel empties the map of one that is let go.
+        ProgramArray::try_from(map)?.set(place, &program, 0)?;
+        Ok(())
     }
 
     fn load(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
@@ -316,10 +367,7 @@ impl<'a> Attacher<'a> {
     }
 
     pub(super) fn detach(&mut self, name: &str) {
-        if self.with_standby {
-            standby_of(name).iter().for_each(|instance| self.detach_only(instance));
-        }
-        self.detach_only(name);
+        self.instances(name).iter().rev().for_each(|instance| self.detach_only(instance));
     }
 
     fn detach_only(&mut self, name: &str) {
@@ -438,9 +486,12 @@ mod tests {
         for (first, _target) in having_standby() {
             assert!(rows.contains(&first), "{first} has standby instances, and no row");
         }
-        rows.extend(
-            having_standby().flat_map(|(first, _target)| STANDBY.map(|number| format!("{first}_{number}"))),
-        );
+        let standby = having_standby().map(|(first, _target)| first);
+        let instances = standby.flat_map(|first| {
+            let shared = body_of(&first).map_or(Vec::new(), |_| vec![FIRST, BODY]);
+            STANDBY.into_iter().chain(shared).map(move |of| format!("{first}_{of}")).collect::<Vec<_>>()
+        });
+        rows.extend(instances);
         let elf = crate::load::Object::LIVE.elf().unwrap();
         let object = aya_obj::Object::parse(&elf).unwrap();
         let there: BTreeSet<String> = object.programs.keys().cloned().collect();

@@ -10,6 +10,8 @@ use aya::Ebpf;
 use aya_obj::generated::{bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, bpf_prog_info};
 use zerocopy::IntoBytes;
 
+use super::hooks;
+
 /// How often the kernel did not call a program because the same program was running on that CPU already, in what the event
 /// interrupted (`bpf_prog_inc_misses_counter`, told since 5.12, zero before): those events are lost. By the program's name, only those
 /// that missed any.
@@ -22,7 +24,7 @@ pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
         let Ok(descriptor) = program.fd() else { continue };
         let count = info(descriptor.as_fd())?.recursion_misses;
         if count > 0 {
-            all.push((name, count));
+            all.push((hooks::program_of(name), count));
         }
     }
     Ok(all)

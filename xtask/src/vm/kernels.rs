@@ -22,8 +22,6 @@ pub(crate) struct Kernel {
     suite: &'static str,
     /// What can stand in for its best hooks, each as `--hooks-only` takes it.
     fallbacks: &'static [&'static str],
-    /// Whether it preempts programs (from 7.0 on): then another task's events are missed where there is no standby instance.
-    preempts: bool,
 }
 
 /// No fentry, as where the kernel was built without BPF trampolines.
@@ -33,16 +31,16 @@ const TRACEPOINTS: &str = "raw_tp,syscall";
 
 /// All that there are.
 pub(crate) const KERNELS: [Kernel; 4] = [
-    Kernel { name: "5.10", suite: "bullseye", fallbacks: &[KPROBES], preempts: false },
-    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[KPROBES], preempts: false },
-    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS], preempts: false },
-    Kernel { name: "7.2", suite: "sid", fallbacks: &[KPROBES, TRACEPOINTS], preempts: true },
+    Kernel { name: "5.10", suite: "bullseye", fallbacks: &[KPROBES] },
+    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[KPROBES] },
+    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS] },
+    Kernel { name: "7.2", suite: "sid", fallbacks: &[KPROBES, TRACEPOINTS] },
 ];
 
 /// Those of arm64's: the last one without BPF trampolines on functions there, whose best hooks are kprobes, and one with them.
 pub(crate) const ARM64: [Kernel; 2] = [
-    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[], preempts: false },
-    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS], preempts: false },
+    Kernel { name: "6.1", suite: "bookworm", fallbacks: &[] },
+    Kernel { name: "6.12", suite: "trixie", fallbacks: &[KPROBES, TRACEPOINTS] },
 ];
 
 /// The flavour for virtual machines: the smallest there is.
@@ -64,8 +62,6 @@ pub(crate) struct Image {
     pub(crate) modules: PathBuf,
     /// What can stand in for its best hooks.
     pub(crate) fallbacks: &'static [&'static str],
-    /// Whether it preempts programs.
-    pub(crate) preempts: bool,
 }
 
 /// Finds a kernel by its version.
@@ -104,14 +100,7 @@ impl Kernel {
             fs::rename(&new, &folder).with_context(|| format!("making {}", folder.display()))?;
         }
         let (vmlinuz, modules) = (folder.join("vmlinuz"), folder.join("modules.cpio"));
-        Ok(Image {
-            name: self.name,
-            arch,
-            vmlinuz,
-            modules,
-            fallbacks: self.fallbacks,
-            preempts: self.preempts,
-        })
+        Ok(Image { name: self.name, arch, vmlinuz, modules, fallbacks: self.fallbacks })
     }
 
     /// The release (`6.12.107+deb13-cloud-amd64`) and the packages that it comes in.

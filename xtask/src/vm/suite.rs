@@ -86,7 +86,7 @@ impl<'a> Tests<'a> {
     }
 
     /// Writes what the guest's first process reads: the tests, and the environment that they run in.
-    pub(crate) fn order(&self, to: &Path, hooks_only: Option<&str>, without_standby: bool) -> Result<()> {
+    pub(crate) fn order(&self, to: &Path, hooks_only: Option<&str>) -> Result<()> {
         let tests: String = self.names.iter().map(|(target, test)| format!("{target} {test}\n")).collect();
         let mut environment = format!(
             "export WHY502_BIN=/tests/why502 RIG_PATIENCE={PATIENCE} RIG_GOLDEN=/golden RIG_RENEWED=/renewed\nTEST_BOUND={}\n",
@@ -94,9 +94,6 @@ impl<'a> Tests<'a> {
         );
         if let Some(sources) = hooks_only {
             environment += &format!("export WHY502_HOOKS_ONLY={sources}\n");
-        }
-        if without_standby {
-            environment += "export RIG_WITHOUT_STANDBY=1\n";
         }
         for passed_on in ["WHY502_VERIFIER_LOG", "RENEW", "RIG_FULL_LOAD"] {
             if std::env::var_os(passed_on).is_some() {

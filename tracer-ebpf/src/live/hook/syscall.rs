@@ -22,25 +22,27 @@ const CLOSES: u64 = 1 << 49;
 
 /// Declares the instances of these programs.
 macro_rules! with_standby {
-    ($($(#[$meta:meta])* $name:literal: $first:ident, $second:ident, $last:ident;
+    ($($(#[$meta:meta])* $name:literal:
+        $alone:ident, $shared:ident, $first:ident, $second:ident, $last:ident;
         |$ctx:ident| $what:expr => $body:expr)*) => {$(
         three! {
             [$(#[$meta])*] [tracepoint(category = "syscalls", name = $name)]
-            TracePointContext -> u32: $first, $second, $last; |$ctx| (argument($ctx, 0) << 6, $what) => $body
+            TracePointContext -> u32, SYSTEM_CALL_BODIES of OF_SYSTEM_CALLS:
+            $alone, $shared, $first, $second, $last; |$ctx| (argument($ctx, 0) << 6, $what) => $body
         }
     )*};
 }
 
 with_standby! {
     /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
-    "sys_enter_connect": sys_enter_connect, sys_enter_connect_2, sys_enter_connect_3;
+    "sys_enter_connect": sys_enter_connect, sys_enter_connect_body, sys_enter_connect_1, sys_enter_connect_2, sys_enter_connect_3;
     |ctx| CONNECTS => connect::called(argument(ctx, 0), argument(ctx, 1), argument(ctx, 2))
 
     /// What connect returned.
-    "sys_exit_connect": sys_exit_connect, sys_exit_connect_2, sys_exit_connect_3;
+    "sys_exit_connect": sys_exit_connect, sys_exit_connect_body, sys_exit_connect_1, sys_exit_connect_2, sys_exit_connect_3;
     |ctx| RETURNS => connect::returned(argument(ctx, 0) as i64)
 
     /// `close(unsigned int fd)`.
-    "sys_enter_close": sys_enter_close, sys_enter_close_2, sys_enter_close_3;
+    "sys_enter_close": sys_enter_close, sys_enter_close_body, sys_enter_close_1, sys_enter_close_2, sys_enter_close_3;
     |ctx| CLOSES => unix::close_called(argument(ctx, 0))
 }
