@@ -1,6 +1,6 @@
 //! What is found through a process, by `why502 backlog --verify` and by whatever traces: a program that calls itself nginx, a configuration
 //! that was made to lead elsewhere, and a status page that never ends. None of it is executed, little of it is believed, and all that is
-//! left out is told.
+//! left out is reported.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -130,9 +130,9 @@ fn a_configuration_that_leads_elsewhere_is_read_within_limits_and_nothing_leaks(
     limit.hold(tracer.pid())?;
     ensure!(nginx.client().get("/")?.status == 200);
     let account = tracer.stop()?;
-    let told = format!("nginx {master} may fail to say what fails (");
-    let told: Vec<_> = account.stderr.lines().filter(|line| line.contains(&told)).collect();
-    ensure!(told.len() == 1 && told[0].contains("pipe is no regular file"), "{}", account.stderr);
+    let notice = format!("nginx {master} may fail to say what fails (");
+    let notice: Vec<_> = account.stderr.lines().filter(|line| line.contains(&notice)).collect();
+    ensure!(notice.len() == 1 && notice[0].contains("pipe is no regular file"), "{}", account.stderr);
     nothing_leaks(&account.stderr)
 }
 

@@ -64,7 +64,7 @@ fn a_users_program_named_nginx_takes_no_place_from_the_real_one_and_is_named() -
     wait::until_true("the fake to be named", || Ok(tracer.complaints().contains(&named)))?;
     fake.tell("send")?;
     fake.wait_for("sent")?;
-    // Whatever a send leads to is decided by the time that the next exchange is told.
+    // Whatever a send leads to is decided by the time that the next exchange is emitted.
     ensure!(nginx.client().get("/refused/")?.status == 502);
     tracer.wait_for(51)?;
     let pid = fake.pid();
@@ -140,7 +140,7 @@ fn whoever_holds_more_than_half_of_the_places_leaves_some_to_others() -> Result<
         Ok(tracer.complaints().contains(&greedy))
     })?;
     let before = nginx.failures().len();
-    // Whoever was told while the share was cut is told still.
+    // What was emitted while the share was cut is emitted still.
     ensure!(client.storm("/refused/", 50, 2)? == [(502, 50)].into());
     let about = |line: &String| line.contains("\"type\":\"verdict\"") && line.contains("127.0.0.1:9009");
     wait::until_true("the verdicts", || {
@@ -154,9 +154,9 @@ fn whoever_holds_more_than_half_of_the_places_leaves_some_to_others() -> Result<
         account.summary,
         account.stderr
     );
-    let told = account.about(&nobody);
-    ensure!(told.len() >= 50 && told.len() <= before + 50, "{} of {}", told.len(), before + 50);
-    for verdict in told {
+    let emitted = account.about(&nobody);
+    ensure!(emitted.len() >= 50 && emitted.len() <= before + 50, "{} of {}", emitted.len(), before + 50);
+    for verdict in emitted {
         verdict.says("refused/no_listener", account.surest(verdict), 502, Some("ECONNREFUSED"))?;
     }
     // Those that the fake had beyond, those that were given up, and nginx's until then.
@@ -283,12 +283,12 @@ fn short_lived_listeners_take_no_more_memory_than_their_budget() -> Result<()> {
     let lines: Vec<Value> =
         run.stdout.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
     let summary = lines.last().context("no summary")?;
-    let told = lines.iter().filter(|line| line["type"] == "listener" && line["final"] == true).count();
+    let emitted = lines.iter().filter(|line| line["type"] == "listener" && line["final"] == true).count();
     let number = |field: &str| summary[field].as_u64().unwrap_or_default();
-    ensure!(number("listeners") == told as u64, "{told} told; {summary}");
+    ensure!(number("listeners") == emitted as u64, "{emitted} told; {summary}");
     ensure!(number("forgotten") > 0, "{summary}");
-    // Each was told, or is counted among what was lost or not watched.
-    ensure!(told as u64 + number("lost") + number("unwatched") >= 50_000, "{told} told; {summary}");
+    // Each was emitted, or is counted among what was lost or not watched.
+    ensure!(emitted as u64 + number("lost") + number("unwatched") >= 50_000, "{emitted} told; {summary}");
     Ok(())
 }
 

@@ -115,7 +115,7 @@ fn a_line_of_samples_is_not_multiplied_by_all_the_exchanges_it_names() -> Result
 }
 
 #[test]
-fn many_exchanges_are_told_one_by_one() -> Result<()> {
+fn many_exchanges_are_emitted_one_by_one() -> Result<()> {
     // More than wait at a time, and each with a path that it waited for.
     const EXCHANGES: u64 = 40_000;
     let folder = TempDir::with_prefix("why502-attack-")?;
@@ -329,8 +329,8 @@ fn a_name_that_is_taken_is_refused_before_anything_is_traced() -> Result<()> {
             let mut command = why502(&["record", "-d", "1s", "-o"], &[&path])?;
             let output = command.args(arguments).output()?;
             let said = String::from_utf8_lossy(&output.stderr);
-            let is_told = said.contains("evidence.zst.1 is there") && said.contains("take another name");
-            ensure!(output.status.code() == Some(1) && is_told, "{trap:?}: {}: {said}", output.status);
+            let is_refused = said.contains("evidence.zst.1 is there") && said.contains("take another name");
+            ensure!(output.status.code() == Some(1) && is_refused, "{trap:?}: {}: {said}", output.status);
             ensure!(said.lines().count() == 1 && !path.exists(), "{said}");
             trap.is_as_it_was(&taken)?;
         }

@@ -90,8 +90,8 @@ fn names_that_are_no_text_blind_nobody() -> Result<()> {
     account.is_orderly()?;
     let verdict = account.only(fpm.endpoint())?;
     verdict.says("accept_queue_overflow/syn_dropped", "proven", 504, Some("ETIMEDOUT"))?;
-    let told = backlog.stop()?;
-    ensure!(told.last(fpm.endpoint())?["pid"] == fpm.master(), "{:#?}", told.lines);
+    let listed = backlog.stop()?;
+    ensure!(listed.last(fpm.endpoint())?["pid"] == fpm.master(), "{:#?}", listed.lines);
     Ok(())
 }
 
@@ -166,7 +166,7 @@ fn the_same_path_elsewhere_is_another_listener() -> Result<()> {
 }
 
 #[test]
-fn where_a_path_is_not_known_to_lead_no_figure_is_told() -> Result<()> {
+fn where_a_path_is_not_known_to_lead_no_figure_is_emitted() -> Result<()> {
     full_beside_another(false)
 }
 
@@ -190,8 +190,8 @@ fn a_flood_of_namespaces_takes_no_descriptor_and_hides_no_owner() -> Result<()> 
         .collect();
     ensure!(!held.iter().any(|link| link.starts_with("net:")) && held.len() < 250, "{held:#?}");
     attacker.finish()?;
-    let told = backlog.stop()?;
-    let last = told.last(fpm.endpoint())?;
+    let account = backlog.stop()?;
+    let last = account.last(fpm.endpoint())?;
     ensure!(last["pid"] == fpm.master(), "{last}");
     Ok(())
 }

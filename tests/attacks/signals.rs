@@ -48,8 +48,8 @@ fn a_timers_signal_is_nobodys_whoever_runs_meanwhile() -> Result<()> {
 }
 
 fn names_not(verdict: &Verdict, pid: Pid) -> Result<()> {
-    let told = format!("{verdict:?}");
-    ensure!(!told.contains("attacker") && !told.contains(&format!("{pid} sent")), "{verdict:#?}");
+    let text = format!("{verdict:?}");
+    ensure!(!text.contains("attacker") && !text.contains(&format!("{pid} sent")), "{verdict:#?}");
     Ok(())
 }
 

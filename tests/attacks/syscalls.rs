@@ -122,8 +122,8 @@ fn unix_listeners_that_go_are_not_looked_for_one_by_one() -> Result<()> {
         .map(|number| UnixListener::bind(folder.path().join(number.to_string())))
         .collect::<Result<_, _>>()?;
     let strace = Strace::start(&["backlog", "--all", "-o", "json"])?;
-    let tells = |lines: &[String]| lines.iter().filter(|line| line.contains(path)).count();
-    strace.lines().wait("all of them", |lines| tells(lines) >= LISTENERS)?;
+    let lines_of = |lines: &[String]| lines.iter().filter(|line| line.contains(path)).count();
+    strace.lines().wait("all of them", |lines| lines_of(lines) >= LISTENERS)?;
     drop(listeners);
     let ended = |line: &String| line.contains(path) && line.contains("\"final\":true");
     let traced = strace.stop()?;

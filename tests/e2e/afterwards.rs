@@ -34,7 +34,7 @@ fn two_given_up(listen: impl Fn(&Namespace) -> Endpoint) -> Result<(Account, [Pi
     Ok((account, [worker, late], nginx.workers()?[0], fpm.endpoint().clone()))
 }
 
-fn is_told(listen: impl Fn(&Namespace) -> Endpoint) -> Result<()> {
+fn is_emitted(listen: impl Fn(&Namespace) -> Endpoint) -> Result<()> {
     let (account, [worker, late], nginx, upstream) = two_given_up(listen)?;
     let after: Vec<&Value> = account.others.iter().filter(|line| line["type"] == "after").collect();
     ensure!(after.len() == 2 && account.verdicts.len() == 2, "{account:#?}");
@@ -62,11 +62,11 @@ fn is_told(listen: impl Fn(&Namespace) -> Endpoint) -> Result<()> {
 }
 
 #[test]
-fn a_worker_that_goes_on_is_told_of_and_so_is_one_that_begins_late() -> Result<()> {
-    is_told(|_| Endpoint::v4(9000))
+fn a_worker_that_goes_on_is_emitted_and_so_is_one_that_begins_late() -> Result<()> {
+    is_emitted(|_| Endpoint::v4(9000))
 }
 
 #[test]
 fn the_same_holds_over_unix_sockets() -> Result<()> {
-    is_told(|namespace| Endpoint::Unix(namespace.scratch().join("fpm.sock")))
+    is_emitted(|namespace| Endpoint::Unix(namespace.scratch().join("fpm.sock")))
 }

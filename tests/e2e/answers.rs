@@ -1,4 +1,4 @@
-//! What clients were answered is accounted for by nginx's access log: tied to a verdict, or told as what it was.
+//! What clients were answered is accounted for by nginx's access log: tied to a verdict, or reported as what it was.
 
 use std::fs;
 use std::os::fd::AsRawFd;

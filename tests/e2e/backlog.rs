@@ -17,7 +17,7 @@ const BACKLOG: usize = 3;
 const CLIENTS: usize = 9;
 
 /// B + 1 connections fit; each further client is a victim with a name; the count is the kernel's own.
-fn a_tcp_listener_is_told_exactly(
+fn a_tcp_listener_is_emitted_exactly(
     namespace: &Namespace,
     listener: &Endpoint,
     backlog: Backlog,
@@ -63,20 +63,20 @@ fn a_full_queue_names_each_client_beyond_backlog_and_one() -> Result<()> {
         let namespace = Namespace::new()?;
         let backlog = Backlog::of(&listener)?;
         let _socket = namespace.listen(&listener, BACKLOG as i32)?;
-        backlog.wait_for_listener("a new listener", |told| told["addr"] == listener.to_string())?;
-        a_tcp_listener_is_told_exactly(&namespace, &listener, backlog)?;
+        backlog.wait_for_listener("a new listener", |line| line["addr"] == listener.to_string())?;
+        a_tcp_listener_is_emitted_exactly(&namespace, &listener, backlog)?;
     }
     Ok(())
 }
 
 #[test]
-fn a_listener_that_is_older_than_the_tracer_is_told_as_exactly() -> Result<()> {
+fn a_listener_that_is_older_than_the_tracer_is_emitted_as_exactly() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9473)).backlog(BACKLOG as i32).start()?;
     fpm.freeze()?;
     let backlog = Backlog::of(fpm.endpoint())?;
-    backlog.wait_for_listener("php-fpm's listener", |told| told["pid"] == fpm.master())?;
-    a_tcp_listener_is_told_exactly(&namespace, fpm.endpoint(), backlog)
+    backlog.wait_for_listener("php-fpm's listener", |line| line["pid"] == fpm.master())?;
+    a_tcp_listener_is_emitted_exactly(&namespace, fpm.endpoint(), backlog)
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn what_was_queued_before_the_start_is_counted() -> Result<()> {
     fpm.freeze()?;
     let _fillers = namespace.fill_queue(fpm.endpoint(), 4)?;
     let backlog = Backlog::of(fpm.endpoint())?;
-    backlog.wait_for_listener("the depth", |told| told["depth"] == 4)?;
+    backlog.wait_for_listener("the depth", |line| line["depth"] == 4)?;
     fpm.thaw()?;
-    backlog.wait_for_listener("an empty queue", |told| told["depth"] == 0)?;
+    backlog.wait_for_listener("an empty queue", |line| line["depth"] == 0)?;
     let account = backlog.stop()?;
     let last = account.last(fpm.endpoint())?;
     ensure!(last["max_depth"] == 4 && last["arrived"] == 0 && last["accepted"] == 4, "{last}");
@@ -96,7 +96,7 @@ fn what_was_queued_before_the_start_is_counted() -> Result<()> {
 }
 
 #[test]
-fn a_unix_listener_is_told_as_exactly_old_or_new() -> Result<()> {
+fn a_unix_listener_is_emitted_as_exactly_old_or_new() -> Result<()> {
     let namespace = Namespace::new()?;
     let old = Fpm::on(&namespace)
         .listen(Endpoint::Unix(namespace.scratch().join("old.sock")))
@@ -217,8 +217,8 @@ fn a_unix_client_that_blocks_is_a_victim_that_gets_in() -> Result<()> {
     let socket = namespace.listen(&listener, 0)?;
     let _filler = namespace.crowd(&listener, 1)?;
     let patient = namespace.patient(&listener);
-    backlog.wait_for_listener("a second in which it waits", |told| {
-        told["depth"] == 1 && told["full_us"].as_u64() > Some(500_000)
+    backlog.wait_for_listener("a second in which it waits", |line| {
+        line["depth"] == 1 && line["full_us"].as_u64() > Some(500_000)
     })?;
     accept_all(&socket, 1)?;
     patient.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
@@ -240,7 +240,7 @@ fn in_a_storm_on_several_processors_the_count_is_still_the_kernels() -> Result<(
     let backlog = Backlog::of(&listener)?;
     let socket = namespace.listen(&listener, BACKLOG as i32)?;
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    backlog.wait_for_listener("a new listener", |told| told["addr"] == listener.to_string())?;
+    backlog.wait_for_listener("a new listener", |line| line["addr"] == listener.to_string())?;
     let before = namespace.tcp_counter("ListenOverflows")?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
@@ -283,7 +283,7 @@ fn late_handshakes(abort: &str, outcome: &str) -> Result<()> {
     let listener = Endpoint::v4(9477);
     let backlog = Backlog::of(&listener)?;
     let _socket = namespace.listen_deferring(&listener, BACKLOG as i32)?;
-    backlog.wait_for_listener("a new listener", |told| told["addr"] == listener.to_string())?;
+    backlog.wait_for_listener("a new listener", |line| line["addr"] == listener.to_string())?;
     let before = namespace.tcp_counter("ListenOverflows")?;
     let fillers = namespace.crowd(&listener, BACKLOG)?;
     fillers.send()?;
@@ -329,7 +329,7 @@ fn late_handshakes(abort: &str, outcome: &str) -> Result<()> {
 }
 
 #[test]
-fn the_end_of_a_handshake_at_a_full_queue_is_told_as_such() -> Result<()> {
+fn the_end_of_a_handshake_at_a_full_queue_is_reported_as_such() -> Result<()> {
     late_handshakes("0", "waiting")
 }
 
@@ -351,7 +351,7 @@ fn clients_of_another_namespace_are_named() -> Result<()> {
     let listener: Endpoint = "10.78.1.1:9478".parse()?;
     let backlog = Backlog::of(&listener)?;
     let _socket = near.listen(&listener, BACKLOG as i32)?;
-    backlog.wait_for_listener("a new listener", |told| told["addr"] == listener.to_string())?;
+    backlog.wait_for_listener("a new listener", |line| line["addr"] == listener.to_string())?;
     let before = near.tcp_counter("ListenOverflows")?;
     let crowd = far.file(&near, &listener, CLIENTS)?;
     near.wait_for_queue(&listener, BACKLOG as u32 + 1)?;
@@ -374,9 +374,9 @@ fn listeners_that_share_a_port_are_told_apart() -> Result<()> {
     let backlog = Backlog::of(&listener)?;
     let _sockets: Vec<OwnedFd> =
         (0..4).map(|backlog| namespace.listen_beside(&listener, backlog)).collect::<Result<_>>()?;
-    let told = |line: &serde_json::Value| line["addr"] == listener.to_string();
+    let is_its = |line: &serde_json::Value| line["addr"] == listener.to_string();
     wait::until_true("four listeners", || {
-        Ok(backlog.lines("listener").iter().filter(|line| told(line)).count() >= 4)
+        Ok(backlog.lines("listener").iter().filter(|line| is_its(line)).count() >= 4)
     })?;
     let before = namespace.tcp_counter("ListenOverflows")?;
     let crowd = namespace.file(&namespace, &listener, 60)?;
@@ -396,10 +396,10 @@ fn listeners_that_share_a_port_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-/// A look at the listeners may come while the kernel side writes a new one down. Taken for one that listens elsewhere, it was not told, nor
-/// were the clients that met its full queue.
+/// A look at the listeners may come while the kernel side writes a new one down. Taken for one that listens elsewhere, it was not emitted,
+/// nor were the clients that met its full queue.
 #[test]
-fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
+fn a_listener_that_is_being_written_down_is_not_emitted_yet() -> Result<()> {
     // A look comes at the wrong moment about once in twenty; emulated processors are slow to read what was closed meanwhile.
     let looks = if wait::patience() == 1 { 12 } else { 3 };
     let namespace = Namespace::new()?;
@@ -407,7 +407,7 @@ fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
     let here = format!(r#""addr":"{listener}""#);
     thread::scope(|scope| {
         let churn = scope.spawn(|| namespace.listen_and_stop(&listener, &is_over));
-        let told = (0..looks).try_for_each(|_| -> Result<()> {
+        let looked = (0..looks).try_for_each(|_| -> Result<()> {
             let run = run(&["backlog", "--all", "-o", "json", "-d", "1ms"])?;
             ensure!(run.status.success(), "{}: {}", run.status, run.stderr);
             let is_here = |line: &String| line.contains(&here);
@@ -420,12 +420,12 @@ fn a_listener_that_is_being_written_down_is_not_told_yet() -> Result<()> {
         });
         is_over.store(true, Ordering::Relaxed);
         let churned = churn.join().map_err(|_| anyhow!("listening panicked"))?;
-        churned.and(told)
+        churned.and(looked)
     })
 }
 
 #[test]
-fn by_default_the_listeners_of_nginxs_upstreams_are_told_and_its_exchanges_named() -> Result<()> {
+fn by_default_the_listeners_of_nginxs_upstreams_are_emitted_and_its_exchanges_named() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9480)).backlog(1).start()?;
     let other = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9481), 64)?;

@@ -97,7 +97,7 @@ fn without_a_configuration_what_was_asked_for_shows_below_somaxconn() -> Result<
 }
 
 #[test]
-fn an_overflow_while_watching_is_told() -> Result<()> {
+fn an_overflow_while_watching_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(Endpoint::v4(9484)).backlog(1).start()?;
     fpm.freeze()?;

@@ -45,7 +45,7 @@ fn missing_privileges_are_status_3_and_named() -> Result<()> {
 }
 
 /// Three of five clients meet a full queue and stay, and another one goes; what a person reads about it.
-fn told(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Result<Run> {
+fn reported(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Result<Run> {
     let namespace = Namespace::new()?;
     let tracer = Tracer::run_as("backlog", &[&listener.to_string()], terminal, |_| {})?;
     let _socket = namespace.listen(listener, 1)?;
@@ -58,7 +58,7 @@ fn told(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Resu
     ensure!(
         run.stdout.last().is_some_and(|line| line.contains("4 connections met a full queue")),
         "{}\n{}",
-        // What a terminal was told is one long line.
+        // What a terminal was shown is one long line.
         run.stdout.join("\n").replace('\r', "\n"),
         run.stderr
     );
@@ -67,7 +67,7 @@ fn told(terminal: Option<Terminal>, listener: &Endpoint, signal: Signal) -> Resu
 
 #[test]
 fn on_a_pipe_there_are_lines_and_at_the_end_a_table() -> Result<()> {
-    let run = told(None, &Endpoint::v4(9488), Signal::SIGTERM)?;
+    let run = reported(None, &Endpoint::v4(9488), Signal::SIGTERM)?;
     let text = run.stdout.join("\n");
     ensure!(!text.contains('\u{1b}'), "no colour and no cursor on a pipe: {text:?}");
     let victims = run
@@ -85,7 +85,7 @@ fn on_a_pipe_there_are_lines_and_at_the_end_a_table() -> Result<()> {
 
 #[test]
 fn on_a_terminal_the_table_is_refreshed_in_place() -> Result<()> {
-    let run = told(Some(Terminal { columns: 200, colour: true }), &Endpoint::v4(9489), Signal::SIGINT)?;
+    let run = reported(Some(Terminal { columns: 200, colour: true }), &Endpoint::v4(9489), Signal::SIGINT)?;
     let text = run.stdout.join("\n");
     ensure!(text.contains("\u{1b}[2K") && text.contains("LISTENER"), "{text:?}");
     Ok(())

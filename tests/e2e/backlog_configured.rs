@@ -13,7 +13,7 @@ fn is(check: &Value, holds: Value, figures: &str) -> Result<()> {
 }
 
 #[test]
-fn upstreams_and_pools_are_told_and_verified_without_any_traffic() -> Result<()> {
+fn upstreams_and_pools_are_emitted_and_verified_without_any_traffic() -> Result<()> {
     let namespace = Namespace::new()?;
     let early = Fpm::on(&namespace)
         .listen(Endpoint::v4(9471))
@@ -35,8 +35,8 @@ fn upstreams_and_pools_are_told_and_verified_without_any_traffic() -> Result<()>
         .location(Location::http("/other/", &Endpoint::v4(9473)).through_group("other"))
         .start()?;
     let account = Backlog::start(&["--verify", "-d", "1s"])?.finish()?;
-    for told in [early.endpoint(), never.endpoint(), alone.endpoint(), &Endpoint::v4(9473)] {
-        account.last(told)?;
+    for listed in [early.endpoint(), never.endpoint(), alone.endpoint(), &Endpoint::v4(9473)] {
+        account.last(listed)?;
     }
     ensure!(account.last(&Endpoint::v4(9474)).is_err(), "nobody has to do with it");
 

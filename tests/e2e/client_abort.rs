@@ -55,7 +55,7 @@ fn a_client_that_goes_is_told_from_a_timeout() -> Result<()> {
 /// A client's RST may come while nginx is in the middle of closing another's exchange, on the very CPU on which it then closes
 /// this client's socket: such a close was once taken for the network's, and the verdict was `unknown`.
 #[test]
-fn clients_that_reset_all_at_once_are_told_each() -> Result<()> {
+fn clients_that_reset_all_at_once_are_reported_each() -> Result<()> {
     const CLIENTS: usize = 40;
     const ROUNDS: usize = 3;
     let namespace = Namespace::new()?;

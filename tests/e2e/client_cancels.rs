@@ -57,7 +57,7 @@ fn front(namespace: &Namespace, pass: &str) -> Result<Nginx> {
         .start()
 }
 
-fn are_told(account: &Account, upstream: &Endpoint, name: &str, count: usize) -> Result<()> {
+fn are_named(account: &Account, upstream: &Endpoint, name: &str, count: usize) -> Result<()> {
     account.is_orderly()?;
     ensure!(account.verdicts.len() == count, "{:#?}", account.verdicts);
     for verdict in account.about(upstream) {
@@ -68,7 +68,7 @@ fn are_told(account: &Account, upstream: &Endpoint, name: &str, count: usize) ->
 }
 
 #[test]
-fn requests_that_one_client_cancels_at_once_are_told_each() -> Result<()> {
+fn requests_that_one_client_cancels_at_once_are_reported_each() -> Result<()> {
     const REQUESTS: usize = 5;
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 16)?;
@@ -87,13 +87,13 @@ fn requests_that_one_client_cancels_at_once_are_told_each() -> Result<()> {
         Ok(())
     })?;
     tracer.wait_for(REQUESTS)?;
-    are_told(&tracer.stop()?, server.endpoint(), "client_abort/stream_cancelled", REQUESTS)?;
+    are_named(&tracer.stop()?, server.endpoint(), "client_abort/stream_cancelled", REQUESTS)?;
     ensure!(nginx.wait_for_accesses(REQUESTS)?.iter().all(|access| access.status == 499));
     Ok(())
 }
 
 #[test]
-fn a_client_that_leaves_with_five_requests_under_way_is_told_for_each() -> Result<()> {
+fn a_client_that_leaves_with_five_requests_under_way_is_reported_for_each() -> Result<()> {
     const REQUESTS: usize = 5;
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 16)?;
@@ -107,7 +107,7 @@ fn a_client_that_leaves_with_five_requests_under_way_is_told_for_each() -> Resul
         tokio::task::block_in_place(|| server.wait_read(REQUESTS))
     })?;
     tracer.wait_for(REQUESTS)?;
-    are_told(&tracer.stop()?, server.endpoint(), "client_abort/before_response", REQUESTS)?;
+    are_named(&tracer.stop()?, server.endpoint(), "client_abort/before_response", REQUESTS)?;
     ensure!(nginx.wait_for_accesses(REQUESTS)?.iter().all(|access| access.status == 499));
     Ok(())
 }
@@ -126,7 +126,7 @@ fn a_grpc_deadline_is_the_clients() -> Result<()> {
         Ok(())
     })?;
     tracer.wait_for(1)?;
-    are_told(&tracer.stop()?, server.endpoint(), "client_abort/stream_cancelled", 1)
+    are_named(&tracer.stop()?, server.endpoint(), "client_abort/stream_cancelled", 1)
 }
 
 /// Answers one request with `head`, and keeps the connection until the client has gone.
@@ -180,7 +180,7 @@ fn an_event_stream_that_is_left_is_the_clients() -> Result<()> {
 }
 
 #[test]
-fn a_client_on_a_unix_socket_that_leaves_is_told() -> Result<()> {
+fn a_client_on_a_unix_socket_that_leaves_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 4)?;
     let socket = namespace.scratch().join("front.sock");
@@ -196,13 +196,13 @@ fn a_client_on_a_unix_socket_that_leaves_is_told() -> Result<()> {
     server.wait_read(1)?;
     drop(stream);
     tracer.wait_for(1)?;
-    are_told(&tracer.stop()?, server.endpoint(), "client_abort/before_response", 1)?;
+    are_named(&tracer.stop()?, server.endpoint(), "client_abort/before_response", 1)?;
     ensure!(nginx.wait_for_accesses(1)?[0].status == 499);
     Ok(())
 }
 
 #[test]
-fn a_client_that_left_is_told_though_nginx_has_something_to_do_after() -> Result<()> {
+fn a_client_that_left_is_reported_though_nginx_has_something_to_do_after() -> Result<()> {
     let namespace = Namespace::new()?;
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 4)?;
     let after = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9101), 4)?;
@@ -216,7 +216,7 @@ fn a_client_that_left_is_told_though_nginx_has_something_to_do_after() -> Result
     asked.abort()?;
     after.wait_read(1)?;
     tracer.wait_for(1)?;
-    are_told(&tracer.stop()?, server.endpoint(), "client_abort/before_response", 1)
+    are_named(&tracer.stop()?, server.endpoint(), "client_abort/before_response", 1)
 }
 
 #[test]

@@ -135,13 +135,13 @@ fn does_not_read(protocol: &str, request: &[u8]) -> Result<()> {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_told() -> Result<()> {
+fn a_client_that_does_not_read_is_reported() -> Result<()> {
     does_not_read("", b"GET / HTTP/1.0\r\n\r\n")
 }
 
 /// The preface, settings that leave the window as it is, and a request (RFC 9113, RFC 7541): its window is never opened again.
 #[test]
-fn a_client_that_keeps_its_http2_window_shut_is_told() -> Result<()> {
+fn a_client_that_keeps_its_http2_window_shut_is_reported() -> Result<()> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
     // :method GET, :scheme http, :path /, :authority rig

@@ -241,7 +241,7 @@ fn what_is_cancelled_right_before_is_told_from_what_ends_with_the_connection() -
 }
 
 #[test]
-fn what_one_client_cancels_in_one_turn_is_told_each() -> Result<()> {
+fn what_one_client_cancels_in_one_turn_is_reported_each() -> Result<()> {
     for over_tls in [false, true] {
         let bytes = [1, 3, 5].map(|stream| frame(RST_STREAM, 0, stream, &CANCEL)).concat();
         let (account, statuses) = with_several(By::Tcp, over_tls, "", writes(bytes))?;
@@ -306,7 +306,7 @@ fn under_way(over_tls: bool, port: u16, request: &[u8], directives: &str, then: 
     Ok(account.only(&Endpoint::v4(UPSTREAM))?.clone())
 }
 
-fn is_told(verdict: &Verdict, name: &str, confidence: &str) -> Result<()> {
+fn is_named(verdict: &Verdict, name: &str, confidence: &str) -> Result<()> {
     let said = (verdict.name(), verdict.confidence.as_str(), verdict.status);
     ensure!(said == (name.to_owned(), confidence, None), "{said:?}: {verdict:#?}");
     Ok(())
@@ -318,10 +318,10 @@ const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: rig\r\nTransfer-Encoding: chun
 fn a_body_that_is_refused_in_the_middle_of_a_response_is_the_clients_fault() -> Result<()> {
     for over_tls in [false, true] {
         let invalid = goes_wrong_in_the_middle(over_tls, HTTP1, CHUNKED, b"no length\r\n")?;
-        is_told(&invalid, "client_error/invalid_body", "proven")?;
+        is_named(&invalid, "client_error/invalid_body", "proven")?;
         let too_large =
             goes_wrong_in_the_middle(over_tls, HTTP1, CHUNKED, b"1e\r\n123456789012345678901234567890\r\n")?;
-        is_told(&too_large, "client_error/body_too_large", "proven")?;
+        is_named(&too_large, "client_error/body_too_large", "proven")?;
     }
     Ok(())
 }
@@ -335,14 +335,14 @@ fn so_it_is_by_http2() -> Result<()> {
             ("a shorter body", frame(DATA, END_STREAM, 1, b"")),
         ] {
             let verdict = goes_wrong_in_the_middle(over_tls, HTTP2, &request, &then)?;
-            is_told(&verdict, "client_error/http2_error", "inferred").map_err(|error| error.context(what))?;
+            is_named(&verdict, "client_error/http2_error", "inferred").map_err(|error| error.context(what))?;
         }
         // Without a length.
         let header = [0x83, 0x86, 0x84, 0x41, 3, b'r', b'i', b'g'];
         let request =
             [preface(), frame(HEADERS, END_HEADERS, 1, &header), frame(DATA, 0, 1, b"half")].concat();
         let verdict = goes_wrong_in_the_middle(over_tls, HTTP2, &request, &frame(DATA, 0, 1, &[b'x'; 30]))?;
-        is_told(&verdict, "client_error/body_too_large", "proven")?;
+        is_named(&verdict, "client_error/body_too_large", "proven")?;
     }
     Ok(())
 }
@@ -352,7 +352,7 @@ fn a_body_that_stops_in_the_middle_of_a_response_is_the_clients_fault() -> Resul
     for over_tls in [false, true] {
         for (port, request) in [(HTTP1, CHUNKED.to_vec()), (HTTP2, [preface(), posts(1)].concat())] {
             let verdict = under_way(over_tls, port, &request, "client_body_timeout 1s;", b"")?;
-            is_told(&verdict, "client_error/body_timeout", "proven")?;
+            is_named(&verdict, "client_error/body_timeout", "proven")?;
         }
     }
     Ok(())
@@ -363,19 +363,19 @@ fn an_upload_that_is_cancelled_in_the_middle_of_a_response_is_no_fault() -> Resu
     for over_tls in [false, true] {
         let request = [preface(), posts(1)].concat();
         let verdict = goes_wrong_in_the_middle(over_tls, HTTP2, &request, &frame(RST_STREAM, 0, 1, &CANCEL))?;
-        is_told(&verdict, "client_abort/stream_cancelled", "proven")?;
+        is_named(&verdict, "client_abort/stream_cancelled", "proven")?;
     }
     Ok(())
 }
 
 #[test]
-fn a_connection_that_breaks_the_rules_in_the_middle_of_a_response_is_told() -> Result<()> {
+fn a_connection_that_breaks_the_rules_in_the_middle_of_a_response_is_reported() -> Result<()> {
     for over_tls in [false, true] {
         let (_, bytes) = &breaches()[0];
         for request in [posts(1), asks(1, "/")] {
             let request = [preface(), request].concat();
             let verdict = goes_wrong_in_the_middle(over_tls, HTTP2, &request, bytes)?;
-            is_told(&verdict, "client_error/http2_error", "proven")?;
+            is_named(&verdict, "client_error/http2_error", "proven")?;
         }
     }
     Ok(())
@@ -383,7 +383,7 @@ fn a_connection_that_breaks_the_rules_in_the_middle_of_a_response_is_told() -> R
 
 /// One response fills its connection, and another request waits for an answer on it.
 #[test]
-fn a_client_that_does_not_read_is_told_for_each_request_of_its_connection() -> Result<()> {
+fn a_client_that_does_not_read_is_reported_for_each_request_of_its_connection() -> Result<()> {
     let namespace = Namespace::new()?;
     let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9101), 4)?;
     let listener = namespace.run(|| Ok(TcpListener::bind(loopback(UPSTREAM))?))?;
@@ -413,7 +413,7 @@ fn a_client_that_does_not_read_is_told_for_each_request_of_its_connection() -> R
     account.is_orderly()?;
     ensure!(account.verdicts.len() == 2, "{:#?}", account.verdicts);
     for upstream in [&Endpoint::v4(UPSTREAM), mute.endpoint()] {
-        is_told(account.only(upstream)?, "client_error/not_reading", "proven")?;
+        is_named(account.only(upstream)?, "client_error/not_reading", "proven")?;
     }
     pouring.join().map_err(|_| anyhow!("the server panicked"))?
 }

@@ -74,7 +74,7 @@ fn cancel(
 }
 
 /// Clients of either protocol give up what had to wait as `path` has it wait, with so many failures before.
-fn is_told(path: &str, failures: usize) -> Result<()> {
+fn is_the_clients(path: &str, failures: usize) -> Result<()> {
     let namespace = Namespace::new()?;
     let _names = Resolver::start(&namespace, NAMES, Help::Loopback)?;
     let server = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(MUTE), 16)?;
@@ -104,16 +104,16 @@ fn is_told(path: &str, failures: usize) -> Result<()> {
 }
 
 #[test]
-fn a_request_that_waited_for_a_name_is_told_by_its_client() -> Result<()> {
-    is_told("/named/", 0)
+fn a_request_that_waited_for_a_name_is_explained_by_its_client() -> Result<()> {
+    is_the_clients("/named/", 0)
 }
 
 #[test]
-fn a_request_that_was_held_back_is_told_by_its_client() -> Result<()> {
-    is_told("/limited/", 0)
+fn a_request_that_was_held_back_is_explained_by_its_client() -> Result<()> {
+    is_the_clients("/limited/", 0)
 }
 
 #[test]
-fn a_request_that_was_tried_again_is_told_by_its_client() -> Result<()> {
-    is_told("/retried/", 4)
+fn a_request_that_was_tried_again_is_explained_by_its_client() -> Result<()> {
+    is_the_clients("/retried/", 4)
 }

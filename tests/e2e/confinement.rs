@@ -221,8 +221,8 @@ fn report_is_confined_before_it_opens_a_file_and_reads_those_of_others() -> Resu
     chown(folder.path(), Some(65_534), Some(65_534))?;
     let [file, page] = [&file, &page].map(|path| path.to_str().context("no text"));
     let (file, page) = (file?, page?);
-    let told = run(&["report", file, "--html", page])?;
-    ensure!(told.status.success() && told.stderr.is_empty(), "{}", told.stderr);
+    let said = run(&["report", file, "--html", page])?;
+    ensure!(said.status.success() && said.stderr.is_empty(), "{}", said.stderr);
     ensure!(fs::metadata(page)?.len() > 1_000);
 
     let traced = Strace::run(&["report", "-o", "json", file])?;
@@ -362,8 +362,8 @@ fn without(namespace: &Namespace, program: &Path, one: Option<(&str, u32, Missin
         }
         let about = |upstream: &Endpoint| {
             wait::until("a verdict", || {
-                let mut told = verdicts(&json)?.into_iter();
-                Ok(told.find(|verdict| verdict.address() == Some(&upstream.to_string())))
+                let mut emitted = verdicts(&json)?.into_iter();
+                Ok(emitted.find(|verdict| verdict.address() == Some(&upstream.to_string())))
             })
         };
         let (owner, route) = (about(&closed)?, about(&prohibited)?);

@@ -124,7 +124,7 @@ fn an_exit_or_a_close_with_bytes_unread_is_a_reset() -> Result<()> {
 }
 
 #[test]
-fn a_reset_in_the_middle_of_a_response_is_told_though_the_client_saw_200() -> Result<()> {
+fn a_reset_in_the_middle_of_a_response_is_reported_though_the_client_saw_200() -> Result<()> {
     let namespace = Namespace::new()?;
     let resets = FaultyServer::start(&namespace, Fault::ResetMidway, Endpoint::v4(9100), 4)?;
     let fpm = Fpm::on(&namespace).start()?;

@@ -24,12 +24,12 @@ struct Said {
     code: Option<i32>,
 }
 
-fn told(mut command: Command) -> Result<Said> {
+fn said(mut command: Command) -> Result<Said> {
     let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
-    let told =
+    let said =
         Said { stdout: String::from_utf8(stdout)?, stderr: String::from_utf8(stderr)?, code: status.code() };
-    ensure!(!told.stderr.contains("panicked") && told.stderr.lines().count() < 3, "{}", told.stderr);
-    Ok(told)
+    ensure!(!said.stderr.contains("panicked") && said.stderr.lines().count() < 3, "{}", said.stderr);
+    Ok(said)
 }
 
 fn doctor(arguments: &[&str]) -> Result<Command> {
@@ -39,11 +39,11 @@ fn doctor(arguments: &[&str]) -> Result<Command> {
 }
 
 fn json(command: Command) -> Result<(Value, Said)> {
-    let told = told(command)?;
-    ensure!(told.stdout.lines().count() == 1, "{}", told.stdout);
-    let value: Value = serde_json::from_str(&told.stdout)?;
+    let said = said(command)?;
+    ensure!(said.stdout.lines().count() == 1, "{}", said.stdout);
+    let value: Value = serde_json::from_str(&said.stdout)?;
     ensure!(value["v"] == 1 && value["type"] == "doctor", "{value}");
-    Ok((value, told))
+    Ok((value, said))
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
@@ -104,8 +104,8 @@ fn what_this_kernel_shows_is_as_recorded() -> Result<()> {
     }
     let mut command = namespace.command(binary()?);
     command.arg("doctor");
-    let told = told(command)?;
-    ensure!(matches!(told.code, Some(0 | 1)) && told.stderr.is_empty(), "{:?}: {}", told.code, told.stderr);
+    let said = said(command)?;
+    ensure!(matches!(said.code, Some(0 | 1)) && said.stderr.is_empty(), "{:?}: {}", said.code, said.stderr);
     for words in [
         "Tracing works.",
         "raw_tp/inet_sock_set_state",
@@ -113,12 +113,12 @@ fn what_this_kernel_shows_is_as_recorded() -> Result<()> {
         "net.core.somaxconn",
         "4096",
     ] {
-        ensure!(told.stdout.contains(words), "{words}: {}", told.stdout);
+        ensure!(said.stdout.contains(words), "{words}: {}", said.stdout);
     }
-    ensure!(told.stdout.contains("from the start\n") == (told.code == Some(1)), "{}", told.stdout);
-    ensure!(!told.stdout.contains('\u{1b}'), "colour on a pipe: {}", told.stdout);
+    ensure!(said.stdout.contains("from the start\n") == (said.code == Some(1)), "{}", said.stdout);
+    ensure!(!said.stdout.contains('\u{1b}'), "colour on a pipe: {}", said.stdout);
 
-    let (path, text) = (recorded().join(golden()?), normalised(&told.stdout)?);
+    let (path, text) = (recorded().join(golden()?), normalised(&said.stdout)?);
     if env::var_os("RENEW").is_some() {
         let renewed = env::var_os("RIG_RENEWED").map_or_else(recorded, PathBuf::from);
         fs::create_dir_all(&renewed)?;
@@ -135,7 +135,7 @@ fn what_this_kernel_shows_is_as_recorded() -> Result<()> {
 
 #[test]
 fn json_holds_every_fact_and_cause_and_agrees_with_the_exit_status() -> Result<()> {
-    let (value, told) = json(doctor(&["-o", "json"])?)?;
+    let (value, said) = json(doctor(&["-o", "json"])?)?;
     ensure!(value["tracing"] == true && value["obstacle"].is_null() && value["btf"] == true, "{value}");
     ensure!(list(&value, "missing_capabilities")?.is_empty(), "{value}");
     for fact in list(&value, "facts")? {
@@ -149,20 +149,20 @@ fn json_holds_every_fact_and_cause_and_agrees_with_the_exit_status() -> Result<(
         "{value}"
     );
     let is_worse = causes.iter().any(|cause| cause["standing"] != "proven" && cause["everywhere"] == false);
-    ensure!(told.code == Some(i32::from(is_worse)), "{:?}: {value}", told.code);
+    ensure!(said.code == Some(i32::from(is_worse)), "{:?}: {value}", said.code);
     ensure!(list(&value, "settings")?.len() == 7, "{value}");
     Ok(())
 }
 
 #[test]
 fn without_functions_the_tracepoints_stand_in() -> Result<()> {
-    let (value, told) = json(doctor(&["-o", "json", "--hooks-only", "raw_tp,syscall"])?)?;
+    let (value, said) = json(doctor(&["-o", "json", "--hooks-only", "raw_tp,syscall"])?)?;
     if value["tracing"] == false {
-        // Before 6.3 no tracepoint tells of bytes sent.
-        ensure!(told.code == Some(3), "{:?}: {value}", told.code);
+        // Before 6.3 no tracepoint shows bytes sent.
+        ensure!(said.code == Some(3), "{:?}: {value}", said.code);
         return Ok(());
     }
-    ensure!(told.code == Some(1), "{:?}: {value}", told.code);
+    ensure!(said.code == Some(1), "{:?}: {value}", said.code);
     let accepts = fact(&value, "accepts")?;
     ensure!(accepts["source"].is_null() && accepts["instead"].is_string(), "{accepts}");
     let unix = fact(&value, "unix_sockets")?;
@@ -192,7 +192,7 @@ fn masked(command: &mut Command, folder: &Path, place: &str) -> Result<()> {
 }
 
 #[test]
-fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() -> Result<()> {
+fn a_host_that_cannot_be_traced_is_named_in_one_sentence_with_what_can_be_said() -> Result<()> {
     let folder = TempDir::with_prefix("why502-doctor-")?;
     let cases = [
         ("/sys", None, "there is no /sys"),
@@ -208,26 +208,26 @@ fn a_host_that_cannot_be_traced_is_told_in_one_sentence_with_what_can_be_said() 
         }
         let mut command = doctor(&[])?;
         masked(&mut command, folder.path(), place)?;
-        impossible(&told(command)?, words)?;
+        impossible(&said(command)?, words)?;
 
         let mut command = doctor(&["-o", "json"])?;
         masked(&mut command, folder.path(), place)?;
-        let (value, told) = json(command)?;
+        let (value, said) = json(command)?;
         let obstacle = value["obstacle"].as_str().context("an obstacle")?;
-        ensure!(told.code == Some(3) && obstacle.contains(words) && value["tracing"] == false, "{value}");
+        ensure!(said.code == Some(3) && obstacle.contains(words) && value["tracing"] == false, "{value}");
         ensure!(list(&value, "facts")?.is_empty() && list(&value, "causes")?.is_empty(), "{value}");
         ensure!(list(&value, "settings")?.len() == 7, "{value}");
     }
     Ok(())
 }
 
-fn impossible(told: &Said, words: &str) -> Result<()> {
-    ensure!(told.code == Some(3), "{:?}: {}", told.code, told.stdout);
+fn impossible(said: &Said, words: &str) -> Result<()> {
+    ensure!(said.code == Some(3), "{:?}: {}", said.code, said.stdout);
     // The sentence alone, where errors go; and at the head of the report.
-    ensure!(told.stderr.lines().count() == 1 && told.stderr.contains(words), "{}", told.stderr);
-    ensure!(told.stdout.starts_with("Tracing is impossible here: "), "{}", told.stdout);
+    ensure!(said.stderr.lines().count() == 1 && said.stderr.contains(words), "{}", said.stderr);
+    ensure!(said.stdout.starts_with("Tracing is impossible here: "), "{}", said.stdout);
     for words in [words, "Host", "net.core.somaxconn", "nginx and php-fpm"] {
-        ensure!(told.stdout.contains(words), "{words}: {}", told.stdout);
+        ensure!(said.stdout.contains(words), "{words}: {}", said.stdout);
     }
     Ok(())
 }
@@ -309,7 +309,7 @@ fn missing_privileges_are_named() -> Result<()> {
     let nobody = 65534;
     let mut command = process::command(&copy);
     command.arg("doctor").uid(nobody).gid(nobody);
-    impossible(&told(command)?, "CAP_BPF and CAP_PERFMON and CAP_SYS_PTRACE")
+    impossible(&said(command)?, "CAP_BPF and CAP_PERFMON and CAP_SYS_PTRACE")
 }
 
 #[test]
@@ -319,8 +319,8 @@ fn without_tracefs_and_the_right_to_mount_it_only_system_calls_are_missing() -> 
     let mut command = doctor(&["-o", "json"])?;
     masked(&mut command, folder.path(), "/sys/kernel/tracing")?;
     process::without_capability(&mut command, CAP_SYS_ADMIN);
-    let (value, told) = json(command)?;
-    ensure!(value["tracing"] == true && value["tracefs"] == false, "{:?}: {value}", told.code);
+    let (value, said) = json(command)?;
+    ensure!(value["tracing"] == true && value["tracefs"] == false, "{:?}: {value}", said.code);
     let unix = fact(&value, "unix_sockets")?;
     let by_function = unix["source"].as_str().is_some_and(|source| !source.starts_with("tracepoint/"));
     ensure!(

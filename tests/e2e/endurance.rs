@@ -2,7 +2,7 @@
 //! killed at random, and tracers come and go. Each verdict has its line in nginx's log, memory does not grow, nothing is left.
 //!
 //! Four rounds, or as many as begin within `RIG_ENDURANCE` minutes (`30` or `30m`). `RIG_SEED` makes the same random choices as
-//! the run that told it.
+//! the run that printed it.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -35,7 +35,7 @@ const WARM: usize = 2;
 
 /// By how much its memory may then grow (bytes), however long the run is: in four rounds, what the allocator keeps back has come to 1 MiB.
 const GROWTH: u64 = 2 << 20;
-/// Less than what is kept of a failed exchange until it is told (bytes).
+/// Less than what is kept of a failed exchange until it is emitted (bytes).
 const RECORD: u64 = 512;
 /// Open exchanges that the lasting tracer has room for: more than there are at a time, fewer than there are in all, so that entries
 /// that stayed behind would show.
@@ -43,10 +43,10 @@ const ROOM: &str = "1024";
 
 /// For how long rounds are to begin.
 fn length() -> Result<Duration> {
-    let Ok(told) = env::var("RIG_ENDURANCE") else { return Ok(Duration::ZERO) };
-    let minutes = told.trim_end_matches('m').parse::<u64>();
+    let Ok(given) = env::var("RIG_ENDURANCE") else { return Ok(Duration::ZERO) };
+    let minutes = given.trim_end_matches('m').parse::<u64>();
     let minutes =
-        minutes.with_context(|| format!("RIG_ENDURANCE is minutes, as in 30 or 30m, not {told}"))?;
+        minutes.with_context(|| format!("RIG_ENDURANCE is minutes, as in 30 or 30m, not {given}"))?;
     Ok(Duration::from_secs(60 * minutes))
 }
 
@@ -107,8 +107,8 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
     }
     let logged = log.failures.len();
     lasting.wait_for_nearly(logged)?;
-    let (needed, told) = warm.context("the run was too short")?;
-    has_not_grown(needed, memory(&lasting)?, logged - told)?;
+    let (needed, before) = warm.context("the run was too short")?;
+    has_not_grown(needed, memory(&lasting)?, logged - before)?;
 
     let held = Programs::of(lasting.pid())?;
     let account = lasting.stop()?;
@@ -117,7 +117,7 @@ fn endure(site: &Site, mut dice: Dice, length: Duration) -> Result<()> {
     } else {
         site.logged(&account, logged)?;
     }
-    tell_the_same(&verdicts, &account.verdicts, lost.max(account.lost()?))?;
+    emitted_the_same(&verdicts, &account.verdicts, lost.max(account.lost()?))?;
     held.wait_gone()
 }
 
@@ -141,7 +141,7 @@ fn has_not_grown(needed: u64, now: u64, failures: usize) -> Result<()> {
 }
 
 /// Checks that two tracers that ran side by side gave the same verdicts, but for as many as either says that it lost events.
-fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()> {
+fn emitted_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()> {
     let end = |verdict: &Verdict| {
         let address = verdict.address().map(str::to_owned);
         (verdict.nginx.pid, verdict.nginx.local.clone(), address, as_if_looked_at(verdict))
@@ -171,7 +171,7 @@ fn tell_the_same(some: &[Verdict], others: &[Verdict], lost: usize) -> Result<()
 
 /// Whether two verdicts on one end agree. The hooks of two tracers run one after the other, and where the kernel preempts them, others
 /// have their turn in between: of a worker that accepted once nginx's end had ended to the one, the other may hear before it. That nobody
-/// accepts is told by the one that had the time to look who does, and proven to the one that had looked at the queue before the connection
+/// accepts is said by the one that had the time to look who does, and proven to the one that had looked at the queue before the connection
 /// came and since.
 fn is_same(one: &Verdict, other: &Verdict) -> bool {
     let said = |verdict: &Verdict| {

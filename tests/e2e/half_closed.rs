@@ -17,7 +17,7 @@ fn none(location: Location) -> Location {
 }
 
 /// Asks each server of a site once, by a large upload, and checks the only verdict on it.
-fn is_told(faults: &[(Fault, &str, Option<&str>)], by: By) -> Result<()> {
+fn are_named(faults: &[(Fault, &str, Option<&str>)], by: By) -> Result<()> {
     let namespace = Namespace::new()?;
     let arrange = |location: Location| location.send_timeout(Duration::from_millis(500));
     let site = FaultySite::start(&namespace, by, faults.iter().map(|(fault, ..)| *fault), arrange)?;
@@ -47,12 +47,12 @@ fn a_server_that_says_that_it_will_send_no_more_has_closed() -> Result<()> {
         (Fault::ShutDownUnanswered, "premature_close/peer_closed", None),
         (Fault::ShutDownMidway, "premature_close/response_cut_short", None),
     ];
-    is_told(&faults, By::Tcp)?;
-    is_told(&faults, By::Unix)
+    are_named(&faults, By::Tcp)?;
+    are_named(&faults, By::Unix)
 }
 
 #[test]
-fn a_server_that_does_not_read_an_upload_is_told_as_such_also_over_a_unix_socket() -> Result<()> {
+fn a_server_that_does_not_read_an_upload_is_reported_as_such_also_over_a_unix_socket() -> Result<()> {
     let namespace = Namespace::new()?;
     for by in [By::Tcp, By::Unix] {
         let arrange = |location: Location| location.send_timeout(Duration::from_millis(500));
@@ -157,16 +157,16 @@ fn falls_silent(interpreter: &str, switch: &str, program: &str) -> Result<()> {
 }
 
 #[test]
-fn a_body_that_falls_silent_is_told_of_node() -> Result<()> {
+fn a_body_that_falls_silent_is_reported_of_node() -> Result<()> {
     falls_silent("node", "-e", NODE)
 }
 
 #[test]
-fn a_body_that_falls_silent_is_told_of_asyncio() -> Result<()> {
+fn a_body_that_falls_silent_is_reported_of_asyncio() -> Result<()> {
     falls_silent("python3", "-c", ASYNCIO)
 }
 
 #[test]
-fn a_body_that_falls_silent_is_told_of_a_thread() -> Result<()> {
+fn a_body_that_falls_silent_is_reported_of_a_thread() -> Result<()> {
     falls_silent("python3", "-c", THREADS)
 }

@@ -110,7 +110,7 @@ impl Chain {
     }
 }
 
-/// What was told of a chain.
+/// What was seen of a chain.
 struct Accounts {
     account: Account,
     /// The outer one's worker.
@@ -154,33 +154,33 @@ fn the_client_leaves(by: By) -> Result<()> {
         chain.mute.wait_read(round)?;
         asked.abort()?;
     }
-    let told = chain.account(6)?;
-    let (outer, inner) = (told.account.about(&told.between), told.account.about(told.mute.endpoint()));
-    ensure!(outer.len() == 3 && inner.len() == 3, "{:#?}", told.account.verdicts);
-    for verdict in &told.account.verdicts {
+    let seen = chain.account(6)?;
+    let (outer, inner) = (seen.account.about(&seen.between), seen.account.about(seen.mute.endpoint()));
+    ensure!(outer.len() == 3 && inner.len() == 3, "{:#?}", seen.account.verdicts);
+    for verdict in &seen.account.verdicts {
         verdict.says("client_abort/before_response", "proven", 499, None)?;
     }
     for inner in inner {
         let local = inner.outer.as_ref().and_then(|outer| outer.nginx.local.clone());
         let of = outer.iter().find(|outer| outer.nginx.local == local);
-        told.is_for(inner, of.with_context(|| format!("{inner:#?}"))?)?;
+        seen.is_for(inner, of.with_context(|| format!("{inner:#?}"))?)?;
         ensure!(inner.explanation.contains("whose own client had gone"), "{inner:#?}");
     }
     Ok(())
 }
 
 #[test]
-fn a_client_that_leaves_is_told_at_each_hop_of_one_instance() -> Result<()> {
+fn a_client_that_leaves_is_reported_at_each_hop_of_one_instance() -> Result<()> {
     the_client_leaves(By::Itself)
 }
 
 #[test]
-fn a_client_that_leaves_is_told_at_each_hop_of_two_instances() -> Result<()> {
+fn a_client_that_leaves_is_reported_at_each_hop_of_two_instances() -> Result<()> {
     the_client_leaves(By::Tcp)
 }
 
 #[test]
-fn a_client_that_leaves_is_told_at_each_hop_over_a_unix_socket() -> Result<()> {
+fn a_client_that_leaves_is_reported_at_each_hop_over_a_unix_socket() -> Result<()> {
     let chain = Chain::start(By::Unix)?;
     for (round, path) in (1..).zip(["/kept/mute/", "/closed/mute/", "/kept/mute/"]) {
         ensure!(chain.client().get("/kept/fine/")?.status == 200);
@@ -188,14 +188,14 @@ fn a_client_that_leaves_is_told_at_each_hop_over_a_unix_socket() -> Result<()> {
         chain.mute.wait_read(round)?;
         asked.abort()?;
     }
-    let told = chain.account(6)?;
-    let inner = told.account.about(told.mute.endpoint());
-    ensure!(inner.len() == 3, "{:#?}", told.account.verdicts);
-    for verdict in &told.account.verdicts {
+    let seen = chain.account(6)?;
+    let inner = seen.account.about(seen.mute.endpoint());
+    ensure!(inner.len() == 3, "{:#?}", seen.account.verdicts);
+    for verdict in &seen.account.verdicts {
         verdict.says("client_abort/before_response", "proven", 499, None)?;
     }
     for inner in inner {
-        told.is_for_outer(inner)?;
+        seen.is_for_outer(inner)?;
         ensure!(inner.explanation.contains("whose own client had gone"), "{inner:#?}");
     }
     Ok(())
@@ -207,10 +207,10 @@ fn the_inner_one_tries_again(by: By) -> Result<()> {
     for path in ["/kept/retried/", "/closed/retried/", "/kept/retried/"] {
         ensure!(chain.client().get(path)?.status == 502);
     }
-    let told = chain.account(6)?;
-    for verdict in &told.account.verdicts {
+    let seen = chain.account(6)?;
+    for verdict in &seen.account.verdicts {
         verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
-        told.is_for_outer(verdict)?;
+        seen.is_for_outer(verdict)?;
     }
     Ok(())
 }
@@ -228,11 +228,11 @@ fn each_attempt_of_the_inner_hop_behind_a_unix_socket_is_for_the_outer_one() -> 
 fn the_outer_one_stops_waiting(by: By) -> Result<()> {
     let chain = Chain::start(by)?;
     ensure!(chain.client().get("/short/mute/")?.status == 504);
-    let told = chain.account(2)?;
-    let (outer, inner) = (told.account.only(&told.between)?, told.account.only(told.mute.endpoint())?);
+    let seen = chain.account(2)?;
+    let (outer, inner) = (seen.account.only(&seen.between)?, seen.account.only(seen.mute.endpoint())?);
     outer.says("read_timeout/slow_worker", "proven", 504, Some("ETIMEDOUT"))?;
     inner.says("client_abort/before_response", "proven", 499, None)?;
-    told.is_for(inner, outer)?;
+    seen.is_for(inner, outer)?;
     ensure!(inner.explanation.contains("which had stopped waiting"), "{inner:#?}");
     Ok(())
 }
@@ -254,27 +254,27 @@ fn the_inner_one_fails(by: By) -> Result<()> {
     for (path, status) in [("/kept/slow/", 504), ("/kept/nobody/", 502)] {
         ensure!(chain.client().get(path)?.status == status, "{path}");
     }
-    let told = chain.account(2)?;
-    let slow = told.account.only(told.mute.endpoint())?;
+    let seen = chain.account(2)?;
+    let slow = seen.account.only(seen.mute.endpoint())?;
     slow.says("read_timeout/slow_worker", "proven", 504, Some("ETIMEDOUT"))?;
-    told.is_for_outer(slow)?;
-    let refused = told.account.only(&Endpoint::v4(NOBODY))?;
+    seen.is_for_outer(slow)?;
+    let refused = seen.account.only(&Endpoint::v4(NOBODY))?;
     refused.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
-    told.is_for_outer(refused)
+    seen.is_for_outer(refused)
 }
 
 #[test]
-fn a_failure_of_the_inner_hop_of_one_instance_is_told_of_that_alone() -> Result<()> {
+fn a_failure_of_the_inner_hop_of_one_instance_is_reported_of_that_alone() -> Result<()> {
     the_inner_one_fails(By::Itself)
 }
 
 #[test]
-fn a_failure_of_the_inner_hop_of_two_instances_is_told_of_that_alone() -> Result<()> {
+fn a_failure_of_the_inner_hop_of_two_instances_is_reported_of_that_alone() -> Result<()> {
     the_inner_one_fails(By::Tcp)
 }
 
 #[test]
-fn a_failure_of_the_inner_hop_behind_a_unix_socket_is_told_of_that_alone() -> Result<()> {
+fn a_failure_of_the_inner_hop_behind_a_unix_socket_is_reported_of_that_alone() -> Result<()> {
     the_inner_one_fails(By::Unix)
 }
 

@@ -65,7 +65,7 @@ fn five_hundred_exchanges_on_few_connections_are_silent() -> Result<()> {
 }
 
 #[test]
-fn a_failure_of_a_later_exchange_is_told_with_moments_of_its_own() -> Result<()> {
+fn a_failure_of_a_later_exchange_is_emitted_with_moments_of_its_own() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).workers(1).start()?;
     let kept = |prefix| Location::fpm(prefix, &fpm).through_group("fpm").directive("fastcgi_keep_conn on");

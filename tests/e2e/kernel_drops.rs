@@ -12,11 +12,11 @@ use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Sight, Trac
 
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What is told where the kernel does not say why it drops a packet.
+/// What is emitted where the kernel does not say why it drops a packet.
 const UNSEEN: (&str, &str, &str) = ("connect_timeout/syn_unanswered", "inferred", "nginx closes first");
 
 #[test]
-fn what_tc_drops_is_told_by_the_kernels_name_for_it() -> Result<()> {
+fn what_tc_drops_is_named_by_the_kernels_name_for_it() -> Result<()> {
     let tc = |reason| ("connect_timeout/dropped_by_kernel", "proven", reason);
     for (hook, known) in [
         (Hook::Egress, tc("TC_EGRESS")),
@@ -42,8 +42,8 @@ fn what_tc_drops_is_told_by_the_kernels_name_for_it() -> Result<()> {
         let verdict = account.only(server.endpoint())?;
         verdict.says(name, confidence, 504, Some("ETIMEDOUT")).with_context(|| format!("{hook:?}"))?;
         ensure!(verdict.evidence.iter().any(|one| one.fact.contains(fact)), "{verdict:#?}");
-        let is_told = name == "connect_timeout/dropped_by_kernel";
-        ensure!(!is_told || verdict.explanation.contains("a tc filter"), "{verdict:#?}");
+        let is_named = name == "connect_timeout/dropped_by_kernel";
+        ensure!(!is_named || verdict.explanation.contains("a tc filter"), "{verdict:#?}");
     }
     Ok(())
 }

@@ -268,13 +268,13 @@ fn what_the_daemon_set_gives_it_is_enough_to_explain_a_failure_of_another_pods_n
         let queues = series(&page, "why502_accept_queue_limit")?;
         Ok(failures == 2.0 && queues.iter().any(|(labels, _)| labels["listener"] == "127.0.0.1:9010"))
     })?;
-    let told = verdicts(&json)?;
-    let names: BTreeSet<_> = told.iter().map(rig::Verdict::name).collect();
+    let emitted = verdicts(&json)?;
+    let names: BTreeSet<_> = emitted.iter().map(rig::Verdict::name).collect();
     ensure!(
         names == ["read_timeout/nobody_accepts", "refused/no_listener"].map(str::to_owned).into(),
-        "{told:#?}"
+        "{emitted:#?}"
     );
-    ensure!(told.iter().all(|verdict| verdict.confidence == "proven"), "{told:#?}");
+    ensure!(emitted.iter().all(|verdict| verdict.confidence == "proven"), "{emitted:#?}");
     drop(listener);
     service.stop().map(drop)
 }

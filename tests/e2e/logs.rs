@@ -32,8 +32,8 @@ fn the_journal_has_each_verdict_with_its_fields() -> Result<()> {
 
     let entries = journal.entries("why502")?;
     ensure!(entries.len() == 303, "{}", entries.len());
-    let told = verdicts(&ended.folder.path().join("verdicts.json"))?;
-    for (entry, verdict) in entries.iter().zip(&told) {
+    let emitted = verdicts(&ended.folder.path().join("verdicts.json"))?;
+    for (entry, verdict) in entries.iter().zip(&emitted) {
         let of = |name: &str| entry[name].as_str().unwrap_or_default();
         ensure!(of("MESSAGE") == verdict.explanation && of("WHY502_TIME") == verdict.time, "{entry:#}");
         ensure!(of("ERROR_TYPE") == "refused/no_listener" && of("PRIORITY") == "3", "{entry:#}");
@@ -63,8 +63,8 @@ fn syslog_has_each_verdict_by_each_way() -> Result<()> {
             "{}",
             ended.stderr
         );
-        let told = verdicts(&ended.folder.path().join("verdicts.json"))?;
-        for (message, verdict) in messages[seen..].iter().zip(&told) {
+        let emitted = verdicts(&ended.folder.path().join("verdicts.json"))?;
+        for (message, verdict) in messages[seen..].iter().zip(&emitted) {
             let text = message["msg"].as_str().context("a message")?;
             ensure!(text.contains(&verdict.explanation), "{to}: {message:#}");
             ensure!(message["syslogfacility"] == "3" && message["syslogseverity"] == "3", "{message:#}");

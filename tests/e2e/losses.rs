@@ -1,4 +1,4 @@
-//! What happens when the tracer cannot keep up: losses are counted and told, and what they touch is called incomplete.
+//! What happens when the tracer cannot keep up: losses are counted and reported, and what they touch is called incomplete.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ const LONG: Duration = Duration::from_secs(600);
 /// More than the ring buffer holds.
 const STORM: usize = 12_000;
 
-/// The run ended once with the first turn of reading, and what had waited behind that was neither told nor counted.
+/// The run ended once with the first turn of reading, and what had waited behind that was neither emitted nor counted.
 #[test]
-fn what_waits_to_be_read_at_the_end_is_told() -> Result<()> {
+fn what_waits_to_be_read_at_the_end_is_emitted() -> Result<()> {
     let count = wait::load(6_000);
     let namespace = Namespace::new()?;
     let nobody = Endpoint::v4(9009);
@@ -64,15 +64,15 @@ fn a_reader_that_stood_still_counts_what_it_lost_and_does_not_guess() -> Result<
     ensure!(account.status.success(), "{}", account.stderr);
 
     let lost = account.summary["lost"].as_u64().unwrap_or_default();
-    let told = account.about(&nobody);
+    let emitted = account.about(&nobody);
     ensure!(lost > 0, "nothing was lost: {}", account.summary);
     // Each exchange is two records at the most.
     ensure!(
-        told.len() < STORM && told.len() as u64 + lost >= STORM as u64,
+        emitted.len() < STORM && emitted.len() as u64 + lost >= STORM as u64,
         "{} told, {lost} lost",
-        told.len()
+        emitted.len()
     );
-    for verdict in told {
+    for verdict in emitted {
         ensure!(
             verdict.name() == "refused/no_listener" && verdict.confidence == "incomplete",
             "{verdict:#?}"
@@ -114,8 +114,8 @@ fn what_finds_no_room_is_counted_and_the_rest_is_explained() -> Result<()> {
     let account = tracer.stop()?;
     account.is_orderly()?;
     ensure!(account.summary["untracked"] == 40, "{}", account.summary);
-    let told = "more exchanges are open than the 64 that are watched at a time (--max-open)";
-    ensure!(account.stderr.matches(told).count() == 1, "{}", account.stderr);
+    let notice = "more exchanges are open than the 64 that are watched at a time (--max-open)";
+    ensure!(account.stderr.matches(notice).count() == 1, "{}", account.stderr);
     let [gone, refused] = [account.about(mute.endpoint()), account.about(&nobody)];
     ensure!((gone.len(), refused.len()) == (ROOM, 10), "{} {}", gone.len(), refused.len());
     for verdict in gone {
@@ -139,7 +139,7 @@ fn where_the_workers_find_no_room_verdicts_are_incomplete_and_not_wrong() -> Res
     let client = nginx.client();
     for round in 1..=3 {
         ensure!(client.storm("/queued/", ROOM / 2, ROOM / 2)? == [(504, ROOM / 2)].into());
-        // What is told only after something was lost is incomplete.
+        // What is emitted only after something was lost is incomplete.
         tracer.wait_for(round * ROOM / 2)?;
     }
     let account = tracer.stop()?;

@@ -101,7 +101,7 @@ fn a_storm_of_every_cause_is_explained_line_by_line() -> Result<()> {
             .collect();
         let background = scope.spawn(|| client.storm("/fine/ok.php", wait::load(3_000), 4));
         let leaving = scope.spawn(|| leave(&client, LEAVING));
-        // Whom this kills, and what of it nginx can retry nowhere, the log tells.
+        // Whom this kills, and what of it nginx can retry nowhere, the log says.
         let busy: Vec<_> = (0..3).map(|n| client.ask(&format!("/fine/sleep.php?s=20&tag=busy{n}"))).collect();
         for n in 0..busy.len() {
             reloading.worker_on(&format!("busy{n}"))?;

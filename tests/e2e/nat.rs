@@ -167,8 +167,8 @@ fn more_translated_addresses_than_are_remembered_turn_no_full_queue_into_a_firew
     let [verdict] = account.verdicts.as_slice() else { anyhow::bail!("{:#?}", account.verdicts) };
     let is_named = verdict.name() == "accept_queue_overflow/syn_dropped";
     ensure!(is_named || verdict.confidence == "incomplete", "{verdict:#?}");
-    let told = "of which it is not remembered where address translation led";
-    ensure!(account.stderr.contains(told), "{}", account.stderr);
+    let notice = "of which it is not remembered where address translation led";
+    ensure!(account.stderr.contains(notice), "{}", account.stderr);
     Ok(())
 }
 

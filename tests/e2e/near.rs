@@ -154,7 +154,7 @@ fn who_listened_there_until_a_moment_ago_is_named() -> Result<()> {
     ] {
         let verdict = account.only(server.endpoint())?;
         verdict.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))?;
-        // Tracepoints do not tell when a unix listener ends.
+        // Tracepoints do not show when a unix listener ends.
         let is_unix = matches!(server.endpoint(), Endpoint::Unix(_));
         if is_unix && !Sight::here()?.has("unix_sockets")? {
             ensure!(verdict.closed.is_none(), "{verdict:#?}");
@@ -189,7 +189,7 @@ fn a_socket_that_is_missing_is_told_from_one_whose_folder_is() -> Result<()> {
 }
 
 #[test]
-fn a_listener_that_is_open_again_is_told_with_since_when() -> Result<()> {
+fn a_listener_that_is_open_again_is_named_with_since_when() -> Result<()> {
     let namespace = Namespace::new()?;
     let mut server = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9378), 8)?;
     let endpoint = server.endpoint().clone();

@@ -69,11 +69,11 @@ fn a_listener_that_a_sleep_has_inherited_is_held_by_nobody_who_accepts() -> Resu
         }
         tracer.wait_for(2)?;
         // Who holds a listener is looked at for a twentieth of the time only, and these come one after the other at once.
-        let mut told = 2;
+        let mut emitted = 2;
         wait::until_true("a look at the full queue", || {
             ensure!(nginx.client().get("/")?.status == if is_unix { 502 } else { 504 });
-            told += 1;
-            tracer.wait_for(told)?;
+            emitted += 1;
+            tracer.wait_for(emitted)?;
             Ok(tracer.lines().so_far().iter().any(|line| line.contains(STUCK)))
         })?;
         let account = tracer.stop()?;

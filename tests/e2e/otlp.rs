@@ -37,7 +37,7 @@ fn each_once(records: &[LogRecord], service_folder: &std::path::Path) -> Result<
             (record.body.clone(), of("error.type"), of("network.local.port"))
         })
         .collect();
-    let mut told: Vec<_> = verdicts
+    let mut emitted: Vec<_> = verdicts
         .iter()
         .map(|verdict| {
             let port = verdict.nginx.local.as_deref().and_then(|local| local.rsplit_once(':'));
@@ -46,8 +46,8 @@ fn each_once(records: &[LogRecord], service_folder: &std::path::Path) -> Result<
         })
         .collect();
     sent.sort();
-    told.sort();
-    ensure!(sent == told, "{sent:#?}, but {told:#?}");
+    emitted.sort();
+    ensure!(sent == emitted, "{sent:#?}, but {emitted:#?}");
     Ok(())
 }
 
@@ -128,9 +128,9 @@ fn each_verdict_arrives_once_with_its_attributes_and_metrics_equal_the_verdicts(
 
 /// Checks the last metrics, which were sent when the service ended, against the file of verdicts.
 fn metrics_equal(collector: &Collector, folder: &std::path::Path) -> Result<()> {
-    let mut told = BTreeMap::<_, u64>::new();
+    let mut emitted = BTreeMap::<_, u64>::new();
     for verdict in verdicts(&folder.join("verdicts.json"))? {
-        *told.entry((verdict.name(), verdict.confidence.clone())).or_default() += 1;
+        *emitted.entry((verdict.name(), verdict.confidence.clone())).or_default() += 1;
     }
     let whole = |point: &Value| -> Result<u64> {
         Ok(point["asInt"].as_str().with_context(|| point.to_string())?.parse()?)
@@ -140,8 +140,8 @@ fn metrics_equal(collector: &Collector, folder: &std::path::Path) -> Result<()> 
         let key = (format!("{}/{}", labels["cause"], labels["detail"]), labels["confidence"].clone());
         *counted.entry(key).or_default() += whole(&point)?;
     }
-    ensure!(told == counted, "{told:#?}, but {counted:#?}");
-    let failures: u64 = told.values().sum();
+    ensure!(emitted == counted, "{emitted:#?}, but {counted:#?}");
+    let failures: u64 = emitted.values().sum();
     let times = collector.metric("why502_failure_seconds")?;
     let all =
         times.iter().map(|(_, point)| Ok(point["count"].as_str().context("a count")?.parse::<u64>()?));

@@ -68,10 +68,10 @@ fn a_reset_that_comes_late_is_the_killers_all_the_same() -> Result<()> {
         let me = std::process::id().cast_signed();
         tracer.wait_for(if tag == "killed" { 1 } else { 2 })?;
         let name = format!("reset/worker_{tag}");
-        let told = tracer.lines().so_far();
-        let told =
-            told.iter().rev().find(|line| line.contains(r#""type":"verdict""#)).context("a verdict")?;
-        let verdict: rig::Verdict = serde_json::from_str(told)?;
+        let lines = tracer.lines().so_far();
+        let line =
+            lines.iter().rev().find(|line| line.contains(r#""type":"verdict""#)).context("a verdict")?;
+        let verdict: rig::Verdict = serde_json::from_str(line)?;
         verdict.says(&name, "proven", 502, Some("ECONNRESET"))?;
         verdict.blames(Some(worker), Some(signal.as_str()), Some(me))?;
         ensure!(

@@ -147,7 +147,7 @@ fn asymmetric(here: &Namespace, there: &Namespace) -> Result<Endpoint> {
 }
 
 #[test]
-fn connects_that_fail_at_once_are_told_if_asked_for() -> Result<()> {
+fn connects_that_fail_at_once_are_reported_if_asked_for() -> Result<()> {
     let namespace = Namespace::new()?;
     let cases = [
         ("10.66.0.1:9000", "refused/no_route", "EHOSTUNREACH"),
@@ -171,12 +171,12 @@ fn connects_that_fail_at_once_are_told_if_asked_for() -> Result<()> {
     for (upstream, name, errno) in cases {
         account.only(&upstream.parse()?)?.says(name, "proven", 502, Some(errno))?;
     }
-    // What TCP's own hooks see is told once.
+    // What TCP's own hooks see is emitted once.
     account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
 }
 
 #[test]
-fn connects_that_fail_at_once_are_told_by_nginxs_word() -> Result<()> {
+fn connects_that_fail_at_once_are_named_by_nginxs_word() -> Result<()> {
     let namespace = Namespace::new()?;
     let cases = [
         ("10.66.0.1:9000", "refused/no_route", "inferred", "EHOSTUNREACH"),
@@ -206,7 +206,7 @@ fn connects_that_fail_at_once_are_told_by_nginxs_word() -> Result<()> {
     account.only(&Endpoint::v4(9017))?.says("refused/no_listener", "proven", 502, Some("ECONNREFUSED"))
 }
 
-/// Told by nginx's word alone, or where connects that fail at once are seen.
+/// Named by nginx's word alone, or where connects that fail at once are seen.
 fn an_upstream_that_no_address_reaches(arguments: &[&str]) -> Result<()> {
     let namespace = Namespace::new()?;
     let upstream: Endpoint = "[fd00::1]:9000".parse()?;
@@ -292,7 +292,7 @@ fn a_full_syn_queue_without_cookies_is_told_from_a_full_accept_queue() -> Result
     ensure!(namespace.tcp_counter("TCPReqQFullDrop")? > drops);
     let account = account(tracer, &nginx, 1)?;
     let verdict = account.only(fpm.endpoint())?;
-    // Old kernels are full with one less, and do not tell that they do so.
+    // Old kernels are full with one less, and do not say that they do so.
     let is_old = !Sight::here()?.has("packet_drops")? && half_open == BACKLOG;
     ensure!(is_old || half_open == BACKLOG + 1, "{half_open} fit");
     let confidence = if is_old { "inferred" } else { "proven" };

@@ -50,9 +50,9 @@ fn connections_from_one_port_each_have_their_own_worker() -> Result<()> {
         verdict.blames(Some(server.pid()), Some("SIGTERM"), Some(std::process::id().cast_signed()))?;
         ports.extend(verdict.nginx.local.clone());
     }
-    let told = ports.len();
+    let all = ports.len();
     ports.sort();
     ports.dedup();
-    ensure!(ports.len() <= 2 && told == 8, "{ports:?}");
+    ensure!(ports.len() <= 2 && all == 8, "{ports:?}");
     Ok(())
 }

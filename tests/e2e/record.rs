@@ -130,7 +130,7 @@ fn a_file_that_is_there_is_not_overwritten_and_one_that_is_none_is_refused() -> 
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_recording_resumes() -> Result<()> {
+fn a_full_disk_is_reported_once_and_recording_resumes() -> Result<()> {
     const STORM: usize = 1_000;
     let (_namespace, nginx) = refusing()?;
     let recorder = Recorder::in_surroundings(&["-p", &nginx.master().to_string()], |command, folder| {
@@ -187,8 +187,8 @@ fn a_full_disk_is_told_once_and_recording_resumes() -> Result<()> {
         said.verdicts.len()
     );
     let lines = lines(&copy)?;
-    let (told, missed) = (recorder::lost(&lines, "unwritten"), recorded.missed(&lines)?);
-    ensure!(told > 0 && told + missed == lost, "{told} told, {missed} missed, {lost} lost");
+    let (counted, missed) = (recorder::lost(&lines, "unwritten"), recorded.missed(&lines)?);
+    ensure!(counted > 0 && counted + missed == lost, "{counted} told, {missed} missed, {lost} lost");
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn page_of(recorded: &Recorded) -> Result<(PathBuf, Vec<String>)> {
 }
 
 #[test]
-fn an_incident_is_told_as_a_text_and_as_a_page() -> Result<()> {
+fn an_incident_is_reported_as_a_text_and_as_a_page() -> Result<()> {
     let recorded = incident()?;
     let said = report(&[&recorded.file()])?;
     let count = |name: &str| said.verdicts.iter().filter(|verdict| verdict.name() == name).count();

@@ -1,4 +1,4 @@
-//! Which exchanges are told as tries for one request, and which are not (issue 19).
+//! Which exchanges are reported as tries for one request, and which are not (issue 19).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -61,12 +61,12 @@ fn counters_equal_the_verdicts_and_a_real_prometheus_answers_a_query() -> Result
 
     service.wait_for("why502_failures_total", &[], 8.0)?;
     service.wait_for("why502_exchanges_total", &[], 11.0)?;
-    let mut told = BTreeMap::<_, f64>::new();
+    let mut emitted = BTreeMap::<_, f64>::new();
     for verdict in verdicts(&json)? {
         let upstream = verdict.address().context("an address")?.to_string();
         let (cause, detail) =
             verdict.name().split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).context("a name")?;
-        *told.entry([upstream, cause, detail, verdict.confidence.clone()]).or_default() += 1.0;
+        *emitted.entry([upstream, cause, detail, verdict.confidence.clone()]).or_default() += 1.0;
     }
     let page = service.page()?;
     let mut counted = BTreeMap::new();
@@ -74,7 +74,7 @@ fn counters_equal_the_verdicts_and_a_real_prometheus_answers_a_query() -> Result
         let of = |name: &str| labels.get(name).cloned().with_context(|| format!("no {name}: {labels:?}"));
         counted.insert([of("upstream")?, of("cause")?, of("detail")?, of("confidence")?], value);
     }
-    ensure!(told == counted, "{told:#?}, but {counted:#?}");
+    ensure!(emitted == counted, "{emitted:#?}, but {counted:#?}");
     ensure!(service.sum("why502_failure_seconds_count", &[])? == 8.0, "{page}");
     service.wait_for("why502_client_aborts_total", &[], 1.0)?;
     let upstream = fpm.endpoint().to_string();
@@ -93,7 +93,7 @@ fn counters_equal_the_verdicts_and_a_real_prometheus_answers_a_query() -> Result
     let by_cause = "sum by (cause, detail) (why502_failures_total)";
     prometheus.wait_for(by_cause, |rows| rows.iter().map(|(_, value)| value).sum::<f64>() == 8.0)?;
     let mut wanted = BTreeMap::<_, f64>::new();
-    for ([_, cause, detail, _], count) in &told {
+    for ([_, cause, detail, _], count) in &emitted {
         *wanted.entry((cause.clone(), detail.clone())).or_default() += count;
     }
     let answered = prometheus.query(by_cause)?.into_iter();
@@ -297,22 +297,22 @@ fn a_trigger_and_sigusr1_write_the_last_minutes_and_a_hook_learns_the_files_name
 }
 
 #[test]
-fn systemd_is_told_when_it_is_ready_that_it_turns_and_when_it_stops() -> Result<()> {
+fn systemd_is_notified_when_it_is_ready_that_it_turns_and_when_it_stops() -> Result<()> {
     let (_namespace, nginx) = refusing()?;
     let folder = Service::folder()?;
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path)?;
     socket.set_read_timeout(Some(wait::bound()))?;
-    let told = || -> Result<String> {
+    let notified = || -> Result<String> {
         let mut buffer = [0; 512];
         let length = socket.recv(&mut buffer).context("nothing is told")?;
         Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
     };
-    let until = |word: &str| wait::until_true(word, || Ok(told()?.contains(word)));
+    let until = |word: &str| wait::until_true(word, || Ok(notified()?.contains(word)));
     let service = Service::in_surroundings(folder, &["-p", &pid(&nginx)], |command| {
         command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").env_remove("WATCHDOG_PID");
     })?;
-    let first = told()?;
+    let first = notified()?;
     ensure!(first.contains("READY=1"), "{first}");
     for _ in 0..3 {
         until("WATCHDOG=1")?;

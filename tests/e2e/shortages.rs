@@ -20,7 +20,7 @@ fn pressure(verdict: &Verdict) -> Result<&serde_json::Value> {
 }
 
 #[test]
-fn a_worker_that_its_cpu_quota_held_back_is_told_so() -> Result<()> {
+fn a_worker_that_its_cpu_quota_held_back_is_reported_as_such() -> Result<()> {
     // A twentieth of a CPU.
     let group = ControlGroup::with_quota("system.slice/php8.2-fpm.service", 5_000)?;
     let namespace = Namespace::new()?;

@@ -324,13 +324,13 @@ fn leave(client: &Client, path: &str, server: &FaultyServer, count: usize) -> Re
 }
 
 /// How many verdicts about each upstream have which name.
-fn told(verdicts: &[&Verdict]) -> BTreeMap<String, usize> {
-    let mut told = BTreeMap::new();
+fn counts(verdicts: &[&Verdict]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
     for verdict in verdicts {
         let at = verdict.address().unwrap_or("nobody");
-        *told.entry(format!("{at} {}, {}", verdict.name(), verdict.confidence)).or_default() += 1;
+        *counts.entry(format!("{at} {}, {}", verdict.name(), verdict.confidence)).or_default() += 1;
     }
-    told
+    counts
 }
 
 fn is_clients(verdict: &Verdict) -> bool {
@@ -373,7 +373,7 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
     let is_sure = |verdict: &Verdict| verdict.confidence == "proven" || verdict.cause == "not_attempted";
     let is_wrong = |verdict: &&&Verdict| !is_right(&site, verdict) || !is_sure(verdict);
     let wrong: Vec<_> = others.iter().filter(is_wrong).copied().collect();
-    ensure!(wrong.is_empty(), "{:#?}, of {:#?}: {:#?}", told(&wrong), told(&others), wrong.first());
+    ensure!(wrong.is_empty(), "{:#?}, of {:#?}: {:#?}", counts(&wrong), counts(&others), wrong.first());
     // Of some clients' faults nginx says a word.
     let said = clients.iter().filter(|one| one.word.is_some()).chain(&others);
     pair_off_words(&failed, &said.copied().cloned().collect::<Vec<_>>())?;
@@ -382,17 +382,17 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
     for fault in &uploads::FAULTS {
         let of_kind =
             wrong_uploads.iter().filter(|one| one.name() == fault.name && one.confidence == "proven");
-        ensure!(of_kind.count() == scale.wrong_uploads, "{}: {:#?}", fault.name, told(&wrong_uploads));
+        ensure!(of_kind.count() == scale.wrong_uploads, "{}: {:#?}", fault.name, counts(&wrong_uploads));
     }
     ensure!(
         wrong_uploads.len() == uploads::FAULTS.len() * scale.wrong_uploads,
         "{:#?}",
-        told(&wrong_uploads)
+        counts(&wrong_uploads)
     );
     // Each that left by HTTP/1, at each hop.
     let [http1, http2, behind] = site.mute.each_ref().map(|server| account.about(server.endpoint()));
     let by_hop = account.about(&Endpoint::v4(BEHIND));
-    let of_clients = told(&clients);
+    let of_clients = counts(&clients);
     for about in [&http1, &behind, &by_hop] {
         let are_clients = about.iter().all(|one| one.cause == "client_abort" && one.confidence == "proven");
         ensure!(are_clients && about.len() == scale.leaving, "{} {of_clients:#?}", about.len());
@@ -407,7 +407,7 @@ fn each_failure_and_each_client_that_left_has_a_verdict_and_nothing_else() -> Re
     ensure!(http2.iter().all(|one| one.cause == "client_abort"), "{of_clients:#?}");
     let left = http1.len() + http2.len() + behind.len() + by_hop.len();
     ensure!(clients.len() == left + wrong_uploads.len(), "{of_clients:#?}");
-    // What is not told of them is counted, and so is what nginx ended early, unless nothing more had come by then.
+    // What is not emitted of them is counted, and so is what nginx ended early, unless nothing more had come by then.
     let early = ENDED_EARLY * scale.fine + scale.leaving;
     let (ended_early, canceled) = (number(&account, "ended_early")?, 2 * scale.leaving - http2.len());
     ensure!((canceled..=early + canceled).contains(&ended_early), "{early} {canceled} {}", account.summary);
@@ -428,9 +428,9 @@ fn where_nginx_is_not_heard_nothing_wrong_is_proven() -> Result<()> {
         verdict.confidence == "proven" && (is_clients(verdict) || !is_right(&site, verdict))
     };
     let wrong: Vec<_> = account.verdicts.iter().filter(is_wrong).collect();
-    ensure!(wrong.is_empty(), "{:#?}: {:#?}", told(&wrong), wrong.first());
-    // What the kernel alone tells is told all the same.
+    ensure!(wrong.is_empty(), "{:#?}: {:#?}", counts(&wrong), wrong.first());
+    // What the kernel alone shows is emitted all the same.
     let refused = account.verdicts.iter().filter(|verdict| verdict.cause == "refused").count();
-    ensure!(refused >= scale.failures, "{:#?}", told(&account.verdicts.iter().collect::<Vec<_>>()));
+    ensure!(refused >= scale.failures, "{:#?}", counts(&account.verdicts.iter().collect::<Vec<_>>()));
     Ok(())
 }

@@ -25,7 +25,7 @@ const LENGTH: Duration = Duration::from_secs(40);
 const ROUNDS: usize = 8;
 /// By how much its memory may then grow (bytes), however long the run is: what the allocator keeps back.
 const GROWTH: u64 = 2 << 20;
-/// Less than what is kept of a failed exchange until it is told (bytes).
+/// Less than what is kept of a failed exchange until it is emitted (bytes).
 const RECORD: u64 = 512;
 /// Clients of a round that leave.
 const LEAVING: usize = 5;
@@ -34,9 +34,9 @@ const SCRAPERS: usize = 60;
 
 /// How long it goes on.
 fn length() -> Result<Duration> {
-    let Ok(told) = env::var("RIG_SOAK") else { return Ok(LENGTH) };
-    let wrong = || format!("RIG_SOAK is a time, as in 24h, 90m or 600s, not {told}");
-    let (number, unit) = told.split_at_checked(told.len().saturating_sub(1)).with_context(wrong)?;
+    let Ok(given) = env::var("RIG_SOAK") else { return Ok(LENGTH) };
+    let wrong = || format!("RIG_SOAK is a time, as in 24h, 90m or 600s, not {given}");
+    let (number, unit) = given.split_at_checked(given.len().saturating_sub(1)).with_context(wrong)?;
     let seconds = match unit {
         "h" => 3600,
         "m" => 60,
@@ -189,8 +189,8 @@ fn scrapers(service: &Service) -> Result<Vec<TcpStream>> {
 /// Failures by upstream, cause, detail and confidence.
 type Counts = BTreeMap<[String; 4], f64>;
 
-fn count(counts: &mut Counts, told: &[Verdict]) -> Result<()> {
-    for verdict in told {
+fn count(counts: &mut Counts, emitted: &[Verdict]) -> Result<()> {
+    for verdict in emitted {
         let upstream = verdict.address().context("an address")?.to_owned();
         let (cause, detail) = (verdict.cause.clone(), verdict.detail.clone());
         *counts.entry([upstream, cause, detail, verdict.confidence.clone()]).or_default() += 1.0;
@@ -243,9 +243,9 @@ fn left_on_it_loses_nothing_and_needs_no_more_than_before() -> Result<()> {
         service.wait_for("why502_failures_total", &[], failures as f64)?;
         drop(crowd);
 
-        let (logged, told) = (log.failures(its)?, lines.verdicts(its)?);
-        pair_off(&logged, &told).with_context(|| format!("round {rounds}"))?;
-        count(&mut counts, &told)?;
+        let (logged, emitted) = (log.failures(its)?, lines.verdicts(its)?);
+        pair_off(&logged, &emitted).with_context(|| format!("round {rounds}"))?;
+        count(&mut counts, &emitted)?;
         let counted = counted(&service)?;
         ensure!(counts == counted, "round {rounds}: {counts:#?} in the file, but {counted:#?}");
         let page = service.page()?;

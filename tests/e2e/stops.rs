@@ -55,8 +55,8 @@ fn a_timeout_a_reload_and_a_stop_of_php_fpm_are_told_apart() -> Result<()> {
     {
         let verdict = account.only(fpm.endpoint())?;
         advises(verdict, does, "request_terminate_timeout")?;
-        let told = format!("{me} had sent {signal} to php-fpm");
-        ensure!(verdict.explanation.contains(&told), "{told:?} is not in {verdict:#?}");
+        let sender = format!("{me} had sent {signal} to php-fpm");
+        ensure!(verdict.explanation.contains(&sender), "{sender:?} is not in {verdict:#?}");
     }
     Ok(())
 }

@@ -177,7 +177,7 @@ fn a_session_whose_upstream_cannot_be_reached_has_a_verdict_and_no_status() -> R
     says(account.only(full.endpoint())?, "accept_queue_overflow/syn_dropped", Some("ETIMEDOUT"))
 }
 
-/// What the log alone tells of them is the same.
+/// What the log alone says of them is the same.
 fn no_status_without_a_connection(arguments: &[&str], confidence: &str) -> Result<()> {
     let namespace = Namespace::new()?;
     let _names = Resolver::start(&namespace, NAMES, Help::NoSuchName)?;
@@ -215,7 +215,7 @@ fn a_session_for_which_nobody_could_be_asked_has_a_verdict_and_no_status() -> Re
 }
 
 #[test]
-fn a_session_for_which_nobody_could_be_asked_has_no_status_where_the_log_tells_of_it() -> Result<()> {
+fn a_session_for_which_nobody_could_be_asked_has_no_status_where_the_log_shows_it() -> Result<()> {
     no_status_without_a_connection(&["--no-uprobe"], "inferred")
 }
 

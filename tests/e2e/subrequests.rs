@@ -41,7 +41,7 @@ fn are_all_slow(failures: &[Failure], account: &Account, server: &FaultyServer, 
 }
 
 #[test]
-fn subrequests_of_one_page_that_time_out_together_are_each_told() -> Result<()> {
+fn subrequests_of_one_page_that_time_out_together_are_each_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 64)?;
     let folder = namespace.folder("pages")?;
@@ -63,7 +63,7 @@ fn subrequests_of_one_page_that_time_out_together_are_each_told() -> Result<()> 
 }
 
 #[test]
-fn a_mirror_that_times_out_is_told_though_its_client_has_its_answer() -> Result<()> {
+fn a_mirror_that_times_out_is_reported_though_its_client_has_its_answer() -> Result<()> {
     let namespace = Namespace::new()?;
     let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 64)?;
     let _plain = plain(&namespace)?;
@@ -88,7 +88,7 @@ fn a_mirror_that_times_out_is_told_though_its_client_has_its_answer() -> Result<
 }
 
 #[test]
-fn an_authorization_that_times_out_is_told() -> Result<()> {
+fn an_authorization_that_times_out_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let mute = FaultyServer::start(&namespace, Fault::Mute, Endpoint::v4(9100), 64)?;
     let _plain = plain(&namespace)?;
@@ -108,7 +108,7 @@ fn an_authorization_that_times_out_is_told() -> Result<()> {
 }
 
 #[test]
-fn an_update_of_the_cache_in_the_background_that_times_out_is_told() -> Result<()> {
+fn an_update_of_the_cache_in_the_background_that_times_out_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let folder = namespace.folder("cache")?;
     let endpoint = Endpoint::v4(9100);

@@ -23,7 +23,7 @@ fn drop_data_to(namespace: &Namespace, port: u16) -> Result<()> {
 }
 
 #[test]
-fn a_response_that_stalls_is_told_though_the_access_log_says_200() -> Result<()> {
+fn a_response_that_stalls_is_reported_though_the_access_log_says_200() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).start()?;
     let unix = Fpm::on(&namespace).listen(Endpoint::Unix(namespace.scratch().join("fpm.sock"))).start()?;
@@ -229,7 +229,7 @@ fn a_host_without_free_ports_is_to_blame_itself() -> Result<()> {
 }
 
 #[test]
-fn a_client_that_goes_in_the_middle_of_a_response_is_told_however_it_goes() -> Result<()> {
+fn a_client_that_goes_in_the_middle_of_a_response_is_reported_however_it_goes() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).workers(4).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use rig::{Certificate, Endpoint, Location, Namespace, Nginx, Tracer};
 
 #[test]
-fn successes_over_tls_are_silent_and_a_refusal_beside_them_is_told() -> Result<()> {
+fn successes_over_tls_are_silent_and_a_refusal_beside_them_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let upstream = Endpoint::v4(18443);
     let nobody = Endpoint::v4(18444);

@@ -152,7 +152,7 @@ fn a_full_backlog_refuses_at_once_and_says_how_full_it_was() -> Result<()> {
 }
 
 #[test]
-fn deaths_of_workers_are_told_as_over_tcp() -> Result<()> {
+fn deaths_of_workers_are_named_as_over_tcp() -> Result<()> {
     let namespace = Namespace::new()?;
     let timed = Fpm::on(&namespace)
         .terminate_after(Duration::from_secs(1))

@@ -182,7 +182,7 @@ fn kill(server: &FaultyServer, _: &mut WebSocket<TcpStream>) -> Result<()> {
     process::send(server.pid(), Signal::SIGKILL)
 }
 
-fn told(word: &'static str) -> impl Fn(&FaultyServer, &mut WebSocket<TcpStream>) -> Result<()> {
+fn sends(word: &'static str) -> impl Fn(&FaultyServer, &mut WebSocket<TcpStream>) -> Result<()> {
     move |_, client| Ok(client.send(Message::text(word))?)
 }
 
@@ -201,14 +201,14 @@ fn a_worker_that_is_killed_cuts_it() -> Result<()> {
 #[test]
 fn a_worker_that_exits_cuts_it() -> Result<()> {
     for by in [By::Tcp, By::Unix] {
-        dies(by, told("exit"), "upgraded/worker_exited")?;
+        dies(by, sends("exit"), "upgraded/worker_exited")?;
     }
     Ok(())
 }
 
 #[test]
 fn a_worker_that_crashes_cuts_it() -> Result<()> {
-    for verdict in dies(By::Tcp, told("abort"), "upgraded/worker_crashed")? {
+    for verdict in dies(By::Tcp, sends("abort"), "upgraded/worker_crashed")? {
         ensure!(verdict.signal() == Some("SIGABRT"), "{verdict:#?}");
     }
     Ok(())
@@ -334,7 +334,7 @@ fn pour(listener: &TcpListener) -> Result<()> {
 }
 
 #[test]
-fn a_client_that_leaves_a_copied_request_that_was_not_upgraded_is_told() -> Result<()> {
+fn a_client_that_leaves_a_copied_request_that_was_not_upgraded_is_reported() -> Result<()> {
     let namespace = Namespace::new()?;
     let mirror = Mirror::start(&namespace)?;
     let listener = namespace.run(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, SERVER))?))?;

@@ -125,7 +125,7 @@ fn a_name_that_is_none_says_nothing() -> Result<()> {
 }
 
 #[test]
-fn only_the_failures_of_a_unit_a_container_or_a_control_group_are_told() -> Result<()> {
+fn only_the_failures_of_a_unit_a_container_or_a_control_group_are_emitted() -> Result<()> {
     let groups = [
         ControlGroup::new("system.slice/shop.service")?,
         ControlGroup::new(&format!("machine.slice/libpod-{ID}.scope"))?,
@@ -152,19 +152,19 @@ fn only_the_failures_of_a_unit_a_container_or_a_control_group_are_told() -> Resu
         (&["--container", &ID[..12]], "shop", "blog"),
         (&["--cgroup", &in_shop], "blog", "shop"),
     ];
-    for (filter, other, told) in wanted {
+    for (filter, other, own) in wanted {
         let tracer = Tracer::start(&[&["-p", &master], filter].concat())?;
-        // What is not told comes first, so that it would have been by then.
+        // What is not emitted comes first, so that it would have been by then.
         fails(other)?;
-        fails(told)?;
+        fails(own)?;
         tracer.wait_for(1)?;
         let account = tracer.stop()?;
         account.is_orderly()?;
-        let endpoint = if told == "shop" { shop.endpoint() } else { blog.endpoint() };
+        let endpoint = if own == "shop" { shop.endpoint() } else { blog.endpoint() };
         account.only(endpoint)?.says("reset/worker_killed", "proven", 502, Some("ECONNRESET"))?;
     }
 
-    // What was recorded without one is told by one later.
+    // What was recorded without one is chosen by one later.
     let recorder = Recorder::start(&["-p", &master])?;
     fails("shop")?;
     fails("blog")?;
@@ -174,8 +174,8 @@ fn only_the_failures_of_a_unit_a_container_or_a_control_group_are_told() -> Resu
     let file = file.to_str().context("a name")?;
     for (filter, count) in [(&[][..], 2), (&["--unit", "shop.service"], 1), (&["--unit", "nobody"], 0)] {
         let run = tracer::run(&[&["report", "-o", "json", file], filter].concat())?;
-        let told = run.stdout.iter().filter(|line| line.contains(r#""type":"verdict""#)).count();
-        ensure!(told == count, "{filter:?} tells {told}: {run:#?}");
+        let emitted = run.stdout.iter().filter(|line| line.contains(r#""type":"verdict""#)).count();
+        ensure!(emitted == count, "{filter:?} tells {emitted}: {run:#?}");
     }
     ensure!(recorder::report(&[recorded.file().as_path()])?.verdicts.len() == 2);
     fs::metadata(file)?;

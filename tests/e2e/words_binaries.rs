@@ -225,11 +225,11 @@ fn without_uprobes_nginx_is_left_alone_and_nothing_wrong_is_sure() -> Result<()>
     account.is_orderly()?;
     for (fault, lines) in said {
         for verdict in account.about(site.server(fault)?.endpoint()) {
-            let told = verdict.name();
+            let named = verdict.name();
             // What it refused of a header, only it knows.
             let is_header = matches!(fault, Fault::BigHeader | Fault::BadHeader);
-            let is_right = lines.first().is_some_and(|line| name(fault, line) == told)
-                || is_header && told == "rejected_response/header_too_big_or_invalid";
+            let is_right = lines.first().is_some_and(|line| name(fault, line) == named)
+                || is_header && named == "rejected_response/header_too_big_or_invalid";
             ensure!(is_right || verdict.confidence != "proven", "{fault}: {verdict:#?}");
             ensure!(verdict.word.as_ref().is_none_or(|_| is_right), "{fault}: {verdict:#?}");
         }
@@ -283,7 +283,7 @@ fn is_inferred_until_heard(begin: impl FnOnce(&Nginx) -> Result<()>, is_begun_fi
     tracer.wait_for(3)?;
     let account = tracer.stop()?;
     account.is_orderly()?;
-    let told: Vec<_> = account
+    let emitted: Vec<_> = account
         .verdicts
         .iter()
         .map(|verdict| (verdict.name(), verdict.confidence.as_str(), verdict.word.is_some()))
@@ -291,7 +291,7 @@ fn is_inferred_until_heard(begin: impl FnOnce(&Nginx) -> Result<()>, is_begun_fi
     let (slow, cut) = ("read_timeout/slow_worker", "premature_close/response_cut_short");
     let right = [(slow, "inferred", false), (slow, "proven", true), (cut, "proven", true)];
     ensure!(
-        told == right.map(|(name, sure, heard)| (name.to_owned(), sure, heard)),
+        emitted == right.map(|(name, sure, heard)| (name.to_owned(), sure, heard)),
         "{:#?}",
         account.verdicts
     );

@@ -100,7 +100,7 @@ fn what_an_application_writes_to_stderr_is_a_note_each_and_no_failure() -> Resul
 }
 
 #[test]
-fn each_note_names_the_upstream_that_it_was_read_from_and_is_told_where_that_was_asked_for() -> Result<()> {
+fn each_note_names_the_upstream_it_was_read_from_and_is_emitted_where_that_was_asked_for() -> Result<()> {
     let namespace = Namespace::new()?;
     let pools = [
         Fpm::on(&namespace).listen(Endpoint::v4(9001)).workers(4).start()?,
@@ -143,23 +143,23 @@ fn each_note_names_the_upstream_that_it_was_read_from_and_is_told_where_that_was
         }
         Ok(by_upstream)
     };
-    // Each is told of its own upstream, of none where nginx was not seen to read it, and never of another.
-    let is_told = |tracer: Tracer, wanted: &BTreeMap<String, usize>, all: usize| -> Result<()> {
+    // Each is reported of its own upstream, of none where nginx was not seen to read it, and never of another.
+    let is_counted = |tracer: Tracer, wanted: &BTreeMap<String, usize>, all: usize| -> Result<()> {
         let account = tracer.stop()?;
         account.is_orderly()?;
         ensure!(account.verdicts.is_empty(), "{:#?}", account.verdicts);
-        let mut told = BTreeMap::<&str, usize>::new();
+        let mut counted = BTreeMap::<&str, usize>::new();
         for note in &account.others {
-            *told.entry(note["upstream"]["addr"].as_str().unwrap_or("nobody")).or_default() += 1;
+            *counted.entry(note["upstream"]["addr"].as_str().unwrap_or("nobody")).or_default() += 1;
         }
-        for (upstream, count) in told.iter().filter(|(upstream, _)| **upstream != "nobody") {
-            ensure!(wanted.get(*upstream).is_some_and(|right| count <= right), "{told:#?} of {wanted:#?}");
+        for (upstream, count) in counted.iter().filter(|(upstream, _)| **upstream != "nobody") {
+            ensure!(wanted.get(*upstream).is_some_and(|right| count <= right), "{counted:#?} of {wanted:#?}");
         }
-        ensure!(told.len() >= wanted.len(), "{told:#?} of {wanted:#?}");
+        ensure!(counted.len() >= wanted.len(), "{counted:#?} of {wanted:#?}");
         let left_out = account.summary["words"]["left_out"].as_u64().context("no count")?;
         ensure!(
             account.others.len() as u64 + left_out == all as u64,
-            "{told:#?} of {all}, {left_out} left out"
+            "{counted:#?} of {all}, {left_out} left out"
         );
         Ok(())
     };
@@ -170,7 +170,7 @@ fn each_note_names_the_upstream_that_it_was_read_from_and_is_told_where_that_was
     nginx.wait_for_accesses(90)?;
     let all = logged()?;
     ensure!(all.len() == 3 && all.contains_key(&unix), "{all:#?}");
-    is_told(tracer, &all, all.values().sum())?;
+    is_counted(tracer, &all, all.values().sum())?;
 
     let tracer = Tracer::start(&[
         "-p",
@@ -188,5 +188,5 @@ fn each_note_names_the_upstream_that_it_was_read_from_and_is_told_where_that_was
     }
     let new = wanted.values().sum();
     wanted.retain(|upstream, _| !upstream.starts_with('['));
-    is_told(tracer, &wanted, new)
+    is_counted(tracer, &wanted, new)
 }

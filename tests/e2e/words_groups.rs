@@ -41,7 +41,7 @@ fn was_not_attempted(verdict: &Verdict, detail: &str, status: u16) -> Result<()>
 }
 
 #[test]
-fn a_group_without_live_servers_is_told_and_not_attempted() -> Result<()> {
+fn a_group_without_live_servers_is_reported_and_not_attempted() -> Result<()> {
     let namespace = Namespace::new()?;
     let one = Endpoint::v4(9001);
     let nginx = Nginx::on(&namespace)
@@ -111,7 +111,7 @@ fn groups_that_share_a_server_are_told_apart_until_both_are_out() -> Result<()> 
 }
 
 #[test]
-fn evidence_tells_the_group_and_its_servers_without_their_names() -> Result<()> {
+fn evidence_shows_the_group_and_its_servers_without_their_names() -> Result<()> {
     let namespace = Namespace::new()?;
     let [first, second] = [9001, 9002].map(Endpoint::v4);
     let nginx = Nginx::on(&namespace)
@@ -176,7 +176,7 @@ fn workers_that_share_a_zone_share_the_failures_of_its_servers_and_of_its_backup
 }
 
 #[test]
-fn a_name_that_is_not_resolved_is_told_with_what_became_of_the_question() -> Result<()> {
+fn a_name_that_is_not_resolved_is_reported_with_what_became_of_the_question() -> Result<()> {
     let namespace = Namespace::new()?;
     let named = |prefix: &str, name: &str, port: u16| {
         Location::http(prefix, &Endpoint::v4(9100))
@@ -252,7 +252,7 @@ fn runs_out(detail: &str, limit: impl Fn(rig::nginx::Builder) -> rig::nginx::Bui
 }
 
 #[test]
-fn where_some_upstreams_were_asked_for_their_groups_are_told_and_other_words_are_counted() -> Result<()> {
+fn where_some_upstreams_were_asked_for_their_groups_are_emitted_and_other_words_are_counted() -> Result<()> {
     let namespace = Namespace::new()?;
     let [wanted, beside, third, fourth] = [9001, 9002, 9003, 9004].map(Endpoint::v4);
     let _resolver = Resolver::start(&namespace, 5301, Help::NoSuchName)?;

@@ -68,7 +68,7 @@ fn a_terminal_is_not_garbled_by_what_nginx_says() -> Result<()> {
 }
 
 #[test]
-fn names_that_steer_and_names_of_four_kilobytes_are_told() -> Result<()> {
+fn names_that_steer_and_names_of_four_kilobytes_are_emitted() -> Result<()> {
     let namespace = Namespace::new()?;
     let _resolver = Resolver::start(&namespace, 5301, Help::NoSuchName)?;
     let certificate = Certificate::self_signed(&namespace, "own")?;

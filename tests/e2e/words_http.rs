@@ -39,8 +39,8 @@ fn speaks_wrongly(by: By, arrange: fn(Location) -> Location) -> Result<()> {
         ensure!((least..least + 200).contains(&received), "{verdict:#?}");
         ensure!(verdict.explanation.contains(&received.to_string()), "{verdict:#?}");
     }
-    let told: BTreeSet<&str> = account.verdicts.iter().map(|verdict| verdict.cause.as_str()).collect();
-    ensure!(told == ["premature_close", "rejected_response"].into(), "{told:?}");
+    let causes: BTreeSet<&str> = account.verdicts.iter().map(|verdict| verdict.cause.as_str()).collect();
+    ensure!(causes == ["premature_close", "rejected_response"].into(), "{causes:?}");
     Ok(())
 }
 
@@ -104,7 +104,7 @@ fn a_client_that_goes_as_the_answer_comes_is_no_failure_of_the_upstream() -> Res
         }
         drop(stopped);
         nginx.wait_for_accesses(1)?;
-        // What is refused after it is told after it.
+        // What is refused after it is emitted after it.
         nginx.client().get("/nobody/")?;
         tracer.wait_for(1 + usize::from(goes_first))?;
         let account = tracer.stop()?;

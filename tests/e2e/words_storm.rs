@@ -272,14 +272,14 @@ fn is_right(account: &Account, kinds: &[Kind], pair: &[Endpoint], reloading: &Fp
             wrong.entry(what).or_insert((0, verdict)).0 += 1;
         }
     }
-    let told: Vec<_> =
+    let lines: Vec<_> =
         wrong.iter().map(|(what, (count, first))| format!("{count} x {what}: {first:?}")).collect();
-    ensure!(wrong.is_empty(), "{}", told.join("\n"));
+    ensure!(wrong.is_empty(), "{}", lines.join("\n"));
     Ok(())
 }
 
 #[test]
-fn what_nginx_complains_of_and_passes_on_is_told_of_its_own_connection() -> Result<()> {
+fn what_nginx_complains_of_and_passes_on_is_reported_of_its_own_connection() -> Result<()> {
     let namespace = Namespace::new()?;
     let odd = FaultyServer::start(&namespace, Fault::NoHttp, Endpoint::v4(9100), 512)?;
     let good = FaultyServer::start(&namespace, Fault::Answer, Endpoint::v4(9101), 512)?;
@@ -297,12 +297,12 @@ fn what_nginx_complains_of_and_passes_on_is_told_of_its_own_connection() -> Resu
     ensure!(failures.len() == 400, "{}", failures.len());
     let account = tracer.stop()?;
     account.is_orderly()?;
-    let mut told = BTreeMap::<String, usize>::new();
+    let mut counts = BTreeMap::<String, usize>::new();
     for verdict in &account.verdicts {
         let whom = verdict.address().unwrap_or("nobody");
-        *told.entry(format!("{} of {whom}, {}", verdict.name(), verdict.confidence)).or_default() += 1;
+        *counts.entry(format!("{} of {whom}, {}", verdict.name(), verdict.confidence)).or_default() += 1;
     }
     let right = [(format!("rejected_response/wrong_protocol of {}, proven", odd.endpoint()), 400)];
-    ensure!(told == right.into(), "{told:#?}");
+    ensure!(counts == right.into(), "{counts:#?}");
     pair_off_words(&failures, &account.verdicts)
 }

@@ -97,8 +97,8 @@ fn over_tls(protocol: &str) -> Result<()> {
         let verdict = account.only(&Endpoint::v4(port))?;
         let said = (verdict.name(), verdict.confidence.as_str(), verdict.status, verdict.errno.as_deref());
         ensure!(said == (name.to_owned(), "proven", status, errno), "{path}: {verdict:#?}");
-        let told = format!("{} {}", verdict.explanation, verdict.advice.as_deref().unwrap_or_default());
-        ensure!(told.contains(reason), "{path}: {reason} is not in {verdict:#?}");
+        let text = format!("{} {}", verdict.explanation, verdict.advice.as_deref().unwrap_or_default());
+        ensure!(text.contains(reason), "{path}: {reason} is not in {verdict:#?}");
         // Only where the kernel shows who accepts.
         let has_accepted = path == "silent" && verdict.worker_pid() == Some(deaf.pid());
         ensure!(verdict.worker_pid() == worker || has_accepted, "{path}: {verdict:#?}");

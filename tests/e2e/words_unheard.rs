@@ -31,7 +31,7 @@ fn source(verdict: &Verdict) -> Option<&str> {
 }
 
 #[test]
-fn what_the_kernel_calls_a_success_is_told_from_the_log_that_nginx_holds_open() -> Result<()> {
+fn what_the_kernel_calls_a_success_is_reported_from_the_log_that_nginx_holds_open() -> Result<()> {
     let namespace = Namespace::new()?;
     let faults =
         [Fault::CutLength, Fault::CutChunk, Fault::NoHttp, Fault::BadHeader, Fault::BigHeader, Fault::Answer];

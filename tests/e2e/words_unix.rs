@@ -36,7 +36,7 @@ fn wait_until_watched(tracer: &Tracer, reason: &str) -> Result<()> {
 }
 
 /// A copy of nginx under a name of its own, and that name: whoever traces all that are called so traces no other nginx on this host, whose
-/// unix upstreams would be watched and told of instead.
+/// unix upstreams would be watched and reported instead.
 fn renamed(namespace: &Namespace) -> Result<(PathBuf, &'static str)> {
     const NAME: &str = "nginx-unix";
     let program = namespace.scratch().join(NAME);
@@ -250,7 +250,7 @@ fn a_reload_that_brings_a_unix_upstream_is_explained_from_its_first_exchange_on(
 }
 
 #[test]
-fn where_the_configuration_is_not_believed_an_open_connection_tells_or_the_first_use() -> Result<()> {
+fn where_the_configuration_is_not_believed_an_open_connection_shows_or_the_first_use() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(socket(&namespace, "fpm")).start()?;
     let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
@@ -260,9 +260,9 @@ fn where_the_configuration_is_not_believed_an_open_connection_tells_or_the_first
     let tracer = Tracer::start(&["-p", &master, "-v"])?;
     if is_on_demand()? {
         let said = tracer.complaints();
-        let told: Vec<_> =
+        let notices: Vec<_> =
             said.lines().filter(|line| line.contains("whether nginx uses unix sockets")).collect();
-        ensure!(told.len() == 1 && told[0].contains("nginx.conf may be written by others"), "{said}");
+        ensure!(notices.len() == 1 && notices[0].contains("nginx.conf may be written by others"), "{said}");
         ensure!(!said.contains(IN_USE), "{said}");
         ensure!(nginx.client().get("/php/ok.php")?.status == 200);
         wait::until_true("its use to be seen", || Ok(tracer.complaints().contains(&format!("{IN_USE}: "))))?;

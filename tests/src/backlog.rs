@@ -52,13 +52,13 @@ impl Backlog {
             .collect()
     }
 
-    /// Waits until it tells a listener for which `holds` does.
+    /// Waits until it emits a listener for which `holds` does.
     pub fn wait_for_listener(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Result<()> {
         wait::until_true(what, || Ok(self.lines("listener").iter().any(&mut holds)))
             .with_context(|| format!("{:#?}; {}", self.lines("listener").last(), self.0.complaints()))
     }
 
-    /// Waits until it has told `count` victims.
+    /// Waits until it has emitted `count` victims.
     pub fn wait_for_victims(&self, count: usize) -> Result<()> {
         wait::until_true(&format!("{count} victims"), || Ok(self.lines("overflow").len() >= count))
             .with_context(|| format!("{:#?}; {}", self.lines("overflow"), self.0.complaints()))

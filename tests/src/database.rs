@@ -124,7 +124,7 @@ impl Drop for Database {
 }
 
 /// A program of PostgreSQL's, run as its user. The kernel forgets to kill it with this process when the user changes, so
-/// it is told again.
+/// it is asked again.
 fn as_user(namespace: &Namespace, name: &str) -> Result<Command> {
     let mut command = namespace.command(process::find_program(&["setpriv"])?);
     command.args(["--reuid", USER, "--regid", USER, "--clear-groups", "--pdeathsig", "KILL"]);

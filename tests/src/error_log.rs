@@ -3,7 +3,7 @@
 use crate::Endpoint;
 use crate::process::Pid;
 
-/// What kind of failure a line tells of.
+/// What kind of failure a line reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `connect() failed (N: ...)` or `connect() to X failed (N: ...)`.

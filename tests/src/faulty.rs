@@ -75,7 +75,7 @@ pub enum Fault {
     ShutDownUnanswered,
     /// Sends half of the answer, and says that nothing more will come, but does not close.
     ShutDownMidway,
-    /// A WebSocket's server: what it is told is sent back, unless it is to `leave`, to `reset`, to `exit` or to `abort`.
+    /// A WebSocket's server: what it is sent is sent back, unless it is to `leave`, to `reset`, to `exit` or to `abort`.
     WebSocket,
     /// Speaks FastCGI, and answers.
     FastcgiAnswer,

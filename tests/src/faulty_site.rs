@@ -92,7 +92,7 @@ impl FaultySite {
         account.is_orderly()?;
         let held = said.iter().filter_map(|(fault, lines)| {
             let expected = lines.first().map(|line| name(*fault, line));
-            self.is_told(&account, *fault, expected).with_context(|| format!("{fault}")).err()
+            self.is_named(&account, *fault, expected).with_context(|| format!("{fault}")).err()
         });
         let wrong: Vec<String> = held.map(|error| format!("{error:#}")).collect();
         ensure!(wrong.is_empty(), "{} of {} faults: {}", wrong.len(), said.len(), wrong.join("\n"));
@@ -101,7 +101,7 @@ impl FaultySite {
     }
 
     /// Checks the only verdict on a fault, or that there is none.
-    fn is_told(&self, account: &Account, fault: Fault, name: Option<&str>) -> Result<()> {
+    fn is_named(&self, account: &Account, fault: Fault, name: Option<&str>) -> Result<()> {
         let server = self.server(fault)?;
         let about = account.about(server.endpoint());
         let names: Vec<_> = about.iter().map(|verdict| verdict.name()).collect();

@@ -16,7 +16,7 @@ pub const BREATH: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub struct Incident {
     namespace: Namespace,
-    tell: fn(&str),
+    say: fn(&str),
     nginx: Nginx,
     stopped: Fpm,
     timed: Fpm,
@@ -42,8 +42,8 @@ impl Incident {
         (Incident::no_live_upstreams, 3),
     ];
 
-    /// Starts all of it; what happens is told in sentences.
-    pub fn set(namespace: &Namespace, tell: fn(&str)) -> Result<Incident> {
+    /// Starts all of it; what happens is said in sentences.
+    pub fn set(namespace: &Namespace, say: fn(&str)) -> Result<Incident> {
         let pool = |port| Fpm::on(namespace).listen(Endpoint::v4(port));
         let stopped = pool(19009).start()?;
         let timed = pool(19001).terminate_after(Duration::from_secs(2)).start()?;
@@ -64,7 +64,7 @@ impl Incident {
             .location(Location::fpm("/patient/", &busy))
             .location(Location::fpm("/slow/", &plain).read_timeout(Duration::from_secs(1)))
             .start()?;
-        Ok(Incident { namespace: namespace.clone(), tell, nginx, stopped, timed, plain, full, busy, cut })
+        Ok(Incident { namespace: namespace.clone(), say, nginx, stopped, timed, plain, full, busy, cut })
     }
 
     /// The nginx.
@@ -74,7 +74,7 @@ impl Incident {
 
     /// Some requests that succeed.
     pub fn healthy(&self) -> Result<()> {
-        (self.tell)(
+        (self.say)(
             "First some healthy requests, twenty to each of five php-fpm pools. About these why502 says nothing.",
         );
         for prefix in ["stopped", "timed", "plain", "full", "busy"] {
@@ -86,14 +86,14 @@ impl Incident {
 
     fn refused(&mut self) -> Result<()> {
         let upstream = self.stopped.endpoint().clone();
-        (self.tell)(&format!("Stopping php-fpm's port: nobody listens on {upstream} now; one request."));
+        (self.say)(&format!("Stopping php-fpm's port: nobody listens on {upstream} now; one request."));
         self.stopped.stop(Signal::SIGTERM)?;
         self.namespace.wait_for_no_listener(&upstream)?;
         self.fails("/stopped/ok.php", 502)
     }
 
     fn terminated(&mut self) -> Result<()> {
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "A request that takes longer than the request_terminate_timeout of 2 s of the pool on {}.",
             self.timed.endpoint()
         ));
@@ -107,7 +107,7 @@ impl Incident {
         thread::sleep(BREATH);
         let mut shell = process::command("/bin/sh");
         shell.args(["-c", &format!("kill -9 {worker}")]);
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "Someone types kill -9 {worker} into a shell, and that is a php-fpm worker in the middle of a request."
         ));
         ensure!(Process::start(shell)?.wait()?.success(), "the shell could not kill");
@@ -116,7 +116,7 @@ impl Incident {
 
     fn queue_overflow(&mut self) -> Result<()> {
         let upstream = self.full.endpoint().clone();
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "The workers on {upstream} stand still and their accept queue is full; one request, for which nginx tries to \
              connect for 0.8 s."
         ));
@@ -126,7 +126,7 @@ impl Incident {
     }
 
     fn never_accepted(&mut self) -> Result<()> {
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "The only worker on {} is busy for 3 s; one more request, for whose response nginx waits 1 s.",
             self.busy.endpoint()
         ));
@@ -137,7 +137,7 @@ impl Incident {
     }
 
     fn slow_worker(&mut self) -> Result<()> {
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "A script on {} that takes 3 s; one request, for whose response nginx waits 1 s.",
             self.plain.endpoint()
         ));
@@ -145,7 +145,7 @@ impl Incident {
     }
 
     fn cut_short(&mut self) -> Result<()> {
-        (self.tell)(&format!(
+        (self.say)(&format!(
             "A server on {} that says how long its response is, sends less and closes; one request.",
             self.cut.endpoint()
         ));
@@ -155,7 +155,7 @@ impl Incident {
     }
 
     fn no_live_upstreams(&mut self) -> Result<()> {
-        (self.tell)("A group of two servers, and nobody listens on either; two requests.");
+        (self.say)("A group of two servers, and nobody listens on either; two requests.");
         self.fails("/pair/", 502)?;
         self.fails("/pair/", 502)
     }

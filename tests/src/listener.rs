@@ -83,7 +83,7 @@ pub(crate) fn family(endpoint: &Endpoint) -> AddressFamily {
 
 fn defer(socket: &OwnedFd) -> Result<()> {
     let seconds: libc::c_int = 60;
-    // SAFETY: the option's value is an int, which outlives the call, and its size is told.
+    // SAFETY: the option's value is an int, which outlives the call, and its size is given.
     Errno::result(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -1,4 +1,4 @@
-//! Processes that end with the test, and what /proc tells about them.
+//! Processes that end with the test, and what /proc says about them.
 
 use std::fs;
 use std::io;
@@ -173,7 +173,7 @@ pub fn descriptors(pid: Pid, limit: usize) -> Result<usize> {
 pub struct Stopped(Pid);
 
 /// Stops a process, and waits until each of its threads stands still: one that waits in accept(2) takes a connection that comes
-/// before it is told of the signal (`inet_csk_wait_for_connect` looks at the queue first), whatever became of the others.
+/// before it is shown the signal (`inet_csk_wait_for_connect` looks at the queue first), whatever became of the others.
 pub fn stop(pid: Pid) -> Result<Stopped> {
     send(pid, Signal::SIGSTOP)?;
     let stopped = Stopped(pid);
@@ -244,10 +244,10 @@ fn spawn(command: Command) -> io::Result<Child> {
     answer.recv().map_err(|_| gone())?
 }
 
-/// One of the rig's own programs. cargo tells integration tests where they are; to other programs of the rig they lie beside.
+/// One of the rig's own programs. cargo says to integration tests where they are; to other programs of the rig they lie beside.
 pub(crate) fn of_the_rig(name: &str) -> Result<PathBuf> {
-    if let Some(told) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
-        return Ok(told.into());
+    if let Some(path) = std::env::var_os(format!("CARGO_BIN_EXE_{name}")) {
+        return Ok(path.into());
     }
     let me = std::env::current_exe()?;
     for folder in me.ancestors().skip(1).take(2) {

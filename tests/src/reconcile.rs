@@ -11,7 +11,7 @@ use crate::error_log::{Failure, Kind};
 use crate::tracer::Account;
 use crate::{Nginx, Tracer, Verdict, wait};
 
-/// Stops a tracer once it has told so many failures, which are all that nginx logged, and holds its account against nginx's log.
+/// Stops a tracer once it has emitted so many failures, which are all that nginx logged, and holds its account against nginx's log.
 pub fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account> {
     tracer.wait_for(failures)?;
     let account = tracer.stop()?;
@@ -22,7 +22,7 @@ pub fn account(tracer: Tracer, nginx: &Nginx, failures: usize) -> Result<Account
 }
 
 /// Succeeds if failures and verdicts pair off without a rest, by nginx worker, upstream, errno, and the text
-/// of the log line if the verdict foretells one.
+/// of the log line if the verdict predicts one.
 pub fn pair_off(failures: &[Failure], verdicts: &[Verdict]) -> Result<()> {
     pair_off_but_for(0, failures, verdicts)
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::process::{self, Pid, Process};
-use crate::tracer::{Run, binary, is_told_by_kprobes, only, run, standby};
+use crate::tracer::{Run, binary, is_reported_by_kprobes, only, run, standby};
 use crate::{Verdict, wait};
 
 /// A running `why502 record`, killed when dropped; its files go with it.
@@ -96,7 +96,7 @@ impl Recorder {
         self.stderr.wait(words, |lines| lines.iter().any(|line| line.contains(words)))
     }
 
-    /// Waits until its file tells of so many failures.
+    /// Waits until its file has so many failures.
     pub fn wait_for(&self, count: usize) -> Result<()> {
         wait::until_true(&format!("{count} failures on disk"), || {
             Ok(report(&[&self.file()])?.verdicts.len() >= count)
@@ -156,7 +156,7 @@ impl Recorded {
     pub fn missed(&self, lines: &[Value]) -> Result<u64> {
         let missed = lost(lines, "missed");
         ensure!(
-            missed == 0 || is_told_by_kprobes(&self.stderr),
+            missed == 0 || is_reported_by_kprobes(&self.stderr),
             "{missed} events were missed: {}",
             self.stderr
         );

@@ -1,4 +1,4 @@
-//! Evidence, taken in again: it tells what live tracing told, and so does evidence made of it.
+//! Evidence, taken in again: it emits what live tracing emitted, and so does evidence made of it.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,9 +11,9 @@ use tempfile::NamedTempFile;
 use crate::process;
 use crate::tracer::binary;
 
-/// Checks that a replay of this evidence, and a replay of that replay, tell these lines of live tracing, line by line. Audits
+/// Checks that a replay of this evidence, and a replay of that replay, emit these lines of live tracing, line by line. Audits
 /// and the requests of clients are live tracing's own.
-pub fn tells_the_same(evidence: &Path, live: &[String]) -> Result<()> {
+pub fn emits_the_same(evidence: &Path, live: &[String]) -> Result<()> {
     let is_lives_own =
         |line: &&str| [r#""type":"audit""#, r#""type":"answer""#].iter().any(|own| line.contains(own));
     let live: Vec<&str> = live.iter().map(String::as_str).filter(|line| !is_lives_own(line)).collect();

@@ -1,4 +1,4 @@
-//! What the running kernel lets `why502` see, as `why502 doctor` tells it: some verdicts are less sure on some kernels, and none is wrong.
+//! What the running kernel lets `why502` see, as `why502 doctor` says it: some verdicts are less sure on some kernels, and none is wrong.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process;
 use crate::tracer;
 
-/// The facts that hooks see, each with when they do, and how sure each cause can be told.
+/// The facts that hooks see, each with when they do, and how sure each cause can be named.
 #[derive(Clone, Debug)]
 pub struct Sight {
     facts: BTreeMap<String, When>,
@@ -43,16 +43,16 @@ impl Sight {
         let mut command = process::command(tracer::binary()?);
         command.args(["doctor", "-o", "json"]).args(tracer::only());
         let output = command.output().context("why502 doctor cannot be run")?;
-        let told: Value = serde_json::from_slice(&output.stdout)
+        let said: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        let facts = told["facts"].as_array().with_context(|| format!("no facts in {told}"))?;
+        let facts = said["facts"].as_array().with_context(|| format!("no facts in {said}"))?;
         let when = |fact: &Value| match fact["source"].as_str() {
             Some(_) if fact["on_demand"] == true => When::OnDemand,
             Some(source) => When::Always(source.to_owned()),
             None => When::Never,
         };
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let causes = told["causes"].as_array().with_context(|| format!("no causes in {told}"))?;
+        let causes = said["causes"].as_array().with_context(|| format!("no causes in {said}"))?;
         let name = |cause: &Value| format!("{}/{}", word(&cause["cause"]), word(&cause["detail"]));
         Ok(Sight {
             facts: facts.iter().map(|fact| (word(&fact["fact"]), when(fact))).collect(),
@@ -60,7 +60,7 @@ impl Sight {
         })
     }
 
-    /// How sure a cause is told here, as `proven` or `inferred`.
+    /// How sure a cause is named here, as `proven` or `inferred`.
     pub fn standing(&self, cause: &str) -> Result<&str> {
         let standing = self.standings.get(cause);
         standing.map(String::as_str).with_context(|| format!("the doctor knows no cause {cause}: {self:?}"))

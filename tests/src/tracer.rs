@@ -149,7 +149,7 @@ impl Tracer {
         })
     }
 
-    /// The same where verdicts may be missing, because kprobes may lose events and tell: that long it waits for another one.
+    /// The same where verdicts may be missing, because kprobes may lose events and say so: that long it waits for another one.
     pub fn wait_for_nearly(&self, count: usize) -> Result<()> {
         if !only().concat().contains("kprobe") {
             return self.wait_for(count);
@@ -189,12 +189,12 @@ impl Tracer {
         collect(self.process, self.stdout, self.stderr)
     }
 
-    /// Waits for its end and reads all that it has said. Its evidence must tell the same.
+    /// Waits for its end and reads all that it has said. Its evidence must say the same.
     pub fn finish(self) -> Result<Account> {
         let Tracer { process, stdout, stderr, scratch } = self;
         let Run { stdout, stderr, status } = collect(process, stdout, stderr)?;
         if is_replayed() {
-            replay::tells_the_same(&evidence_in(&scratch), &stdout).with_context(|| stderr.clone())?;
+            replay::emits_the_same(&evidence_in(&scratch), &stdout).with_context(|| stderr.clone())?;
         }
         let parse = |line: &String| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
         let mut lines: Vec<Value> = stdout.iter().map(parse).collect::<Result<_>>()?;
@@ -251,7 +251,7 @@ impl Account {
         ensure!(status.success(), "why502 ended with {status}: {stderr}");
         ensure!(!stderr.contains("panicked"), "{stderr}");
         ensure!(
-            summary["lost"] == 0 || is_told_by_kprobes(stderr),
+            summary["lost"] == 0 || is_reported_by_kprobes(stderr),
             "something was lost: {summary}; {stderr}"
         );
         ensure!(summary["failures"] == verdicts.len(), "{} verdicts, but {summary}", verdicts.len());
@@ -266,7 +266,7 @@ impl Account {
 
 /// Whether what was lost are events that a kprobe missed, and it says so. That happens to kprobes, and to nothing else: a kernel calls none
 /// while another's program runs on the same CPU, and has room for few of the calls whose returns are hooked.
-pub(crate) fn is_told_by_kprobes(stderr: &str) -> bool {
+pub(crate) fn is_reported_by_kprobes(stderr: &str) -> bool {
     only().concat().contains("kprobe")
         && stderr.lines().any(|line| {
             line.contains(" not seen to return")
@@ -331,8 +331,8 @@ fn is(line: &str, kind: &str) -> bool {
     serde_json::from_str::<Value>(line).is_ok_and(|value| value["type"] == kind)
 }
 
-/// Whether a verdict has a name. That nobody accepts is told where it was looked who holds the listener, which takes a twentieth of the time
-/// at most: in a storm on a slow machine, the moment in which a timer goes off may be left out.
+/// Whether a verdict has a name. That nobody accepts is said where it was looked who holds the listener, which takes a twentieth of the
+/// time at most: in a storm on a slow machine, the moment in which a timer goes off may be left out.
 fn is_named(verdict: &Verdict, name: &str) -> bool {
     let is_unlooked = name == "read_timeout/nobody_accepts" && verdict.holders.is_none();
     verdict.name() == if is_unlooked { "read_timeout/never_accepted" } else { name }

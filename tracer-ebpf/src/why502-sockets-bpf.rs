@@ -1,4 +1,4 @@
-//! The BPF binary that tells which sockets some processes hold. It hooks nothing: it runs while userspace reads.
+//! The BPF binary that shows which sockets some processes hold. It hooks nothing: it runs while userspace reads.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 /// The running kernel, and what all binaries share: each names what it takes of that, for a map comes with each file that has one.

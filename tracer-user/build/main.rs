@@ -24,14 +24,14 @@ fn main() {
 }
 
 fn build() -> Result<()> {
-    let told = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
-    let bits = (told("CARGO_CFG_TARGET_POINTER_WIDTH")?, told("CARGO_CFG_TARGET_ENDIAN")?);
+    let given = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
+    let bits = (given("CARGO_CFG_TARGET_POINTER_WIDTH")?, given("CARGO_CFG_TARGET_ENDIAN")?);
     ensure!(
         bits == ("64".to_owned(), "little".to_owned()),
         "why502 runs on 64-bit, little-endian machines only: it reads the kernel's memory as such"
     );
-    let arch = told("CARGO_CFG_TARGET_ARCH")?;
-    let folder = PathBuf::from(told("OUT_DIR")?);
+    let arch = given("CARGO_CFG_TARGET_ARCH")?;
+    let folder = PathBuf::from(given("OUT_DIR")?);
     let workspace = workspace()?;
     // Cargo takes a file that is missing for one that changes all the time.
     let toolchain = BpfToolchain::path(&workspace);
@@ -62,7 +62,7 @@ fn build() -> Result<()> {
     }
     println!("cargo::rustc-env=WHY502_BPF_SHA256={:.16}", objects.hash());
     println!("cargo::rustc-env=WHY502_BPF_TOOLS={tools}");
-    origin::tell(&workspace, &folder)
+    origin::emit(&workspace, &folder)
 }
 
 fn workspace() -> Result<PathBuf> {

@@ -5,9 +5,10 @@ use std::{env, path::Path, process::Command};
 use anyhow::{Context as _, Result};
 
 /// Hands it on to the program, as variables of its compilation.
-pub(crate) fn tell(workspace: &Path, out: &Path) -> Result<()> {
+pub(crate) fn emit(workspace: &Path, out: &Path) -> Result<()> {
     let target = env::var("TARGET").context("TARGET is not set")?;
-    // Cargo tells a build script only which of its own profiles the profile inherits from. OUT_DIR is target/[TRIPLE/]PROFILE/build/X/out.
+    // Cargo says to a build script only which of its own profiles the profile inherits from. OUT_DIR is
+    // target/[TRIPLE/]PROFILE/build/X/out.
     let profile = out.ancestors().nth(3).and_then(Path::file_name).and_then(|name| name.to_str());
     println!("cargo::rustc-env=WHY502_BUILD={target}, {}", profile.unwrap_or("unknown profile"));
     println!("cargo::rerun-if-env-changed=WHY502_COMMIT");

@@ -74,7 +74,7 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// What has a name already, in words; none if nothing has.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If that cannot be found out.
 pub fn taken(path: &Path) -> anyhow::Result<Option<&'static str>> {
     let there = match fs::symlink_metadata(path) {
         Ok(there) => there.file_type(),
@@ -91,7 +91,7 @@ pub fn taken(path: &Path) -> anyhow::Result<Option<&'static str>> {
 /// Refuses a name that is taken.
 ///
 /// # Errors
-/// If it is, or if that cannot be told.
+/// If it is, or if that cannot be found out.
 pub fn is_free(path: &Path) -> anyhow::Result<()> {
     match taken(path)? {
         Some(how) => bail!("{} is there {how}: take another name, or remove it", path.display()),

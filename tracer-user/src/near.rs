@@ -13,7 +13,7 @@ use crate::{
 /// A look is of use for what failed so long after it at most (ns).
 pub const FRESH_NS: u64 = 1_000_000_000;
 
-/// How long a listener that was closed is told (ns).
+/// How long a listener that was closed is named (ns).
 pub const CLOSED_FOR_NS: u64 = 60_000_000_000;
 
 /// What was asked, by the exchange that asked it.

@@ -84,7 +84,7 @@ pub fn print(mut out: impl Write, text: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Tells a person something, in one line on standard error that begins with the program's name.
+/// Reports something to a person, in one line on standard error that begins with the program's name.
 #[macro_export]
 macro_rules! notice {
     ($($text:tt)*) => { $crate::terminal::notice(format_args!($($text)*)) };
@@ -142,7 +142,7 @@ pub fn complain(lines: &str) {
 
 /// Writes lines to standard error as [`Screen`] does, whoever else would take them.
 pub fn complain_here(lines: &str) {
-    // Nobody is left to be told that nobody reads standard error.
+    // Nobody is left to be shown that nobody reads standard error.
     let _ = io::stderr().lock().write_all(shown(lines, Spelling::Text).as_bytes());
 }
 

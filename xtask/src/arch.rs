@@ -41,7 +41,7 @@ impl Arch {
         }
     }
 
-    /// Tells cargo what to compile C with and what to link with, where that is not the machine's own.
+    /// Says to cargo what to compile C with and what to link with, where that is not the machine's own.
     pub(crate) fn cross(self, command: &mut Command) {
         if self == Self::Arm64 {
             // The standard library for musl brings all else that is linked. The compiler's headers are glibc's, which serves as long as a

@@ -97,11 +97,11 @@ fn prepare(steps: &mut Steps, workspace: &Path) -> Result<PathBuf> {
 fn conclude(workspace: &Path, options: &Options, figures: &Figures) -> Result<ExitCode> {
     let machine = Machine::this()?;
     let budgets = budget::check(figures);
-    let told = tables::all(figures, &budgets, &machine);
-    println!("{told}");
+    let text = tables::all(figures, &budgets, &machine);
+    println!("{text}");
     if options.renew {
         picture::draw(figures, &workspace.join(picture::PATH))?;
-        page::renew(workspace, &format!("{}\n\n{told}", picture::link()))?;
+        page::renew(workspace, &format!("{}\n\n{text}", picture::link()))?;
         eprintln!("step: {} and {} are renewed", page::PATH, picture::PATH);
     }
     if options.quick {

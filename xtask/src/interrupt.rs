@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_ends_tells_its_status() -> Result<()> {
+    fn a_child_that_ends_shows_its_status() -> Result<()> {
         let end =
             Group::spawn(Command::new("sh").args(["-c", "exit 3"]))?.wait(OnSignal::Pass, None, |_| ())?;
         assert!(matches!(end, End::Exited(status) if status.code() == Some(3)));

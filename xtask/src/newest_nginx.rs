@@ -16,7 +16,7 @@ const USERS: [(&str, &str); 2] = [
     ("group", "root:x:0:\nnogroup:x:65534:\n"),
 ];
 
-/// Fetches it, if it is not there. Where it cannot be had, that is told, and its tests fail.
+/// Fetches it, if it is not there. Where it cannot be had, that is reported, and its tests fail.
 pub(crate) fn get(steps: &mut Steps, workspace: &Path) -> Result<()> {
     let folder = workspace.join(FOLDER);
     if folder.exists() {

@@ -193,7 +193,7 @@ pub(crate) fn install(steps: &mut Steps, packages: &[&str]) -> Result<()> {
     // Needrestart, where it is, would restart the user's services; questions would wait for an answer for ever.
     let quiet = [("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1")];
 
-    // One unreachable source of many makes this fail, though it may not matter: the installation tells.
+    // One unreachable source of many makes this fail, though it may not matter: the installation shows.
     if let Outcome::Failed(how) =
         steps.attempt("renewing apt's lists", update_command().envs(quiet), LIMIT)?
     {

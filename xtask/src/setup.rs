@@ -28,7 +28,7 @@ pub(crate) fn run(verb: &str, workspace: &Path, steps: &mut Steps) -> Result<()>
     begin(verb, workspace, For::All)?.map_or(Ok(()), |missing| missing.install(workspace, steps))
 }
 
-/// Looks at what is missing, if anything is. Who is not root is told what to do by hand.
+/// Looks at what is missing, if anything is. Who is not root is shown what to do by hand.
 pub(crate) fn begin(verb: &str, workspace: &Path, what_for: For) -> Result<Option<Missing>> {
     let root = Uid::effective().is_root();
     if root {

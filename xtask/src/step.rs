@@ -1,4 +1,4 @@
-//! Steps of the set-up: each is told as it goes, what its programs print goes to a log.
+//! Steps of the set-up: each is reported as it goes, what its programs print goes to a log.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ pub(crate) struct Steps {
     path: PathBuf,
     /// Made by the first step: a run that has nothing to do leaves the last one's log as it is.
     log: Option<File>,
-    /// Told in lines, also on a terminal: others are told at the same time.
+    /// Reported in lines, also on a terminal: others are reported at the same time.
     in_lines: bool,
 }
 
@@ -106,36 +106,36 @@ impl Steps {
             .env("RUST_BACKTRACE", "0")
             .env("CARGO_TERM_COLOR", "never");
 
-        let told = Progress::begin(what, self.in_lines);
+        let progress = Progress::begin(what, self.in_lines);
         let mut looked = Duration::ZERO;
         let mut asked = false;
         let end = Group::spawn(command)?.wait(on_signal, limit, |elapsed| {
             if interrupt::noted().is_some() && !asked {
                 asked = true;
-                told.say("must finish first, then this run ends");
+                progress.say("must finish first, then this run ends");
             }
-            if elapsed >= looked + told.interval() {
+            if elapsed >= looked + progress.interval() {
                 looked = elapsed;
                 let line = tail(&self.path, begin, 1).unwrap_or_default().pop().unwrap_or_default();
-                told.still_going(elapsed, &line);
+                progress.still_going(elapsed, &line);
             }
         })?;
         match end {
             End::Exited(status) if status.success() => {
-                told.end("done");
+                progress.end("done");
                 Ok(Outcome::Done)
             }
             End::Exited(status) => {
-                told.end("failed");
+                progress.end("failed");
                 Ok(Outcome::Failed(status.to_string()))
             }
             End::TimedOut => {
-                told.end("gave up");
+                progress.end("gave up");
                 let seconds = limit.unwrap_or_default().as_secs();
                 Ok(Outcome::Failed(format!("no end after {seconds} s")))
             }
             End::Interrupted(signal) => {
-                told.end("interrupted");
+                progress.end("interrupted");
                 bail!("{what} was interrupted by {signal}")
             }
         }
@@ -153,7 +153,7 @@ pub(crate) fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-/// How a step is told: a spinner on a terminal, plain lines elsewhere. Both go to standard error.
+/// How a step is reported: a spinner on a terminal, plain lines elsewhere. Both go to standard error.
 struct Progress {
     what: String,
     spinner: Option<ProgressBar>,

@@ -270,7 +270,7 @@ struct Vm {
 }
 
 impl Vm {
-    /// Fetches what is not there yet. What cannot be had is told in `skipped`.
+    /// Fetches what is not there yet. What cannot be had is named in `skipped`.
     fn fetch(
         &self,
         steps: &mut Steps,

@@ -12,7 +12,7 @@ impl Dice {
     /// From `RIG_SEED`, or else from the clock; gives back the seed, too.
     pub fn new() -> Result<(Dice, u64)> {
         let seed = match env::var("RIG_SEED") {
-            Ok(told) => told.parse().with_context(|| format!("RIG_SEED is a whole number, not {told}"))?,
+            Ok(given) => given.parse().with_context(|| format!("RIG_SEED is a whole number, not {given}"))?,
             Err(_) => u64::from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos()),
         };
         // A state of zero would stay zero.

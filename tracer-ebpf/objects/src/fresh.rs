@@ -53,7 +53,7 @@ fn is_writable(folder: &Path) -> bool {
     fs::create_dir_all(folder).and_then(|()| trial()).is_ok()
 }
 
-/// The command does not take over what the user has set for other builds, nor what cargo tells a build script that it runs.
+/// The command does not take over what the user has set for other builds, nor what cargo passes to a build script that it runs.
 fn command(workspace: &Path, toolchain: &BpfToolchain, arch: &str, target: &Path) -> Result<Command> {
     let mut command = program(&toolchain.name, "cargo");
     for (name, _) in env::vars_os() {

@@ -20,7 +20,7 @@ pub(crate) fn without_debug(elf: &[u8]) -> Result<Vec<u8>> {
         let name = sections.section_name(endian, section).context("a section has no name")?;
         let mut new: SectionHeader64<_> = *section;
         if is_for_debuggers(name) {
-            // Where it was tells how long the paths of this machine are.
+            // Where it was shows how long the paths of this machine are.
             new = nothing(section.sh_name);
         } else if section.sh_type(endian) != SHT_NOBITS {
             let mut data = section.data(endian, elf).context("a section cannot be read")?.to_vec();

@@ -75,7 +75,7 @@ impl Record {
     /// Whether the prebuilt objects were made of the sources that are here.
     ///
     /// # Errors
-    /// If that cannot be told.
+    /// If that cannot be found out.
     pub fn is_of_these_sources(&self, workspace: &Path) -> Result<bool> {
         Ok(self.sources == sources::hash(workspace)?)
     }

@@ -36,7 +36,7 @@ fn distance() -> Option<u64> {
 }
 
 /// Whether this processor has counted an overflow in a network namespace since it was asked last; none where that cannot be
-/// told, the first time included. To be asked whenever a packet of a watched port is done with, in the context that dealt with it.
+/// known, the first time included. To be asked whenever a packet of a watched port is done with, in the context that dealt with it.
 #[inline(always)]
 pub fn has_risen(net: u64) -> Option<bool> {
     let places = places();

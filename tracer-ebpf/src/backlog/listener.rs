@@ -210,7 +210,7 @@ pub fn shown(sk: u64) {
     }
 }
 
-/// A TCP listener was closed: tells what it came to. One that is being written down at this moment is left to who does that.
+/// A TCP listener was closed: emits what it came to. One that is being written down at this moment is left to who does that.
 #[inline(always)]
 pub fn remove(sk: u64) {
     let Some(listener) = find(sk) else { return };

@@ -2,11 +2,11 @@
 //!
 //! | map | who fills it | when it is full | what that touches |
 //! |---|---|---|---|
-//! | `LISTENERS`, `GROUPS` | whoever listens | `listeners_untracked` | such listeners are not told of |
+//! | `LISTENERS`, `GROUPS` | whoever listens | `listeners_untracked` | such listeners are not emitted |
 //! | `VICTIMS` | whoever meets a full queue | `victims_untracked` | they are counted, not named |
 //! | `CONNECTING` | whoever connects to a port that somebody listens on | `clients_unkept` | a victim has no name |
 //! | `CLIENTS` (rows) | the same | the oldest goes | the same |
-//! | `OVER` (rows) | victims whose clients have gone | the oldest goes; where it may have been there, `clients_unkept` | a drop that is no victim's is not told as one |
+//! | `OVER` (rows) | victims whose clients have gone | the oldest goes; where it may have been there, `clients_unkept` | a drop that is no victim's is not emitted as one |
 //! | `UNIX_CALLS` | whoever connects to a path | `returns_missed` | how that connect ended |
 //! | `WAITING` (rows) | whoever is queued | who waits longest goes; `waits_unkept` | its wait is not measured |
 //! | `COUNTED` (LRU) | packets in a network namespace | the namespace's count is read anew | the next packet is judged by the queue's depth |
@@ -56,7 +56,7 @@ pub struct CounterKey {
     pub cpu: u64,
 }
 
-/// Only tells where each processor's own data are.
+/// Only says where each processor's own data are.
 #[map]
 pub static ANCHOR: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

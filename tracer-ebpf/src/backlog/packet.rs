@@ -100,7 +100,7 @@ pub fn syn_came(sock: u64, skb: u64) {
     }
 }
 
-/// Whether a listener is full and has dropped more packets than were told.
+/// Whether a listener is full and has dropped more packets than were counted.
 #[inline(always)]
 fn has_new_drop(listener: &Listener) -> bool {
     let drops = read::<u32>(listener.sock, layout!(sk_drops));
@@ -180,7 +180,7 @@ pub fn handshake_ended_v6(sock: u64, skb: u64, child: u64) {
     }
 }
 
-/// A packet is dropped, which `sock` would have received if the kernel says so. The reason tells of a full queue where the kernel
+/// A packet is dropped, which `sock` would have received if the kernel says so. The reason shows a full queue where the kernel
 /// has one for it, or else the processor's own count; of the first packet on a processor, a full queue and the listener's count of
 /// drops.
 #[inline(always)]

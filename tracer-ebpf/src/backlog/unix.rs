@@ -1,4 +1,4 @@
-//! Unix stream sockets: no counter of the kernel and no tracepoint of their own tells of a full queue, so connect is watched.
+//! Unix stream sockets: no counter of the kernel and no tracepoint of their own shows a full queue, so connect is watched.
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -48,7 +48,7 @@ fn known<'a>(sock: u64) -> Option<&'a mut Listener> {
 #[inline(always)]
 fn known_or_new<'a>(sock: u64) -> Option<&'a mut Listener> {
     if known(sock).is_none() && listener::add(sock, FAMILY_UNIX, false) {
-        // What entered its queue just now is told as an arrival.
+        // What entered its queue just now is emitted as an arrival.
         let new = listener::find(sock)?;
         new.first_depth = new.first_depth.saturating_sub(1);
     }

@@ -42,7 +42,7 @@ pub enum Stage {
     FinalAck,
 }
 
-/// An attempt met a full queue; none if it is over already. `isn` is the SYN's sequence number; `task` tells whose it is.
+/// An attempt met a full queue; none if it is over already. `isn` is the SYN's sequence number; `task` says whose it is.
 #[inline(always)]
 pub fn met_full<'a>(
     listener: &Listener,
@@ -107,7 +107,7 @@ pub fn name(victim: &mut Victim, task: &Task) {
     }
 }
 
-/// A victim's fate is known: tells it, unless userspace has taken it in meanwhile. Whoever removes it tells it.
+/// A victim's fate is known: emits it, unless userspace has taken it in meanwhile. Whoever removes it emits it.
 #[inline(always)]
 pub fn ended(key: &Key, fate: Fate, errno: u32) {
     let Some(victim) = find(key) else { return };

@@ -67,7 +67,7 @@ pub fn call(function: u32) -> u64 {
     u64::from(thread) << 32 | u64::from(function)
 }
 
-/// The last argument of a call whose return has nothing to tell any more.
+/// The last argument of a call whose return has nothing to say any more.
 pub const SETTLED: u64 = u64::MAX;
 
 /// A thread enters a function. If it is in it already, it has come out of it without being seen.

@@ -123,7 +123,7 @@ fn name(held: &mut HeldSocket, sk: u64) {
     unsafe { read_bytes(held.name.as_mut_ptr().cast(), PATH_LEN as u32, from as *const _) };
 }
 
-/// Tells userspace of a socket.
+/// Emits a socket to userspace.
 #[inline(always)]
 pub fn emit(ctx: *const TaskFile, socket: &OpenSocket) {
     let sk = socket.sk;

@@ -1,6 +1,6 @@
 //! Which unix listener a path leads to.
 //!
-//! A path alone names none: each mount namespace and each root directory has its own, and anyone may make some. What tells is the
+//! A path alone names none: each mount namespace and each root directory has its own, and anyone may make some. What shows it is the
 //! connection: its other end shares its listener's address. So a path's listener is the one that it last led to, for processes with the
 //! same root, or else the only one that is known by this path.
 

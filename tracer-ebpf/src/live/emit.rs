@@ -153,7 +153,7 @@ fn send(exchange: &OpenExchange, may_have_worker: bool) {
     }
 }
 
-/// Sends the whole end up: nginx's end was told before.
+/// Sends the whole end up: nginx's end was emitted before.
 #[inline(always)]
 pub fn worker_gone(worker: &WorkerEnd) {
     let Some(mut entry) = RING.reserve::<WorkerGone>(0) else {

@@ -29,9 +29,9 @@ pub fn is_awaited() -> bool {
     is_any(&AWAITED)
 }
 
-/// From now on, this thread's next act is told, and with it the word that nginx said about a connection that the network had ended; if it
-/// answers `answered_client` before, that, and the act after that. Whose request it serves is told already if its client is known. Returns whether
-/// there is room for that.
+/// From now on, this thread's next act is emitted, and with it the word that nginx said about a connection that the network had ended; if
+/// it answers `answered_client` before, that, and the act after that. Whose request it serves is emitted already if its client is known.
+/// Returns whether there is room for that.
 #[inline(always)]
 pub fn await_next(id: ConnectionId, word_ns: u64, answered_client: u64, client: u64) -> bool {
     let thread = task::thread();
@@ -82,7 +82,7 @@ pub fn thread_ends() {
     }
 }
 
-/// The network ended a connection: its process's next act is told from when it closes the socket. Returns whether there is room for
+/// The network ended a connection: its process's next act is emitted from when it closes the socket. Returns whether there is room for
 /// that.
 #[inline(always)]
 pub fn await_close(id: ConnectionId) -> bool {
@@ -114,7 +114,7 @@ fn act(action: Action, sk: u64, bytes: u32, old_state: u8, ns: u64) {
     if matches!(action, Action::Closed) && id.sock == sk {
         return;
     }
-    // An answer that nginx gives at once is told at once, for it may be the last act for a long time.
+    // An answer that nginx gives at once is emitted at once, for it may be the last act for a long time.
     if !is_answer && AWAITING.remove(thread).is_ok() {
         change(&AWAITED, LESS);
     }

@@ -58,7 +58,7 @@ pub struct Awaited {
     pub client: u64,
     /// Bytes of that answer.
     pub answered: u64,
-    /// Whether whose request the exchange served needs no act to tell: zero or one.
+    /// Whether whose request the exchange served needs no act to show: zero or one.
     pub is_client_known: u64,
 }
 
@@ -139,7 +139,7 @@ pub static WANTED: HashMap<Endpoint, u32> = HashMap::with_max_entries(1_024, 0);
 #[map]
 pub static NAMED_PATHS: HashMap<[u8; PATH_LEN], u32> = HashMap::with_max_entries(256, 0);
 
-/// The listeners whose connections are told though nginx is on another host; a port alone has the unspecified address. Sized
+/// The listeners whose connections are emitted though nginx is on another host; a port alone has the unspecified address. Sized
 /// likewise.
 #[map]
 pub static SERVED: HashMap<Endpoint, u32> = HashMap::with_max_entries(256, 0);

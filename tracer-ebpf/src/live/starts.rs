@@ -33,10 +33,10 @@ pub fn signalled(number: u32, task: u64) {
         return;
     }
     let tgid: u32 = read(task, layout!(task_tgid));
-    let told = Task { tgid, tid: tgid, comm: read(task, layout!(task_comm)) };
+    let started = Task { tgid, tid: tgid, comm: read(task, layout!(task_comm)) };
     let pid = filter!(pid);
-    if task::has_wanted_name(&told) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
-        emit(told);
+    if task::has_wanted_name(&started) && (pid == 0 || pid == tgid) && trust::is_roots(task) {
+        emit(started);
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Listener {
     pub longest_wait_ns: u64,
     /// All waits together that [`Self::waits`] counts.
     pub waited_ns: u64,
-    /// Of `sk_drops`, what has been told.
+    /// Of `sk_drops`, what has been counted.
     pub drops_counted: u64,
     /// Network namespace's inode number.
     pub netns: u32,
@@ -172,7 +172,7 @@ pub struct Victim {
     pub ack_drops: u32,
     /// A [`Fate`].
     pub fate: u32,
-    /// The error that the client's process is told, if that was seen.
+    /// The error that the client's process gets, if that was seen.
     pub errno: u32,
     /// The client's process, if it is on this host and was seen.
     pub task: Task,
@@ -255,13 +255,13 @@ pub struct Stats {
 )]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attached {
-    /// One where `sk_data_ready` tells that a connection entered a unix socket's queue.
+    /// One where `sk_data_ready` shows that a connection entered a unix socket's queue.
     pub unix_arrivals: u32,
     /// One where the functions that end handshakes are hooked: packet drops of the same reason would count twice.
     pub handshake_drops: u32,
 }
 
-/// What no layout of a type tells of the running kernel; set before loading. Zero where they are not known.
+/// What no layout of a type says of the running kernel; set before loading. Zero where they are not known.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",

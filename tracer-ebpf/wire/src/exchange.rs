@@ -29,7 +29,7 @@ pub mod nginx_flag {
     pub const QUEUE_FULL_AT_CONNECT: u32 = 1 << 1;
     /// The process that closed this end was exiting.
     pub const CLOSER_EXITING: u32 = 1 << 2;
-    /// This exchange succeeded; it is told only because its connection was slow to come about.
+    /// This exchange succeeded; it is emitted only because its connection was slow to come about.
     pub const ENDED_WELL: u32 = 1 << 3;
     /// A record of what nginx does next ([`crate::NextAction`]) follows.
     pub const NEXT_ACTION_FOLLOWS: u32 = 1 << 4;
@@ -80,7 +80,7 @@ pub mod nginx_flag {
     /// To nginx, the client's connection was over when it closed this end: it had read its end, or was giving up an HTTP/2 connection with all
     /// that was under way on it.
     pub const CLIENT_ENDED: u32 = 1 << 26;
-    /// Whether it was, and whether a timer had gone off, nginx's memory did not tell, though the client is known.
+    /// Whether it was, and whether a timer had gone off, nginx's memory did not show, though the client is known.
     pub const CLIENT_UNTOLD: u32 = 1 << 27;
     /// nginx's thread had closed another exchange before this one, and did and received nothing in between: what it does next, it does after both.
     pub const SAME_TURN: u32 = 1 << 28;

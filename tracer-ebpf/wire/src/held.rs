@@ -1,8 +1,8 @@
-//! A socket that a process holds, as the iterators over open files tell it.
+//! A socket that a process holds, as the iterators over open files emit it.
 
 use crate::{COMM_LEN, Endpoint, PATH_LEN};
 
-/// One descriptor of a process that is a socket. A descriptor may be told twice, for the kernel begins anew with what did not fit.
+/// One descriptor of a process that is a socket. A descriptor may be emitted twice, for the kernel begins anew with what did not fit.
 #[repr(C)]
 #[cfg_attr(
     feature = "user",
@@ -40,7 +40,7 @@ pub struct HeldSocket {
     pub has_peer: u32,
     /// Connections that wait in a listener's accept queue; else zero.
     pub waiting: u32,
-    /// The inode's number of the file that a unix socket was bound to; zero for none, and where this kernel's types do not tell.
+    /// The inode's number of the file that a unix socket was bound to; zero for none, and where this kernel's types do not say.
     pub place: u64,
 }
 

@@ -364,7 +364,7 @@ pub struct Filters {
     pub own_pid: u32,
     /// How long after its last read a closed end still counts as plainly finished, in ms.
     pub settle_ms: u32,
-    /// One where connections to the listeners in the `SERVED` map are told though nginx is on another host.
+    /// One where connections to the listeners in the `SERVED` map are emitted though nginx is on another host.
     pub listeners: u32,
     /// The inode number of the only network namespace whose sockets are of this host, or zero for all.
     pub netns: u32,
@@ -398,9 +398,9 @@ pub struct Attached {
     pub standby: u8,
     /// One where system calls are traced.
     pub system_calls: u8,
-    /// One where kretprobes tell how sends end, which miss some ([`crate::Stats::returns_missed`]).
+    /// One where kretprobes show how sends end, which miss some ([`crate::Stats::returns_missed`]).
     pub sends_by_kprobe: u8,
-    /// One where they tell which connects fail at once.
+    /// One where they show which connects fail at once.
     pub connects_by_kprobe: u8,
     /// Always zero.
     pub reserved: u8,

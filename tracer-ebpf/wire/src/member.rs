@@ -1,4 +1,4 @@
-//! Which control group a process was in, as its own acts told while it lived.
+//! Which control group a process was in, as its own acts showed while it lived.
 
 /// A process's control group in the default hierarchy (cgroup v2).
 #[repr(C)]

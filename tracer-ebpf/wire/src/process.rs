@@ -22,7 +22,7 @@ pub struct Task {
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Not told: so in evidence of before there was this.
+    /// Not known: so in evidence of before there was this.
     Untold = 0,
     /// A process sent it, by a system call.
     Process = 1,

@@ -96,7 +96,7 @@ pub struct NginxOnly {
 pub enum Action {
     /// It sent bytes on another socket: an answer to the client.
     Sent = 1,
-    /// It closed another socket, whose state before is told.
+    /// It closed another socket, whose state before is emitted.
     Closed = 2,
     /// It connected elsewhere: the next upstream.
     Connected = 3,

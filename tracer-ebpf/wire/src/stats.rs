@@ -48,7 +48,7 @@ counters! {
     packets_unkept,
     /// Exchanges of which it is not awaited what nginx does next, for too many are.
     acts_unkept,
-    /// Connections that nginx gave up and whose later end is not told, for too many are open.
+    /// Connections that nginx gave up and whose later end is not emitted, for too many are open.
     afterwards_unkept,
     /// Exchanges that are not counted by upstream, for there are too many upstreams.
     upstreams_unkept,

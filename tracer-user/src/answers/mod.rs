@@ -1,4 +1,4 @@
-//! Every 499, 502, 503 and 504 that a client got, by nginx's access logs: tied to its verdict, or told as what it was. Pure.
+//! Every 499, 502, 503 and 504 that a client got, by nginx's access logs: tied to its verdict, or reported as what it was. Pure.
 
 use std::collections::VecDeque;
 

@@ -37,7 +37,7 @@ fn kinds(matching: &mut Matching, sight: Sight) -> Vec<(u16, Kind, u64)> {
 }
 
 #[test]
-fn each_answer_is_tied_to_one_verdict_or_told_as_what_it_was() {
+fn each_answer_is_tied_to_one_verdict_or_reported_as_what_it_was() {
     let mut matching = Matching::default();
     matching.failed(&verdict(10 * SECOND, 502, "10.0.0.1:80"));
     // This was tried first, and the next server answered by itself.

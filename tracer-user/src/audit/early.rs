@@ -47,7 +47,7 @@ struct Connection {
 #[derive(Clone, Copy, Debug)]
 enum Peer {
     Inet(SocketAddr),
-    /// Some unix socket: which, the kernel does not tell here.
+    /// Some unix socket: which, the kernel does not say here.
     Unix,
 }
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_sockets_are_told_by_their_worker_alone() {
+    fn unix_sockets_are_known_by_their_worker_alone() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("x.sock");
         let listener = UnixListener::bind(&path).unwrap();

@@ -1,7 +1,7 @@
 //! Follows a log that grows, is renamed away, or is truncated.
 //!
 //! By looking a few times a second: a rotated file must be read on until nginx has let go of it, which no notification
-//! tells, and what a look costs is one call for each file.
+//! shows, and what a look costs is one call for each file.
 
 use std::{
     fs::{self, File, Metadata},
@@ -26,7 +26,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// What is read at one look at most, so that a flood of debug lines does not keep the verdicts waiting.
 const MOST_AT_ONCE: u64 = 32 * 1024 * 1024;
 
-/// How much of what was read last is remembered, to tell a truncated file that has grown again.
+/// How much of what was read last is remembered, to recognise a truncated file that has grown again.
 const MARK: usize = 128;
 
 /// A log, whatever file is behind its path at the time.

@@ -2,7 +2,7 @@
 
 use crate::model::cause::Cause;
 
-/// What kind of failure a line tells of.
+/// What kind of failure a line reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `connect() failed (111: ...)`, `connect() to X failed (2: ...)`, but for the two errors below.
@@ -138,7 +138,7 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
         ("reset", _) => &[Reset, Tls],
         ("premature_close", _) => &[Closed, Unfinished, Tls],
         ("read_timeout" | "send_timeout", _) => &[TimedOut],
-        // Instead of ETIMEDOUT the kernel hands out what an ICMP message had told it meanwhile.
+        // Instead of ETIMEDOUT the kernel hands out what an ICMP message had said meanwhile.
         ("kernel_timeout", _) => &[TimedOutByKernel, Connect],
         ("client_abort", _) | ("client_error", "not_reading") => &[ClientAbort],
         // Of others than upstreams.
@@ -150,7 +150,7 @@ pub fn logged_as(cause: Cause) -> &'static [Kind] {
     }
 }
 
-/// Whether nginx writes about this cause whatever the level of its log; it tells of leaving clients at level info only,
+/// Whether nginx writes about this cause whatever the level of its log; it reports leaving clients at level info only,
 /// what is unknown may be that, and the end of a connection that had been upgraded is an error only if it was reset.
 pub fn is_always_logged(cause: Cause) -> bool {
     cause != Cause::TimeoutIdleUpgraded

@@ -22,11 +22,11 @@ pub(super) const CUT_LENGTH: usize = 2048 - 1;
 pub struct Line {
     /// Whether it is of level info or below, so that this log shows all of that level.
     pub is_info: bool,
-    /// The failed exchange it tells of, if it tells of one.
+    /// The failed exchange it reports, if it reports one.
     pub failure: Option<Failure>,
 }
 
-/// A failed exchange as nginx tells it.
+/// A failed exchange as nginx reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// When, by nginx's local time.

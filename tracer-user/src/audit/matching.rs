@@ -1,4 +1,4 @@
-//! Which verdict belongs to which line. Pure: the caller tells the time.
+//! Which verdict belongs to which line. Pure: the caller gives the time.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -50,7 +50,7 @@ pub const LEFT: i64 = ORDERED + LATE.before + LATE.behind;
 /// How well a line and a verdict fit; the best find each other first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// The verdict foretold this very text.
+    /// The verdict predicted this very text.
     Text,
     /// The kind of failure and its errno agree.
     Kind,
@@ -78,14 +78,14 @@ pub struct Pairs {
 /// Those near each other find each other first, unless that leaves more without a match than to let the oldest verdict take the
 /// oldest line. The latter pairs off as many as can be where only time decides: the verdicts' windows have one length, so
 /// whatever line an older one could take instead is of use to the younger one as well.
-pub fn pairs(logged: &[Logged], told: &[Explained], now: i64) -> Pairs {
-    let classes = Classes::of(logged, told);
-    let mut best = classes.pairs(logged, told, &[SAME, NEAR, FAR, LATE], now);
+pub fn pairs(logged: &[Logged], named: &[Explained], now: i64) -> Pairs {
+    let classes = Classes::of(logged, named);
+    let mut best = classes.pairs(logged, named, &[SAME, NEAR, FAR, LATE], now);
     for windows in [&[FAR, LATE][..], &[LATE]] {
-        if best.count == told.len() {
+        if best.count == named.len() {
             break;
         }
-        let oldest = classes.pairs(logged, told, windows, now);
+        let oldest = classes.pairs(logged, named, windows, now);
         best = if oldest.count > best.count { oldest } else { best };
     }
     best
@@ -103,27 +103,27 @@ struct Classes {
 }
 
 impl Classes {
-    fn of(logged: &[Logged], told: &[Explained]) -> Self {
+    fn of(logged: &[Logged], named: &[Explained]) -> Self {
         let (line_classes, first_lines) = classes(logged, |logged| {
             let failure = &logged.failure;
             (&failure.upstream, failure.kind, failure.certain, &failure.errno, &failure.text)
         });
         let (verdicts, first_verdicts) =
-            classes(told, |told| (&told.upstream, told.cause, &told.errno, &told.error_log));
+            classes(named, |named| (&named.upstream, named.cause, &named.errno, &named.error_log));
         let mut lines = vec![Vec::new(); first_lines.len()];
         for (place, class) in line_classes.into_iter().enumerate() {
             lines[class].push(place);
         }
         let fits = first_verdicts.iter().map(|verdict| {
             let line = first_lines.iter().enumerate();
-            line.filter_map(|(class, line)| Some((fit(&logged[*line], &told[*verdict])?, class))).collect()
+            line.filter_map(|(class, line)| Some((fit(&logged[*line], &named[*verdict])?, class))).collect()
         });
         Self { lines, verdicts, fits: fits.collect() }
     }
 
-    fn pairs(&self, logged: &[Logged], told: &[Explained], windows: &[Window], now: i64) -> Pairs {
+    fn pairs(&self, logged: &[Logged], named: &[Explained], windows: &[Window], now: i64) -> Pairs {
         let mut pairs =
-            Pairs { lines: vec![false; logged.len()], verdicts: vec![false; told.len()], count: 0 };
+            Pairs { lines: vec![false; logged.len()], verdicts: vec![false; named.len()], count: 0 };
         for (window, wanted) in windows.iter().flat_map(|window| Fit::ALL.map(|fit| (window, fit))) {
             let is_plain = window.behind == SAME.behind && wanted != Fit::Possible;
             let is_left = window.behind == LATE.behind;
@@ -137,7 +137,7 @@ impl Classes {
                 };
             // What one verdict finds too old or taken, so do all younger ones.
             let mut passed = vec![0; self.lines.len()];
-            for (number, told) in told.iter().enumerate().take_while(|(_, told)| told.at <= youngest) {
+            for (number, verdict) in named.iter().enumerate().take_while(|(_, one)| one.at <= youngest) {
                 if pairs.verdicts[number] {
                     continue;
                 }
@@ -145,12 +145,12 @@ impl Classes {
                 let oldest = fitting.filter_map(|(_, class)| {
                     let (places, passed) = (&self.lines[*class], &mut passed[*class]);
                     let is_past =
-                        |place: &usize| pairs.lines[*place] || logged[*place].at < told.at - window.behind;
+                        |place: &usize| pairs.lines[*place] || logged[*place].at < verdict.at - window.behind;
                     *passed += places[*passed..].iter().take_while(|place| is_past(place)).count();
                     places.get(*passed).copied()
                 });
                 if let Some(place) = oldest.min()
-                    && logged[place].at <= told.at + window.before
+                    && logged[place].at <= verdict.at + window.before
                 {
                     (pairs.lines[place], pairs.verdicts[number]) = (true, true);
                     pairs.count += 1;
@@ -175,21 +175,21 @@ fn classes<'a, T, K: Eq + Hash>(all: &'a [T], key: impl Fn(&'a T) -> K) -> (Vec<
 }
 
 /// How well a line and a verdict fit, wherever they lie in time.
-pub fn fit(logged: &Logged, told: &Explained) -> Option<Fit> {
+pub fn fit(logged: &Logged, verdict: &Explained) -> Option<Fit> {
     let failure = &logged.failure;
-    if !failure.upstream.may_be(&told.upstream) || !logged_as(told.cause).contains(&failure.kind) {
+    if !failure.upstream.may_be(&verdict.upstream) || !logged_as(verdict.cause).contains(&failure.kind) {
         return None;
     }
     // Whoever writes upstreams into his requests is not to take the verdict of a line that names one only.
-    if told.error_log.as_ref() == Some(&failure.text) && !failure.upstream.is_ambiguous() {
+    if verdict.error_log.as_ref() == Some(&failure.text) && !failure.upstream.is_ambiguous() {
         return Some(Fit::Text);
     }
-    if let (Some(met), Some(written)) = (&told.errno, &failure.errno)
+    if let (Some(met), Some(written)) = (&verdict.errno, &failure.errno)
         && !is_one_error(met, written, failure.kind)
     {
         return None;
     }
-    let vague = told.cause.cause() == "unknown" || failure.upstream.shown().is_none() || !failure.certain;
+    let vague = verdict.cause.cause() == "unknown" || failure.upstream.shown().is_none() || !failure.certain;
     Some(if vague { Fit::Possible } else { Fit::Kind })
 }
 

@@ -34,7 +34,7 @@ impl Once {
         self.logs - 1
     }
 
-    /// Whether this line of a log tells of a failure that no other log has told of. Within one log, each line is a failure:
+    /// Whether this line of a log reports a failure that no other log has reported. Within one log, each line is a failure:
     /// the same request may fail twice in a second.
     pub fn is_new(&mut self, log: usize, line: &str, now_ns: i64) -> bool {
         if self.logs < 2 {

@@ -1,4 +1,4 @@
-//! Logged failures and verdicts that wait for each other, by nginx worker. Pure: the caller tells the time.
+//! Logged failures and verdicts that wait for each other, by nginx worker. Pure: the caller gives the time.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ pub struct Pairing {
     workers: HashMap<u32, Waiting>,
     /// What all lines take, and what all verdicts take, in bytes.
     line_bytes: usize,
-    told_bytes: usize,
+    verdict_bytes: usize,
     given_up: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct Pairing {
 #[derive(Debug, Default)]
 struct Waiting {
     logged: Vec<Logged>,
-    told: Vec<Explained>,
+    verdicts: Vec<Explained>,
 }
 
 impl Pairing {
@@ -61,19 +61,19 @@ impl Pairing {
     }
 
     /// Takes in a verdict. One that nginx never writes about is passed over.
-    pub fn verdict(&mut self, told: Explained) {
-        if logged_as(told.cause).is_empty() {
+    pub fn verdict(&mut self, verdict: Explained) {
+        if logged_as(verdict.cause).is_empty() {
             return;
         }
-        self.told_bytes += told.bytes();
-        let waiting = &mut self.workers.entry(told.logged_pid).or_default().told;
-        let place = waiting.partition_point(|other| other.at <= told.at);
-        waiting.insert(place, told);
-        if self.told_bytes > budget::AUDIT_BYTES {
-            let ages = self.workers.values().flat_map(|waiting| &waiting.told);
-            let mut oldest = Oldest::of(ages.map(|told| (told.since, told.bytes())));
+        self.verdict_bytes += verdict.bytes();
+        let waiting = &mut self.workers.entry(verdict.logged_pid).or_default().verdicts;
+        let place = waiting.partition_point(|other| other.at <= verdict.at);
+        waiting.insert(place, verdict);
+        if self.verdict_bytes > budget::AUDIT_BYTES {
+            let ages = self.workers.values().flat_map(|waiting| &waiting.verdicts);
+            let mut oldest = Oldest::of(ages.map(|verdict| (verdict.since, verdict.bytes())));
             for waiting in self.workers.values_mut() {
-                waiting.told.retain(|told| !oldest.has(told.since));
+                waiting.verdicts.retain(|verdict| !oldest.has(verdict.since));
             }
             self.given_up += oldest.taken;
             self.measure();
@@ -82,13 +82,13 @@ impl Pairing {
 
     /// Forgets whom nobody waits for, and adds up what the others take.
     fn measure(&mut self) {
-        self.workers.retain(|_, waiting| !waiting.logged.is_empty() || !waiting.told.is_empty());
-        let (mut lines, mut told) = (0, 0);
+        self.workers.retain(|_, waiting| !waiting.logged.is_empty() || !waiting.verdicts.is_empty());
+        let (mut lines, mut verdicts) = (0, 0);
         for waiting in self.workers.values() {
             lines += waiting.logged.iter().map(Logged::bytes).sum::<usize>();
-            told += waiting.told.iter().map(Explained::bytes).sum::<usize>();
+            verdicts += waiting.verdicts.iter().map(Explained::bytes).sum::<usize>();
         }
-        (self.line_bytes, self.told_bytes) = (lines, told);
+        (self.line_bytes, self.verdict_bytes) = (lines, verdicts);
     }
 
     /// Pairs off what is old enough at `now`, and gives up what has waited too long.
@@ -98,7 +98,7 @@ impl Pairing {
             settled.explained += waiting.pair_off(now);
             let is_late = |since: i64| since < now - PATIENCE;
             settled.unexplained.extend(give_up(&mut waiting.logged, |logged| is_late(logged.since)));
-            settled.unlogged.extend(give_up(&mut waiting.told, |told| is_late(told.since)));
+            settled.unlogged.extend(give_up(&mut waiting.verdicts, |verdict| is_late(verdict.since)));
         }
         self.measure();
         settled.given_up = std::mem::take(&mut self.given_up);
@@ -116,7 +116,7 @@ impl Pairing {
         for mut waiting in std::mem::take(&mut self.workers).into_values() {
             settled.explained += waiting.pair_off(END);
             settled.unexplained.extend(waiting.logged);
-            settled.unlogged.extend(waiting.told);
+            settled.unlogged.extend(waiting.verdicts);
         }
         settled.given_up = std::mem::take(&mut self.given_up);
         settled.without_those_that_do_not_count()
@@ -126,9 +126,9 @@ impl Pairing {
 impl Settled {
     fn without_those_that_do_not_count(mut self) -> Self {
         self.unexplained.retain(|logged| logged.counts);
-        self.unlogged.retain(|told| told.counts);
+        self.unlogged.retain(|verdict| verdict.counts);
         self.unexplained.sort_by_key(|logged| logged.at);
-        self.unlogged.sort_by_key(|told| told.at);
+        self.unlogged.sort_by_key(|verdict| verdict.at);
         self
     }
 }
@@ -136,20 +136,20 @@ impl Settled {
 impl Waiting {
     /// Takes out the pairs that are certain at `now`; returns how many of them count.
     fn pair_off(&mut self, now: i64) -> u64 {
-        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.told, now);
+        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.verdicts, now);
         let explained =
-            self.told.iter().zip(&verdicts).filter(|(told, paired)| **paired && told.counts).count();
+            self.verdicts.iter().zip(&verdicts).filter(|(one, paired)| **paired && one.counts).count();
         let mut paired = lines.into_iter();
         self.logged.retain(|_| !paired.next().unwrap_or(false));
         let mut paired = verdicts.into_iter();
-        self.told.retain(|_| !paired.next().unwrap_or(false));
+        self.verdicts.retain(|_| !paired.next().unwrap_or(false));
         explained as u64
     }
 
     fn is_complete(&self) -> bool {
-        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.told, END);
+        let Pairs { lines, verdicts, .. } = pairs(&self.logged, &self.verdicts, END);
         self.logged.iter().zip(lines).all(|(logged, paired)| paired || !logged.counts)
-            && self.told.iter().zip(verdicts).all(|(told, paired)| paired || !told.counts)
+            && self.verdicts.iter().zip(verdicts).all(|(one, paired)| paired || !one.counts)
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Workers {
     written: HashMap<u32, (u32, Instant)>,
     /// When /proc may be walked again.
     next_stock: Instant,
-    /// Whether it was told that somebody cannot be looked at.
+    /// Whether it was reported that somebody cannot be looked at.
     has_complained: bool,
 }
 
@@ -138,7 +138,7 @@ impl Workers {
         self.next_stock = Instant::now() + began.elapsed() * SHARE;
     }
 
-    /// What a process is; none if it has gone, or if it cannot be looked at, which is told once.
+    /// What a process is; none if it has gone, or if it cannot be looked at, which is reported once.
     fn status(&mut self, pid: u32) -> Option<Status> {
         status(pid).unwrap_or_else(|error| {
             self.complain(&error);

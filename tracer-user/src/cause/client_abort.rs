@@ -1,6 +1,6 @@
 //! `client_abort`: the client went away or cancelled its request, so nginx closed the upstream's connection too.
 //!
-//! What the client's own socket shows when nginx closes the exchange tells it: its end, its reset, or that nginx had just read from it.
+//! What the client's own socket shows when nginx closes the exchange shows it: its end, its reset, or that nginx had just read from it.
 //! Where nginx's word would have been heard and was not, nothing else can have been the reason.
 
 use wire::nginx_flag;

@@ -6,7 +6,7 @@ use crate::model::{
     upstream::Upstream,
 };
 
-/// What the ordinary rules forbid is theirs; what they allow, something else forbade. None where they were not asked, or do not tell.
+/// What the ordinary rules forbid is theirs; what they allow, something else forbade. None where they were not asked, or do not say.
 pub(super) fn judge(upstream: &Upstream, denial: &Denial) -> Option<Finding> {
     match (denial.ordinary, upstream) {
         (Ordinary::Allow, _) => Some(by_policy(upstream, denial)),

@@ -1,4 +1,4 @@
-//! What the worker was found doing, as verdicts tell it.
+//! What the worker was found doing, as verdicts say it.
 
 use super::signals;
 use crate::{ledger::Exchange, model::verdict::Doing};

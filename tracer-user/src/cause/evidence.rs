@@ -347,7 +347,7 @@ impl Facts<'_> {
         self.holders();
     }
 
-    /// Who else had to do with the connection, as the open files of processes tell.
+    /// Who else had to do with the connection, as the open files of processes show.
     fn holders(&mut self) {
         let ended_ns = self.exchange.nginx.ended_ns;
         for Sharer { process: Process { pid, comm }, waiting, stands_still } in self.exchange.sharers() {

@@ -15,7 +15,7 @@ pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
         return None;
     }
     let upstream = exchange.upstream();
-    // A connect that is told with this error did not come as far as TCP, which looks for a port.
+    // A connect that is emitted with this error did not come as far as TCP, which looks for a port.
     if exchange.nginx.error == EADDRNOTAVAIL && exchange.failed_at_once() {
         return at_once(EADDRNOTAVAIL, &upstream.to_string())
             .map(|finding| finding.logged("EADDRNOTAVAIL", errors::connect_line(exchange)));

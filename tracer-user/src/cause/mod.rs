@@ -85,7 +85,7 @@ pub enum Outcome {
     Failed(Box<Verdict>),
     /// It succeeded late.
     Delayed(Box<Delayed>),
-    /// It ended well after all: nothing to tell.
+    /// It ended well after all: nothing to emit.
     Succeeded,
     /// nginx ended it early and had nothing to say of it: no failure.
     EndedEarly,
@@ -140,7 +140,7 @@ pub fn attribute(exchange: &Exchange, context: &Context<'_>) -> Outcome {
     let finding = match exchange.word() {
         // nginx says that it failed.
         Some(said) if !is_recognised || finding.cause.is_none() => nginx_says::quoted(exchange, said),
-        // What it judged by cannot be told from the kernel's account, where it names no error.
+        // What it judged by cannot be read from the kernel's account, where it names no error.
         Some(said) if said.is_unreadable() && said.errno == 0 => nginx_says::quoted(exchange, said),
         _ => finding,
     };
@@ -254,9 +254,9 @@ fn takes_left_out_for_absent(exchange: &Exchange, finding: &Finding) -> bool {
         && finding.confidence != Confidence::Proven
 }
 
-/// Whether no status can be told: mostly, for the response had begun. nginx has most likely sent its status on then, but whether the header was whole is not
-/// seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it closes its client, whom it
-/// would have answered.
+/// Whether no status can be named: mostly, for the response had begun. nginx has most likely sent its status on then, but whether the
+/// header was whole is not seen. What it was doing by its own word is what it began with: header and body may come in one read. Then it
+/// closes its client, whom it would have answered.
 fn is_cut_short(exchange: &Exchange, cause: Cause) -> bool {
     // What the client does wrong while the response is on its way, nginx refuses without another status; what it was doing, it calls by what
     // it did for the request.

@@ -90,7 +90,7 @@ fn was_closed(closed: &Closed, failed_ns: u64) -> (String, String) {
     (format!(" {comm} {pid} listened there {how}.{again}{elsewhere}"), advice)
 }
 
-/// The listener that was closed, as a verdict tells it.
+/// The listener that was closed, as a verdict names it.
 pub(super) fn closed(exchange: &Exchange) -> Option<verdict::Closed> {
     let Closed { process, ns, again_ns, exit, namesakes } = exchange.near.as_ref()?.closed.clone()?;
     Some(verdict::Closed {
@@ -181,7 +181,7 @@ mod tests {
         near::asked,
     };
 
-    fn told(neighbours: &[(&str, bool)], others: u32) -> String {
+    fn said(neighbours: &[(&str, bool)], others: u32) -> String {
         let mut record = connecting(1, 111);
         record.nginx.reset = reset_without_socket();
         let mut joined = Exchange::new(&record);
@@ -199,15 +199,15 @@ mod tests {
 
     #[test]
     fn who_listens_on_the_same_port_is_named() {
-        assert_eq!(told(&[], 0), " Nothing on this host listens on port 19001, at any address.");
+        assert_eq!(said(&[], 0), " Nothing on this host listens on port 19001, at any address.");
         assert_eq!(
-            told(&[("127.0.0.2:19001", false), ("0.0.0.0:19001", true)], 2),
+            said(&[("127.0.0.2:19001", false), ("0.0.0.0:19001", true)], 2),
             " On the same port, node 7 listens on 127.0.0.2:19001, node 7 listens on 0.0.0.0:19001 in another network namespace, and \
              so do 2 others."
         );
         for there in ["127.0.0.1:19001", "0.0.0.0:19001"] {
-            assert!(told(&[(there, false)], 0).contains("by now: it began a moment later"));
+            assert!(said(&[(there, false)], 0).contains("by now: it began a moment later"));
         }
-        assert!(told(&[("[::]:19001", false)], 0).contains("On the same port"));
+        assert!(said(&[("[::]:19001", false)], 0).contains("On the same port"));
     }
 }

@@ -1,4 +1,4 @@
-//! What nginx judges for itself, and says: no error of the kernel's tells it. `tls_failed`, `rejected_response`, and a response that is
+//! What nginx judges for itself, and says: no error of the kernel's shows it. `tls_failed`, `rejected_response`, and a response that is
 //! cut short.
 
 use super::{Cause, Finding, client_abort::who, errors, signals, stopped};
@@ -245,7 +245,7 @@ pub(super) fn quoted(exchange: &Exchange, said: &Said) -> Finding {
     )
 }
 
-/// What only nginx's log tells: the kernel's account of its exchange is a success.
+/// What only nginx's log says: the kernel's account of its exchange is a success.
 pub(super) fn of_line(said: &Said) -> Finding {
     let message = said.message();
     let rule = RULES.iter().chain(OWN_TROUBLES).find(|rule| rule.fits(said, &message));
@@ -299,12 +299,12 @@ fn reason(exchange: &Exchange) -> String {
     reasons.join("; ")
 }
 
-/// Whether a response has begun: nginx says what it was reading, else bytes tell. Those of a TLS handshake are no response.
+/// Whether a response has begun: nginx says what it was reading, else bytes show it. Those of a TLS handshake are no response.
 pub(super) fn is_answered(exchange: &Exchange) -> bool {
     exchange.word().map_or(exchange.nginx.received > 0, |said| is_cut_short(exchange, said))
 }
 
-/// Whether the response had begun, as far as the message tells: what stands behind "while" was true before nginx read what it complains
+/// Whether the response had begun, as far as the message shows: what stands behind "while" was true before nginx read what it complains
 /// of, and header and body may come in one read. FastCGI and HTTP/2 know the response's own end, apart from the connection's.
 fn is_cut_short(exchange: &Exchange, said: &Said) -> bool {
     let of_protocol = ["upstream prematurely closed FastCGI", "upstream prematurely closed stream"];
@@ -350,7 +350,7 @@ fn cut_short(exchange: &Exchange, said: &Said) -> Option<Finding> {
     }
     let worker = exchange.worker.as_ref();
     if worker.is_some_and(|worker| worker.exiting != 0) {
-        // Who died is told as before an answer; nginx says that the response was not whole.
+        // Who died is named as before an answer; nginx says that the response was not whole.
         return None;
     }
     if let Some(stop) = worker.and_then(|worker| stopped::of(exchange, worker)) {

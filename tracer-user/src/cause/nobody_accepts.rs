@@ -111,7 +111,7 @@ fn advice(queue: &Queue) -> String {
     }
 }
 
-/// The holders, as a verdict tells them.
+/// The holders, as a verdict names them.
 pub(super) fn holders(exchange: &Exchange, cause: Cause) -> Option<Vec<verdict::Holder>> {
     let is_asked = matches!(
         cause,

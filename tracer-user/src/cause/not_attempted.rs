@@ -150,7 +150,7 @@ fn in_words(server: &OutOfUse) -> String {
     };
     match limits {
         Some(Limits { max_fails: 1, fail_timeout_s }) => format!("{what}, for {fail_timeout_s} s from then"),
-        // How often it had failed before nginx alone knows: what succeeds is not told.
+        // How often it had failed before nginx alone knows: what succeeds is not emitted.
         Some(Limits { max_fails, fail_timeout_s }) => {
             format!("{what}, max_fails={max_fails} fail_timeout={fail_timeout_s}s")
         }

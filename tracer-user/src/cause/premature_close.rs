@@ -41,7 +41,7 @@ pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
             )
         });
     };
-    // After bytes of a response, only a death by signal tells that it was not whole; and an idle connection fails no exchange.
+    // After bytes of a response, only a death by signal shows that it was not whole; and an idle connection fails no exchange.
     // nginx knows by the protocol, and says so.
     let has_died = gone::or_worker(exchange).is_some_and(|worker| signals::died_of(&worker).is_some());
     let is_whole = !has_died || !exchange.nginx_acted_at_once();

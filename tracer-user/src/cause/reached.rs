@@ -38,7 +38,7 @@ fn is_asked(cause: Option<Cause>) -> bool {
     matches!(cause, Some(Cause::RefusedNoRoute | Cause::ConnectSynUnanswered | Cause::KernelSynRetries))
 }
 
-/// The later of what nginx's own exchanges and the kernel's memory tell.
+/// The later of what nginx's own exchanges and the kernel's memory say.
 pub(super) fn of(exchange: &Exchange, cause: Option<Cause>) -> Option<Reached> {
     let Upstream::Inet(upstream) = exchange.upstream() else { return None };
     if !is_asked(cause) {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_of_both_is_told_and_neither_tells_nothing() {
+    fn the_later_of_both_is_reported_and_neither_says_nothing() {
         assert_eq!(found(None, None).explanation, "Nothing answered.");
         let by_exchange = found(Some(2_000), Some(1_000));
         assert!(by_exchange.explanation.contains("until 1.00 s before nginx asked, an exchange of nginx's"));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_cause_is_told_it() {
+    fn no_other_cause_is_given_it() {
         assert_eq!(of(&exchange(Some(1), Some(2)), Some(Cause::RefusedNoListener)), None);
     }
 }

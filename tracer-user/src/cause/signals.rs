@@ -16,7 +16,7 @@ pub(super) fn died_of(worker: &WorkerEnd) -> Option<u32> {
     if worker.exiting != 0 { of_exit(worker.exit_code) } else { None }
 }
 
-/// The signal that an exit code tells of.
+/// The signal that an exit code shows.
 pub(super) fn of_exit(code: u32) -> Option<u32> {
     let signal = code & 0x7f;
     (signal != 0).then_some(signal)
@@ -41,8 +41,8 @@ fn origin(worker: &WorkerEnd) -> Option<Origin> {
     origin_of(&worker.signal)
 }
 
-/// Where a signal came from; none where none was seen. Recordings from before it was told have the code alone: zero (`SI_USER`) or negative
-/// for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
+/// Where a signal came from; none where none was seen. Recordings from before it was recorded have the code alone: zero (`SI_USER`) or
+/// negative for what a process sends, but for some (include/uapi/asm-generic/siginfo.h).
 pub(super) fn origin_of(signal: &wire::Signal) -> Option<Origin> {
     const SI_TIMER: i32 = -2;
     const EVENTS: std::ops::RangeInclusive<i32> = -5..=-3;
@@ -111,7 +111,7 @@ pub(super) fn sender_of(signal: &wire::Signal, worker: u32) -> Option<String> {
     })
 }
 
-/// What the kernel sends a signal for, where its number tells.
+/// What the kernel sends a signal for, where its number says so.
 fn of_kernel(number: u32) -> &'static str {
     match Signal::try_from(number.cast_signed()) {
         Ok(Signal::SIGALRM) => "an alarm of its own",

@@ -89,7 +89,7 @@ fn by_worker(exchange: &Exchange, worker: &WorkerEnd, cause: Cause) -> Option<Fi
         && is_race(exchange, worker)
         && exchange.unread_by_worker().is_some_and(|unread| unread >= nginx.sent)
     {
-        // What ends a worker is told as that.
+        // What ends a worker is named as that.
         format!(
             "nginx sent this request on a connection that had been {}. The {who} closed it {} later and had read nothing of \
              the request, so the kernel reset it.",
@@ -130,7 +130,7 @@ fn idle(exchange: &Exchange) -> String {
     }
 }
 
-/// What the upstream's other closes tell of a timer of its own, as one more sentence.
+/// What the upstream's other closes show of a timer of its own, as one more sentence.
 fn timer(exchange: &Exchange) -> String {
     let (Some(ns), Some(Alike { closes, alike, are_spread })) = (exchange.idle_at_close_ns(), exchange.alike)
     else {
@@ -261,7 +261,7 @@ mod tests {
         for (closes, alike, are_spread) in [(14, 13, true), (3, 3, false), (2, 2, true)] {
             assert!(!said(closes, alike, are_spread).contains("timeout"));
         }
-        // Recordings from before this was told.
+        // Recordings from before this was recorded.
         joined.nginx.idle_since_ns = 0;
         assert!(judge(&joined).unwrap().explanation.contains("had been open for 5.00 s"));
     }

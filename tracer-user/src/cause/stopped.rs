@@ -244,7 +244,7 @@ pub(super) fn advice_of_kill(exchange: &Exchange, worker: &WorkerEnd) -> String 
     "who that process is and why it kills workers.".to_owned()
 }
 
-/// php-fpm's master ended a worker, and is not known to have been told to stop or to reload: its pool's files and the request's age tell
+/// php-fpm's master ended a worker, and is not known to have been told to stop or to reload: its pool's files and the request's age show
 /// whether it was a timeout.
 fn advice_of_term(exchange: &Exchange, worker: &WorkerEnd) -> String {
     let age_ns = worker.signal.ns.saturating_sub(worker.accepted_ns.max(exchange.began_ns()));

@@ -274,14 +274,14 @@ fn crashes_and_the_oom_killer_are_told_from_kills() {
 }
 
 #[test]
-fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
+fn only_a_process_is_a_killer_and_the_rest_is_named_as_what_it_is() {
     let of = |origin: Origin, signal| {
         let mut record = killed(10, signal);
         record.worker.signal.origin = origin as u16;
         verdict(record, ANSWERS)
     };
     assert_eq!(of(Origin::Process, 15).killer.unwrap().pid, 24938);
-    for (origin, signal, told) in [
+    for (origin, signal, words) in [
         (Origin::Timer, 15, "A timer of its own sent SIGTERM"),
         (Origin::Kernel, 14, "An alarm of its own sent SIGALRM"),
         (Origin::Kernel, 2, "Its terminal sent SIGINT"),
@@ -296,7 +296,7 @@ fn only_a_process_is_a_killer_and_the_rest_is_told_as_what_it_is() {
         let verdict = of(origin, signal);
         assert_eq!((verdict.cause, &verdict.killer), (Cause::ResetWorkerKilled, &None));
         assert_eq!(verdict.confidence, Confidence::Proven);
-        assert!(verdict.explanation.contains(told), "{}", verdict.explanation);
+        assert!(verdict.explanation.contains(words), "{}", verdict.explanation);
     }
     let lost = of(Origin::Lost, 15);
     assert_eq!((lost.killer, lost.confidence), (None, Confidence::Incomplete));
@@ -438,7 +438,7 @@ fn a_queued_connection_that_is_reset_lost_its_listener() {
 }
 
 #[test]
-fn a_timeout_is_told_by_whether_a_worker_had_the_request() {
+fn a_timeout_is_named_by_whether_a_worker_had_the_request() {
     let record = given_up(1_000);
     let slow = verdict(record, ANSWERS);
     assert_eq!((slow.cause, slow.worker.unwrap().process.pid), (Cause::TimeoutSlowWorker, 24940));
@@ -561,7 +561,7 @@ fn an_idle_kept_alive_connection_that_nginx_closes_is_no_failure() {
 }
 
 #[test]
-fn what_nginx_does_in_a_later_turn_of_its_loop_tells_nothing() {
+fn what_nginx_does_in_a_later_turn_of_its_loop_shows_nothing() {
     let record = given_up(1_000);
     let mut ledger = Ledger::default();
     ledger.take(Record::Exchange(Box::new(record)));
@@ -705,7 +705,7 @@ fn what_set_nginx_off_names_what_the_client_did() {
     use tcp_state::{CLOSE, CLOSE_WAIT, ESTABLISHED};
     const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
     const RETRIES: Option<(Action, u8)> = Some((Action::Connected, CLOSE));
-    let told = |read, client, next| match outcome(silent(given_up(1_000), read, client), next) {
+    let named = |read, client, next| match outcome(silent(given_up(1_000), read, client), next) {
         Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence)),
         _ => None,
     };
@@ -713,27 +713,27 @@ fn what_set_nginx_off_names_what_the_client_did() {
     // Its end: whatever nginx does next, be it a request of post_action's.
     for next in [None, ANSWERS, RETRIES] {
         for read in [CLIENT_READ, NOTHING_READ, OTHER_READ] {
-            assert_eq!(told(read, CLOSE_WAIT, next), proven(Cause::ClientAbortBefore));
-            assert_eq!(told(read, CLOSE, next), proven(Cause::ClientAbortBefore));
+            assert_eq!(named(read, CLOSE_WAIT, next), proven(Cause::ClientAbortBefore));
+            assert_eq!(named(read, CLOSE, next), proven(Cause::ClientAbortBefore));
         }
     }
     // Its bytes, with its connection kept.
     for next in [None, RETRIES] {
-        assert_eq!(told(CLIENT_READ, ESTABLISHED, next), proven(Cause::ClientCancelled));
-        assert_eq!(told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, next), proven(Cause::ClientCancelled));
+        assert_eq!(named(CLIENT_READ, ESTABLISHED, next), proven(Cause::ClientCancelled));
+        assert_eq!(named(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, next), proven(Cause::ClientCancelled));
     }
     // What is cancelled has no answer: that may be another's.
     let inferred = |cause| Some((cause, Confidence::Inferred));
-    assert_eq!(told(CLIENT_READ, ESTABLISHED, ANSWERS), inferred(Cause::ClientCancelled));
-    let refused = told(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, ANSWERS);
+    assert_eq!(named(CLIENT_READ, ESTABLISHED, ANSWERS), inferred(Cause::ClientCancelled));
+    let refused = named(CLIENT_READ | REQUEST_UNDER_WAY, ESTABLISHED, ANSWERS);
     assert_eq!(refused, inferred(Cause::ClientBodyInvalid));
     // Nothing of anybody's.
-    assert_eq!(told(NOTHING_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
-    assert_eq!(told(OTHER_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
-    assert_eq!(told(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, CLOSES), proven(Cause::NginxShutdownTimeout));
-    assert_eq!(told(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, RETRIES), None);
+    assert_eq!(named(NOTHING_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
+    assert_eq!(named(OTHER_READ, ESTABLISHED, CLOSES), proven(Cause::ClientBodyTimeout));
+    assert_eq!(named(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, CLOSES), proven(Cause::NginxShutdownTimeout));
+    assert_eq!(named(NOTHING_READ | SHUTTING_DOWN, ESTABLISHED, RETRIES), None);
     // The upstream's bytes: nginx had what it wanted.
-    assert_eq!(told(UPSTREAM_READ, ESTABLISHED, ANSWERS), None);
+    assert_eq!(named(UPSTREAM_READ, ESTABLISHED, ANSWERS), None);
     // Another client than was thought.
     let Record::NextAction(mut other, action) = next_action(&given_up(1_000), Action::Closed, CLOSE_WAIT)
     else {
@@ -783,36 +783,36 @@ fn one_that_is_told_to_quit_and_says_what_failed_has_failed() {
 
 /// nginx's memory tells a cancelled request from one that ends with its client's connection.
 #[test]
-fn what_ends_with_the_clients_connection_is_told_by_how_nginx_ends_that() {
+fn what_ends_with_the_clients_connection_is_named_by_how_nginx_ends_that() {
     use nginx_flag::{CLIENT_BLOCKED, CLIENT_ENDED, CLIENT_READ, CLIENT_UNTOLD, NOTHING_READ, UPSTREAM_READ};
     use tcp_state::ESTABLISHED;
     const SHUTS: Option<(Action, u8)> = Some((Action::ShutDown, ESTABLISHED));
     const CLOSES: Option<(Action, u8)> = Some((Action::Closed, ESTABLISHED));
-    let told = |read, next| match outcome(silent(given_up(1_000), read, ESTABLISHED), next) {
+    let named = |read, next| match outcome(silent(given_up(1_000), read, ESTABLISHED), next) {
         Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence)),
         _ => None,
     };
     let proven = |cause| Some((cause, Confidence::Proven));
     let inferred = |cause| Some((cause, Confidence::Inferred));
-    assert_eq!(told(CLIENT_ENDED | CLIENT_READ, SHUTS), proven(Cause::ClientHttp2Error));
+    assert_eq!(named(CLIENT_ENDED | CLIENT_READ, SHUTS), proven(Cause::ClientHttp2Error));
     for read in [NOTHING_READ, UPSTREAM_READ] {
-        assert_eq!(told(CLIENT_ENDED | read, SHUTS), inferred(Cause::ClientHttp2Error));
+        assert_eq!(named(CLIENT_ENDED | read, SHUTS), inferred(Cause::ClientHttp2Error));
     }
     for next in [CLOSES, None] {
-        assert_eq!(told(CLIENT_ENDED | CLIENT_READ, next), inferred(Cause::ClientAbortBefore));
+        assert_eq!(named(CLIENT_ENDED | CLIENT_READ, next), inferred(Cause::ClientAbortBefore));
         let full = CLIENT_ENDED | CLIENT_BLOCKED | NOTHING_READ;
-        assert_eq!(told(full, next), proven(Cause::ClientNotReading));
-        assert_ne!(told(CLIENT_ENDED | NOTHING_READ, next), proven(Cause::ClientBodyTimeout));
+        assert_eq!(named(full, next), proven(Cause::ClientNotReading));
+        assert_ne!(named(CLIENT_ENDED | NOTHING_READ, next), proven(Cause::ClientBodyTimeout));
     }
-    assert_eq!(told(CLIENT_READ | CLIENT_UNTOLD, None), inferred(Cause::ClientCancelled));
-    assert_eq!(told(CLIENT_READ | NOTHING_READ, None), inferred(Cause::ClientCancelled));
+    assert_eq!(named(CLIENT_READ | CLIENT_UNTOLD, None), inferred(Cause::ClientCancelled));
+    assert_eq!(named(CLIENT_READ | NOTHING_READ, None), inferred(Cause::ClientCancelled));
 }
 
 /// A stream that nginx resets, by as many bytes as that takes, with TLS or without.
 #[test]
 fn a_stream_that_nginx_resets_broke_the_rules() {
     let record = silent(given_up(1_000), nginx_flag::CLIENT_READ, tcp_state::ESTABLISHED);
-    let told = |bytes| {
+    let named = |bytes| {
         let Record::NextAction(mut answer, action) =
             next_action(&record, Action::Sent, tcp_state::ESTABLISHED)
         else {
@@ -827,10 +827,10 @@ fn a_stream_that_nginx_resets_broke_the_rules() {
         (verdict.cause, verdict.confidence)
     };
     for bytes in [13, 34, 35, 42] {
-        assert_eq!(told(bytes), (Cause::ClientHttp2Error, Confidence::Inferred), "{bytes}");
+        assert_eq!(named(bytes), (Cause::ClientHttp2Error, Confidence::Inferred), "{bytes}");
     }
     for bytes in [0, 12, 17, 26, 400] {
-        assert_eq!(told(bytes), (Cause::ClientCancelled, Confidence::Inferred), "{bytes}");
+        assert_eq!(named(bytes), (Cause::ClientCancelled, Confidence::Inferred), "{bytes}");
     }
 }
 
@@ -839,7 +839,7 @@ fn a_stream_that_nginx_resets_broke_the_rules() {
 fn where_no_timer_went_off_sleep_is_none() {
     use nginx_flag::{BODY_TIMED, CLIENT_READ, CLIENT_UNTOLD, NOTHING_READ, UNTIMED, UPSTREAM_READ};
     let closes = Some((Action::Closed, tcp_state::ESTABLISHED));
-    let told = |record, read| match outcome(silent(record, read, tcp_state::ESTABLISHED), closes) {
+    let named = |record, read| match outcome(silent(record, read, tcp_state::ESTABLISHED), closes) {
         Outcome::Failed(verdict) => Some((verdict.cause, verdict.confidence, verdict.status)),
         _ => None,
     };
@@ -848,20 +848,20 @@ fn where_no_timer_went_off_sleep_is_none() {
     (early.nginx.received, early.nginx.unread) = (4_096, 90_000);
     early.nginx.new_state = tcp_state::CLOSE;
     let not_reading = |confidence| Some((Cause::ClientNotReading, confidence, None));
-    assert_eq!(told(early, NOTHING_READ), not_reading(Confidence::Proven));
-    assert_eq!(told(early, NOTHING_READ | CLIENT_UNTOLD), not_reading(Confidence::Inferred));
+    assert_eq!(named(early, NOTHING_READ), not_reading(Confidence::Proven));
+    assert_eq!(named(early, NOTHING_READ | CLIENT_UNTOLD), not_reading(Confidence::Inferred));
     for read in [NOTHING_READ, NOTHING_READ | UPSTREAM_READ] {
-        assert_eq!(told(early, read | UNTIMED), None);
+        assert_eq!(named(early, read | UNTIMED), None);
         assert_ne!(
-            told(given_up(1_000), read | UNTIMED),
+            named(given_up(1_000), read | UNTIMED),
             Some((Cause::ClientBodyTimeout, Confidence::Proven, Some(408)))
         );
     }
-    assert_ne!(told(early, NOTHING_READ | CLIENT_READ | UNTIMED), not_reading(Confidence::Proven));
+    assert_ne!(named(early, NOTHING_READ | CLIENT_READ | UNTIMED), not_reading(Confidence::Proven));
     // A body that stops in the middle of a response, of which nginx has read all that came.
     early.nginx.unread = 0;
     assert_eq!(
-        told(early, NOTHING_READ | BODY_TIMED),
+        named(early, NOTHING_READ | BODY_TIMED),
         Some((Cause::ClientBodyTimeout, Confidence::Proven, None))
     );
 }
@@ -873,17 +873,17 @@ fn a_client_that_does_not_read_is_told_from_a_connection_that_is_idle() {
     answered.nginx.flags |= READ_LAST;
     answered.nginx.received = 70_000;
     let closes = Some((Action::Closed, tcp_state::ESTABLISHED));
-    let told = |record, read, next| match outcome(silent(record, read, tcp_state::ESTABLISHED), next) {
+    let named = |record, read, next| match outcome(silent(record, read, tcp_state::ESTABLISHED), next) {
         Outcome::Failed(verdict) => Some((verdict.cause, verdict.status)),
         _ => None,
     };
     let not_reading = Some((Cause::ClientNotReading, None));
-    assert_eq!(told(answered, NOTHING_READ, None), None);
-    assert_eq!(told(answered, NOTHING_READ | CLIENT_BLOCKED, None), None);
-    assert_eq!(told(answered, NOTHING_READ | CLIENT_BLOCKED, closes), not_reading);
+    assert_eq!(named(answered, NOTHING_READ, None), None);
+    assert_eq!(named(answered, NOTHING_READ | CLIENT_BLOCKED, None), None);
+    assert_eq!(named(answered, NOTHING_READ | CLIENT_BLOCKED, closes), not_reading);
     answered.nginx.unread = 9_000;
     answered.nginx.new_state = tcp_state::CLOSE;
-    assert_eq!(told(answered, NOTHING_READ, closes), not_reading);
+    assert_eq!(named(answered, NOTHING_READ, closes), not_reading);
 }
 
 #[test]
@@ -926,7 +926,7 @@ fn an_upgraded_connection_that_nginxs_timer_ends_was_idle() {
 }
 
 #[test]
-fn a_connection_that_outlives_its_worker_is_told_by_how_the_worker_died() {
+fn a_connection_that_outlives_its_worker_is_named_by_how_the_worker_died() {
     let mut record = given_up(5_000);
     record.worker.accepted_ns = at(1);
     record.worker.worker = task(24_940, "php-fpm8.2");

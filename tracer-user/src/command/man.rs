@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_tells_the_options_but_for_hidden_ones_and_the_examples() {
+    fn a_page_shows_the_options_but_for_hidden_ones_and_the_examples() {
         let pages = pages().unwrap();
         let (_, live) = pages.iter().find(|(name, _)| name == "why502-live.1").unwrap();
         let live = String::from_utf8_lossy(live);

@@ -1,4 +1,4 @@
-//! The run of every command that tells why exchanges failed: the stream, the verdicts, and the sinks that take both.
+//! The run of every command that says why exchanges failed: the stream, the verdicts, and the sinks that take both.
 
 use std::path::Path;
 
@@ -70,7 +70,7 @@ pub fn queues(args: &Trace) -> impl Fn() -> Result<Queues, Failure> + Send + 'st
     let comm = args.comm().unwrap_or_default().to_owned();
     let (pid, only) = (args.pid, args.hooks_only.clone());
     let symbols = Symbols::read();
-    // Whoever only has the name has no upstreams: what is told is of those that the exchanges went to.
+    // Whoever only has the name has no upstreams: what is emitted is of those that the exchanges went to.
     move || Queues::attach(symbols, Clients { comm: &comm, pid, trusts_all: true }, &only)
 }
 
@@ -81,10 +81,10 @@ const MOST_WAITING: usize = RING_BYTES as usize / size_of::<NextAction>();
 /// A run.
 struct Tracing {
     source: Source,
-    telling: Emission,
+    emission: Emission,
 }
 
-/// Hands the stream and what is to be told of it to the sinks, until there is enough, the duration is over, or SIGINT or SIGTERM comes.
+/// Hands the stream and what is to be emitted of it to the sinks, until there is enough, the duration is over, or SIGINT or SIGTERM comes.
 ///
 /// # Errors
 /// Of a sink, or if something fails on the way.
@@ -95,14 +95,14 @@ pub async fn follow(
     sinks: Sinks,
     audit: Option<Audit>,
 ) -> Result<(), Failure> {
-    let telling = Emission {
+    let emission = Emission {
         pipeline: Pipeline::new(source.start(args.count.map(Into::into))),
         sinks,
         audit,
         read_logs_ns: monotonic_ns(),
         is_over: false,
     };
-    let mut tracing = Tracing { source, telling };
+    let mut tracing = Tracing { source, emission };
     let run = engine::Run { duration: args.duration, ready_file: args.ready_file.as_deref() };
     engine::follow(&mut tracing, run, ends).await?;
     tracing.end().await
@@ -127,23 +127,23 @@ impl Session for Tracing {
     }
 
     fn wake_ns(&self) -> Option<u64> {
-        self.telling.wake_ns()
+        self.emission.wake_ns()
     }
 
     fn takes_demands(&self) -> bool {
-        self.telling.sinks.takes_demands()
+        self.emission.sinks.takes_demands()
     }
 
     fn demand(&mut self) {
-        self.telling.sinks.demand();
+        self.emission.sinks.demand();
     }
 
     fn takes_reloads(&self) -> bool {
-        self.telling.sinks.takes_reloads()
+        self.emission.sinks.takes_reloads()
     }
 
     fn reload(&mut self) {
-        self.telling.sinks.reload();
+        self.emission.sinks.reload();
     }
 }
 
@@ -153,55 +153,55 @@ impl Tracing {
         let mut flow = Flow::GoOn;
         let seen_ns = self.source.read(|entry| {
             *most = most.saturating_sub(1);
-            flow = self.telling.take(entry)?;
+            flow = self.emission.take(entry)?;
             Ok(flow == Flow::Over || *most == 0)
         })?;
-        if flow == Flow::GoOn { self.telling.pause(seen_ns) } else { Ok(flow) }
+        if flow == Flow::GoOn { self.emission.pause(seen_ns) } else { Ok(flow) }
     }
 
     async fn end(mut self) -> Result<(), Failure> {
-        self.telling.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
-        self.telling.is_over = true;
-        if !self.telling.sinks.is_closed()
+        self.emission.take(Entry { at_ns: monotonic_ns(), what: What::End })?;
+        self.emission.is_over = true;
+        if !self.emission.sinks.is_closed()
             && let Some(report) = self.end_audit().await?
         {
-            self.telling.sinks.each(|sink| sink.audit(&report))?;
+            self.emission.sinks.each(|sink| sink.audit(&report))?;
         }
         for entry in self.source.recount()? {
-            self.telling.take(entry)?;
+            self.emission.take(entry)?;
         }
-        let Emission { pipeline, sinks, .. } = self.telling;
+        let Emission { pipeline, sinks, .. } = self.emission;
         report_cut_looks(pipeline.cut_looks());
         sinks.end(&pipeline.summary())
     }
 
     /// Ends the audit, with a little time for what is only half there: a line, or a verdict.
     async fn end_audit(&mut self) -> Result<Option<Report>, Failure> {
-        if let Some(audit) = &mut self.telling.audit {
+        if let Some(audit) = &mut self.emission.audit {
             audit.end();
         }
         let deadline = Instant::now() + audit::GRACE;
         while Instant::now() < deadline
-            && self.telling.audit.as_ref().is_some_and(|audit| !audit.is_complete())
+            && self.emission.audit.as_ref().is_some_and(|audit| !audit.is_complete())
         {
             sleep(audit::PERIOD / 10).await;
-            self.source.read(|entry| self.telling.take(entry).map(|_over| false))?;
-            if let Some(audit) = &mut self.telling.audit {
+            self.source.read(|entry| self.emission.take(entry).map(|_over| false))?;
+            if let Some(audit) = &mut self.emission.audit {
                 audit.read();
             }
         }
-        Ok(self.telling.audit.take().map(Audit::finish))
+        Ok(self.emission.audit.take().map(Audit::finish))
     }
 }
 
-/// What is told of the stream, and to whom.
+/// What is emitted of the stream, and to whom.
 struct Emission {
     pipeline: Pipeline,
     sinks: Sinks,
     audit: Option<Audit>,
     /// When the logs are to be read next (ns, monotonic).
     read_logs_ns: u64,
-    /// All is told: what comes now only serves the audit, but for counts and losses.
+    /// All is emitted: what comes now only serves the audit, but for counts and losses.
     is_over: bool,
 }
 

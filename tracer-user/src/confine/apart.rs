@@ -31,11 +31,11 @@ static ORDERS: OnceLock<SyncSender<Order>> = OnceLock::new();
 /// Starts what starts threads apart, as long as the calling thread still has what these keep. Returns what could not be had, in words.
 pub(super) fn start(writes_elsewhere: bool, mounts: bool) -> Vec<String> {
     let (send, orders) = sync_channel::<Order>(WAITING);
-    let (tell, lacking) = sync_channel(1);
+    let (reply, lacking) = sync_channel(1);
     let started = thread::Builder::new().name("apart".to_owned()).spawn(move || {
         let lacking = confined(|| capabilities::keep(kept(true, writes_elsewhere)), &Filter::apart(mounts));
         // Whoever started it waits for this.
-        let _heard = tell.send(lacking);
+        let _heard = reply.send(lacking);
         obey(&orders);
     });
     match started {
@@ -49,10 +49,10 @@ pub(super) fn start(writes_elsewhere: bool, mounts: bool) -> Vec<String> {
 }
 
 fn obey(orders: &Receiver<Order>) {
-    for (name, work, tell) in orders {
+    for (name, work, reply) in orders {
         let started = thread::Builder::new().name(name.to_owned()).spawn(work).map(drop);
         // It may have waited no longer.
-        let _heard = tell.send(started);
+        let _heard = reply.send(started);
     }
 }
 
@@ -68,9 +68,9 @@ fn order(name: &'static str, work: Work) -> io::Result<()> {
     let Some(orders) = ORDERS.get() else {
         return thread::Builder::new().name(name.to_owned()).spawn(work).map(drop);
     };
-    let (tell, started) = sync_channel(1);
+    let (reply, started) = sync_channel(1);
     let ended = || io::Error::other("what starts threads apart has ended");
-    orders.send((name, work, tell)).map_err(|_unsent| ended())?;
+    orders.send((name, work, reply)).map_err(|_unsent| ended())?;
     started.recv().map_err(|_dropped| ended())?
 }
 
@@ -78,14 +78,14 @@ fn order(name: &'static str, work: Work) -> io::Result<()> {
 /// over: whoever waits for one or the other knows that nothing of the work is left.
 struct Piece<F, T> {
     work: F,
-    tell: SyncSender<thread::Result<T>>,
+    reply: SyncSender<thread::Result<T>>,
 }
 
 impl<F: FnOnce() -> T, T> Piece<F, T> {
     fn run(self) {
-        let Self { work, tell } = self;
+        let Self { work, reply } = self;
         let done = catch_unwind(AssertUnwindSafe(work));
-        let _awaited = tell.send(done);
+        let _awaited = reply.send(done);
     }
 }
 
@@ -94,8 +94,8 @@ impl<F: FnOnce() -> T, T> Piece<F, T> {
 /// # Errors
 /// If it panics, or there can be no such thread.
 pub fn apart<'a, T: Send + 'a>(work: impl FnOnce() -> T + Send + 'a) -> thread::Result<T> {
-    let (tell, done) = sync_channel(1);
-    let piece = Piece { work, tell };
+    let (reply, done) = sync_channel(1);
+    let piece = Piece { work, reply };
     let work: Box<dyn FnOnce() + Send + 'a> = Box::new(move || piece.run());
     // SAFETY: what `work` borrows outlives it. This function returns after `done` has given a result, which is sent when the work has been
     // consumed, or after its other end was dropped, which is when the whole piece has been.

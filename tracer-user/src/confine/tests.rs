@@ -155,15 +155,15 @@ fn whoever_reads_evidence_opens_nothing_but_that_and_writes_only_where_the_page_
 }
 
 #[test]
-fn a_filter_that_is_refused_is_told_and_ends_nothing() {
+fn a_filter_that_is_refused_is_reported_and_ends_nothing() {
     if !Means::here().seccomp {
         return;
     }
     confined_thread(|| {
         // Under this one no further one may be put on.
         assert!(Filter::serving().put_on().is_ok());
-        let told = Filter::tracing().put_on().unwrap_err();
-        assert!(told.starts_with("system calls are not filtered: "), "{told}");
+        let refusal = Filter::tracing().put_on().unwrap_err();
+        assert!(refusal.starts_with("system calls are not filtered: "), "{refusal}");
         assert!(landlock::only(&[], &[]).is_err());
     });
 }

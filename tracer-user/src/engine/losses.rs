@@ -14,8 +14,8 @@ pub const SETTLING: Duration = Duration::from_millis(20);
 pub struct Missed {
     /// What the last look found.
     before: u64,
-    /// How many have been told.
-    pub told: u64,
+    /// How many have been emitted.
+    pub emitted: u64,
 }
 
 impl Missed {
@@ -23,8 +23,8 @@ impl Missed {
     /// counts is what two looks found.
     pub fn look(&mut self, missed: u64) -> u64 {
         let sure = missed.min(std::mem::replace(&mut self.before, missed));
-        let new = sure.saturating_sub(self.told);
-        self.told += new;
+        let new = sure.saturating_sub(self.emitted);
+        self.emitted += new;
         new
     }
 }

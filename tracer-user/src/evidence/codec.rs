@@ -152,7 +152,7 @@ impl Codec<u64> for Handshake {
 }
 
 /// An address and port, as in `10.0.0.1:80` or `[::1]:80`; null for none. A socket that was made for IPv6 keeps that form for
-/// IPv4 addresses. Of other families only the family's number is told, as in `family 1`.
+/// IPv4 addresses. Of other families only the family's number is written, as in `family 1`.
 pub(super) struct Address;
 
 impl Codec<Endpoint> for Address {
@@ -464,7 +464,7 @@ const ORIGINS: [(wire::Origin, Origin); 7] = [
     (wire::Origin::Lost, Origin::Lost),
 ];
 
-/// A signal's origin by name; null where it is not told.
+/// A signal's origin by name; null where it is not known.
 pub(super) struct Origins;
 
 impl Codec<u16> for Origins {
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_come_back_as_they_were_and_other_families_tell_nothing() {
+    fn addresses_come_back_as_they_were_and_other_families_say_nothing() {
         let (base, names) = (Base { started_ns: 0 }, Names::new(false));
         let context = Context { base, names: &names };
         for text in ["10.0.0.1:80", "[::1]:0", "[::ffff:10.0.0.1]:9000", "0.0.0.0:0", "family 1"] {
@@ -529,9 +529,9 @@ mod tests {
     fn every_origin_comes_back_as_it_was() {
         let (base, names) = (Base { started_ns: 0 }, Names::new(false));
         let context = Context { base, names: &names };
-        let told: Vec<_> = (0..10).map(|number| Origins::encode(&number, context)).collect();
-        assert_eq!(told.iter().flatten().count(), 7);
-        for (number, json) in (0..8).zip(told) {
+        let encoded: Vec<_> = (0..10).map(|number| Origins::encode(&number, context)).collect();
+        assert_eq!(encoded.iter().flatten().count(), 7);
+        for (number, json) in (0..8).zip(encoded) {
             assert_eq!(Origins::decode(json, base).unwrap(), number);
         }
     }

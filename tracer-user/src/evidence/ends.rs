@@ -1,4 +1,4 @@
-//! The two ends of an exchange, as evidence tells them.
+//! The two ends of an exchange, as evidence has them.
 
 use serde::{Deserialize, Serialize};
 

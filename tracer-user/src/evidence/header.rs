@@ -122,7 +122,7 @@ pub struct Filters {
     pub connect_errors: bool,
 }
 
-/// Whose failures were to be told. Names that are replaced elsewhere would give themselves away, and fit nothing any more.
+/// Whose failures were to be emitted. Names that are replaced elsewhere would give themselves away, and fit nothing any more.
 fn asked_for(wanted: &Wanted, names: &Names) -> Wanted {
     if names.is_anonymous() { Wanted::default() } else { wanted.clone() }
 }

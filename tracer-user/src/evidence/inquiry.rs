@@ -1,4 +1,4 @@
-//! What was looked up about a failure, as evidence tells it.
+//! What was looked up about a failure, as evidence has it.
 
 use serde::{Deserialize, Serialize};
 

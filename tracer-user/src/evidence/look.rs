@@ -1,4 +1,4 @@
-//! Looks at slow workers, as evidence tells them.
+//! Looks at slow workers, as evidence has them.
 
 use std::{borrow::Cow, net::SocketAddr, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Who a process is, as evidence tells it.
+//! Who a process is, as evidence has it.
 
 use std::sync::Arc;
 

@@ -47,7 +47,7 @@ impl Names {
         }
     }
 
-    /// An address as it may be told: two are never called the same if they are IPv4's, and with a chance of 2^-96 if they are IPv6's.
+    /// An address as it may be written: two are never called the same if they are IPv4's, and with a chance of 2^-96 if they are IPv6's.
     /// Loopback and unspecified addresses say nothing of anybody and are kept, as ports are, and no other is called so.
     pub(super) fn ip(&self, ip: IpAddr) -> IpAddr {
         let Some(secret) = &self.anonymous else { return ip };
@@ -70,7 +70,7 @@ impl Names {
         SocketAddr::new(self.ip(address.ip()), address.port())
     }
 
-    /// An address and port, a port alone (`:9000`), or a unix socket's path or abstract name, as it may be told.
+    /// An address and port, a port alone (`:9000`), or a unix socket's path or abstract name, as it may be written.
     pub(super) fn named(&self, upstream: &str) -> String {
         let is_port = |port: &str| port.parse::<u16>().is_ok();
         match upstream.parse() {
@@ -80,12 +80,12 @@ impl Names {
         }
     }
 
-    /// The name of a group of upstreams as it may be told, in the same way as a path.
+    /// The name of a group of upstreams as it may be written, in the same way as a path.
     pub(super) fn group<'a>(&self, name: &'a str) -> Cow<'a, str> {
         self.called("group-", name)
     }
 
-    /// The name of a unit, a container or a pod as it may be told, in the same way; `kind` is what it then begins with.
+    /// The name of a unit, a container or a pod as it may be written, in the same way; `kind` is what it then begins with.
     pub(super) fn called<'a>(&self, kind: &str, name: &'a str) -> Cow<'a, str> {
         match &self.anonymous {
             Some(secret) => Cow::Owned(format!("{kind}{:024x}", wide(secret, name))),
@@ -93,7 +93,7 @@ impl Names {
         }
     }
 
-    /// A path as it may be told: two are called the same with a chance of 2^-96.
+    /// A path as it may be written: two are called the same with a chance of 2^-96.
     pub(super) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match &self.anonymous {
             Some(secret) if !path.is_empty() => Cow::Owned(format!("/path-{:024x}", wide(secret, path))),

@@ -1,4 +1,4 @@
-//! Who listens near an upstream at which nobody does, as evidence tells it.
+//! Who listens near an upstream at which nobody does, as evidence has it.
 
 use super::{
     Line,

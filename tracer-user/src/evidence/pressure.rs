@@ -1,4 +1,4 @@
-//! How short the host was of something, as evidence tells it.
+//! How short the host was of something, as evidence has it.
 
 use serde::{Deserialize, Serialize};
 

@@ -45,7 +45,7 @@ pub struct Groups {
 impl Groups {
     /// Takes in what a configuration says.
     pub fn learn(&mut self, configured: Configured) {
-        // Each file of a recording tells it anew.
+        // Each file of a recording says it anew.
         self.configured.retain(|known| *known != configured);
         if self.configured.len() >= budget::GROUPED_CONFIGURATIONS {
             self.configured.pop_front();

@@ -122,7 +122,7 @@ fn each_server_has_its_last_failure_before_the_word_whatever_comes_first() {
 }
 
 #[test]
-fn where_the_configuration_is_not_known_the_last_failures_are_told() {
+fn where_the_configuration_is_not_known_the_last_failures_are_named() {
     let mut groups = groups(&[], &[(8, 1, 19), (WORKER, 2, 15), (WORKER, 3, 5)]);
     let Outage { servers, .. } = groups.outage(&said(20, 2));
     assert_eq!(servers.iter().map(|one| one.upstream.clone()).collect::<Vec<_>>(), [address(2)]);

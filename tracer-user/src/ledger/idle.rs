@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_tells_of_no_timer_and_no_more_is_kept_than_there_is_room_for() {
+    fn an_exit_shows_no_timer_and_no_more_is_kept_than_there_is_room_for() {
         let mut closes = IdleCloses::default();
         let mut exit = closed(0, 5_000);
         exit.worker.as_mut().unwrap().exiting = 1;

@@ -1,5 +1,5 @@
 //! Joins records into whole exchanges. An exchange that nginx closed unfinished waits for what nginx does next, and where nginx's word cannot
-//! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller tells the time.
+//! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller gives the time.
 
 mod client;
 mod exchange;
@@ -42,8 +42,8 @@ use crate::model::{
     verdict::Alike,
 };
 
-/// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to tell a
-/// client, or told it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
+/// How long an exchange waits for what follows it, in ns. A thread that stays idle for so long had nothing to say to a
+/// client, or said it in a way that no socket shows. On a host with more work than time, nginx has come to it after more than 1 s.
 pub const PATIENCE_NS: u64 = 3_000_000_000;
 
 /// Names a connection: nginx's socket and when it connected.
@@ -442,7 +442,7 @@ impl Ledger {
         self.idle_closes.alike(exchange)
     }
 
-    /// What the exchange before another one came to, if it is over and was told.
+    /// What the exchange before another one came to, if it is over and was emitted.
     pub fn cause_of(&self, outer: &Outer) -> Option<Cause> {
         self.hops.cause_of(outer)
     }
@@ -496,7 +496,7 @@ impl Ledger {
     }
 
     /// How many exchanges were forgotten whose worker may have gone on, and how many did not wait on for what may have been lost. Of forgotten
-    /// retries most have succeeded, which no record tells.
+    /// retries most have succeeded, which no record shows.
     pub fn forgotten(&self) -> u64 {
         self.abandoned.forgotten + self.cut_short
     }

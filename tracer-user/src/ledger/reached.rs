@@ -1,4 +1,4 @@
-//! Until when exchanges had a connection to their upstream over TCP, as far as records tell: of those that failed or were late.
+//! Until when exchanges had a connection to their upstream over TCP, as far as records show: of those that failed or were late.
 
 use std::net::SocketAddr;
 
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_is_told_to_those_without_a_connection() {
+    fn the_latest_is_given_to_those_without_a_connection() {
         let mut reached = Reached::default();
         assert_eq!(reached.take(&exchange(80, 0)), None);
         for ms in [10, 30, 20] {

@@ -36,16 +36,16 @@ fn few_wait_for_what_may_have_been_lost() {
     };
     let mut ledger = Ledger::default();
     ledger.has_lost(at(500));
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     for (begins, first) in [(0, 1), (501, many + 1)] {
         for number in first..first + many {
-            told.extend(ledger.take(exchange(record(number, begins))));
-            told.extend(ledger.freed());
+            emitted.extend(ledger.take(exchange(record(number, begins))));
+            emitted.extend(ledger.freed());
         }
     }
     // Those that began before the loss, the oldest first; the others wait.
-    let told: Vec<_> = told.into_iter().map(|whole| joined(Some(whole)).nginx.sock).collect();
-    assert_eq!(told, (1..=many).collect::<Vec<_>>());
+    let emitted: Vec<_> = emitted.into_iter().map(|whole| joined(Some(whole)).nginx.sock).collect();
+    assert_eq!(emitted, (1..=many).collect::<Vec<_>>());
     assert_eq!((ledger.forgotten(), ledger.hurried()), (many, 0));
     assert_eq!(ledger.drain().len() as u64, many);
 }
@@ -258,7 +258,7 @@ fn a_later_use_of_the_socket_is_no_retry() {
 }
 
 #[test]
-fn a_worker_that_goes_on_is_told_once() {
+fn a_worker_that_goes_on_is_emitted_once() {
     let mut ledger = Ledger::default();
     let record = given_up(1_000);
     ledger.take(exchange(record));
@@ -294,7 +294,7 @@ fn line(ms: u64) -> Logged {
 }
 
 #[test]
-fn a_line_that_fits_several_exchanges_is_about_one_of_them_and_never_told_beside_them() {
+fn a_line_that_fits_several_exchanges_is_about_one_of_them_and_never_emitted_beside_them() {
     let mut ledger = Ledger::default();
     ledger.follow(true);
     // What nginx did after one of them was not seen; of the later ones it was, and one of their clients had left.
@@ -348,7 +348,7 @@ fn lines_and_exchanges_that_are_alike_pair_off_whichever_takes_which() {
 }
 
 #[test]
-fn the_memory_of_what_was_told_is_bounded() {
+fn the_memory_of_what_was_emitted_is_bounded() {
     let mut remembered = Remembered::default();
     for key in 0..2 * budget::REMEMBERED_EXCHANGES {
         remembered.put(key, key);

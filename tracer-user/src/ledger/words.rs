@@ -43,7 +43,7 @@ pub struct Said {
     pub number: i64,
     /// What nginx was doing.
     pub doing: String,
-    /// Whether it is of a session of `stream {}`, as far as that is looked at: where there is no connection that would tell.
+    /// Whether it is of a session of `stream {}`, as far as that is looked at: where there is no connection that would show it.
     pub is_of_session: bool,
     /// The upstream that a note is of, if that was seen.
     pub of: Option<Upstream>,
@@ -403,7 +403,7 @@ mod tests {
         let claimed = words.claim(7, 13, 10).unwrap();
         assert_eq!(claimed.iter().map(|said| said.ns).collect::<Vec<_>>(), [11, 13]);
         assert!(words.claim(7, 13, 10).unwrap().is_empty());
-        // What its texts tell only later.
+        // What its texts say only later.
         assert!(words.claim(7, 12, 10).is_none());
         words.put(Said { ns: 14, doing: String::new(), ..said("open() \"%s\" failed", "", 0) }, 0);
         assert!(words.claim(7, 14, 10).is_none());

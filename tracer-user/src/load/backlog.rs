@@ -105,7 +105,7 @@ fn plan(layout: &Layout, places: &Places) -> Vec<Plan> {
     ]
 }
 
-/// What the kernel's symbols tell, which only who has not given anything up is shown (kernel.kptr_restrict).
+/// What the kernel's symbols say, which only who has not given anything up is shown (kernel.kptr_restrict).
 #[derive(Clone, Copy, Debug)]
 pub struct Symbols(Places);
 
@@ -217,7 +217,7 @@ impl Backlog {
         &self.plan
     }
 
-    /// What tells that a connection entered a unix socket's queue, or why only connect does.
+    /// What shows that a connection entered a unix socket's queue, or why only connect does.
     pub fn unix_arrivals(&self) -> &Source {
         &self.unix_arrivals
     }
@@ -249,7 +249,7 @@ impl Backlog {
     }
 
     /// Every listener as it is now. One that the kernel side is writing down at this moment is not there yet; of one that was closed while
-    /// it was read, and another written down in its place, half may be the other's: it has gone, which its record tells.
+    /// it was read, and another written down in its place, half may be the other's: it has gone, which its record says.
     pub fn listeners(&self) -> Vec<Listener> {
         let listeners = entries(&self.listeners).into_iter().map(|(_, listener)| listener);
         let is_still = |listener: &Listener| {
@@ -263,7 +263,8 @@ impl Backlog {
         self.listeners.get(&sock, 0).ok()
     }
 
-    /// Forgets a listener that is no more. Returns whether the caller is to tell its end: otherwise the kernel side has told it meanwhile.
+    /// Forgets a listener that is no more. Returns whether the caller is to emit its end: otherwise the kernel side has emitted it
+    /// meanwhile.
     pub fn bury(&mut self, listener: &Listener) -> bool {
         let is_still = self.listener(listener.sock).is_some_and(|now| now.since_ns == listener.since_ns);
         is_still && self.listeners.remove(&listener.sock).is_ok()
@@ -274,7 +275,7 @@ impl Backlog {
         entries(&self.victims)
     }
 
-    /// Forgets a victim. Returns whether the caller is to tell it: otherwise the kernel side has ended and told it meanwhile.
+    /// Forgets a victim. Returns whether the caller is to emit it: otherwise the kernel side has ended and emitted it meanwhile.
     pub fn forget(&mut self, key: &Key) -> bool {
         self.victims.remove(key).is_ok()
     }
@@ -287,7 +288,7 @@ fn entries<K: aya::Pod + std::hash::Hash + Eq, V: aya::Pod>(map: &HashMap<MapDat
     found.into_iter().collect()
 }
 
-/// What the kernel's symbols tell; nothing where it does not show their addresses (/proc/kallsyms, kernel.kptr_restrict).
+/// What the kernel's symbols say; nothing where it does not show their addresses (/proc/kallsyms, kernel.kptr_restrict).
 fn places(symbols: &str) -> Places {
     let all = symbols.lines().filter_map(|line| {
         let mut words = line.split_whitespace();

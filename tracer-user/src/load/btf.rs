@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn tracepoints_tell_their_arguments() {
+    fn tracepoints_show_their_arguments() {
         let kernel = Kernel::running().unwrap();
         assert_eq!(kernel.arguments("inet_sock_set_state"), Some(3));
         assert_eq!(kernel.arguments("no_such_tracepoint"), None);

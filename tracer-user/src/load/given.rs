@@ -209,7 +209,7 @@ fn checked(bytes: &[u8]) -> Result<File, String> {
     Ok(types)
 }
 
-/// Says what gives another machine away; a file that tells neither is believed.
+/// Says what gives another machine away; a file that says neither is believed.
 fn of_this_machine(btf: &Btf) -> Result<(), String> {
     let of_name = |name: &str| btf.resolve_types_by_name(name).unwrap_or_default();
     let is_long = |found: &Type| matches!(found, Type::Int(int) if int.size() != size_of::<usize>());

@@ -15,7 +15,7 @@ use wire::HeldSocket;
 use super::{btf, load, loader, object::Object, open_files, prepare, refused, take, types::Types};
 use crate::model::failure::Failure;
 
-/// The program that tells of them.
+/// The program that emits them.
 const PROGRAM: &str = "sockets";
 
 /// Loaded when it is needed first, and kept: reading the kernel's types takes more than a reading of the sockets.
@@ -70,7 +70,7 @@ pub(super) fn object(loader: &mut EbpfLoader<'_>, kernel: &btf::Kernel) -> Resul
 }
 
 /// Loads its program now, with types that are there anyway: it will be needed after the first failures. Where this kernel refuses, whoever asks
-/// then is told.
+/// then gets the reason.
 pub(super) fn keep(object: Result<Ebpf, Failure>, types: &mut Types) {
     if let Ok(loaded) = object.and_then(|object| Loaded::new(object, types)) {
         *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
@@ -104,7 +104,7 @@ mod tests {
     use crate::model::from_wire::address;
 
     #[test]
-    fn every_kind_of_socket_is_told_whatever_its_name() {
+    fn every_kind_of_socket_is_emitted_whatever_its_name() {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
         let udp = UdpSocket::bind("[::1]:0").unwrap();

@@ -15,7 +15,7 @@ pub enum Lockdown {
     Integrity,
     /// Nor can its memory be read, by BPF programs neither (`LOCKDOWN_BPF_READ_KERNEL`).
     Confidentiality,
-    /// securityfs, which tells, is not mounted or cannot be read.
+    /// securityfs, which says so, is not mounted or cannot be read.
     Unknown,
 }
 

@@ -13,11 +13,11 @@ use zerocopy::IntoBytes;
 use super::hooks;
 
 /// How often the kernel did not call a program because the same program was running on that CPU already, in what the event
-/// interrupted (`bpf_prog_inc_misses_counter`, told since 5.12, zero before): those events are lost. By the program's name, only those
+/// interrupted (`bpf_prog_inc_misses_counter`, shown since 5.12, zero before): those events are lost. By the program's name, only those
 /// that missed any.
 ///
 /// # Errors
-/// If the kernel does not tell of a program of ours.
+/// If the kernel says nothing of a program of ours.
 pub(super) fn count(object: &Ebpf) -> io::Result<Vec<(&str, u64)>> {
     let mut all = Vec::new();
     for (name, program) in object.programs() {
@@ -66,7 +66,7 @@ mod tests {
     };
 
     #[test]
-    fn what_the_kernel_tells_of_a_program_is_what_its_fdinfo_shows() {
+    fn what_the_kernel_says_of_a_program_is_what_its_fdinfo_shows() {
         let loaded =
             prepare().and_then(|(kernel, layout)| held_sockets::object(&mut loader(&layout), &kernel));
         // Only root may load one.

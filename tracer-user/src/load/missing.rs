@@ -21,7 +21,7 @@ impl Facts {
         Self {
             has_sys: Path::new("/sys/kernel").is_dir(),
             has_types: given::given_types().is_some() || !is_absent(Path::new(PATH)),
-            // Where that cannot be asked, loading will tell.
+            // Where that cannot be asked, loading will show it.
             has_ring: is_map_supported(MapType::RingBuf).unwrap_or(true),
         }
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_btf_is_told_what_to_give() {
+    fn a_kernel_without_btf_is_reported_with_what_to_give() {
         let why = Facts { has_types: false, ..ALL }.obstacle().unwrap();
         for word in ["without BTF", "--btf FILE", "btfhub", "debug symbols"] {
             assert!(why.contains(word), "{why}");

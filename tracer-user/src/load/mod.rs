@@ -73,7 +73,7 @@ pub struct Scope {
     pub upstreams: Vec<Endpoint>,
     /// The unix sockets asked for, closed by a zero.
     pub paths: Vec<[u8; PATH_LEN]>,
-    /// The listeners whose connections are told though nginx is on another host. A port alone has the unspecified address.
+    /// The listeners whose connections are emitted though nginx is on another host. A port alone has the unspecified address.
     pub listeners: Vec<Endpoint>,
     /// Whether to see connects that fail before TCP's own hooks do.
     pub connect_errors: bool,
@@ -327,7 +327,7 @@ impl Tracer {
         Ok(true)
     }
 
-    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is told. Returns
+    /// Hears what nginx says, from now on, in the binary that this process runs, if it is one. Why one cannot be heard is reported. Returns
     /// whether it is heard, and was not before; none if the process has ended.
     pub fn hear(&mut self, pid: u32) -> Option<bool> {
         let Some(words) = &mut self.words else { return Some(false) };

@@ -54,7 +54,7 @@ impl Open {
         places.dedup_by_key(|place| place.sock);
         let mut given_up = 0;
         for Place { sock, worker_sock, .. } in self.shares.look(&places, most / 2) {
-            // One that has ended meanwhile was told.
+            // One that has ended meanwhile was emitted.
             given_up += u64::from(self.exchanges.remove(&sock).is_ok());
             // The kernel side forgets it anyway when it ends.
             let _gone = self.aliases.remove(&worker_sock);

@@ -45,7 +45,7 @@ fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter, Program
     }
 }
 
-/// Visits all open files once, and hands on what the program tells of them.
+/// Visits all open files once, and hands on what the program emits of them.
 ///
 /// # Errors
 /// If the kernel refuses, or if it takes too long: what was handed on is not all then.

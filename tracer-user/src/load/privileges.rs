@@ -24,7 +24,7 @@ fn missing(effective: &CapsHashSet) -> Vec<Capability> {
 /// Each capability that tracing needs and this process lacks.
 ///
 /// # Errors
-/// Where the kernel does not tell.
+/// Where the kernel does not say.
 pub fn missing_capabilities() -> Result<Vec<Capability>, Failure> {
     let effective = caps::read(None, CapSet::Effective).map_err(|error| {
         Failure::CannotTrace(format!("the capabilities of this process cannot be read ({error})"))

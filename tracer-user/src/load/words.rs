@@ -131,7 +131,7 @@ impl Words {
         Ok(Some(true))
     }
 
-    /// The same, where a binary that is none to be heard is told, too.
+    /// The same, where a binary that is none to be heard is reported, too.
     ///
     /// # Errors
     /// Why what this process says is not heard.

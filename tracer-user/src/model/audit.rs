@@ -16,7 +16,7 @@ pub struct Report {
     pub unexplained: Listed<Unexplained>,
     /// Verdicts about which nginx should have written a line and wrote none.
     pub unlogged: Listed<Unlogged>,
-    /// Lines without a verdict that name several upstreams, for the client wrote into them what nginx writes: whether they tell of a
+    /// Lines without a verdict that name several upstreams, for the client wrote into them what nginx writes: whether they report a
     /// failure that was to have a verdict, nobody knows; counted nowhere else.
     pub ambiguous: Listed<Unexplained>,
     /// Failures that nginx logged on connections that were open before the tracing began; counted nowhere else.

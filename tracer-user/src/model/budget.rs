@@ -1,5 +1,5 @@
 //! How much of the outside is kept in memory at a time: the one place for it. Each figure is for all processes, pids, upstreams and
-//! listeners together, whoever makes them; what comes beyond it is counted and told, never kept.
+//! listeners together, whoever makes them; what comes beyond it is counted and reported, never kept.
 
 use std::num::NonZeroUsize;
 
@@ -26,15 +26,15 @@ pub const UPSTREAMS: NonZeroUsize = most(2_048);
 pub const NEW_UPSTREAMS: usize = 64;
 
 /// Accept queues that are recorded once a second: each is a line of evidence. Of further listeners at the upstreams' addresses none
-/// is looked at, which is told.
+/// is looked at, which is reported.
 pub const DEPTHS: usize = 512;
 
 /// Questions about nginx's configuration that wait to be answered. Whether that of further processes that begin names unix upstreams shows
-/// when the first is used, which is told.
+/// when the first is used, which is reported.
 pub const BEGUN: usize = 64;
 
 /// Masters whose configurations are read in one go, to know whether any names unix upstreams; of as many it is kept what theirs say. More
-/// are not on a host that serves anybody; it is told.
+/// are not on a host that serves anybody; it is reported.
 pub const CONFIGURATIONS: usize = 64;
 
 /// Exchanges that wait for what follows them: more than the kernel side's maps let wait. The oldest then waits no longer, counts as lost,
@@ -45,10 +45,10 @@ pub const WAITING_EXCHANGES: usize = 32_768;
 /// longer; its verdict is incomplete in any case, and how often that was so is counted.
 pub const WAITING_AFTER_LOSS: usize = 512;
 
-/// Lines of nginx's error log that wait for the exchange that they are about. The oldest then waits no longer and is told alone.
+/// Lines of nginx's error log that wait for the exchange that they are about. The oldest then waits no longer and is emitted alone.
 pub const WAITING_LINES: usize = 16_384;
 
-/// Error logs that are followed, of all masters together, where nginx's word is not heard. Further ones are left out, which is told.
+/// Error logs that are followed, of all masters together, where nginx's word is not heard. Further ones are left out, which is reported.
 pub const HELD_LOGS: usize = 256;
 
 /// Listeners of which it is kept who holds them, when somebody is looked for who listens near an upstream. With more, that there is none is
@@ -83,17 +83,17 @@ pub const TRIES: usize = 64;
 /// Lines of access logs with a status that is accounted for, within a second. Further ones are left out, and counted.
 pub const ANSWERS: u64 = 20_000;
 
-/// Bytes of an access log that are read within a second. Where it grows faster, the rest is passed over, which is counted and told.
+/// Bytes of an access log that are read within a second. Where it grows faster, the rest is passed over, which is counted and reported.
 pub const ACCESS_LOG_BYTES: u64 = 32 << 20;
 
 /// Exchanges that are remembered because their worker may go on, and retries that are foreseen, of each. The oldest is forgotten: what
-/// its worker did afterwards is not told, which is counted; a retry that nginx takes very long for is told as a request of its own.
+/// its worker did afterwards is not emitted, which is counted; a retry that nginx takes very long for is emitted as a request of its own.
 pub const REMEMBERED_EXCHANGES: usize = 16_384;
 
 /// Slow exchanges whose workers' looks are kept; as many are watched at a time. Looks at further ones are only counted.
 pub const SLOW_EXCHANGES: usize = 16_384;
 
-/// Processes that are told to hold a connection. Further ones are not.
+/// Processes that are named as holding a connection. Further ones are not.
 pub const HOLDERS: usize = 8;
 
 /// Bytes of lines and of verdicts, of each, that wait for their match in the audit. The oldest beyond it are given up as unmatched,
@@ -113,7 +113,7 @@ pub const LOG_PIDS: usize = 16_384;
 /// Lines that are remembered so that the same line in another log counts once. With more, the older half is forgotten early.
 pub const REPEATED_LINES: usize = 131_072;
 
-/// Listeners that were closed while `backlog` watches. The oldest is forgotten: told at once as it stood at its end (in JSON), counted
+/// Listeners that were closed while `backlog` watches. The oldest is forgotten: emitted at once as it stood at its end (in JSON), counted
 /// in its namespace's sum and in the summary.
 pub const CLOSED_LISTENERS: usize = 4_096;
 

@@ -1,4 +1,4 @@
-//! How a run can fail, and what the shell is told.
+//! How a run can fail, and what the shell gets.
 
 use std::process::ExitCode;
 

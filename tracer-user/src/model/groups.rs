@@ -18,7 +18,7 @@ pub struct Configured {
     /// Whether only some of their servers are watched (`-u`).
     pub is_narrowed: bool,
     /// Whether a server may be taken out by the status of its response (`proxy_next_upstream http_500` and the like), of which no
-    /// verdict tells.
+    /// verdict names.
     pub counts_statuses: bool,
     /// Why not all of it is known; none if it is.
     pub gaps: Option<String>,

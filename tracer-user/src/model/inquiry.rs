@@ -43,8 +43,8 @@ pub enum Found {
         /// Whether it is.
         has_folder: bool,
     },
-    /// Nothing answered nginx's connect over TCP, or it was told that there is no way: when a connection with the upstream's address, whatever the
-    /// port, was last known to work, as the kernel remembers it (`tcp_metrics`; ns, monotonic).
+    /// Nothing answered nginx's connect over TCP, or an answer said that there is no way: when a connection with the upstream's address,
+    /// whatever the port, was last known to work, as the kernel remembers it (`tcp_metrics`; ns, monotonic).
     Reached(u64),
     /// nginx stopped waiting on a connection in the queue of one of several listeners that share an address: those.
     Sharers(Vec<Sharer>),
@@ -182,6 +182,6 @@ pub struct Queue {
 pub struct Holder {
     /// The process.
     pub process: Process,
-    /// What its first thread did; none where that could not be told.
+    /// What its first thread did; none where that could not be found out.
     pub doing: Option<Doing>,
 }

@@ -63,7 +63,7 @@ pub enum What {
     Member(Member),
     /// A status that a client got, and that is accounted for.
     Answer(Box<Answer>),
-    /// Whether the access logs are followed that tell of these.
+    /// Whether the access logs are followed that have these.
     AccessLogs(Followed),
     /// Who listens near an upstream at which nobody does.
     Near(Near),
@@ -102,11 +102,11 @@ pub struct Start {
     pub clock_offset: ClockOffset,
     /// The hook that sees each fact.
     pub sources: Sources,
-    /// After how many failures nothing more is told.
+    /// After how many failures nothing more is emitted.
     pub limit: Option<u64>,
     /// Whether only some upstreams were asked for: what nginx says of connections to others is none of it.
     pub is_narrowed: bool,
-    /// Whose verdicts are told.
+    /// Whose verdicts are emitted.
     pub wanted: Wanted,
 }
 

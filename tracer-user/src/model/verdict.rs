@@ -311,7 +311,7 @@ impl ReachedBy {
 pub struct Holder {
     /// The process.
     pub process: Process,
-    /// What it did: `slept (nanosleep)`; none where that could not be told.
+    /// What it did: `slept (nanosleep)`; none where that could not be found out.
     pub doing: Option<String>,
 }
 
@@ -331,7 +331,7 @@ pub struct Alike {
 pub struct Kept {
     /// Which of its exchanges this is, from 2.
     pub exchange: u32,
-    /// How long it had been idle when the request was sent, in microseconds; none where that was not told yet.
+    /// How long it had been idle when the request was sent, in microseconds; none where that was not emitted yet.
     pub idle_us: Option<u64>,
     /// How long it had been idle when the upstream closed it under the request (`stale_keepalive`), in microseconds.
     pub closed_after_us: Option<u64>,
@@ -438,9 +438,9 @@ pub struct Words {
     pub explained: u64,
     /// Those that have none.
     pub unexplained: Listed<Unexplained>,
-    /// Words that are about no failure, each told as a note.
+    /// Words that are about no failure, each emitted as a note.
     pub notes: u64,
-    /// Words that name no upstream and may be about others than those that were asked for: not told.
+    /// Words that name no upstream and may be about others than those that were asked for: not emitted.
     pub left_out: u64,
 }
 

@@ -1,4 +1,4 @@
-//! From the stream to what is told: joins what belongs together, names causes, and counts. Pure: the same stream gives the
+//! From the stream to what is emitted: joins what belongs together, names causes, and counts. Pure: the same stream gives the
 //! same, in the same order, wherever and however often it is taken in.
 
 mod placed;
@@ -77,16 +77,16 @@ pub struct Pipeline {
     /// Who the processes are that records name.
     members: Known,
     readings: Readings,
-    /// Whose verdicts are told.
+    /// Whose verdicts are emitted.
     wanted: Wanted,
     /// When the tracing was over (ns, the stream's time): an audit may take a moment more.
     ended_ns: Option<u64>,
-    /// It is over as soon as all is told that is due.
+    /// It is over as soon as all is emitted that is due.
     is_ending: bool,
-    /// What has become whole and is not told yet. It may be tens of thousands of exchanges, of which a verdict each would fill the
+    /// What has become whole and is not emitted yet. It may be tens of thousands of exchanges, of which a verdict each would fill the
     /// memory.
     due: VecDeque<Whole>,
-    /// The entry that is taken in once those are told.
+    /// The entry that is taken in once those are emitted.
     entry: Option<Entry>,
 }
 
@@ -137,13 +137,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes in one entry. What is to be told because of it comes from [`Pipeline::next`], of which nothing may be left from before.
+    /// Takes in one entry. What is to be emitted because of it comes from [`Pipeline::next`], of which nothing may be left from before.
     pub fn take(&mut self, entry: Entry) {
         self.advance(entry.at_ns);
         self.entry = Some(entry);
     }
 
-    /// Lets time pass until `at_ns` of the stream's own time: what has waited for long enough is to be told.
+    /// Lets time pass until `at_ns` of the stream's own time: what has waited for long enough is to be emitted.
     pub fn advance(&mut self, at_ns: u64) {
         debug_assert!(self.due.is_empty() && self.entry.is_none(), "something is still to be told");
         self.now_ns = self.now_ns.max(at_ns);
@@ -151,7 +151,7 @@ impl Pipeline {
         self.groups.settle(at_ns.saturating_sub(SETTLING_NS));
     }
 
-    /// The next thing to be told; none once all is. What was overdue before the last entry comes first.
+    /// The next thing to be emitted; none once all is. What was overdue before the last entry comes first.
     #[expect(
         clippy::should_implement_trait,
         reason = "there is more after none, once another entry is taken in"
@@ -159,9 +159,9 @@ impl Pipeline {
     pub fn next(&mut self) -> Option<Emitted> {
         loop {
             while let Some(whole) = self.due.pop_front() {
-                let told = self.emit(whole);
-                if told.is_some() {
-                    return told;
+                let emitted = self.emit(whole);
+                if emitted.is_some() {
+                    return emitted;
                 }
             }
             // By now each verdict is known that was due.
@@ -294,7 +294,7 @@ impl Pipeline {
         }
     }
 
-    /// Adds who the processes are; returns whether it is to be told.
+    /// Adds who the processes are; returns whether it is to be emitted.
     fn place(&self, outcome: &mut Outcome, exchange: &Exchange) -> bool {
         let ended_ns = exchange.nginx.ended_ns;
         match outcome {
@@ -391,17 +391,17 @@ impl Pipeline {
         Sight { clock_offset: self.clock_offset.0, hears, is_narrowed: self.is_narrowed }
     }
 
-    /// Whether nothing is told any more: all the failures that were asked for have been, or the stream has ended.
+    /// Whether nothing is emitted any more: all the failures that were asked for have been, or the stream has ended.
     pub fn is_over(&self) -> bool {
         self.ended_ns.is_some() || self.limit.is_some_and(|limit| self.failures() >= limit)
     }
 
-    /// Looks at slow exchanges of which not all is told, for want of room.
+    /// Looks at slow exchanges of which not all is emitted, for want of room.
     pub fn cut_looks(&self) -> u64 {
         self.activities.left_out()
     }
 
-    /// The failures that were told so far.
+    /// The failures that were emitted so far.
     pub fn failures(&self) -> u64 {
         self.failures.values().sum()
     }

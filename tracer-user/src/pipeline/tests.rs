@@ -42,12 +42,12 @@ fn advance(pipeline: &mut Pipeline, at_ns: u64) -> Vec<Emitted> {
 }
 
 /// The end of each verdict's exchange, in ms after connect.
-fn verdicts(told: &[Emitted]) -> Vec<u64> {
-    let ended = |told: &Emitted| match told {
+fn verdicts(emitted: &[Emitted]) -> Vec<u64> {
+    let ended = |emitted: &Emitted| match emitted {
         Emitted::Verdict(verdict) => (verdict.unix_ns.unsigned_abs() - CONNECT) / 1_000_000,
         other => panic!("no verdict: {other:?}"),
     };
-    told.iter().map(ended).collect()
+    emitted.iter().map(ended).collect()
 }
 
 /// Two exchanges that nothing follows, the later one first.
@@ -62,21 +62,21 @@ fn waiting() -> [Entry; 2] {
 #[test]
 fn time_passes_with_the_stream_and_what_is_overdue_comes_in_the_order_of_deadlines() {
     let mut live = pipeline(None);
-    let mut told: Vec<Emitted> = waiting().into_iter().flat_map(|entry| take(&mut live, entry)).collect();
-    assert!(told.is_empty());
+    let mut emitted: Vec<Emitted> = waiting().into_iter().flat_map(|entry| take(&mut live, entry)).collect();
+    assert!(emitted.is_empty());
     assert_eq!(live.next_deadline(), Some(at(10) + PATIENCE_NS));
     // Live looks at the clock between two records.
-    told.extend(advance(&mut live, at(15) + PATIENCE_NS));
-    told.extend(take(&mut live, record(at(5_000), failed(4_999))));
-    told.extend(take(&mut live, Entry { at_ns: at(5_000), what: What::End }));
-    assert_eq!(verdicts(&told), [10, 20, 4_999]);
+    emitted.extend(advance(&mut live, at(15) + PATIENCE_NS));
+    emitted.extend(take(&mut live, record(at(5_000), failed(4_999))));
+    emitted.extend(take(&mut live, Entry { at_ns: at(5_000), what: What::End }));
+    assert_eq!(verdicts(&emitted), [10, 20, 4_999]);
 
     let mut replay = pipeline(None);
     let entries = waiting()
         .into_iter()
         .chain([record(at(5_000), failed(4_999)), Entry { at_ns: at(5_000), what: What::End }]);
-    let told: Vec<Emitted> = entries.flat_map(|entry| take(&mut replay, entry)).collect();
-    assert_eq!(verdicts(&told), [10, 20, 4_999]);
+    let emitted: Vec<Emitted> = entries.flat_map(|entry| take(&mut replay, entry)).collect();
+    assert_eq!(verdicts(&emitted), [10, 20, 4_999]);
     assert_eq!(replay.summary(), live.summary());
 }
 
@@ -86,9 +86,9 @@ fn what_was_there_in_time_counts_however_late_it_is_read() {
     let mut pipeline = pipeline(None);
     // The reader stood still: nothing was known to be missing at the moment that it last knew of.
     take(&mut pipeline, record(at(5), Record::Exchange(Box::new(exchange))));
-    let told =
+    let emitted =
         take(&mut pipeline, record(at(5), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
-    assert_eq!(verdicts(&told), [10]);
+    assert_eq!(verdicts(&emitted), [10]);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn beyond_the_limit_only_failures_are_known() {
     for entry in waiting() {
         take(&mut pipeline, entry);
     }
-    let told = take(&mut pipeline, Entry { at_ns: at(30), what: What::End });
-    assert!(matches!(&told[..], [Emitted::Verdict(_), Emitted::Withheld(_)]), "{told:?}");
+    let emitted = take(&mut pipeline, Entry { at_ns: at(30), what: What::End });
+    assert!(matches!(&emitted[..], [Emitted::Verdict(_), Emitted::Withheld(_)]), "{emitted:?}");
     assert_eq!(pipeline.summary().failures.iter().map(|(_, count)| count).sum::<u64>(), 1);
 }
 
@@ -119,9 +119,9 @@ fn looks_losses_and_the_clock_are_part_of_the_stream() {
         assert!(take(&mut pipeline, Entry { at_ns: at(900), what }).is_empty());
     }
     take(&mut pipeline, record(at(1_000), Record::Exchange(Box::new(exchange))));
-    let told =
+    let emitted =
         take(&mut pipeline, record(at(1_000), next_action(&exchange, Action::Sent, tcp_state::ESTABLISHED)));
-    let [Emitted::Verdict(verdict)] = &told[..] else { panic!("{told:?}") };
+    let [Emitted::Verdict(verdict)] = &emitted[..] else { panic!("{emitted:?}") };
     assert_eq!(verdict.confidence.name(), "incomplete");
     assert_eq!(verdict.unix_ns.unsigned_abs(), at(1_000) + 7);
     assert_eq!(verdict.worker.as_ref().and_then(|worker| worker.doing.as_ref()).unwrap().samples, 1);

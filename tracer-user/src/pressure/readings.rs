@@ -13,7 +13,7 @@ const MOST_BYTES: usize = 4 << 20;
 /// How long after an exchange's end a reading may be, in ns: the record of it has to come first.
 const LATE_NS: u64 = 100_000_000;
 
-/// Keeps readings. Pure: it holds what the stream told.
+/// Keeps readings. Pure: it holds what the stream said.
 #[derive(Debug, Default)]
 pub struct Readings {
     kept: VecDeque<Reading>,

@@ -136,7 +136,7 @@ fn network(process: &Process) -> ProcResult<u64> {
 fn listeners<'a>(pids: impl Iterator<Item = i32> + 'a) -> Option<HashMap<i32, BTreeSet<String>>> {
     let held = match held_sockets(pids.map(i32::cast_unsigned)) {
         Ok(held) => held,
-        // Nothing is traced here, and why is told anyway.
+        // Nothing is traced here, and why is reported anyway.
         Err(Failure::CannotTrace(_)) => return None,
         Err(error) => {
             crate::notice!("where nginx and php-fpm listen is not known: {error}");

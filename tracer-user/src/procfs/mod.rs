@@ -12,7 +12,7 @@ pub mod trust;
 /// This host's name.
 ///
 /// # Errors
-/// If /proc does not tell it.
+/// If /proc does not say it.
 pub(crate) fn host_name() -> std::io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
 }

@@ -3,7 +3,7 @@
 //!
 //! The kernel side believes root's processes and what these have forked. The others are looked at here: an nginx that a service or a
 //! container runs without root is believed for its executable, which only root may have written. Whoever is left is a stranger, and
-//! told.
+//! reported.
 
 use std::{
     collections::HashSet,
@@ -40,10 +40,10 @@ const NO_LOGIN: &str = "4294967295";
 pub struct Trust {
     name: String,
     masters: HashMap<MapData, u32, u64>,
-    /// The strangers that were told: pid, and when the process began.
+    /// The strangers that were reported: pid, and when the process began.
     known: HashSet<(i32, u64)>,
-    told: usize,
-    /// Whether it was told that somebody cannot be looked at.
+    reported: usize,
+    /// Whether it was reported that somebody cannot be looked at.
     has_complained: bool,
     period: Duration,
     /// When /proc may be walked again.
@@ -51,14 +51,14 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// For processes of this name, to be looked at no more often than `period` says; `masters` tells the kernel side whom to believe.
+    /// For processes of this name, to be looked at no more often than `period` says; `masters` says to the kernel side whom to believe.
     pub fn new(name: &str, period: Duration, masters: HashMap<MapData, u32, u64>) -> Self {
         Self {
             name: name.to_owned(),
             period,
             masters,
             known: HashSet::new(),
-            told: 0,
+            reported: 0,
             has_complained: false,
             next: Instant::now(),
         }
@@ -70,7 +70,7 @@ impl Trust {
     }
 
     /// Looks at everybody of the name: lets the kernel side believe whoever deserves it, and returns the strangers that were not
-    /// told before, at most [`budget::STRANGERS`] in a run.
+    /// reported before, at most [`budget::STRANGERS`] in a run.
     ///
     /// # Errors
     /// If /proc cannot be read.
@@ -107,8 +107,8 @@ impl Trust {
             match reason(&master, &self.name) {
                 // A full table leaves it a stranger: the kernel side counts its connections.
                 None if self.masters.insert(stat.pid.unsigned_abs(), stat.starttime, 0).is_ok() => {}
-                why if !self.known.contains(&name) && self.told < budget::STRANGERS => {
-                    self.told += 1;
+                why if !self.known.contains(&name) && self.reported < budget::STRANGERS => {
+                    self.reported += 1;
                     strangers.push(Stranger {
                         pid: stat.pid.unsigned_abs(),
                         uid: master.status().ok().map(|status| status.ruid),
@@ -119,7 +119,7 @@ impl Trust {
                 _ => {}
             }
         }
-        // Of those told before, whoever lives on; bounded by the processes there are.
+        // Of those reported before, whoever lives on; bounded by the processes there are.
         self.known = seen;
         let gone: Vec<u32> = self.masters.keys().flatten().filter(|pid| !alive.contains(pid)).collect();
         for pid in gone {
@@ -130,9 +130,9 @@ impl Trust {
         Ok(strangers)
     }
 
-    /// Whether no more strangers are told, only counted.
+    /// Whether no more strangers are reported, only counted.
     pub fn is_full(&self) -> bool {
-        self.told >= budget::STRANGERS
+        self.reported >= budget::STRANGERS
     }
 }
 

@@ -85,7 +85,7 @@ impl Queues {
         let now = monotonic_ns();
         for (key, victim) in self.backlog.victims() {
             if judged(&victim, now).is_some() {
-                // Who met a full queue is not told here, only how often.
+                // Who met a full queue is not emitted here, only how often.
                 let _was_open = self.backlog.forget(&key);
             }
         }
@@ -95,7 +95,7 @@ impl Queues {
             let Some(bytes) = self.ring.next().map(|record| Bytes::copy_from_slice(&record)) else { break };
             taken += bytes.len();
             match decode(&bytes) {
-                // The kernel side may have told the end of one that was buried.
+                // The kernel side may have emitted the end of one that was buried.
                 Ok(Record::Closed(listener)) if names.insert(name(&listener)) => closed.push(*listener),
                 Ok(Record::Closed(_) | Record::Ended(_)) => {}
                 Err(error) => crate::notice!("a record was passed over: {error}"),

@@ -59,7 +59,7 @@ impl Owners {
         self.found.extend(found.into_iter().filter(|(_, holder)| is_all || holder.is_some()));
     }
 
-    /// No hook tells everywhere that a unix listener was closed: one whose inode nobody holds any more is gone. Has the kernel side forget
+    /// No hook shows everywhere that a unix listener was closed: one whose inode nobody holds any more is gone. Has the kernel side forget
     /// these; returns each as it was last.
     pub fn bury(&mut self, listeners: &[Listener], backlog: &mut Backlog) -> Vec<Listener> {
         let unix = || listeners.iter().filter(|listener| is_unix(listener) && listener.inode != 0);

@@ -40,7 +40,7 @@ pub enum Outcome {
     GaveUp,
     /// connect failed at once (unix, EAGAIN).
     Refused,
-    /// The client's process was told another error.
+    /// The client's process got another error.
     Failed,
     /// Nothing more was heard of a client whose own end is not on this host, or was not seen.
     Silent,
@@ -65,7 +65,7 @@ pub struct Overflow {
     pub attempts: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// The error that the client's process was told, if that was seen.
+    /// The error that the client's process got, if that was seen.
     pub errno: Option<u32>,
     /// When it met the full queue first (ns, monotonic).
     pub first_ns: u64,
@@ -186,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn a_local_client_tells_its_own_end() {
+    fn a_local_client_shows_its_own_end() {
         let task = Task { tgid: 7, ..Task::default() };
         assert_eq!(judged(&Victim { task, ..victim(FAMILY_INET) }, 100 * SECOND), None);
     }
 
     #[test]
-    fn a_refused_unix_connect_is_told_once_it_is_not_repeated() {
+    fn a_refused_unix_connect_is_emitted_once_it_is_not_repeated() {
         let open = victim(FAMILY_UNIX);
         let refused = Victim { fate: Fate::Refused as u32, ..open };
         assert_eq!((judged(&refused, 8 * SECOND), judged(&open, 100 * SECOND)), (None, None));
@@ -204,8 +204,8 @@ mod tests {
     fn a_final_ack_is_where_only_the_end_of_the_handshake_was_dropped() {
         let listener = Upstream::Unix("/a".into());
         let late = Victim { syn_drops: 0, ack_drops: 3, ..victim(FAMILY_INET) };
-        let told = Overflow::of(&late, &listener, 1, None, "nginx");
-        assert_eq!((told.stage, told.attempts, told.outcome), (Stage::FinalAck, 3, Outcome::Waiting));
+        let entry = Overflow::of(&late, &listener, 1, None, "nginx");
+        assert_eq!((entry.stage, entry.attempts, entry.outcome), (Stage::FinalAck, 3, Outcome::Waiting));
         assert_eq!(Overflow::of(&victim(FAMILY_UNIX), &listener, 1, None, "nginx").name(), "unknown");
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the slow exchanges that have not been told yet.
+//! What is known of the slow exchanges that have not been emitted yet.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +11,7 @@ use super::{Activity, Doing, Found, Look, Target};
 use crate::model::{budget, doing::Name};
 
 /// How long the looks at an exchange are kept after the last one, in ns. One that is open is looked at about once a second; the
-/// ledger waits for less than this, and what is never told ended well.
+/// ledger waits for less than this, and what is never emitted ended well.
 const KEPT_NS: u64 = 60_000_000_000;
 
 /// Room for what they wait for, in bytes. That every one of them waits for a server of its own takes a tenth.
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_kept_for_an_exchange_until_it_is_told_or_long_gone() {
+    fn looks_are_kept_for_an_exchange_until_it_is_emitted_or_long_gone() {
         let mut activities = Activities::default();
         for ns in [1, 2] {
             activities.add(look(ns, &[((7, 70), 1), ((8, 70), 1)]));

@@ -21,7 +21,7 @@ pub struct Crew {
     pub master: i32,
     /// As its processes call it: `pool www`.
     pub name: String,
-    /// Each worker, and what it does; none where that could not be told.
+    /// Each worker, and what it does; none where that could not be found out.
     pub workers: Vec<(u32, Option<Doing>)>,
 }
 

@@ -1,4 +1,4 @@
-//! One look at one thread, by what /proc tells. Nothing of it stops the thread.
+//! One look at one thread, by what /proc shows. Nothing of it stops the thread.
 
 use std::fs;
 
@@ -101,7 +101,7 @@ pub(super) fn look(
     found(doing)
 }
 
-/// What a thread that does not run waits for. None if it is on the move, or if that cannot be told now.
+/// What a thread that does not run waits for. None if it is on the move, or if that cannot be found out now.
 fn waiting(task: &Task, waiter: &mut Waiter<'_>) -> Option<Doing> {
     // An error also comes of a thread that waits outside of calls, in a page fault say: it has no arguments to be read.
     let mut syscall = task.syscall().ok();

@@ -166,9 +166,9 @@ fn udp_with_a_fixed_peer_waits_on_it() {
 
 /// Lets a thread of this process do something that takes for ever, and looks at it.
 fn thread_does(work: impl FnOnce() + Send + 'static, expected: &Doing) {
-    let (told, tid) = std::sync::mpsc::channel();
+    let (sender, tid) = std::sync::mpsc::channel();
     thread::spawn(move || {
-        told.send(gettid().as_raw()).unwrap();
+        sender.send(gettid().as_raw()).unwrap();
         work();
     });
     let pid = i32::try_from(std::process::id()).unwrap();

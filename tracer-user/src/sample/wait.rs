@@ -41,7 +41,7 @@ pub(super) struct Waiter<'a> {
 }
 
 impl Waiter<'_> {
-    /// What it waits for in this call. None if that cannot be told now.
+    /// What it waits for in this call. None if that cannot be found out now.
     pub(super) fn target(&mut self, call: Call) -> Option<Target> {
         Some(match call {
             Call::Read { fd } => self.behind(fd, Way::In, "read")?,

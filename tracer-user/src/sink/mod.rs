@@ -41,7 +41,7 @@ pub(crate) use text::{INDENT, answered, paragraph, said};
 /// Each call of one that writes lines writes whole ones, in one piece. They may stay in a buffer until `flush`. An error ends the run, a
 /// broken pipe included, which ends it well; a sink that can do without says so itself, and goes on.
 pub trait Sink {
-    /// Takes in an entry of the stream, before what is told because of it: all that verdicts rest on.
+    /// Takes in an entry of the stream, before what is emitted because of it: all that verdicts rest on.
     fn entry(&mut self, _: &Entry) -> io::Result<()> {
         Ok(())
     }
@@ -91,7 +91,7 @@ pub trait Sink {
         None
     }
 
-    /// When it is to be told what the run amounts to so far (ns, monotonic); never, if none.
+    /// When it is to be given what the run amounts to so far (ns, monotonic); never, if none.
     fn sums_ns(&self) -> Option<u64> {
         None
     }

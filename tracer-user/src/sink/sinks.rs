@@ -58,7 +58,7 @@ impl Sinks {
         self.open.iter().flat_map(|sink| [sink.wake_ns(), sink.sums_ns()]).flatten().min()
     }
 
-    /// Tells those what the run amounts to so far for which it is time.
+    /// Hands what the run amounts to so far to those for which it is time.
     ///
     /// # Errors
     /// As [`Sinks::each`].

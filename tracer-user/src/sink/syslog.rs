@@ -112,7 +112,7 @@ impl Connection {
             Self::Udp(socket) => socket.send(message).map(drop),
             Self::Tcp(stream) => {
                 is_open(stream)?;
-                // RFC 6587: its length tells where it ends.
+                // RFC 6587: its length says where it ends.
                 let mut framed = format!("{} ", message.len()).into_bytes();
                 framed.extend_from_slice(message);
                 stream.write_all(&framed)

@@ -60,7 +60,7 @@ pub(super) struct AccessLogs {
     /// Lines that were taken since this moment, for there may be too many in a second.
     taken: (u64, u64),
     left_out: u64,
-    told: Followed,
+    emitted: Followed,
     complaints: HashSet<String>,
 }
 
@@ -103,7 +103,7 @@ impl AccessLogs {
             next_ns: 0,
             taken: (0, 0),
             left_out: 0,
-            told: Followed::default(),
+            emitted: Followed::default(),
             complaints: HashSet::new(),
         }
     }
@@ -123,7 +123,7 @@ impl AccessLogs {
                     self.masters.insert(pid, held);
                     self.look(pid);
                 }
-                // It has ended, or the reader does not answer, which it tells itself.
+                // It has ended, or the reader does not answer, which it reports itself.
                 Some(Err(Refusal::Changed)) | None => {}
                 Some(Err(refusal)) => self.complain(format!(
                     "the access logs of nginx {pid} are not followed, so that what its clients were answered is not accounted for: {refusal}"
@@ -246,14 +246,14 @@ impl AccessLogs {
         failed.iter().for_each(|error| self.complain(cannot_be_read(error)));
         self.followed.retain(|_, log| log.is_held || log.reading.grown().elapsed() < LEFT);
         let followed = Followed { logs: self.followed.len() as u64, left_out: self.left_out };
-        if followed.left_out > 0 && self.told.left_out == 0 {
+        if followed.left_out > 0 && self.emitted.left_out == 0 {
             self.complain(
                 "an access log grows too fast to be read as a whole: what is left out, the end says"
                     .to_owned(),
             );
         }
         let mut news = Vec::new();
-        if std::mem::replace(&mut self.told, followed) != followed {
+        if std::mem::replace(&mut self.emitted, followed) != followed {
             news.push(What::AccessLogs(followed));
         }
         news.extend(lines.into_iter().map(|answer| What::Answer(Box::new(answer))));
@@ -283,7 +283,7 @@ impl AccessLogs {
             }
             let (formats, rules) = (&log.formats, &log.rules);
             let read = log.reading.read(&mut |line| {
-                if !may_tell(line.as_bytes()) {
+                if !may_matter(line.as_bytes()) {
                     return;
                 }
                 if *taken >= budget::ANSWERS {
@@ -304,7 +304,7 @@ impl AccessLogs {
         (found, failed)
     }
 
-    /// Tells a person, once.
+    /// Reports it to a person, once.
     fn complain(&mut self, what: String) {
         if self.complaints.len() < budget::HELD_LOGS && !self.complaints.contains(&what) {
             crate::notice!("{what}");
@@ -335,7 +335,7 @@ fn cannot_be_read(error: &io::Error) -> String {
 }
 
 /// Whether one of the statuses may stand in a line. Most lines end here.
-fn may_tell(line: &[u8]) -> bool {
+fn may_matter(line: &[u8]) -> bool {
     let is_one = |digits: &[u8]| {
         let &[hundreds @ (b'4' | b'5'), tens, ones] = digits else { return false };
         let number = [hundreds, tens, ones]
@@ -374,10 +374,10 @@ mod tests {
     #[test]
     fn lines_with_other_statuses_end_early() {
         for line in ["a 502 b", "504", "x499", "5503"] {
-            assert!(may_tell(line.as_bytes()), "{line}");
+            assert!(may_matter(line.as_bytes()), "{line}");
         }
         for line in ["a 200 b", "50", "5 02", "498 501 505 500", ""] {
-            assert!(!may_tell(line.as_bytes()), "{line}");
+            assert!(!may_matter(line.as_bytes()), "{line}");
         }
     }
 }

@@ -74,7 +74,7 @@ impl Configurations {
         Ok(Self { questions, unix, asked: 0, answered, patience: PATIENCE, late: None })
     }
 
-    /// The answer, unless it takes too long: then the question is answered for nobody. That is told once.
+    /// The answer, unless it takes too long: then the question is answered for nobody. That is reported once.
     pub(super) fn ask<T: Send + 'static>(
         &mut self,
         question: impl FnOnce(&mut Masters) -> T + Send + 'static,
@@ -85,7 +85,7 @@ impl Configurations {
         self.late = None;
         let (reply, answer) = sync_channel(1);
         let is_asked = self.put(Box::new(move |reader| {
-            // Nobody waits any more: it was told that it is late.
+            // Nobody waits any more: it was reported that it is late.
             let _too_late = reply.send(question(&mut reader.masters));
         }));
         match answer.recv_timeout(if is_asked { self.patience } else { Duration::ZERO }) {
@@ -116,13 +116,13 @@ impl Configurations {
         is_put
     }
 
-    /// A process has begun, or is to read its configuration again: what that says of unix upstreams is told by [`Self::next_unix`].
+    /// A process has begun, or is to read its configuration again: what that says of unix upstreams is given by [`Self::next_unix`].
     /// Returns whether it is looked at: not if too many do so at a time.
     pub(super) fn begins(&mut self, pid: u32) -> bool {
         self.put(Box::new(move |reader| reader.begins(pid)))
     }
 
-    /// What these say of unix upstreams is told by [`Self::next_unix`]. Returns whether they are looked at.
+    /// What these say of unix upstreams is given by [`Self::next_unix`]. Returns whether they are looked at.
     pub(super) fn look_later(&mut self, pids: Vec<u32>) -> bool {
         self.put(Box::new(move |reader| {
             let found = reader.masters.unix_upstreams(pids);

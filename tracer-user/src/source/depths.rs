@@ -51,7 +51,7 @@ pub struct Depths {
 }
 
 impl Depths {
-    /// Begins to look, at these listeners to begin with. Over a unix socket nobody tells.
+    /// Begins to look, at these listeners to begin with. Over a unix socket nobody says so.
     ///
     /// # Errors
     /// If no thread can be started.

@@ -59,7 +59,7 @@ pub(super) struct Hearing {
     heard: VecDeque<Key>,
     changed_ns: u64,
     is_followed: bool,
-    told: Following,
+    emitted: Following,
     passed_over: u64,
 }
 
@@ -88,7 +88,7 @@ impl Hearing {
             heard: VecDeque::new(),
             changed_ns: 0,
             is_followed: false,
-            told: Following::default(),
+            emitted: Following::default(),
             passed_over: 0,
         };
         hearing.follow(tracer, running);
@@ -165,7 +165,7 @@ impl Hearing {
     /// Whether the logs are read, if that has changed.
     pub(super) fn following(&mut self) -> Option<What> {
         let following = Following { is_followed: self.is_followed, stepped_back: self.stepped_back };
-        let before = std::mem::replace(&mut self.told, following);
+        let before = std::mem::replace(&mut self.emitted, following);
         (before != following).then_some(What::Following(following))
     }
 
@@ -194,7 +194,7 @@ impl Hearing {
         }
         self.foreign_since = Instant::now();
         // Again, so that it is in every minute of evidence.
-        self.told = Following::default();
+        self.emitted = Following::default();
         let most = f64::from(self.trace.word_rate) * elapsed.as_secs_f64();
         let is_too_much = |count: u64| count as f64 >= most;
         let new = foreign_words.saturating_sub(std::mem::replace(&mut self.foreign_words, foreign_words));

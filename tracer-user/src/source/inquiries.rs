@@ -34,7 +34,7 @@ const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 const EHOSTUNREACH: u32 = 113;
 
-/// So many questions are answered in a second; what comes beyond is judged without, and where that says less, it is told.
+/// So many questions are answered in a second; what comes beyond is judged without, and where that says less, it is reported.
 const MOST_A_SECOND: usize = 20;
 
 /// So many processes are asked for their sockets at once.
@@ -244,7 +244,8 @@ fn reached(pid: u32, address: SocketAddr) -> Option<Found> {
     Some(Found::Reached(monotonic_ns().saturating_sub(ago_ns).max(1)))
 }
 
-/// Whether the folder that this path should be in is there for that process; none where that cannot be told, or the path itself is there by now.
+/// Whether the folder that this path should be in is there for that process; none where that cannot be found out, or the path itself is
+/// there by now.
 fn has_folder(pid: u32, path: &Path) -> Option<Found> {
     let folder = path.parent()?;
     let is_missing = |path: &Path| match host::place(pid, path) {
@@ -280,7 +281,7 @@ fn holders(sock: u64) -> Option<Vec<Process>> {
     found.inspect_err(|error| crate::notice!("who holds a connection is not known: {error}")).ok()
 }
 
-/// The processes that have one of these sockets, so many of them as are told.
+/// The processes that have one of these sockets, so many of them as are named.
 fn all_sockets(is_meant: impl Fn(&HeldSocket) -> bool) -> Result<Vec<Process>, Failure> {
     let mut holders = Vec::new();
     each_socket(|held| {

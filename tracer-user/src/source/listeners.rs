@@ -1,6 +1,6 @@
 //! The one look at the listeners of this host, after failures only: who listens near an upstream at which nobody does, who shares its address,
-//! and who should work off the queue that nginx waited in. The kernel's iterator over open files tells: no file is touched for it, and no table of
-//! /proc/net is believed.
+//! and who should work off the queue that nginx waited in. The kernel's iterator over open files shows it: no file is touched for it, and
+//! no table of /proc/net is believed.
 
 use std::{
     cmp::Reverse,
@@ -56,7 +56,7 @@ pub(super) struct Listeners {
     /// Whether these are all.
     is_all: bool,
     /// Who had his answer from the last look.
-    told: HashSet<Asked>,
+    answered: HashSet<Asked>,
     /// What the last look found of each queue that was asked for, by listener.
     queues: HashMap<u64, Option<Worked>>,
     /// Connections that wait at the head of a queue, by listener: nobody has accepted from it since they came.
@@ -113,14 +113,14 @@ struct InQueue {
 }
 
 impl Listeners {
-    /// Who listens near where this exchange found nobody; none if that was told just before, or if it would take too much of the time.
+    /// Who listens near where this exchange found nobody; none if that was said just before, or if it would take too much of the time.
     pub(super) fn near(&mut self, tracer: &mut Tracer, exchange: &ExchangeRecord) -> Option<Near> {
         let joined = Exchange::new(exchange);
         if !is_wanted(&joined) || !self.look(tracer, 0) {
             return None;
         }
         let asked = asked(&joined);
-        if !self.told.insert(asked.clone()) {
+        if !self.answered.insert(asked.clone()) {
             return None;
         }
         let (neighbours, others) = self.neighbours(&asked);
@@ -233,7 +233,7 @@ impl Listeners {
         let (began, began_ns) = (Instant::now(), monotonic_ns());
         let mut places = HashMap::new();
         let mut listeners: Vec<Listener> = Vec::new();
-        self.told.clear();
+        self.answered.clear();
         self.queues.clear();
         let is_all = tracer.visit_listeners(|held| {
             if held.state != tcp_state::LISTEN {

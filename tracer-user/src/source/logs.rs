@@ -50,7 +50,7 @@ pub(super) struct Logs {
     since: SystemTime,
     /// When masters may be asked again.
     next: Instant,
-    /// What was told already.
+    /// What was reported already.
     reported: HashSet<String>,
     /// Lines that were read, of whatever kind.
     lines: u64,
@@ -214,7 +214,7 @@ impl Logs {
     /// Follows one more log: from its beginning if it was made meanwhile.
     fn begin(&mut self, log: HeldLog, was_known: bool) -> io::Result<()> {
         let HeldLog { identity, file } = log;
-        // Not every file system tells.
+        // Not every file system says.
         let is_new = was_known && file.metadata()?.created().map_or(true, |made| made >= self.since);
         let mut reading = Reading::of(file)?;
         if !is_new {

@@ -62,8 +62,8 @@ struct Read {
     /// When its files were read (ns since 1970).
     read_ns: i64,
     said: Result<Arc<Said>, String>,
-    /// Whether it was told why it is not known, or what it keeps back.
-    is_told: bool,
+    /// Whether it was reported why it is not known, or what it keeps back.
+    is_reported: bool,
 }
 
 impl Masters {
@@ -81,7 +81,8 @@ impl Masters {
         Ok(said)
     }
 
-    /// Whether a process of this master's that began then (in ticks) says each error. Where it may not, that is told, once for a master.
+    /// Whether a process of this master's that began then (in ticks) says each error. Where it may not, that is reported, once for a
+    /// master.
     pub(super) fn says_errors(&mut self, master: u32, born: u64) -> bool {
         let says = match self.said_to(master, born) {
             Ok(said) => said.says_errors == Some(true),
@@ -89,7 +90,7 @@ impl Masters {
         };
         if let Some(read) = self.0.get_mut(&master)
             && let Some(why) = read.silence()
-            && !std::mem::replace(&mut read.is_told, true)
+            && !std::mem::replace(&mut read.is_reported, true)
         {
             crate::notice!(
                 "nginx {master} may fail to say what fails ({why}): where it says nothing, verdicts are inferred"
@@ -134,7 +135,7 @@ impl Masters {
         let Some(started) = born(master)? else { return Ok(None) };
         let known = self.0.get(&master).filter(|read| read.started == started);
         if known.is_none_or(|known| !will_do(known)) {
-            let is_told = known.is_some_and(|known| known.is_told);
+            let is_reported = known.is_some_and(|known| known.is_reported);
             if self.0.len() >= budget::CONFIGURATIONS {
                 self.0.clear();
             }
@@ -145,7 +146,7 @@ impl Masters {
                 Err(Refusal::Changed) => return Ok(None),
                 Err(refusal) => Err(refusal.to_string()),
             };
-            self.0.insert(master, Read { started, read_ns, said, is_told });
+            self.0.insert(master, Read { started, read_ns, said, is_reported });
         }
         Ok(self.0.get_mut(&master))
     }
@@ -198,7 +199,7 @@ fn born(pid: u32) -> Result<Option<u64>, String> {
         .map_err(|error| format!("the /proc entry of {pid} cannot be read: {error}"))
 }
 
-/// Whether a process began after this moment (ns since 1970), as far as its time of birth tells.
+/// Whether a process began after this moment (ns since 1970), as far as its time of birth shows.
 pub(super) fn began_after(pid: u32, unix_ns: i64) -> bool {
     matches!(born(pid), Ok(Some(born)) if unix_ns <= latest_ns(born))
 }

@@ -99,7 +99,7 @@ pub struct Source {
     found_unix: Option<UnixUpstreams>,
     is_verbose: bool,
     started_ns: u64,
-    /// Exchanges by upstream as last told, if they are told at all.
+    /// Exchanges by upstream as last emitted, if they are emitted at all.
     upstreams: Option<Upstreams>,
     counted_ns: u64,
     counts: Counts,
@@ -107,7 +107,7 @@ pub struct Source {
     max_open: u32,
     /// The upstreams that were asked for; empty for all.
     wanted: Vec<UpstreamFilter>,
-    /// Whose verdicts are told.
+    /// Whose verdicts are emitted.
     places: model::cgroup::Wanted,
     /// Who the processes are that records name.
     members: cgroup::Finder,
@@ -238,7 +238,7 @@ impl Source {
     }
 
     /// Looks at those who have nginx's name and are not believed to be nginx, if any have shown since and it is time; returns those to
-    /// be told.
+    /// be reported.
     fn look_at_strangers(&mut self) -> Vec<Stranger> {
         let Some(trust) = self.trust.as_mut().filter(|trust| self.has_strangers && trust.may_look()) else {
             return Vec::new();
@@ -266,7 +266,7 @@ impl Source {
         strangers
     }
 
-    /// Where the stream begins; after `limit` failures nothing more is to be told.
+    /// Where the stream begins; after `limit` failures nothing more is to be emitted.
     pub fn start(&self, limit: Option<u64>) -> Start {
         Start {
             started_ns: self.started_ns,
@@ -280,7 +280,7 @@ impl Source {
         }
     }
 
-    /// Tells how full accept queues are from now on.
+    /// Emits how full accept queues are from now on.
     pub fn watch_depths(&mut self, depths: Depths) {
         self.depths = Some(depths);
     }
@@ -409,12 +409,12 @@ impl Source {
             self.asks_programs = true;
             news.extend(self.counters()?);
         }
-        if self.missed.told > 0 {
+        if self.missed.emitted > 0 {
             let by_program: Vec<String> =
                 self.tracer.missed()?.iter().map(|(program, count)| format!("{program} {count}")).collect();
             crate::notice!(
                 "{} not seen because a program of why502 was busy with another on that CPU: {}",
-                words::count(self.missed.told, "event"),
+                words::count(self.missed.emitted, "event"),
                 by_program.join(", ")
             );
         }
@@ -699,7 +699,7 @@ impl Source {
 
     fn upstreams(&mut self) -> Vec<What> {
         let ns = monotonic_ns();
-        let Some(told) = &mut self.upstreams else { return Vec::new() };
+        let Some(upstreams) = &mut self.upstreams else { return Vec::new() };
         if ns < self.counted_ns.saturating_add(nanoseconds(TICK)) {
             return Vec::new();
         }
@@ -708,7 +708,7 @@ impl Source {
         if let Some(depths) = &self.depths {
             depths.watch(counted.iter().map(|(upstream, _)| upstream));
         }
-        let news = told.look(counted).into_iter();
+        let news = upstreams.look(counted).into_iter();
         news.map(|(upstream, exchanges)| What::Upstream(UpstreamCounts { ns, upstream, exchanges })).collect()
     }
 }

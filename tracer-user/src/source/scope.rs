@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// What some commands trace beyond what all do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras<'a> {
-    /// The listeners whose connections are told though nginx is on another host.
+    /// The listeners whose connections are emitted though nginx is on another host.
     pub listeners: &'a [UpstreamFilter],
     /// Whether exchanges are counted by upstream, too.
     pub counts_upstreams: bool,
@@ -114,7 +114,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint { addr, port: address.port(), family: 0 }
 }
 
-/// Tells on standard error what is being traced; `running` of it runs already, if that is known.
+/// Reports on standard error what is being traced; `running` of it runs already, if that is known.
 pub fn greet(args: &Trace, running: Option<&[u32]>, listeners: usize) {
     let who = match (args.pid, args.comm()) {
         (Some(pid), _) => format!("process {pid} and its children"),

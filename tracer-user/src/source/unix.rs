@@ -25,7 +25,7 @@ pub(super) struct Unix {
     /// How it is known that they are in use.
     by: Option<Use>,
     is_verbose: bool,
-    /// Whether it was told that it cannot be known before they are seen in use.
+    /// Whether it was reported that it cannot be known before they are seen in use.
     has_reported_unknown: bool,
 }
 
@@ -115,8 +115,8 @@ impl Unix {
         }
     }
 
-    /// Watches unix sockets from when it is known that they are in use. Returns whether that began now. A kernel that refuses is told
-    /// of once, and tracing goes on without.
+    /// Watches unix sockets from when it is known that they are in use. Returns whether that began now. A kernel that refuses is reported
+    /// once, and tracing goes on without.
     pub(super) fn watch(&mut self, tracer: &mut Tracer) -> bool {
         let Some(by) = self.by.filter(|_| std::mem::take(&mut self.is_awaited)) else { return false };
         match tracer.trace_system_calls() {

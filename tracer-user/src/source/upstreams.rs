@@ -1,4 +1,4 @@
-//! How many exchanges each upstream has had, as it was told last. Bounded: whoever may choose upstreams may choose many.
+//! How many exchanges each upstream has had, as it was emitted last. Bounded: whoever may choose upstreams may choose many.
 
 use lru::LruCache;
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_and_a_count_that_began_anew_goes_on() {
+    fn what_changed_is_emitted_and_a_count_that_began_anew_goes_on() {
         let mut upstreams = Upstreams::default();
         assert_eq!(upstreams.look(vec![(upstream(1), 5)]), [(upstream(1), 5)]);
         assert_eq!(upstreams.look(vec![(upstream(1), 5)]), []);

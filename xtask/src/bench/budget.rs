@@ -12,8 +12,8 @@ pub(crate) struct Budget {
     value: Option<f64>,
     unit: &'static str,
     decimals: usize,
-    /// What else is to be told of the figure.
-    told: String,
+    /// What else is to be said of the figure.
+    note: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,9 +50,9 @@ impl Budget {
 
     /// The figure as text.
     pub(crate) fn figure(&self) -> String {
-        let Self { value, unit, decimals, told, .. } = self;
+        let Self { value, unit, decimals, note, .. } = self;
         let figure = value.map_or("not measured".to_owned(), |value| format!("{value:.decimals$}{unit}"));
-        if told.is_empty() { figure } else { format!("{figure} ({told})") }
+        if note.is_empty() { figure } else { format!("{figure} ({note})") }
     }
 
     /// Whether it holds, as text.
@@ -70,15 +70,15 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
     let median = |case, measure| figures.spread(case, "why502", measure).map(|spread| spread.median);
     let throughput = |name, case| {
         let spread = figures.spread(case, "why502", "throughput_ratio");
-        let told = spread.map_or(String::new(), |s| format!("quartiles {:.3} to {:.3}", s.low, s.high));
+        let note = spread.map_or(String::new(), |s| format!("quartiles {:.3} to {:.3}", s.low, s.high));
         let value = spread.map(|spread| spread.median);
-        Budget { name, limit: Limit::AtLeast(0.98), value, unit: "", decimals: 3, told }
+        Budget { name, limit: Limit::AtLeast(0.98), value, unit: "", decimals: 3, note }
     };
     let ns = |name, limit, case, measure| {
-        let told = figures.without_counting(case, measure);
-        let told = told.map_or(String::new(), |ns| format!("{ns:.0} without the counting itself"));
+        let note = figures.without_counting(case, measure);
+        let note = note.map_or(String::new(), |ns| format!("{ns:.0} without the counting itself"));
         let value = median(case, measure);
-        Budget { name, limit: Limit::AtMost(limit), value, unit: " ns", decimals: 0, told }
+        Budget { name, limit: Limit::AtMost(limit), value, unit: " ns", decimals: 0, note }
     };
     let healthy = ["fastcgi_tcp", "fastcgi_unix", "http_keepalive", "unrelated"];
     let cpu = healthy.into_iter().map(|case| median(case, "cpu_percent")).collect::<Option<Vec<_>>>();
@@ -97,7 +97,7 @@ pub(crate) fn check(figures: &Figures) -> Vec<Budget> {
             value: cpu.and_then(|cpu| cpu.into_iter().reduce(f64::max)),
             unit: " %",
             decimals: 2,
-            told: String::new(),
+            note: String::new(),
         },
         memory(figures),
         lost(figures),
@@ -115,7 +115,7 @@ fn service(figures: &Figures) -> [Budget; 3] {
     let slowest = figures.greatest_in("scrape", "serve", "scrape_ms");
     let page = figures.greatest_in("scrape", "serve", "page_kib");
     let (resident, maps) = (idle("resident_mib"), idle("maps_mib"));
-    let told = |parts: Option<(f64, f64)>, words: fn(f64, f64) -> String| {
+    let note = |parts: Option<(f64, f64)>, words: fn(f64, f64) -> String| {
         parts.map_or(String::new(), |(one, other)| words(one, other))
     };
     [
@@ -125,7 +125,7 @@ fn service(figures: &Figures) -> [Budget; 3] {
             value: idle("cpu_percent"),
             unit: " %",
             decimals: 3,
-            told: String::new(),
+            note: String::new(),
         },
         Budget {
             name: "why502 serve, idle: memory, kernel maps included",
@@ -133,7 +133,7 @@ fn service(figures: &Figures) -> [Budget; 3] {
             value: resident.zip(maps).map(|(resident, maps)| resident + maps),
             unit: " MiB",
             decimals: 1,
-            told: told(resident.zip(maps), |resident, maps| {
+            note: note(resident.zip(maps), |resident, maps| {
                 format!("{resident:.1} resident, and {maps:.1} of kernel maps")
             }),
         },
@@ -143,7 +143,7 @@ fn service(figures: &Figures) -> [Budget; 3] {
             value: scrape.map(|scrape| scrape.median),
             unit: " ms",
             decimals: 2,
-            told: told(slowest.zip(page), |slowest, page| {
+            note: note(slowest.zip(page), |slowest, page| {
                 format!("the slowest of 200 {slowest:.2}; a page of {page:.0} KiB")
             }),
         },
@@ -154,7 +154,7 @@ fn memory(figures: &Figures) -> Budget {
     let greatest = |measure| figures.greatest("why502", measure);
     let [peak, maps, resident, at_start] =
         ["peak_mib", "maps_mib", "resident_mib", "start_peak_mib"].map(greatest);
-    let told = match (peak, maps, resident, at_start) {
+    let note = match (peak, maps, resident, at_start) {
         (Some(peak), Some(maps), Some(resident), Some(at_start)) => format!(
             "{peak:.1} resident at its peak, {resident:.1} in the end, and {maps:.1} of kernel maps; {at_start:.1} resident for a \
              moment at the start, while it reads the kernel's types"
@@ -167,7 +167,7 @@ fn memory(figures: &Figures) -> Budget {
         value: peak.zip(maps).map(|(peak, maps)| peak + maps),
         unit: " MiB",
         decimals: 1,
-        told,
+        note,
     }
 }
 
@@ -175,7 +175,7 @@ fn lost(figures: &Figures) -> Budget {
     let one = |measure| figures.spread("storm_paced", "why502", measure).map(|spread| spread.median);
     let rate = one("failures_per_s");
     let reached = rate.is_some_and(|rate| rate >= FAILURES_PER_S * CLOSE_ENOUGH);
-    let told = match rate {
+    let note = match rate {
         Some(rate) if reached => format!("at {rate:.0} failures per second"),
         Some(rate) => format!("this machine made only {rate:.0} failures per second"),
         None => String::new(),
@@ -186,7 +186,7 @@ fn lost(figures: &Figures) -> Budget {
         value: one("lost").filter(|_| reached),
         unit: "",
         decimals: 0,
-        told,
+        note,
     }
 }
 
@@ -195,10 +195,10 @@ fn frames(figures: &Figures) -> Budget {
     let rate = one("failures_per_s");
     let reached = rate.is_some_and(|rate| rate >= FAILURES_PER_S * CLOSE_ENOUGH);
     let memory = one("peak_mib").zip(one("maps_mib")).map(|(peak, maps)| peak + maps);
-    let told = match (rate, memory.zip(one("told"))) {
-        (Some(rate), Some((memory, told))) if reached => {
+    let note = match (rate, memory.zip(one("told"))) {
+        (Some(rate), Some((memory, emitted))) if reached => {
             format!(
-                "at {rate:.0} failures per second, of which {told:.0} were told; {memory:.1} MiB, kernel maps included"
+                "at {rate:.0} failures per second, of which {emitted:.0} were told; {memory:.1} MiB, kernel maps included"
             )
         }
         (Some(rate), _) => format!("this machine made only {rate:.0} failures per second"),
@@ -210,7 +210,7 @@ fn frames(figures: &Figures) -> Budget {
         value: one("frames_per_s").filter(|_| reached),
         unit: "",
         decimals: 1,
-        told,
+        note,
     }
 }
 
@@ -220,7 +220,7 @@ const FOREIGN_PER_S: f64 = 5_000.0;
 fn flood(figures: &Figures) -> Budget {
     let one = |measure| figures.spread("flood_of_404s", "why502", measure);
     let reached = one("foreign_per_s").is_some_and(|rate| rate.median >= FOREIGN_PER_S * CLOSE_ENOUGH);
-    let told = match (one("throughput_ratio"), one("foreign_per_s")) {
+    let note = match (one("throughput_ratio"), one("foreign_per_s")) {
         (Some(s), Some(rate)) if !reached => {
             format!("this machine logged only {:.0} lines per second; {:.3} then", rate.median, s.median)
         }
@@ -233,7 +233,7 @@ fn flood(figures: &Figures) -> Budget {
         value: one("throughput_ratio").map(|spread| spread.median).filter(|_| reached),
         unit: "",
         decimals: 3,
-        told,
+        note,
     }
 }
 

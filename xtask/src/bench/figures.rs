@@ -21,7 +21,7 @@ struct Figure {
     note: Option<String>,
 }
 
-/// All that were told, in their order.
+/// All that were emitted, in their order.
 #[derive(Debug)]
 pub(crate) struct Figures(Vec<Figure>);
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_figure_is_told() {
+    fn what_is_no_figure_is_reported() {
         assert!(Figures::parse(["ready"].into_iter()).is_err());
     }
 }

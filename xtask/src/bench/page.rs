@@ -11,18 +11,18 @@ const BEGIN: &str = "<!-- bench:begin -->\n";
 const END: &str = "<!-- bench:end -->";
 
 /// Replaces what stands between the marks.
-pub(crate) fn renew(workspace: &Path, told: &str) -> Result<()> {
+pub(crate) fn renew(workspace: &Path, text: &str) -> Result<()> {
     let path = workspace.join(PATH);
     let page = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    let renewed = renewed(&page, told)
+    let renewed = renewed(&page, text)
         .with_context(|| format!("{} has no place for the figures: {BEGIN}{END}", path.display()))?;
     fs::write(&path, renewed).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn renewed(page: &str, told: &str) -> Option<String> {
+fn renewed(page: &str, text: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{}\n{END}{after}", told.trim_end()))
+    Some(format!("{before}{BEGIN}{}\n{END}{after}", text.trim_end()))
 }
 
 #[cfg(test)]

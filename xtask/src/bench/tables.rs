@@ -203,9 +203,9 @@ fn storm(figures: &Figures) -> String {
             let spread = figures.spread(case, "why502", measure);
             spread.map_or("not measured".to_owned(), |spread| format!("{:.decimals$}", spread.median))
         };
-        let [rate, made, told, lost] =
+        let [rate, made, emitted, lost] =
             ["failures_per_s", "failures", "told", "lost"].map(|name| one(name, 0));
-        table.add_row([what.to_owned(), rate, made, told, lost, one("cpu_us_per_failure", 1)]);
+        table.add_row([what.to_owned(), rate, made, emitted, lost, one("cpu_us_per_failure", 1)]);
     }
     table.to_string()
 }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_told_as_a_ratio_to_the_first() -> Result<()> {
+    fn growth_is_given_as_a_ratio_to_the_first() -> Result<()> {
         let table = growth(&figures()?);
         assert_eq!(row(&table, "10000 open")[3], "1.05");
         Ok(())

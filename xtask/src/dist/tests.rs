@@ -281,16 +281,16 @@ fn the_container_file_makes_the_same_image() -> Result<()> {
     let [from, version, revision, labels, copy, entry] = [0, 1, 2, 3, 4, 5].map(|at| all[at].1.as_str());
     assert_eq!([from, version, revision, copy], ["scratch", "VERSION", "REVISION", "why502 /usr/bin/why502"]);
     assert_eq!(serde_json::from_str::<Value>(entry)?, about["config"]["Entrypoint"]);
-    let told = about["config"]["Labels"].as_object().context("no labels")?;
-    let text = |name: &str| told[name].as_str().unwrap_or_default();
+    let given = about["config"]["Labels"].as_object().context("no labels")?;
+    let text = |name: &str| given[name].as_str().unwrap_or_default();
     let labels = labels
         .replace("${VERSION}", text("org.opencontainers.image.version"))
         .replace("${REVISION}", text("org.opencontainers.image.revision"));
-    for (name, value) in told {
+    for (name, value) in given {
         let label = format!("{name}={value}");
         assert!(labels.contains(&label), "{label} is not in {labels}");
     }
-    assert_eq!(labels.matches("=\"").count(), told.len(), "{labels}");
+    assert_eq!(labels.matches("=\"").count(), given.len(), "{labels}");
     // What the comment above it says to unpack has what it copies.
     let (_folder, inner) = unpacked()?;
     assert!(inner.join("why502").is_file());

@@ -1,6 +1,6 @@
 //! What each tool could explain of the same failures: all of them watch at once.
 //!
-//! A failure counts as explained when one line of what the tool tells has what the explanation consists of. Nobody is asked to
+//! A failure counts as explained when one line of what the tool says has what the explanation consists of. Nobody is asked to
 //! conclude anything from several lines.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use rig::process::{self, Process};
 use rig::{Client, Endpoint, Fpm, Location, Namespace, Nginx};
 
-use crate::figure::{note, progress, tell};
+use crate::figure::{emit, note, progress};
 use crate::stage::Stage;
 use crate::tool::{Ended, Tool, Watched};
 
@@ -28,7 +28,7 @@ struct Failure {
     explanations: Vec<Vec<String>>,
 }
 
-/// Makes the failures and tells who explained which.
+/// Makes the failures and emits who explained which.
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
     progress("five failures, watched by every tool at once");
     let namespace = &stage.namespace;
@@ -61,12 +61,12 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     ];
     for running in running {
         let name = running.name();
-        let told = running.stop().and_then(|ended: Ended| ended.told())?;
+        let said = running.stop().and_then(|ended: Ended| ended.said())?;
         for Failure { name: failure, explanations } in &failures {
             let is_explained = explanations
                 .iter()
-                .any(|words| told.lines().any(|line| words.iter().all(|word| has_word(line, word))));
-            tell(failure, name, "explained", f64::from(u8::from(is_explained)))?;
+                .any(|words| said.lines().any(|line| words.iter().all(|word| has_word(line, word))));
+            emit(failure, name, "explained", f64::from(u8::from(is_explained)))?;
         }
     }
     Ok(())
@@ -103,7 +103,7 @@ impl Scene {
         Ok(Scene { namespace: namespace.clone(), nginx, refused, killed, full, busy, slow })
     }
 
-    /// To be told: that the upstream's host answered with a reset, or its errno.
+    /// To be said: that the upstream's host answered with a reset, or its errno.
     fn refused(&mut self, client: &Client) -> Result<Failure> {
         self.refused.stop(Signal::SIGTERM)?;
         self.namespace.wait_for_no_listener(&Endpoint::v4(REFUSED))?;
@@ -113,7 +113,7 @@ impl Scene {
         Ok(failure("refused", &[&["no_listener".into()], &["ECONNREFUSED".into()], &reset, &state]))
     }
 
-    /// To be told: which process sent which signal.
+    /// To be said: which process sent which signal.
     fn killed(&mut self, client: &Client) -> Result<Failure> {
         let asked = client.ask("/killed/sleep.php?s=30&tag=victim")?;
         let worker = self.killed.worker_on("victim")?;
@@ -126,7 +126,7 @@ impl Scene {
         Ok(failure("worker_killed", &[&[killer.clone(), "SIGKILL".into()], &[killer, "signal 9".into()]]))
     }
 
-    /// To be told: that a queue was full.
+    /// To be said: that a queue was full.
     fn full(&mut self, client: &Client) -> Result<Failure> {
         self.full.freeze()?;
         let _fillers = self.namespace.fill_queue(&Endpoint::v4(FULL), 2)?;
@@ -136,7 +136,7 @@ impl Scene {
         Ok(failure("accept_queue_overflow", &[&[port, "accept_queue_overflow".into()], &full]))
     }
 
-    /// To be told: that no worker accepted the connection.
+    /// To be said: that no worker accepted the connection.
     fn busy(&mut self, client: &Client) -> Result<Failure> {
         let occupying = client.ask("/patient/sleep.php?s=2&tag=occupying")?;
         self.busy.worker_on("occupying")?;
@@ -146,7 +146,7 @@ impl Scene {
         Ok(failure("never_accepted", &[&[port.clone(), "never_accepted".into()], &[port, "accept".into()]]))
     }
 
-    /// To be told: the worker, and what it waited for.
+    /// To be said: the worker, and what it waited for.
     fn slow(&mut self, client: &Client) -> Result<Failure> {
         let asked = client.ask("/slow/sleep.php?s=4&tag=slow")?;
         let worker = self.slow.worker_on("slow")?;

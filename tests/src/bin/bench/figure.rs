@@ -6,12 +6,12 @@ use std::io::{Write, stdout};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// Tells one figure.
-pub(crate) fn tell(case: &str, subject: &str, measure: &str, value: f64) -> Result<()> {
+/// Emits one figure.
+pub(crate) fn emit(case: &str, subject: &str, measure: &str, value: f64) -> Result<()> {
     line(&json!({ "case": case, "subject": subject, "measure": measure, "value": value }))
 }
 
-/// Tells why there is no figure.
+/// Emits why there is no figure.
 pub(crate) fn note(case: &str, subject: &str, note: &str) -> Result<()> {
     line(&json!({ "case": case, "subject": subject, "note": note }))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::figure::{progress, tell};
+use crate::figure::{emit, progress};
 use crate::load::{Load, Slice};
 use crate::stage::{FILES, Stage};
 use crate::tool::{Running, Tool};
@@ -38,7 +38,7 @@ pub(crate) fn measure(stage: &Stage, pairs: usize) -> Result<()> {
             Running::stop(running)?;
         }
         let [unheard, heard] = rates;
-        tell(CASE, Tool::Why502.name(), "throughput_ratio", heard / unheard)?;
+        emit(CASE, Tool::Why502.name(), "throughput_ratio", heard / unheard)?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ fn flooded(stage: &Stage) -> Result<Slice> {
         let slice = Load::Tcp.slice(stage, None);
         is_over.store(true, Ordering::Relaxed);
         let rate = flood.join().map_err(|_| anyhow!("the flood panicked"))??;
-        tell(CASE, Tool::Why502.name(), "foreign_per_s", rate)?;
+        emit(CASE, Tool::Why502.name(), "foreign_per_s", rate)?;
         slice
     })
 }

@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use anyhow::{Context, Result, ensure};
 use nix::sys::prctl;
 
-use crate::figure::{progress, tell};
-use crate::hooks::{Cost, cost, tell_totals};
+use crate::figure::{emit, progress};
+use crate::hooks::{Cost, cost, emit_totals};
 use crate::load::{Load, Slice};
 use crate::stage::{Stage, connect_redis};
 use crate::tool::Tool;
@@ -48,7 +48,7 @@ fn at<T: Send>(
     let Slice { rate, mut requests, .. } = Load::Tcp.slice(stage, None)?;
     for _ in 0..SLICES {
         let Cost { exchanges, hooks } = cost(stage, &running, Load::Tcp, rate)?;
-        tell_totals(case, exchanges, &hooks)?;
+        emit_totals(case, exchanges, &hooks)?;
         requests += exchanges;
     }
     // They must be there to the end, or nothing has grown.
@@ -60,7 +60,7 @@ fn at<T: Send>(
         exchanges >= requests + count as f64,
         "{count} of the crowd and {requests} requests, but {summary}"
     );
-    tell(case, "why502", "untracked", untracked)
+    emit(case, "why502", "untracked", untracked)
 }
 
 /// Connections to one upstream, each of which has had one exchange and is kept.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::figure::{progress, tell};
+use crate::figure::{emit, progress};
 use crate::load::Load;
 use crate::programs::{self, Runs};
 use crate::stage::Stage;
@@ -15,7 +15,7 @@ const SLICES: usize = 3;
 
 /// Measures every load, and hook by hook.
 pub(crate) fn measure(stage: &Stage) -> Result<()> {
-    tell("counting", "empty_program", "bpf_ns_per_run", programs::floor_ns()?)?;
+    emit("counting", "empty_program", "bpf_ns_per_run", programs::floor_ns()?)?;
     let loads = [Load::Tcp, Load::Unix, Load::Kept, Load::Refused, Load::Unrelated, Load::UnrelatedConnects];
     for load in loads {
         progress(&format!("{}: BPF run time of each hook", load.name()));
@@ -24,11 +24,11 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
         let rate = load.slice(stage, None)?.rate;
         for _ in 0..SLICES {
             let Cost { exchanges, hooks } = cost(stage, &running, load, rate)?;
-            tell_totals(load.name(), exchanges, &hooks)?;
+            emit_totals(load.name(), exchanges, &hooks)?;
             for (hook, Runs { count, ns }) in hooks.iter().filter(|(_, runs)| runs.count > 0) {
-                tell(load.name(), hook, "runs_per_exchange", *count as f64 / exchanges)?;
-                tell(load.name(), hook, "ns_per_run", *ns as f64 / *count as f64)?;
-                tell(load.name(), hook, "ns_per_exchange", *ns as f64 / exchanges)?;
+                emit(load.name(), hook, "runs_per_exchange", *count as f64 / exchanges)?;
+                emit(load.name(), hook, "ns_per_run", *ns as f64 / *count as f64)?;
+                emit(load.name(), hook, "ns_per_exchange", *ns as f64 / exchanges)?;
             }
         }
         running.stop()?;
@@ -57,14 +57,14 @@ pub(crate) fn cost(stage: &Stage, running: &Running, load: Load, rate: f64) -> R
     Ok(Cost { exchanges, hooks: hooks.collect() })
 }
 
-/// Tells what all hooks did together.
-pub(crate) fn tell_totals(case: &str, exchanges: f64, hooks: &BTreeMap<String, Runs>) -> Result<()> {
+/// Emits what all hooks did together.
+pub(crate) fn emit_totals(case: &str, exchanges: f64, hooks: &BTreeMap<String, Runs>) -> Result<()> {
     let count: u64 = hooks.values().map(|runs| runs.count).sum();
     let ns: u64 = hooks.values().map(|runs| runs.ns).sum();
-    tell(case, "why502", "bpf_runs_per_exchange", count as f64 / exchanges)?;
-    tell(case, "why502", "bpf_ns_per_exchange", ns as f64 / exchanges)?;
+    emit(case, "why502", "bpf_runs_per_exchange", count as f64 / exchanges)?;
+    emit(case, "why502", "bpf_ns_per_exchange", ns as f64 / exchanges)?;
     if count > 0 {
-        tell(case, "why502", "bpf_ns_per_run", ns as f64 / count as f64)?;
+        emit(case, "why502", "bpf_ns_per_run", ns as f64 / count as f64)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use rig::{Namespace, interrupt};
 
-// What is measured, and where it is told.
+// What is measured, and where it is emitted.
 mod figure;
 mod load;
 mod stage;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::figure::{note, progress, tell};
+use crate::figure::{emit, note, progress};
 use crate::load::{Load, Slice};
 use crate::process;
 use crate::stage::Stage;
@@ -36,7 +36,7 @@ fn compare(stage: &Stage, tool: Tool, load: Load, pairs: usize) -> Result<()> {
     let (case, subject) = (load.name(), tool.name());
     progress(&format!("{case}, watched by {subject}: {pairs} pairs"));
     let watched = stage.watched(load)?;
-    // Not measured: it warms up, and tells how much a second takes.
+    // Not measured: it warms up, and shows how much a second takes.
     let rate = load.slice(stage, None)?.rate;
     let mut running: Option<Running> = None;
     for pair in 0..pairs {
@@ -55,12 +55,12 @@ fn compare(stage: &Stage, tool: Tool, load: Load, pairs: usize) -> Result<()> {
             });
         }
         if let [Some(without), Some(with)] = slices {
-            tell(case, subject, "throughput_ratio", with.rate / without.rate)?;
-            tell(case, subject, "p50_ratio", with.p50_us / without.p50_us)?;
-            tell(case, subject, "p99_ratio", with.p99_us / without.p99_us)?;
-            tell(case, subject, "unwatched_per_s", without.rate)?;
-            tell(case, subject, "unwatched_p50_us", without.p50_us)?;
-            tell(case, subject, "unwatched_p99_us", without.p99_us)?;
+            emit(case, subject, "throughput_ratio", with.rate / without.rate)?;
+            emit(case, subject, "p50_ratio", with.p50_us / without.p50_us)?;
+            emit(case, subject, "p99_ratio", with.p99_us / without.p99_us)?;
+            emit(case, subject, "unwatched_per_s", without.rate)?;
+            emit(case, subject, "unwatched_p50_us", without.p50_us)?;
+            emit(case, subject, "unwatched_p99_us", without.p99_us)?;
         }
     }
     running.map_or(Ok(()), |ended| stop(case, ended))
@@ -72,22 +72,22 @@ fn costed(stage: &Stage, case: &str, running: &Running, load: Load, rate: f64) -
     let slice = load.slice(stage, Some(rate))?;
     let ns = process::cpu_ns(running.pid())?.saturating_sub(before);
     let percent = ns as f64 / started.elapsed().as_nanos() as f64 * 100.0;
-    tell(case, running.name(), "cpu_percent", percent)?;
+    emit(case, running.name(), "cpu_percent", percent)?;
     Ok(slice)
 }
 
-/// Ends a tool, and tells what it took.
+/// Ends a tool, and emits what it took.
 fn stop(case: &str, running: Running) -> Result<()> {
     let subject = running.name();
     let memory = process::memory(running.pid())?;
-    tell(case, subject, "attach_ms", running.attached_in.as_secs_f64() * 1e3)?;
-    tell(case, subject, "start_peak_mib", running.start_peak)?;
-    tell(case, subject, "resident_mib", memory.resident)?;
-    tell(case, subject, "peak_mib", memory.peak)?;
-    tell(case, subject, "maps_mib", memory.maps)?;
+    emit(case, subject, "attach_ms", running.attached_in.as_secs_f64() * 1e3)?;
+    emit(case, subject, "start_peak_mib", running.start_peak)?;
+    emit(case, subject, "resident_mib", memory.resident)?;
+    emit(case, subject, "peak_mib", memory.peak)?;
+    emit(case, subject, "maps_mib", memory.maps)?;
     let ended = running.stop()?;
     if subject == Tool::Why502.name() {
-        tell(case, subject, "lost", ended.summary()?["lost"].as_f64().unwrap_or(f64::NAN))?;
+        emit(case, subject, "lost", ended.summary()?["lost"].as_f64().unwrap_or(f64::NAN))?;
     }
     Ok(())
 }

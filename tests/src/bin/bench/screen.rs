@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rig::tmux::Tmux;
 use rig::{tracer, wait};
 
-use crate::figure::{progress, tell};
+use crate::figure::{emit, progress};
 use crate::process;
 use crate::stage::Stage;
 use crate::storm::{MILLISECONDS, RATE, pace};
@@ -35,11 +35,11 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     tmux.press(&["q"])?;
     // What it says at the end: `why502: watched 60000 failures, ...`.
     let said = tmux.wait_for("watched ")?;
-    let told = said.split("watched ").nth(1).and_then(|rest| rest.split(' ').next());
-    let told: f64 = told.context("no count of failures")?.parse().context("a count of failures")?;
-    tell("storm_on_screen", "why502", "told", told)?;
-    tell("storm_on_screen", "why502", "frames_per_s", frames as f64 / took.as_secs_f64())?;
-    tell("storm_on_screen", "why502", "failures_per_s", f64::from(failures) / took.as_secs_f64())?;
-    tell("storm_on_screen", "why502", "peak_mib", memory.peak)?;
-    tell("storm_on_screen", "why502", "maps_mib", memory.maps)
+    let watched = said.split("watched ").nth(1).and_then(|rest| rest.split(' ').next());
+    let watched: f64 = watched.context("no count of failures")?.parse().context("a count of failures")?;
+    emit("storm_on_screen", "why502", "told", watched)?;
+    emit("storm_on_screen", "why502", "frames_per_s", frames as f64 / took.as_secs_f64())?;
+    emit("storm_on_screen", "why502", "failures_per_s", f64::from(failures) / took.as_secs_f64())?;
+    emit("storm_on_screen", "why502", "peak_mib", memory.peak)?;
+    emit("storm_on_screen", "why502", "maps_mib", memory.maps)
 }

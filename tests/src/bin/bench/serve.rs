@@ -9,7 +9,7 @@ use nix::sys::prctl;
 use nix::sys::socket::SockaddrIn;
 use rig::service::{self, Service, series};
 
-use crate::figure::{progress, tell};
+use crate::figure::{emit, progress};
 use crate::process::{self, begin_peak};
 use crate::stage::Stage;
 use crate::storm::refused;
@@ -49,12 +49,12 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     }
     let busy = process::cpu_ns(service.pid())? - before;
     let memory = process::memory(service.pid())?;
-    let tell_it = |measure, value| tell("idle", "serve", measure, value);
-    tell_it("cpu_percent", 100.0 * busy as f64 / started.elapsed().as_nanos() as f64)?;
-    tell_it("start_peak_mib", at_start)?;
-    tell_it("resident_mib", memory.resident)?;
-    tell_it("peak_mib", memory.peak)?;
-    tell_it("maps_mib", memory.maps)?;
+    let emit_it = |measure, value| emit("idle", "serve", measure, value);
+    emit_it("cpu_percent", 100.0 * busy as f64 / started.elapsed().as_nanos() as f64)?;
+    emit_it("start_peak_mib", at_start)?;
+    emit_it("resident_mib", memory.resident)?;
+    emit_it("peak_mib", memory.peak)?;
+    emit_it("maps_mib", memory.maps)?;
 
     progress(&format!("{SCRAPES} scrapes"));
     let server = service.metrics()?;
@@ -63,9 +63,9 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
         let (status, page) = service::get(server, "/metrics")?;
         let took = asked.elapsed();
         ensure!(status == 200 && page.len() > 10_000, "{status}: {page}");
-        tell("scrape", "serve", "scrape_ms", took.as_secs_f64() * 1e3)?;
+        emit("scrape", "serve", "scrape_ms", took.as_secs_f64() * 1e3)?;
     }
-    tell("scrape", "serve", "page_kib", page.len() as f64 / 1024.0)?;
+    emit("scrape", "serve", "page_kib", page.len() as f64 / 1024.0)?;
     ensure!(service.sum("why502_lost_records_total", &[])? == 0.0, "records were lost");
     service.stop().map(drop)
 }

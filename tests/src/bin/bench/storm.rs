@@ -11,7 +11,7 @@ use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket, sockopt};
 use serde_json::Value;
 
-use crate::figure::{progress, tell};
+use crate::figure::{emit, progress};
 use crate::load::Load;
 use crate::process;
 use crate::stage::{NOBODY, Stage};
@@ -56,7 +56,7 @@ pub(crate) fn pace(stage: &Stage) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Ends why502 and tells what it made of so many failures. Its start had taken `start_ns` of a processor, which no failure costs.
+/// Ends why502 and emits what it made of so many failures. Its start had taken `start_ns` of a processor, which no failure costs.
 fn over(case: &str, running: Running, failures: f64, took: Duration, start_ns: u64) -> Result<()> {
     let memory = process::memory(running.pid())?;
     let cpu_ns = process::cpu_ns(running.pid())?.saturating_sub(start_ns) as f64;
@@ -64,13 +64,13 @@ fn over(case: &str, running: Running, failures: f64, took: Duration, start_ns: u
     let number = |field: &str| -> Result<f64> {
         summary.get(field).and_then(Value::as_f64).with_context(|| format!("no {field} in {summary}"))
     };
-    tell(case, "why502", "failures_per_s", failures / took.as_secs_f64())?;
-    tell(case, "why502", "failures", failures)?;
-    tell(case, "why502", "told", number("failures")?)?;
-    tell(case, "why502", "lost", number("lost")?)?;
-    tell(case, "why502", "peak_mib", memory.peak)?;
-    tell(case, "why502", "maps_mib", memory.maps)?;
-    tell(case, "why502", "cpu_us_per_failure", cpu_ns / 1e3 / failures)
+    emit(case, "why502", "failures_per_s", failures / took.as_secs_f64())?;
+    emit(case, "why502", "failures", failures)?;
+    emit(case, "why502", "told", number("failures")?)?;
+    emit(case, "why502", "lost", number("lost")?)?;
+    emit(case, "why502", "peak_mib", memory.peak)?;
+    emit(case, "why502", "maps_mib", memory.maps)?;
+    emit(case, "why502", "cpu_us_per_failure", cpu_ns / 1e3 / failures)
 }
 
 /// One thread's share of the failures, evenly over the time.

@@ -44,7 +44,7 @@ pub(crate) struct Watched {
     pub(crate) workers: Vec<Pid>,
     /// The upstreams' ports, as tcpdump's filter names them.
     pub(crate) ports: &'static str,
-    /// The only upstream to be told of, if not all: a unix socket has to be asked for.
+    /// The only upstream to be reported, if not all: a unix socket has to be asked for.
     pub(crate) upstream: Option<String>,
     /// One that runs only for this.
     pub(crate) _nginx: Option<Nginx>,
@@ -175,8 +175,8 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// All that it tells, as text.
-    pub(crate) fn told(&self) -> Result<String> {
+    /// All that it says, as text.
+    pub(crate) fn said(&self) -> Result<String> {
         let read = |name| Ok(String::from_utf8_lossy(&fs::read(self.folder.join(name))?).into_owned());
         match self.tool {
             Tool::Why502 | Tool::Why502Unheard | Tool::Bpftrace => read("output"),
@@ -191,8 +191,8 @@ impl Ended {
 
     /// The last line of why502's JSON.
     pub(crate) fn summary(&self) -> Result<Value> {
-        let told = self.told()?;
-        let last = told.lines().last().context("why502 has said nothing")?;
+        let said = self.said()?;
+        let last = said.lines().last().context("why502 has said nothing")?;
         let summary: Value = serde_json::from_str(last).with_context(|| format!("no JSON: {last}"))?;
         if summary["type"] != "summary" {
             bail!("why502's last line is no summary: {last}");

@@ -13,12 +13,12 @@ use rig::terminal::Terminal;
 use rig::tracer::Run;
 use rig::{Namespace, Tracer, wait};
 
-use crate::tell;
+use crate::say;
 
 /// Breaks it in every way, and lets why502 explain each.
 pub fn show(namespace: &Namespace) -> Result<()> {
-    tell("Starting nginx and php-fpm in a network namespace of their own.");
-    let mut stage = Incident::set(namespace, tell)?;
+    say("Starting nginx and php-fpm in a network namespace of their own.");
+    let mut stage = Incident::set(namespace, say)?;
     let master = stage.nginx().master().to_string();
     let verdicts = Arc::new(AtomicUsize::new(0));
     let (seen, terminal) = (Arc::clone(&verdicts), terminal());
@@ -33,7 +33,7 @@ pub fn show(namespace: &Namespace) -> Result<()> {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     })?;
-    tell(&format!("why502 live -p {master}: attached, watching nginx."));
+    say(&format!("why502 live -p {master}: attached, watching nginx."));
 
     stage.healthy()?;
     let mut expected = 0;
@@ -47,12 +47,12 @@ pub fn show(namespace: &Namespace) -> Result<()> {
     if let (Some(file), Some(recorder)) = (wanted, recorder) {
         std::fs::copy(recorder.stop()?.file(), file)?;
     }
-    tell("Ctrl-C for why502, which sums up:");
+    say("Ctrl-C for why502, which sums up:");
     tracer.signal(Signal::SIGINT)?;
     let Run { stderr, status, .. } = tracer.end()?;
     ensure!(status.success(), "why502 ended with {status}: {stderr}");
     let logged = stage.nginx().failures().len();
-    tell(&format!(
+    say(&format!(
         "nginx's own error log has {logged} lines about them, and says of hardly any of them more than an errno."
     ));
     Ok(())

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     interrupt::run("demo", move |namespace| show(namespace).map(|()| ExitCode::SUCCESS))
 }
 
-fn tell(sentence: &str) {
+fn say(sentence: &str) {
     // A closed standard output is noticed by why502's lines, too; it ends nothing here.
     let _ = writeln!(stdout(), "\n# {sentence}");
 }

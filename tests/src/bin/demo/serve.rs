@@ -11,7 +11,7 @@ use rig::incident::Incident;
 use rig::service::{Prometheus, Service};
 use rig::{Namespace, wait};
 
-use crate::tell;
+use crate::say;
 
 /// Which causes there were, the commonest first.
 const QUERY: &str = "sort_desc(sum by (cause, detail) (why502_failures_total))";
@@ -21,7 +21,7 @@ const ALL: &str = "sum(why502_failures_total)";
 /// Breaks it in every way, lets why502 count and Prometheus answer, and ends it all.
 pub fn show(namespace: &Namespace) -> Result<()> {
     let (_stage, service, prometheus) = answered(namespace)?;
-    tell(&format!(
+    say(&format!(
         "With --hold all of it stays until Ctrl-C, and a browser on this host shows the same: {}",
         prometheus.page_of(QUERY)
     ));
@@ -32,7 +32,7 @@ pub fn show(namespace: &Namespace) -> Result<()> {
 /// The same, but that it runs on until Ctrl-C.
 pub fn show_and_hold(namespace: &Namespace) -> Result<()> {
     let (_stage, service, prometheus) = answered(namespace)?;
-    tell(&format!(
+    say(&format!(
         "All of it stays until Ctrl-C. A browser on this host shows the same: {}",
         prometheus.page_of(QUERY)
     ));
@@ -43,13 +43,13 @@ pub fn show_and_hold(namespace: &Namespace) -> Result<()> {
 
 /// What was broken and the two that watched, when Prometheus has answered.
 fn answered(namespace: &Namespace) -> Result<(Incident, Service, Prometheus)> {
-    tell("Starting nginx and php-fpm in a network namespace of their own.");
-    let mut stage = Incident::set(namespace, tell)?;
+    say("Starting nginx and php-fpm in a network namespace of their own.");
+    let mut stage = Incident::set(namespace, say)?;
     let master = stage.nginx().master().to_string();
     let service = Service::start(Service::folder()?, &["-p", &master])?;
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/why502.rules.yml");
     let prometheus = Prometheus::scraping(service.metrics()?, &fs::canonicalize(rules)?)?;
-    tell(&format!(
+    say(&format!(
         "why502 serve -p {master}: attached; its metrics are at http://{}/metrics, and the Prometheus at http://{} scrapes them.",
         service.metrics()?,
         prometheus.address()
@@ -64,7 +64,7 @@ fn answered(namespace: &Namespace) -> Result<(Incident, Service, Prometheus)> {
     }
     prometheus.wait_for(ALL, |rows| matches!(rows, [(_, all)] if *all == expected))?;
 
-    tell(&format!("Prometheus is asked for the failures by cause:\n\n{QUERY}\n"));
+    say(&format!("Prometheus is asked for the failures by cause:\n\n{QUERY}\n"));
     let rows = prometheus.query(QUERY)?;
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["cause", "failures"]);

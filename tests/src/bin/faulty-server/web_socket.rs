@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Sends back what it is told, until either side ends it.
+/// Sends back what it is sent, until either side ends it.
 pub fn serve(connection: OwnedFd) -> Result<()> {
     let socket = connection.try_clone()?;
     let greeted = tungstenite::accept(File::from(connection));

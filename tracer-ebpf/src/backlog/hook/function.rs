@@ -40,7 +40,7 @@ on_return! {
     6 "tcp_conn_request": fexit_tcp_conn_request, kprobe_tcp_conn_request, kretprobe_tcp_conn_request;
     [2, 3, 0], returns at 4 => |[listener, skb, _], _returned| packet::syn_came(listener, skb);
 
-    /// `int unix_listen(struct socket *sock, int backlog)`: without `sk_data_ready`, nothing else tells of a new unix listener.
+    /// `int unix_listen(struct socket *sock, int backlog)`: without `sk_data_ready`, nothing else shows a new unix listener.
     7 "unix_listen": fexit_unix_listen, kprobe_unix_listen, kretprobe_unix_listen;
     [0, 0, 0], returns at 2 => |[socket, _, _], _returned| unix::listens(sock(socket));
 }

@@ -5,7 +5,7 @@ use crate::{
     kernel::open_files::{self, TaskFile},
 };
 
-/// Called for each descriptor of each process while userspace reads: makes the listeners known, and tells who holds them.
+/// Called for each descriptor of each process while userspace reads: makes the listeners known, and emits who holds them.
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]
 pub extern "C" fn listeners(ctx: *const TaskFile) -> i32 {

@@ -1,11 +1,11 @@
-//! Which ends were read from: a worker reads many times, and only the first one tells anything.
+//! Which ends were read from: a worker reads many times, and only the first one shows anything.
 
 use aya_ebpf::{macros::map, maps::Array};
 
 use crate::kernel::memory::bounded;
 
 /// Sockets that were read from while they were a worker's end of ours, each in the place that its address gives it: a worker reads many
-/// times, and only the first one tells anything.
+/// times, and only the first one shows anything.
 #[map]
 static READ: Array<u64> = Array::with_max_entries(READ_LEN, 0);
 

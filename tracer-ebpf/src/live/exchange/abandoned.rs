@@ -1,5 +1,5 @@
-//! Worker's ends of unix sockets that nginx has given up, where the end of every unix socket is not seen: it is told when the process that
-//! holds one closes it, or ends.
+//! Worker's ends of unix sockets that nginx has given up, where the end of every unix socket is not seen: it is emitted when the process
+//! that holds one closes it, or ends.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::HashMap};
 use wire::WorkerEnd;

@@ -18,14 +18,14 @@ use crate::{
 /// How an exchange ended for nginx.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Plainly well: nothing is left to tell.
+    /// Plainly well: nothing is left to emit.
     Well,
-    /// Well, but over a connection that took more than one SYN, which is told.
+    /// Well, but over a connection that took more than one SYN, which is emitted.
     Late,
     /// Otherwise.
     Failed,
     /// The network ended it after its handshake. It is over for nginx only when it meets the error: until then it may still read all of a
-    /// response that came before a reset. So that is told when nginx closes the socket.
+    /// response that came before a reset. So that is emitted when nginx closes the socket.
     Broken,
 }
 
@@ -47,7 +47,7 @@ fn said_goodbye(nginx: &NginxEnd, now: u64) -> bool {
         && now - nginx.last_sent_ns < u64::from(filter!(settle_ms)) * 1_000_000
 }
 
-/// Whether nothing is left to tell: the response was read and then the connection closed, by either end, by
+/// Whether nothing is left to emit: the response was read and then the connection closed, by either end, by
 /// processes that live on, and the connection came about at the first SYN. Whatever ends a connection that nginx kept
 /// for later harms nobody.
 #[inline(always)]
@@ -132,7 +132,7 @@ pub fn ends(exchange: &mut OpenExchange) -> (bool, u64) {
     (well && !is_cut, now)
 }
 
-/// The same of one whose connection did not come about: where it is told from there is no room on the stack for more.
+/// The same of one whose connection did not come about: where it is emitted from there is no room on the stack for more.
 #[inline(always)]
 pub fn ends_unconnected(exchange: &mut OpenExchange) {
     note_end(&mut exchange.nginx);

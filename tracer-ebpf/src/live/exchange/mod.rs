@@ -28,13 +28,13 @@
 //!              v                      v                                       v
 //!      Ending::Broken           Ending::Well                      Ending::Failed, Ending::Late
 //!      the network ended it;    the entry goes                    what the kernel keeps is read, it is
-//!      once nginx closes it,                                      told (emit.rs), what nginx does next
+//!      once nginx closes it,                                      emitted (emit.rs), what nginx does next
 //!      well or failed                                             is awaited (fallback.rs), and the
 //!                                                                 entry goes
 //! ```
 //!
-//! A worker's end that outlives nginx's stands for itself from then on (`worker_end::outlives`, abandoned.rs), and how it ends is told later.
-//! One whose nginx is on another host never had an exchange (served.rs).
+//! A worker's end that outlives nginx's stands for itself from then on (`worker_end::outlives`, abandoned.rs), and how it ends is emitted
+//! later. One whose nginx is on another host never had an exchange (served.rs).
 
 pub mod abandoned;
 pub mod ending;

@@ -1,5 +1,5 @@
-//! The worker's end of an exchange: here it is made, found, and told how it ends. It is in its exchange's entry for as long as nginx's end is
-//! open; it stands for itself where that went first, and where nginx is on another host.
+//! The worker's end of an exchange: here it is made, found, and how it ends is emitted. It is in its exchange's entry for as long as
+//! nginx's end is open; it stands for itself where that went first, and where nginx is on another host.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use wire::WorkerEnd;
@@ -85,7 +85,7 @@ pub fn look(worker: &mut WorkerEnd, now: u64) {
     worker.abandoned_ns = now;
 }
 
-/// nginx's end is told and goes. A worker's end that is open stands for itself from now on: how it ends is told later.
+/// nginx's end is emitted and goes. A worker's end that is open stands for itself from now on: how it ends is emitted later.
 #[inline(always)]
 pub fn outlives(worker: &WorkerEnd) {
     if is_open(worker) && put!(WORKERS, worker.sock, worker, workers_untracked) && !is_open(worker) {

@@ -54,7 +54,7 @@ pub fn error_reported(sk: u64) {
 }
 
 /// connect returns, and an ICMP message may have answered the SYN already: it could not end the connection while connect held the
-/// socket, and left an error for nginx to ask for (`sk_err_soft`). All that kernels before 5.19 tell of it.
+/// socket, and left an error for nginx to ask for (`sk_err_soft`). All that kernels before 5.19 show of it.
 #[inline(always)]
 pub fn may_be_answered(sk: u64) {
     let error: u32 = read(sk, layout!(sk_err_soft));

@@ -1,7 +1,7 @@
 //! What each thread has read last, and whose request it is busy with: that is what set nginx off when it closes an exchange.
 //!
 //! nginx reads a request and, in the same turn of its loop, connects for it: so the exchange's client is at the socket that was read last
-//! before. Whether a thread has slept since is told by the kernel's own count of it: what a timer sets off is preceded by sleep.
+//! before. Whether a thread has slept since is shown by the kernel's own count of it: what a timer sets off is preceded by sleep.
 
 use aya_ebpf::{macros::map, maps::Array};
 use wire::{Client, FAMILY_UNIX, NginxEnd, nginx_flag, tcp_state};
@@ -81,7 +81,7 @@ pub fn note(sk: u64, remote_port: u16) {
     }
 }
 
-/// Whether [`note`] would tell nothing new: no exchange is the running thread's, and it has read from this socket last, too.
+/// Whether [`note`] would say nothing new: no exchange is the running thread's, and it has read from this socket last, too.
 #[inline(always)]
 pub fn is_noted(sk: u64) -> bool {
     let thread = task::thread();
@@ -178,8 +178,8 @@ pub fn ends(nginx: &mut NginxEnd) {
 
 /// A thread sleeps in other places, too, than where it waits for events: closing a socket waits for a lock that all processes share
 /// (`epmutex` in `eventpoll_release_file`, fs/eventpoll.c, before 6.4). Where nginx's memory shows that no timer went off, that was it, and
-/// what the thread had read last may be what set it off, and is noted besides; of a client that has left, its state tells, and a worker that has
-/// to go has other reasons.
+/// what the thread had read last may be what set it off, and is noted besides; of a client that has left, its state says so, and a worker
+/// that has to go has other reasons.
 #[inline(always)]
 pub fn slept_meanwhile(nginx: &mut NginxEnd) {
     const NO_TIMER: u32 = nginx_flag::NOTHING_READ | nginx_flag::UNTIMED;

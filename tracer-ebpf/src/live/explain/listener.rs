@@ -135,7 +135,7 @@ fn remove_under(key: &ListenerKey, sock: u64) {
 /// A socket began to listen, or is shown to us by userspace while it listens, maybe once more.
 #[inline(always)]
 pub fn add(sk: u64) {
-    // The TCP socket under it listens, and is told of by itself.
+    // The TCP socket under it listens, and is emitted by itself.
     if sock::is_mptcp(sk) {
         return;
     }
@@ -334,7 +334,7 @@ pub fn is_full(view: &ListenerView) -> bool {
 
 /// Whether one was dropped because too many handshakes were unfinished (`inet_csk_reqsk_queue_is_full`) and the
 /// listener may not send SYN cookies. Old kernels (5.10, for one) take one less than new ones, and which a kernel does it
-/// does not tell: without drop reasons (before 5.17) userspace takes exactly the limit for an inference.
+/// does not say: without drop reasons (before 5.17) userspace takes exactly the limit for an inference.
 #[inline(always)]
 pub fn syn_queue_is_full(view: &ListenerView) -> bool {
     let is_old = layout!(drop_reason_arg) == MISSING;

@@ -182,7 +182,7 @@ pub fn said(level: u64, log: u64, errno: u32, format: u64, first: u64, second: u
         let thread = task::thread();
         // SAFETY: only tested for presence.
         let is_new = unsafe { SAID.get(thread) }.is_none();
-        // Where there is no room, it is told and joined to nothing: the exchange must not pass for one of which nothing was said.
+        // Where there is no room, it is emitted and joined to nothing: the exchange must not pass for one of which nothing was said.
         let moment = if begins.is_of_module() { ns | OF_MODULE } else { ns };
         if put!(SAID, thread, moment, lost) && is_new {
             change(&SPOKEN, 1);

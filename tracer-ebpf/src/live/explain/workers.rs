@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Pids of those that have ended, the oldest first: what nginx has read of their ends is told a moment later.
+/// Pids of those that have ended, the oldest first: what nginx has read of their ends is emitted a moment later.
 #[map]
 static ENDED: Queue<u32> = Queue::with_max_entries(1_024, 0);
 
@@ -74,7 +74,7 @@ pub fn ends(tgid: u32, task: u64) {
                 forget(oldest);
             }
             if ENDED.push(tgid, 0).is_err() {
-                // Nothing is told of it once its socket is closed, and its place is taken until its pid is used again.
+                // Nothing is emitted of it once its socket is closed, and its place is taken until its pid is used again.
                 count!(processes_unkept, 1);
             }
         }

@@ -38,7 +38,7 @@ with_standby! {
     |ctx| (ctx.arg(0), 1 << 46) => icmp::error_reported(ctx.arg(0))
 }
 
-/// Whether such a change tells anything: most of each connection's do not.
+/// Whether such a change shows anything: most of each connection's do not.
 #[inline(always)]
 fn matters(old_state: u8, new_state: u8) -> bool {
     new_state == CLOSE

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Called for each descriptor of each process while userspace reads: makes the listeners known, and tells who holds them; and who of ours
+/// Called for each descriptor of each process while userspace reads: makes the listeners known, and emits who holds them; and who of ours
 /// is connected to a unix socket's path, where those are not watched.
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]

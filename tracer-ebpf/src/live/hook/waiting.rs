@@ -1,7 +1,7 @@
 //! Calls that may wait, where only kprobes are to be had.
 //!
 //! Who waits in a call keeps one of the few places that a kretprobe has ([`crate::kernel::function`]), and the next returns are passed over:
-//! once a few workers wait in accept, no accept is seen any more. So something else tells how these calls end. Connections that
+//! once a few workers wait in accept, no accept is seen any more. So something else shows how these calls end. Connections that
 //! are refused before a packet is sent, too: a connect of somebody else may wait for minutes.
 
 use aya_ebpf::{macros::kretprobe, programs::RetProbeContext};

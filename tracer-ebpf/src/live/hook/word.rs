@@ -18,7 +18,7 @@ pub fn ngx_log_error_core(ctx: ProbeContext) -> u32 {
 }
 
 /// The same where a program may wait for memory (since 6.0): a text that the worker itself has never looked at is not mapped yet, and
-/// nobody else can read it then. The first failure of each kind after a start or a reload is told in such a text.
+/// nobody else can read it then. The first failure of each kind after a start or a reload is said in such a text.
 #[uprobe(sleepable)]
 pub fn ngx_log_error_core_sleepable(ctx: ProbeContext) -> u32 {
     if is_turned_away(&ctx) {

@@ -113,7 +113,7 @@ pub fn thread_ends() {
     }
 }
 
-/// The running thread's connect of `sk` got as far as TCP's own hooks: those tell it from here.
+/// The running thread's connect of `sk` got as far as TCP's own hooks: those emit it from here.
 #[inline(always)]
 pub fn goes_on(sk: u64) {
     let Some(attached) = attached() else { return };
@@ -126,7 +126,7 @@ pub fn goes_on(sk: u64) {
     }
 }
 
-/// If the running thread is in this call with `sk`, its return has nothing to tell any more but that connect ends.
+/// If the running thread is in this call with `sk`, its return has nothing to say any more but that connect ends.
 #[inline(always)]
 fn settles(call: u64, sk: u64) {
     if let Some(arguments) = CALLS.get_ptr_mut(call) {
@@ -157,7 +157,7 @@ pub fn returned(ret: i64) {
 }
 
 /// The kernel's own connect of `sk` to an address of `len` bytes in kernel memory returned `ret`. Of TCP only what failed before
-/// a SYN was sent is told here.
+/// a SYN was sent is emitted here.
 #[inline(always)]
 pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
     let ret = i64::from(ret);
@@ -189,7 +189,7 @@ pub fn connected(sk: u64, address: u64, len: u64, ret: i32) {
         }
         _ => return,
     }
-    // An exchange that TCP's own hooks know, or knew a moment ago, is told by them: it has a port, or found none.
+    // An exchange that TCP's own hooks know, or knew a moment ago, is emitted by them: it has a port, or found none.
     if !is_unix
         && (ret == -EADDRNOTAVAIL || !scope::is_wanted(&call.upstream) || sock::lasting_local_port(sk) != 0)
     {

@@ -1,4 +1,4 @@
-//! Receives, where only kprobes see them: what tells how one ends does not say which call it is of.
+//! Receives, where only kprobes see them: what shows how one ends does not say which call it is of.
 
 use aya_ebpf::{macros::map, maps::HashMap};
 

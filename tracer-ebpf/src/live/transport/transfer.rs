@@ -61,7 +61,7 @@ fn write_seq(sk: u64) -> u32 {
     read(sk, layout!(write_seq))
 }
 
-/// The bytes that a send took whose return nobody saw: TCP's sequence numbers tell, and a unix socket takes all of them unless its
+/// The bytes that a send took whose return nobody saw: TCP's sequence numbers say, and a unix socket takes all of them unless its
 /// peer is gone or its buffer full.
 #[inline(always)]
 fn bytes_since(sk: u64, mark: u64) -> i32 {
@@ -87,7 +87,7 @@ pub fn send_returned(ret: i32) {
     }
 }
 
-/// The running thread is out of its last send. If nobody has seen that return, the socket tells what came of it; if it sent nothing,
+/// The running thread is out of its last send. If nobody has seen that return, the socket shows what came of it; if it sent nothing,
 /// why is not known, and that is counted as missed.
 #[inline(always)]
 pub fn settle() {
@@ -118,7 +118,7 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
     if fallback::is_awaited() {
         fallback::received(sk);
     }
-    // A worker reads many times, and only the first tells anything, unless the thread is nginx's as well.
+    // A worker reads many times, and only the first shows anything, unless the thread is nginx's as well.
     if reader::is_read_from(sk) && last_read::is_noted(sk) {
         return;
     }
@@ -138,7 +138,7 @@ fn is_readable(sk: u64) -> bool {
     waits != 0 || read::<u8>(sk, layout!(sk_shutdown)) != 0 || read::<u32>(sk, layout!(sk_err)) != 0
 }
 
-/// A receive on `sk` begins, of which [`receive_ends`] tells how it ends. Returns whether this is nginx's end of ours.
+/// A receive on `sk` begins, of which [`receive_ends`] says how it ends. Returns whether this is nginx's end of ours.
 #[inline(always)]
 pub fn receive_begins(sk: u64) -> bool {
     settle();

@@ -1,4 +1,4 @@
-//! How exchanges over unix sockets end. No tracepoint tells of them, so connect ([`super::connect`]) and close are seen as calls; the rest as
+//! How exchanges over unix sockets end. No tracepoint shows them, so connect ([`super::connect`]) and close are seen as calls; the rest as
 //! for TCP. A unix socket has no port: port 0 stands for it among the watched ports.
 
 use core::ffi::c_void;
@@ -87,14 +87,14 @@ extern "C" fn ends_with_owner(
 /// nginx closes its end, which is that of this open exchange.
 #[inline(always)]
 fn ended(exchange: *mut OpenExchange, sk: u64) {
-    // SAFETY: preallocated map memory. What tells of it finds it by itself: nobody has it then.
+    // SAFETY: preallocated map memory. What emits it finds it by itself: nobody has it then.
     if ends(unsafe { &mut *exchange }) != Ending::Well {
         emit::exchange(sk, false);
     }
     let _gone = EXCHANGES.remove(sk);
 }
 
-/// Writes down that nginx closes its end. What it read last tells whether the peer had closed before, and how. A function of its
+/// Writes down that nginx closes its end. What it read last shows whether the peer had closed before, and how. A function of its
 /// own, for its stack.
 #[inline(never)]
 fn ends(exchange: &mut OpenExchange) -> Ending {

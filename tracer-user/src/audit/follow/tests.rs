@@ -161,7 +161,7 @@ fn a_file_that_vanishes_for_a_while_is_kept() {
 }
 
 #[test]
-fn a_link_that_leads_elsewhere_is_followed_and_told() {
+fn a_link_that_leads_elsewhere_is_followed_and_reported() {
     let folder = TempDir::new().unwrap();
     let (first, second, link) =
         (folder.path().join("first"), folder.path().join("second"), folder.path().join("error.log"));

@@ -112,18 +112,18 @@ fn an_icmp_message_that_answers_the_syn_may_be_met_in_the_first_receive() {
 }
 
 #[test]
-fn a_foretold_text_finds_its_line_first() {
+fn a_predicted_text_finds_its_line_first() {
     let other = RESET.replace("reading response header from upstream", "sending request to upstream");
-    let foretold = Explained { error_log: Some(RESET.to_owned()), ..explained(900, Cause::ResetByRemote, A) };
+    let expected = Explained { error_log: Some(RESET.to_owned()), ..explained(900, Cause::ResetByRemote, A) };
     let mut pairing = Pairing::default();
     pairing.line(logged(0, RESET, A));
     pairing.line(logged(0, &other, A));
     pairing.verdict(explained(100, Cause::ResetByRemote, A));
-    pairing.verdict(foretold);
+    pairing.verdict(expected);
     let waiting = &pairing.workers[&7];
-    assert_eq!(pairs(&waiting.logged, &waiting.told, END).count, 2);
+    assert_eq!(pairs(&waiting.logged, &waiting.verdicts, END).count, 2);
     // The older verdict alone would take the older line.
-    let pairs = pairs(&waiting.logged, &waiting.told, START * SECOND + 500_000_000 + ORDERED);
+    let pairs = pairs(&waiting.logged, &waiting.verdicts, START * SECOND + 500_000_000 + ORDERED);
     assert_eq!(pairs.lines, [true, false]);
 }
 
@@ -184,7 +184,7 @@ fn pairs_are_dropped_in_passing_and_latecomers_given_up() {
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 0, 0));
     let settled = pairing.settle(now(6_000));
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (1, 0, 0));
-    assert_eq!(pairing.workers[&7].logged.len() + pairing.workers[&7].told.len(), 2);
+    assert_eq!(pairing.workers[&7].logged.len() + pairing.workers[&7].verdicts.len(), 2);
     let settled = pairing.settle(now(10) + PATIENCE + 1);
     assert_eq!((settled.explained, settled.unexplained.len(), settled.unlogged.len()), (0, 1, 1));
     assert!(pairing.workers.is_empty());
@@ -217,9 +217,9 @@ fn verdicts_have_a_budget_of_their_own() {
     let count = 2 * budget::AUDIT_BYTES / one.bytes();
     pairing.line(logged(500, REFUSED, A));
     (0..count).for_each(|_| pairing.verdict(one.clone()));
-    assert!(pairing.told_bytes <= budget::AUDIT_BYTES);
+    assert!(pairing.verdict_bytes <= budget::AUDIT_BYTES);
     assert_eq!(pairing.workers[&7].logged.len(), 1);
-    let left = pairing.workers[&7].told.len();
+    let left = pairing.workers[&7].verdicts.len();
     assert_eq!(pairing.settle(0).given_up, (count - left) as u64);
 }
 
@@ -256,12 +256,12 @@ impl Dice {
 
 /// The largest number of pairs there can be, by augmenting paths.
 fn most_pairs(lines: &[Logged], verdicts: &[Explained]) -> usize {
-    fn augment(told: usize, edges: &[Vec<usize>], seen: &mut [bool], holder: &mut [Option<usize>]) -> bool {
-        for &line in &edges[told] {
+    fn augment(from: usize, edges: &[Vec<usize>], seen: &mut [bool], holder: &mut [Option<usize>]) -> bool {
+        for &line in &edges[from] {
             if !std::mem::replace(&mut seen[line], true)
                 && holder[line].is_none_or(|other| augment(other, edges, seen, holder))
             {
-                holder[line] = Some(told);
+                holder[line] = Some(from);
                 return true;
             }
         }
@@ -269,14 +269,14 @@ fn most_pairs(lines: &[Logged], verdicts: &[Explained]) -> usize {
     }
     let edges: Vec<Vec<usize>> = verdicts
         .iter()
-        .map(|told| {
-            let near = |line: &Logged| line.at >= told.at - LATE.behind && line.at <= told.at + LATE.before;
-            (0..lines.len()).filter(|at| near(&lines[*at]) && fit(&lines[*at], told).is_some()).collect()
+        .map(|one| {
+            let near = |line: &Logged| line.at >= one.at - LATE.behind && line.at <= one.at + LATE.before;
+            (0..lines.len()).filter(|at| near(&lines[*at]) && fit(&lines[*at], one).is_some()).collect()
         })
         .collect();
     let mut holder = vec![None; lines.len()];
     (0..verdicts.len())
-        .filter(|told| augment(*told, &edges, &mut vec![false; lines.len()], &mut holder))
+        .filter(|from| augment(*from, &edges, &mut vec![false; lines.len()], &mut holder))
         .count()
 }
 

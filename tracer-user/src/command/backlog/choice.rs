@@ -1,4 +1,4 @@
-//! Which listeners are told.
+//! Which listeners are emitted.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -25,7 +25,7 @@ const SHARE: u32 = 20;
 /// More places than any nginx passes requests on to.
 const MOST_PEERS: usize = 4_096;
 
-/// Which listeners are told.
+/// Which listeners are emitted.
 #[derive(Debug)]
 pub(super) enum Choice {
     /// All of them.
@@ -44,7 +44,7 @@ pub(super) struct Reached {
     asked: BTreeSet<u32>,
     /// When others may be asked.
     next: Instant,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Choice {
@@ -64,7 +64,7 @@ impl Choice {
         }
     }
 
-    /// Whether a listener is told.
+    /// Whether a listener is emitted.
     pub fn has(&self, queue: &Queue) -> bool {
         match self {
             Self::All => true,
@@ -82,7 +82,7 @@ impl Choice {
 
 impl Reached {
     fn now(peers: HashSet<(u32, Upstream)>) -> Self {
-        Self { peers, asked: BTreeSet::new(), next: Instant::now(), is_told: false }
+        Self { peers, asked: BTreeSet::new(), next: Instant::now(), is_reported: false }
     }
 
     /// Reads files, so not at every look.
@@ -94,12 +94,12 @@ impl Reached {
         }
         self.asked = masters;
         for nginx in masters::nginx(queues, comm) {
-            // Why one is not believed is told by --verify.
+            // Why one is not believed is said by --verify.
             let Ok(configuration) = &nginx.said else { continue };
             let Some(netns) = netns_of(nginx.pid, queues) else { continue };
             let passes = passes(configuration);
             if let Some(name) = passes.iter().find_map(|pass| pass.unresolved.as_deref())
-                && !std::mem::replace(&mut self.is_told, true)
+                && !std::mem::replace(&mut self.is_reported, true)
             {
                 crate::notice!(
                     "{comm} {} passes requests on to names that only it resolves (to {name}, for one): what listens there is told once it \

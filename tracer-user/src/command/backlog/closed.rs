@@ -12,15 +12,15 @@ pub(super) struct Closed {
     names: HashMap<Name, u64>,
     forgotten: u64,
     forgotten_emitted: usize,
-    /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are told, and at the others.
+    /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are emitted, and at the others.
     sums: HashMap<u32, (u64, u64)>,
     /// Such packets in namespaces that found no room there.
     left_out: u64,
 }
 
 impl Closed {
-    /// Takes in one more; returns the oldest one, if that is forgotten for it. `is_told` says of a listener whether it is told.
-    pub fn push(&mut self, queue: Queue, is_told: impl Fn(&Queue) -> bool) -> Option<Queue> {
+    /// Takes in one more; returns the oldest one, if that is forgotten for it. `is_emitted` says of a listener whether it is emitted.
+    pub fn push(&mut self, queue: Queue, is_emitted: impl Fn(&Queue) -> bool) -> Option<Queue> {
         *self.names.entry(queue.name()).or_default() += 1;
         self.kept.push_back(queue);
         if self.kept.len() <= budget::CLOSED_LISTENERS {
@@ -33,15 +33,15 @@ impl Closed {
                 self.names.remove(&oldest.name());
             }
         }
-        let is_told = is_told(&oldest);
+        let is_emitted = is_emitted(&oldest);
         self.forgotten += 1;
-        self.forgotten_emitted += usize::from(is_told);
+        self.forgotten_emitted += usize::from(is_emitted);
         let drops = oldest.syn_drops + oldest.ack_drops;
         if drops > 0 && self.sums.len() >= budget::NAMESPACES && !self.sums.contains_key(&oldest.netns) {
             self.left_out += drops;
         } else if drops > 0 {
-            let (told, elsewhere) = self.sums.entry(oldest.netns).or_default();
-            *if is_told { told } else { elsewhere } += drops;
+            let (emitted, elsewhere) = self.sums.entry(oldest.netns).or_default();
+            *if is_emitted { emitted } else { elsewhere } += drops;
         }
         Some(oldest)
     }
@@ -61,7 +61,7 @@ impl Closed {
         self.forgotten
     }
 
-    /// How many of the forgotten ones were told.
+    /// How many of the forgotten ones were emitted.
     pub fn forgotten_emitted(&self) -> usize {
         self.forgotten_emitted
     }
@@ -71,7 +71,7 @@ impl Closed {
         self.left_out
     }
 
-    /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are told, and at the others.
+    /// Of the forgotten ones, packets that met a full queue, by network namespace: at those that are emitted, and at the others.
     pub fn sums(&self) -> &HashMap<u32, (u64, u64)> {
         &self.sums
     }

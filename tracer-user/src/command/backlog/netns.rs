@@ -68,7 +68,7 @@ impl Way {
     }
 }
 
-/// The namespace of a listener of another process. Nothing else tells it where neither the holder nor any other process lives there. Its
+/// The namespace of a listener of another process. Nothing else shows it where neither the holder nor any other process lives there. Its
 /// descriptor is duplicated for that moment, asked, and closed, and it is a listener's or it is not asked.
 fn of_listener(pid: u32, fd: u32, inode: u64) -> io::Result<File> {
     // SAFETY: takes two integers; the result is checked by `descriptor`.

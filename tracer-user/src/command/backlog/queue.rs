@@ -1,4 +1,4 @@
-//! A listener's accept queue, as it is told. Pure.
+//! A listener's accept queue, as it is emitted. Pure.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     queues::Name,
 };
 
-/// What the listener asked for when it called listen, as far as the kernel's limit tells: the kernel keeps the smaller one of that
+/// What the listener asked for when it called listen, as far as the kernel's limit shows: the kernel keeps the smaller one of that
 /// and somaxconn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {

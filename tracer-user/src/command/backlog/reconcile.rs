@@ -17,7 +17,7 @@ use crate::{model::budget, queues::Holder};
 pub struct Balance {
     /// The namespace's inode number.
     pub netns: u32,
-    /// Packets seen to meet a full queue of a listener that is told.
+    /// Packets seen to meet a full queue of a listener that is emitted.
     pub seen: u64,
     /// The same for the namespace's other listeners.
     pub elsewhere: u64,
@@ -81,7 +81,7 @@ pub(super) struct Books {
     /// Ways to namespaces to which no listener's owner leads any more, and when they were looked for.
     ways: HashMap<u32, Way>,
     looked: Option<Instant>,
-    /// Whether it was told that not all could be looked at.
+    /// Whether it was reported that not all could be looked at.
     has_complained: bool,
     /// How many times one found no room.
     left_out: u64,
@@ -185,8 +185,8 @@ impl Books {
         self.namespaces.get(&netns)?.as_ref().ok()
     }
 
-    /// Holds what was seen against the kernel's counters, for each namespace of a listener that is told; `forgotten` is what was seen at
-    /// others, that are told and that are not, by namespace.
+    /// Holds what was seen against the kernel's counters, for each namespace of a listener that is emitted; `forgotten` is what was seen at
+    /// others, that are emitted and that are not, by namespace.
     pub fn close<'a>(
         &mut self,
         queues: impl Iterator<Item = (&'a Queue, bool)>,
@@ -195,13 +195,13 @@ impl Books {
         let forgotten =
             forgotten.iter().map(|(netns, (seen, elsewhere))| (*netns, (*seen, *elsewhere, *seen > 0)));
         let mut sums: BTreeMap<u32, (u64, u64, bool)> = forgotten.collect();
-        for (queue, is_told) in queues {
+        for (queue, is_emitted) in queues {
             let (seen, elsewhere, any) = sums.entry(queue.netns).or_default();
-            *if is_told { seen } else { elsewhere } += queue.syn_drops + queue.ack_drops;
-            *any |= is_told;
+            *if is_emitted { seen } else { elsewhere } += queue.syn_drops + queue.ack_drops;
+            *any |= is_emitted;
         }
-        let told = sums.into_iter().filter(|(_, (.., any))| *any);
-        told.map(|(netns, (seen, elsewhere, _))| {
+        let emitted = sums.into_iter().filter(|(_, (.., any))| *any);
+        emitted.map(|(netns, (seen, elsewhere, _))| {
             let first = match self.namespaces.get(&netns) {
                 Some(Ok(account)) => account.netns.counters().map_err(|error| error.to_string()),
                 Some(Err(reason)) => Err(reason.clone()),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_told_and_never_hidden() {
+    fn a_difference_is_reported_and_never_hidden() {
         assert_eq!(balance(5, 5, 5).difference(), Some(0));
         assert!(balance(5, 5, 5).explanation().contains("the same"));
         let more = balance(5, 7, 9);

@@ -33,7 +33,7 @@ use crate::{
     terminal,
 };
 
-/// How often the listeners are told.
+/// How often the listeners are emitted.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often it is looked who is to be believed to be nginx.
@@ -81,7 +81,7 @@ struct Watching<'a> {
     closed: Closed,
     /// Both, and those whose end is still to be read, as far as they are kept: each as it was seen last.
     known: HashMap<Name, Queue>,
-    /// Victims of listeners that no look has shown, with what is to be told of them: the record of such a one's end is on its way.
+    /// Victims of listeners that no look has shown, with what is to be emitted of them: the record of such a one's end is on its way.
     early: Vec<(Victim, Option<Outcome>)>,
     victims: u64,
     passed_over: u64,
@@ -148,7 +148,7 @@ impl<'a> Watching<'a> {
         Ok(watching)
     }
 
-    /// Tells on standard error what is watched, and what this kernel does not show.
+    /// Reports on standard error what is watched, and what this kernel does not show.
     fn greet(&self) {
         let which = match &self.choice {
             Choice::All => "every listener".to_owned(),
@@ -261,7 +261,7 @@ impl<'a> Watching<'a> {
         if self.choice.has(&forgotten) { self.output.forgotten(&forgotten) } else { Ok(()) }
     }
 
-    /// Takes in what is there, and hands on what is to be told of it.
+    /// Takes in what is there, and hands on what is to be emitted of it.
     fn batch(&mut self, is_last: bool) -> io::Result<()> {
         self.has_more = !self.take_all()?;
         if is_last {
@@ -300,7 +300,7 @@ impl<'a> Watching<'a> {
         }
     }
 
-    /// Tells a victim, if its listener is one that is told.
+    /// Emits a victim, if its listener is one that is emitted.
     fn emit(&mut self, victim: &Victim, outcome: Option<Outcome>) -> io::Result<()> {
         let name = (victim.listener, victim.listener_since_ns);
         if !self.known.contains_key(&name) {
@@ -366,7 +366,7 @@ impl<'a> Watching<'a> {
         Ok(())
     }
 
-    /// It is over: what is open is told as it stands, and the sums are held against the kernel's.
+    /// It is over: what is open is emitted as it stands, and the sums are held against the kernel's.
     fn end(&mut self) -> io::Result<()> {
         let balances = self.balance()?;
         self.emit_open(|victim| Some(at_the_end(victim)))?;
@@ -402,10 +402,10 @@ impl<'a> Watching<'a> {
         })
     }
 
-    fn verify(&self, told: &[Queue]) -> Vec<Check> {
+    fn verify(&self, emitted: &[Queue]) -> Vec<Check> {
         let scene = Scene {
             queues: &self.queues,
-            told,
+            emitted,
             books: &self.books,
             comm: self.args.comm(),
             fpm_pools: &self.args.fpm_pools,

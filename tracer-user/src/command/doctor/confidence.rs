@@ -14,7 +14,7 @@ pub enum Level {
     OnDemand,
     /// Inferred by a rule.
     Inferred,
-    /// Not told, or told as another cause.
+    /// Not named, or named as another cause.
     NotSeen,
 }
 
@@ -132,7 +132,7 @@ const CLIENT_RESETS: Need = Need {
     because: "Proven of a client that closes; one that resets its connection is not seen to leave.",
 };
 
-/// Without it the kernel's SIGKILL to a worker is told as `worker_killed`, and the kernel as its sender.
+/// Without it the kernel's SIGKILL to a worker is named as `worker_killed`, and the kernel as its sender.
 const OOM: Need = Need {
     any: &[Proof::Fact(Fact::OomVictims)],
     without: Level::NotSeen,
@@ -192,7 +192,7 @@ fn rule(cause: Cause) -> Option<(&'static [Need], Best)> {
         }
         Cause::TimeoutIdleUpgraded => (&[], Inferred("nginx says it at level info only.")),
         Cause::ClientAbortBefore | Cause::ClientAbortMid => (&[CLIENT_RESETS], Proven),
-        // nginx's own sockets tell these.
+        // nginx's own sockets show these.
         Cause::RejectedResponse | Cause::LocalPorts => (&[], Proven),
         Cause::ClientCancelled
         | Cause::ClientBodyTimeout

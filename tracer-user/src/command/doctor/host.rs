@@ -20,7 +20,7 @@ pub struct Host {
     pub given_btf: Option<&'static Path>,
     /// How far it is locked down.
     pub lockdown: Lockdown,
-    /// The capabilities that tracing needs and this process lacks; none where the kernel does not tell.
+    /// The capabilities that tracing needs and this process lacks; none where the kernel does not say.
     pub missing_capabilities: Option<Vec<Capability>>,
     /// Whether tracefs is mounted.
     pub has_tracefs: bool,

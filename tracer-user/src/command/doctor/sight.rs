@@ -100,7 +100,7 @@ impl Sight {
         let seen = |is_seen| if is_seen { Seen::Always } else { Seen::Never };
         match proof {
             Proof::Fact(fact) => self.fact(fact),
-            // Where the tracepoint tells no reason, it is silent about resets without a socket.
+            // Where the tracepoint gives no reason, it is silent about resets without a socket.
             Proof::ResetWithoutSocket => seen(match self.facts.get(&Fact::ResetsSent) {
                 Some(How::Always(source)) => {
                     !source.starts_with("raw_tp/") || self.layout.reset_reason_arg != MISSING
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_system_calls_cannot_be_watched_is_told_of_what_they_would_show() {
+    fn why_system_calls_cannot_be_watched_is_said_of_what_they_would_show() {
         let mut plan = HookPlan::default();
         plan.missing.push((Fact::UnixSockets, "refused".to_owned()));
         plan.missing.push((Fact::Accepts, "refused".to_owned()));

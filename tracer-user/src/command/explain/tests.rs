@@ -172,12 +172,12 @@ fn an_unknown_name_is_answered_with_the_nearest() {
     assert_eq!(asked("reset/worker_killed"), Ok(Topic::One(Cause::ResetWorkerKilled)));
     assert_eq!((asked("reset"), asked("reset/")), (Ok(Topic::Kind("reset")), Ok(Topic::Kind("reset"))));
     let answered = |word: &str| asked(word).unwrap_err().to_string();
-    let told = answered("reset/worker_kiled");
-    assert!(told.starts_with("no cause has this name; the nearest: reset/worker_killed, "), "{told}");
-    let told = answered("slow_worker");
-    assert!(told.starts_with("no cause has this name; the nearest: read_timeout/slow_worker"), "{told}");
-    let told = answered("killed");
-    assert!(told.contains("reset/worker_killed") && told.contains("premature_close/worker_killed"), "{told}");
-    let told = answered("\u{1b}[2J");
-    assert_eq!(told, "no cause has this name, or one like it; `why502 explain` lists them all");
+    let said = answered("reset/worker_kiled");
+    assert!(said.starts_with("no cause has this name; the nearest: reset/worker_killed, "), "{said}");
+    let said = answered("slow_worker");
+    assert!(said.starts_with("no cause has this name; the nearest: read_timeout/slow_worker"), "{said}");
+    let said = answered("killed");
+    assert!(said.contains("reset/worker_killed") && said.contains("premature_close/worker_killed"), "{said}");
+    let said = answered("\u{1b}[2J");
+    assert_eq!(said, "no cause has this name, or one like it; `why502 explain` lists them all");
 }

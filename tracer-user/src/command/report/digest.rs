@@ -20,7 +20,7 @@ pub const MOST_ROWS: usize = 1_000;
 /// Bars of a chart over time.
 pub const BARS: usize = 96;
 
-/// Everything that is told.
+/// Everything that is emitted.
 #[derive(Debug, Default)]
 pub struct Digest {
     /// The first and the last moment of the evidence, in ns since 1970.

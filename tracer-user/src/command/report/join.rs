@@ -1,5 +1,5 @@
 //! Joins the two ends of an exchange that two hosts have recorded: by the handshake's sequence numbers, which both ends know and
-//! which survive address translation. The handshake also tells how far apart the hosts' clocks are.
+//! which survive address translation. The handshake also shows how far apart the hosts' clocks are.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -48,7 +48,7 @@ impl Ends {
     }
 }
 
-/// How far the clock of a listener's host is ahead of nginx's, as one handshake tells.
+/// How far the clock of a listener's host is ahead of nginx's, as one handshake shows.
 #[derive(Clone, Copy, Debug)]
 struct Account {
     /// Half of the time there and back, in ns: it is as sure as that.
@@ -151,9 +151,9 @@ fn here(worker: &WorkerEnd, ahead_ns: i64, nginx: &NginxEnd) -> WorkerEnd {
 fn add(exchange: &mut ExchangeRecord, mut worker: WorkerEnd) -> Option<WorkerGone> {
     let nginx = &mut exchange.nginx;
     nginx.worker_sock = worker.sock;
-    let was_told = nginx.flags & nginx_flag::RESET_RECEIVED != 0 || nginx.old_state == tcp_state::CLOSE_WAIT;
+    let was_shown = nginx.flags & nginx_flag::RESET_RECEIVED != 0 || nginx.old_state == tcp_state::CLOSE_WAIT;
     let is_close = worker.ended_ns < nginx.ended_ns.saturating_add(UNDER_WAY_NS);
-    if was_told && is_close {
+    if was_shown && is_close {
         worker.ended_ns = worker.ended_ns.min(nginx.ended_ns.saturating_sub(1));
     }
     if worker.ended_ns < nginx.ended_ns {

@@ -1,4 +1,4 @@
-//! `why502 report`: reads evidence, and tells what live tracing would have told.
+//! `why502 report`: reads evidence, and emits what live tracing would have emitted.
 
 mod digest;
 mod html;
@@ -60,7 +60,7 @@ pub fn run(args: &Report) -> Result<(), Failure> {
     }
 }
 
-/// Takes everything in; hands on what is told, and returns what it amounts to.
+/// Takes everything in; hands on what is emitted, and returns what it amounts to.
 fn follow(replay: &mut Replay, mut emit: impl FnMut(&Emitted) -> io::Result<()>) -> Result<Digest, Failure> {
     let mut digest = Digest::default();
     while let Some((number, entry)) = replay.next()? {

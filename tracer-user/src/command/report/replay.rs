@@ -84,9 +84,9 @@ pub struct Recording {
     last_ns: u64,
     last_part: u64,
     is_ended: bool,
-    /// It was given up, and that was told.
+    /// It was given up, and that was reported.
     is_given_up: bool,
-    is_loss_told: bool,
+    is_loss_emitted: bool,
 }
 
 impl Replay {
@@ -247,7 +247,7 @@ impl Replay {
         }
     }
 
-    /// Takes an entry in. What is to be told because of it comes from [`Replay::told`].
+    /// Takes an entry in. What is to be emitted because of it comes from [`Replay::emitted`].
     pub fn take(&mut self, number: usize, entry: Entry) {
         if let Some(recording) = self.recordings.get_mut(number) {
             recording.pipeline.take(entry);
@@ -259,7 +259,7 @@ impl Replay {
         self.recordings.get_mut(number)?.pipeline.next()
     }
 
-    /// Looks at slow exchanges of which not all is told, for want of room.
+    /// Looks at slow exchanges of which not all is emitted, for want of room.
     pub fn cut_looks(&self) -> u64 {
         self.recordings.iter().map(|recording| recording.pipeline.cut_looks()).sum()
     }
@@ -337,7 +337,7 @@ impl Recording {
             last_part,
             is_ended: false,
             is_given_up: false,
-            is_loss_told: false,
+            is_loss_emitted: false,
         })
     }
 
@@ -416,7 +416,7 @@ impl Recording {
             }
             self.parts.pop_front();
         }
-        if self.is_given_up && !std::mem::replace(&mut self.is_loss_told, true) {
+        if self.is_given_up && !std::mem::replace(&mut self.is_loss_emitted, true) {
             // Whatever is still open may lack facts.
             let loss = Loss { ns: LATEST_NS - 1, reason: LossReason::Unread, count: 1 };
             return Ok(Some(Entry { at_ns: self.last_ns, what: What::Loss(loss) }));

@@ -70,18 +70,18 @@ fn what_does_not_fit_in_memory_is_read_up_to_there_and_called_incomplete() {
     // All of them wait for what nginx does next.
     let waiting = mutated(&golden(), |lines| lines.retain(|line| !line.contains(r#""type":"aftermath""#)));
     let mut replay = Replay::of(waiting).unwrap();
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     let mut is_exchange_seen = false;
     while let Some((number, entry)) = replay.next().unwrap() {
         is_exchange_seen |= matches!(entry.what, What::Record(Record::Exchange(_)));
         replay.take(number, entry);
-        told.extend(iter::from_fn(|| replay.emitted(number)));
-        if is_exchange_seen && told.is_empty() {
+        emitted.extend(iter::from_fn(|| replay.emitted(number)));
+        if is_exchange_seen && emitted.is_empty() {
             replay = replay.within(0);
         }
     }
-    let is_incomplete = |told: &Emitted| matches!(told, Emitted::Verdict(verdict) if verdict.confidence == Confidence::Incomplete);
-    assert!((1..5).contains(&told.len()) && told.iter().all(is_incomplete), "{told:?}");
+    let is_incomplete = |emitted: &Emitted| matches!(emitted, Emitted::Verdict(verdict) if verdict.confidence == Confidence::Incomplete);
+    assert!((1..5).contains(&emitted.len()) && emitted.iter().all(is_incomplete), "{emitted:?}");
     assert_eq!(replay.summary().lost, 1);
 }
 

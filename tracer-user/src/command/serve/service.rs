@@ -1,4 +1,4 @@
-//! The sinks of the service as one, for a new configuration changes them all; and what systemd is told.
+//! The sinks of the service as one, for a new configuration changes them all; and what systemd is notified of.
 
 use std::{collections::BTreeSet, ffi::OsString, io, time::Duration};
 
@@ -285,26 +285,26 @@ fn notify_systemd(state: &[NotifyState<'_>]) {
     }
 }
 
-/// Tells systemd again and again that the event loop turns, if it wants to know.
+/// Notifies systemd again and again that the event loop turns, if it wants to know.
 struct Watchdog {
     period: Option<Duration>,
-    told_ns: u64,
+    notified_ns: u64,
 }
 
 impl Watchdog {
     fn of_systemd() -> Self {
         // Twice within what it waits for.
-        Self { period: sd_notify::watchdog_enabled().map(|limit| limit / 2), told_ns: 0 }
+        Self { period: sd_notify::watchdog_enabled().map(|limit| limit / 2), notified_ns: 0 }
     }
 
     fn due_ns(&self) -> Option<u64> {
-        self.period.map(|period| self.told_ns.saturating_add(nanoseconds(period)))
+        self.period.map(|period| self.notified_ns.saturating_add(nanoseconds(period)))
     }
 
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
         if self.due_ns().is_some_and(|due| due <= now_ns) {
-            self.told_ns = now_ns;
+            self.notified_ns = now_ns;
             notify_systemd(&[NotifyState::Watchdog]);
         }
     }

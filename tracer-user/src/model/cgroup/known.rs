@@ -7,13 +7,13 @@ use lru::LruCache;
 use super::{Cgroup, Member};
 use crate::model::budget;
 
-/// How long what was told of a process holds, in ns: later, its pid may be another's, of whom nothing is known.
+/// How long what was found of a process holds, in ns: later, its pid may be another's, of whom nothing is known.
 const HOLDS_NS: u64 = 60_000_000_000;
 
-/// The control groups of processes. Pure: it holds what the stream told.
+/// The control groups of processes. Pure: it holds what the stream said.
 #[derive(Debug)]
 pub struct Known(
-    /// With the moment at which it was told.
+    /// With the moment at which it was found.
     LruCache<u32, (u64, Member)>,
 );
 
@@ -24,15 +24,15 @@ impl Default for Known {
 }
 
 impl Known {
-    /// Takes in what was found of a process by `told_ns` (monotonic).
-    pub fn learn(&mut self, told_ns: u64, member: Member) {
-        self.0.put(member.pid, (told_ns, member));
+    /// Takes in what was found of a process by `found_ns` (monotonic).
+    pub fn learn(&mut self, found_ns: u64, member: Member) {
+        self.0.put(member.pid, (found_ns, member));
     }
 
     /// The control group of a process that acted at a moment (ns, monotonic).
     pub fn of(&self, pid: u32, at_ns: u64) -> Option<&Member> {
-        let (told_ns, member) = self.0.peek(&pid)?;
-        (member.began_ns <= at_ns && at_ns <= told_ns.saturating_add(HOLDS_NS)).then_some(member)
+        let (found_ns, member) = self.0.peek(&pid)?;
+        (member.began_ns <= at_ns && at_ns <= found_ns.saturating_add(HOLDS_NS)).then_some(member)
     }
 
     /// Those of some processes, each once.

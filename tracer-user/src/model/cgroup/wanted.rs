@@ -1,4 +1,4 @@
-//! Which verdicts are told, by the control groups of the processes in them: `--cgroup`, `--container`, `--unit`.
+//! Which verdicts are emitted, by the control groups of the processes in them: `--cgroup`, `--container`, `--unit`.
 
 use super::{Cgroup, known::Places};
 

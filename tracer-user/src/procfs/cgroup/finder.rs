@@ -24,7 +24,8 @@ use crate::{
 /// How long what was found of a process is taken to hold, in ns.
 const FRESH_NS: u64 = 1_000_000_000;
 
-/// After so long what is known of a process is told again, if it still lives, in ns: long before [`super::known`] takes it for another's.
+/// After so long what is known of a process is emitted again, if it still lives, in ns: long before [`super::known`] takes it for
+/// another's.
 const AGAIN_NS: u64 = 20_000_000_000;
 
 /// Processes that are looked at within such a time: a storm names the same few again and again.
@@ -53,8 +54,8 @@ pub struct Finder {
 #[derive(Debug)]
 struct Found {
     at_ns: u64,
-    /// When it was told last.
-    told_ns: u64,
+    /// When it was emitted last.
+    emitted_ns: u64,
     /// None where it is not known.
     member: Option<Member>,
 }
@@ -117,14 +118,14 @@ impl Finder {
         if self.found.len() >= budget::CGROUPED.get() {
             self.found.retain(|_, found| now < found.at_ns.saturating_add(FRESH_NS));
         }
-        let found = self.found.entry(pid).or_insert(Found { at_ns: now, told_ns: 0, member: None });
+        let found = self.found.entry(pid).or_insert(Found { at_ns: now, emitted_ns: 0, member: None });
         found.at_ns = now;
-        let is_news = found.member != member || now >= found.told_ns.saturating_add(AGAIN_NS);
+        let is_news = found.member != member || now >= found.emitted_ns.saturating_add(AGAIN_NS);
         // Where it is none, what was known of it may still be true: nobody knows better.
         let member = member?;
         found.member = Some(member.clone());
         if is_news {
-            found.told_ns = now;
+            found.emitted_ns = now;
         }
         is_news.then_some(member)
     }

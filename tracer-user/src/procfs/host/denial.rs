@@ -73,7 +73,7 @@ fn label(pid: u32) -> Option<String> {
 
 /// Runs `work` in a thread of its own, whose identity and namespaces nobody else has.
 pub(super) fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<T> {
-    // A panic of it was told where it happened.
+    // A panic of it was reported where it happened.
     confine::apart(work).ok().flatten()
 }
 
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(own, Ordinary::Allow);
         let own = denial(std::process::id(), &Upstream::Inet("127.0.0.1:9".parse().unwrap()), 0).ordinary;
         assert_eq!(own, Ordinary::Allow);
-        // Its mode was changed just now: what it was before, nobody can tell.
+        // Its mode was changed just now: what it was before, nobody can know.
         let before = denial(
             std::process::id(),
             &Upstream::Unix(path.clone()),

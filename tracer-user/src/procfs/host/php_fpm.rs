@@ -19,7 +19,7 @@ const TITLE: &[u8] = b"php-fpm: master process (";
 /// Whether a file is the one that configures a master, or one that this includes.
 ///
 /// # Errors
-/// If that cannot be told.
+/// If that cannot be found out.
 pub(crate) fn is_configured_by(master: &Master, file: Identity) -> Result<bool, Refusal> {
     let main = master.absolute(&main_file(master.command_line())?)?;
     is_part_of(master.root(), main, file)

@@ -29,7 +29,7 @@ pub(super) fn below_root() -> OpenHow {
 }
 
 /// Whether who may use what this path leads to in the root of this process, or search the folders above it, was changed after a moment (ns since
-/// 1970); also where that cannot be told. What is made in a folder changes nothing of that.
+/// 1970); also where that cannot be found out. What is made in a folder changes nothing of that.
 pub(super) fn is_changed_since(pid: u32, path: &Path, ns: i64) -> bool {
     // A file's time of change is that of the last tick of the kernel's clock.
     const TICK_NS: i64 = 10_000_000;

@@ -53,7 +53,7 @@ enum Way {
 
 /// The root folder of a process.
 ///
-/// Paths are walked name by name, since no flag of `openat2(2)` tells whose the folders and links on the way are. Links lead where they do
+/// Paths are walked name by name, since no flag of `openat2(2)` says whose the folders and links on the way are. Links lead where they do
 /// for the process: an absolute one to its root, `..` no further up than that. Nothing is opened before it is known what it is.
 #[derive(Debug)]
 pub(crate) struct Root(OwnedFd);

@@ -22,12 +22,12 @@ impl Carrier for Accepting {
 }
 
 fn courier(most: usize) -> (Box<Courier>, std::sync::mpsc::SyncSender<Fate>, Receiver<usize>, Arc<Drops>) {
-    let (tell, fates) = sync_channel(0);
+    let (order, fates) = sync_channel(0);
     let (seen, saw) = channel();
     let drops = Arc::new(Drops::default());
     let courier =
         Courier::start("test", "a test".to_owned(), most, &drops, Accepting { fates, seen }).unwrap();
-    (Box::new(courier), tell, saw, drops)
+    (Box::new(courier), order, saw, drops)
 }
 
 fn counts(drops: &Drops) -> Vec<u64> {
@@ -45,10 +45,10 @@ fn three(courier: &mut Courier, saw: &Receiver<usize>) {
 
 #[test]
 fn what_is_taken_is_taken_once_in_batches() {
-    let (mut courier, tell, saw, drops) = courier(10);
+    let (mut courier, order, saw, drops) = courier(10);
     three(&mut courier, &saw);
-    tell.send(Fate::Taken { but: 0 }).unwrap();
-    tell.send(Fate::Taken { but: 1 }).unwrap();
+    order.send(Fate::Taken { but: 0 }).unwrap();
+    order.send(Fate::Taken { but: 1 }).unwrap();
     assert_eq!(saw.recv(), Ok(2));
     let mail = Arc::clone(&courier.mail);
     courier.end(&Summary::default()).unwrap();
@@ -58,10 +58,10 @@ fn what_is_taken_is_taken_once_in_batches() {
 
 #[test]
 fn what_is_refused_is_counted_and_not_sent_again() {
-    let (mut courier, tell, saw, drops) = courier(10);
+    let (mut courier, order, saw, drops) = courier(10);
     three(&mut courier, &saw);
-    tell.send(Fate::Refused("no".to_owned())).unwrap();
-    tell.send(Fate::Taken { but: 0 }).unwrap();
+    order.send(Fate::Refused("no".to_owned())).unwrap();
+    order.send(Fate::Taken { but: 0 }).unwrap();
     courier.end(&Summary::default()).unwrap();
     assert_eq!((saw.recv(), saw.recv().is_err()), (Ok(2), true));
     assert_eq!(counts(&drops), [0, 1, 0]);
@@ -69,15 +69,15 @@ fn what_is_refused_is_counted_and_not_sent_again() {
 
 #[test]
 fn what_is_not_taken_now_is_sent_again_after_the_time_that_was_asked_for() {
-    let (mut courier, tell, saw, drops) = courier(10);
+    let (mut courier, order, saw, drops) = courier(10);
     let after = Some(Duration::from_millis(50));
     courier.verdict(&samples::killed()).unwrap();
     assert_eq!(saw.recv(), Ok(1));
     let begun = Instant::now();
-    tell.send(Fate::Later { why: "busy".to_owned(), after }).unwrap();
+    order.send(Fate::Later { why: "busy".to_owned(), after }).unwrap();
     assert_eq!(saw.recv(), Ok(1));
     assert!(begun.elapsed() >= Duration::from_millis(50));
-    tell.send(Fate::Taken { but: 0 }).unwrap();
+    order.send(Fate::Taken { but: 0 }).unwrap();
     let mail = Arc::clone(&courier.mail);
     courier.end(&Summary::default()).unwrap();
     assert_eq!((mail.lock().taken, drops.sum()), (1, 0));
@@ -85,7 +85,7 @@ fn what_is_not_taken_now_is_sent_again_after_the_time_that_was_asked_for() {
 
 #[test]
 fn what_finds_no_room_is_counted_and_what_is_left_at_the_end_is_too() {
-    let (mut courier, tell, saw, drops) = courier(2);
+    let (mut courier, order, saw, drops) = courier(2);
     three(&mut courier, &saw);
     // The thread has one, and two wait.
     for _ in 0..5 {
@@ -93,7 +93,7 @@ fn what_finds_no_room_is_counted_and_what_is_left_at_the_end_is_too() {
     }
     assert_eq!(counts(&drops), [5, 0, 0]);
     // It is away, and stays away: one more try, and no more.
-    drop(tell);
+    drop(order);
     courier.end(&Summary::default()).unwrap();
     assert_eq!(counts(&drops), [5, 0, 3]);
     assert_eq!(saw.iter().collect::<Vec<_>>(), [1]);

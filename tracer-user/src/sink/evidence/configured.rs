@@ -31,8 +31,8 @@ impl Configurations {
         lines.push_back((entry.at_ns, encoder.line(entry)));
     }
 
-    /// Those that came before a file's own lines, of which the first came at `begins_ns`. The others are among them: told first, they would put the
-    /// reader's clock forward, past what waits for its other half.
+    /// Those that came before a file's own lines, of which the first came at `begins_ns`. The others are among them: written first, they
+    /// would put the reader's clock forward, past what waits for its other half.
     pub(super) fn lines(&self, begins_ns: u64) -> impl Iterator<Item = &Line> {
         let all = self.groups.iter().chain(&self.members);
         all.filter(move |(at_ns, _)| *at_ns < begins_ns).map(|(_, line)| line)

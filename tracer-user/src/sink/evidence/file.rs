@@ -117,7 +117,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Takes in an entry. What cannot be written is counted, and told.
+    /// Takes in an entry. What cannot be written is counted, and reported.
     pub fn add(&mut self, entry: &Entry) {
         match &entry.what {
             What::Sources(sources) => self.header.set_sources(sources),
@@ -172,7 +172,7 @@ impl Recording {
             Ok(None) => return,
             Err(error) => return self.fails(0, &error),
         };
-        // The line that tells of the lines before is none of them.
+        // The line that counts the lines before is none of them.
         let lines = frame.lines - u64::from(self.unwritten > 0).min(frame.lines);
         if self.is_stuck {
             self.rotate();

@@ -64,7 +64,7 @@ impl Naming {
         }
     }
 
-    /// The next file. A name that others have taken meanwhile is passed over, and that is told.
+    /// The next file. A name that others have taken meanwhile is passed over, and that is reported.
     pub(super) fn create(&mut self) -> anyhow::Result<(PathBuf, File)> {
         for _ in 0..MOST_TAKEN {
             let path = self.name();

@@ -155,7 +155,7 @@ fn a_window_writes_so_many_files_under_free_names_and_one_at_the_end() {
     }
 }
 
-/// The pids of which each configuration in a file is told.
+/// The pids of which each configuration in a file is of.
 fn configured(path: &Path) -> Vec<Vec<u32>> {
     let mut reader = Reader::new(fs::File::open(path).unwrap()).unwrap();
     let entries = std::iter::from_fn(|| reader.next_entry().unwrap());
@@ -167,7 +167,7 @@ fn configured(path: &Path) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn each_file_tells_the_configurations_that_were_read_before_it() {
+fn each_file_has_the_configurations_that_were_read_before_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let groups = |workers| What::Groups(Configured { workers, ..Configured::default() });
     let path = folder.path().join("rotated");
@@ -192,9 +192,9 @@ fn each_file_tells_the_configurations_that_were_read_before_it() {
     }
 }
 
-/// A word that waits for its exchange would be overdue otherwise, and told alone.
+/// A word that waits for its exchange would be overdue otherwise, and emitted alone.
 #[test]
-fn a_window_tells_in_order_what_came_while_it_was_kept() {
+fn a_window_emits_in_order_what_came_while_it_was_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evidence");
     let mut window = window(&path, 9);

@@ -32,7 +32,7 @@ pub struct Window {
     counts: Counts,
     clock_offset: ClockOffset,
     now_ns: u64,
-    /// It was told that less than was asked for fits.
+    /// It was reported that less than was asked for fits.
     is_short: bool,
     /// Frames were forgotten since the last file.
     has_gap: bool,

@@ -71,7 +71,7 @@ fn what_is_unknown_is_null_and_present() {
 }
 
 #[test]
-fn what_a_slow_worker_was_doing_is_told_in_samples() {
+fn what_a_slow_worker_was_doing_is_emitted_in_samples() {
     let line = lines(|json| json.verdict(&samples::slow_worker()));
     let golden = concat!(
         r#""worker":{"pid":24940,"comm":"php-fpm8.2","unit":null,"container":null,"pod":null,"signal":null,"#,
@@ -180,7 +180,7 @@ fn a_note_is_a_line_of_its_own_type() {
 }
 
 #[test]
-fn what_was_short_is_told_in_microseconds() {
+fn what_was_short_is_emitted_in_microseconds() {
     let stall = |some| Stall { some: Some(some), full: None };
     let stalls = Stalls { cpu: stall(7), ..Stalls::default() };
     let path = "/system.slice/php8.2-fpm.service".to_owned();

@@ -25,7 +25,7 @@ pub(in crate::sink) enum Value<'a> {
     Seconds(f64),
     /// A gauge.
     Level(f64),
-    /// Always one: its labels tell.
+    /// Always one: its labels say it.
     Info,
     /// How many times fell below each bound.
     Histogram(Histogram<'a>),

@@ -89,7 +89,7 @@ pub struct Metrics {
     is_new: bool,
     published_ns: u64,
     summed_ns: u64,
-    /// How often that was told in a row with nothing new before it.
+    /// How often that was said in a row with nothing new before it.
     quiet: u64,
     /// None where nobody looks at all connections.
     watch: Option<Watch>,

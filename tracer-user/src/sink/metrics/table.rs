@@ -9,7 +9,7 @@ pub enum Kind {
     Gauge,
     /// How many values fell below each of some bounds.
     Histogram,
-    /// Always one: its labels tell.
+    /// Always one: its labels say it.
     Info,
 }
 

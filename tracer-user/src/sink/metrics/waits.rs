@@ -125,7 +125,7 @@ struct Lost {
     wait_pushed_out: u64,
     /// Listeners, or what was seen of one, that found no room.
     listener_untracked: u64,
-    /// Listeners whose end was not told: what came since the last look at them is lost.
+    /// Listeners whose end was not emitted: what came since the last look at them is lost.
     end_unseen: u64,
 }
 
@@ -373,7 +373,7 @@ pub(super) mod tests {
         // It was closed while it was looked at, and another one is there now.
         let (closed, next) = (listener(1, 1, &[10, 20, 600]), listener(1, 2, &[2_000]));
         seen.take(&look(&[listener(1, 1, &[10, 20]), next], &[closed]), &mut news);
-        // One came and went between two looks, and the end of another one was not told.
+        // One came and went between two looks, and the end of another one was not emitted.
         seen.take(&look(&[next], &[listener(3, 9, &[5])]), &mut news);
         assert_eq!(seen.listeners.len(), 1);
         let counts = |port: u16| news.at.0[&at(port)].counts.iter().sum::<u64>();

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_is_told_with_its_statuses() {
+    fn each_kind_is_reported_with_its_statuses() {
         let look = Look::PLAIN;
         let counts = [((502, Kind::Explained), 12), ((504, Kind::Explained), 1), ((503, Kind::Rule), 2)];
         let answers = Answers { counts: counts.into_iter().collect(), left_out: 0 };

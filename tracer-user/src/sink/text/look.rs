@@ -9,7 +9,7 @@ use anstyle::Style;
 
 use super::paragraph::width;
 
-/// The width of lines where there is no terminal to tell it.
+/// The width of lines where there is no terminal to say it.
 const WIDTH: usize = 110;
 
 /// How text looks.

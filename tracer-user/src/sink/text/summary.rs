@@ -19,7 +19,8 @@ use crate::{
 
 /// The summary, with an empty line before it.
 pub fn render(summary: &Summary, look: &Look) -> String {
-    // Who is left out, that nginx's log was followed for a while, and that system calls are watched, was told on standard error when it began.
+    // Who is left out, that nginx's log was followed for a while, and that system calls are watched, was reported on standard error when it
+    // began.
     let Summary {
         elapsed_ns,
         exchanges,

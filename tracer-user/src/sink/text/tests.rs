@@ -167,7 +167,7 @@ fn a_summary_without_failures_says_so() {
 }
 
 #[test]
-fn a_summary_tells_each_loss_and_what_it_means() {
+fn a_summary_reports_each_loss_and_what_it_means() {
     let lossy = Summary { lost: 1_234, untracked: 1, ..samples::summary() };
     let written = text(Look::PLAIN, |text| text.summary(&lossy));
     assert!(written.contains("\n1,234 records were lost: failures may be missing above"), "{written}");

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_in_hours_and_minutes() {
+    fn a_run_is_reported_in_hours_and_minutes() {
         let cases = [
             (3_260_000_000, "3.26 s"),
             (59_499_000_000, "59.5 s"),

@@ -26,18 +26,18 @@ pub fn is_there() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Takes the terminal. A panic of any thread gives it back before it is told.
+/// Takes the terminal. A panic of any thread gives it back before it is reported.
 ///
 /// # Errors
 /// Of the system.
 pub fn take() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        let tell = panic::take_hook();
+        let report = panic::take_hook();
         panic::set_hook(Box::new(move |fault| {
             give_back();
             terminal::end_diversion();
-            tell(fault);
+            report(fault);
         }));
     });
     enable_raw_mode()?;

@@ -81,7 +81,7 @@ pub struct Queue {
     pub late: u64,
     /// Exchanges that waited in it until nginx gave up.
     pub unaccepted: u64,
-    /// How long the last ones waited in it, in microseconds, of exchanges that were told.
+    /// How long the last ones waited in it, in microseconds, of exchanges that were emitted.
     waits: VecDeque<u64>,
 }
 
@@ -118,7 +118,7 @@ pub struct Slow {
     pub doing: String,
 }
 
-/// Workers of one upstream, as far as failures tell of them.
+/// Workers of one upstream, as far as failures name them.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     /// Those that had exchanges that failed.
@@ -426,10 +426,10 @@ impl State {
         self.notices.push_back(line.trim_end().to_owned());
     }
 
-    /// The upstream that a crew serves: as failures of its workers tell, or as its master listens, if that is in one place.
+    /// The upstream that a crew serves: as failures of its workers show, or as its master listens, if that is in one place.
     pub fn served_by(&self, crew: &Crew) -> Option<String> {
-        let told = crew.workers.iter().find_map(|(pid, _)| self.serves.get(pid));
-        told.map(ToString::to_string).or_else(|| {
+        let served = crew.workers.iter().find_map(|(pid, _)| self.serves.get(pid));
+        served.map(ToString::to_string).or_else(|| {
             let master = self.masters.iter().find(|master| master.pid == crew.master)?;
             match master.listeners.as_deref() {
                 Some([one]) => Some(one.clone()),

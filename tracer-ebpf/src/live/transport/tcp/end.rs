@@ -104,7 +104,7 @@ pub fn destroyed(sk: u64) {
             if entry::is_open(id) {
                 broken_closed(id);
             } else if task::current_exit().is_none() {
-                // Its record is told already: what is lost here shows as no act at all.
+                // Its record is emitted already: what is lost here shows as no act at all.
                 let _counted = fallback::await_next(id, word::of_close(id.connect_ns, 0, false), 0, 0);
             }
             change(&AWAITED, LESS);

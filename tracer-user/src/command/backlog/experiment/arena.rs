@@ -108,7 +108,7 @@ impl Listener {
         let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         if is_deferring {
             let seconds: libc::c_int = 60;
-            // SAFETY: the option's value is an int, which outlives the call, and its size is told.
+            // SAFETY: the option's value is an int, which outlives the call, and its size is given.
             Errno::result(unsafe {
                 libc::setsockopt(
                     fd.as_raw_fd(),

@@ -15,7 +15,7 @@ pub(super) use text::Text;
 pub(super) struct Summary {
     /// How long it watched, in ns.
     pub elapsed_ns: u64,
-    /// How many listeners were told.
+    /// How many listeners were emitted.
     pub listeners: usize,
     /// How many closed listeners were forgotten before the end, because there were too many.
     pub forgotten: u64,

@@ -8,7 +8,7 @@ use crate::procfs::host::{
     php_fpm::{Pool, is_configured_by},
 };
 
-/// How many of those that are not asked are told with their reason.
+/// How many of those that are not asked are named with their reason.
 const REASONS: usize = 4;
 
 /// The php-fpm that reads a pool's file: among those that own a listener at the pool's address, the one that is believed and is

@@ -32,7 +32,7 @@ const FPM_BACKLOG: u32 = 511;
 pub struct Check {
     /// The claim.
     pub claim: String,
-    /// Whether it holds; none where that cannot be told.
+    /// Whether it holds; none where that cannot be found out.
     pub holds: Option<bool>,
     /// The figures, or why there are none.
     pub figures: String,
@@ -80,8 +80,8 @@ impl Configured {
 pub(super) struct Scene<'a> {
     /// Every listener of this host.
     pub queues: &'a [Queue],
-    /// Those that are told.
-    pub told: &'a [Queue],
+    /// Those that are emitted.
+    pub emitted: &'a [Queue],
     /// The network namespaces.
     pub books: &'a Books,
     /// The processes whose upstreams matter.
@@ -92,7 +92,7 @@ pub(super) struct Scene<'a> {
 
 /// Checks everything. `depth_of` reads a listener's depth as it is at that moment.
 pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Option<u32>) -> Vec<Check> {
-    let mut checks: Vec<Check> = scene.told.iter().map(overflowed).collect();
+    let mut checks: Vec<Check> = scene.emitted.iter().map(overflowed).collect();
     let nginx = masters::nginx(scene.queues, scene.comm);
     let (mut known, unread) = nginx::configured(&nginx, scene.comm);
     checks.extend(known.iter().flat_map(|configured| enforced(configured, scene)));
@@ -115,7 +115,7 @@ pub(super) fn checks(scene: &Scene<'_>, depth_of: &mut dyn FnMut(&Queue) -> Opti
     }
     checks.extend(pools::checks(scene, &masters::php_fpm(scene.queues), &nginx, &mut known));
     let is_known = |queue: &&Queue| known.iter().any(|configured| configured.is_of(queue));
-    checks.extend(scene.told.iter().filter(|queue| !is_known(queue)).map(asked));
+    checks.extend(scene.emitted.iter().filter(|queue| !is_known(queue)).map(asked));
     checks.extend(settings::checks(scene));
     checks
 }
@@ -240,7 +240,7 @@ mod tests {
     fn a_backlog_that_is_not_enforced_is_a_false_claim() {
         let queues = [queue(128)];
         let books = Books::default();
-        let scene = Scene { queues: &queues, told: &[], books: &books, comm: "nginx", fpm_pools: &[] };
+        let scene = Scene { queues: &queues, emitted: &[], books: &books, comm: "nginx", fpm_pools: &[] };
         let configured = |backlog| Configured {
             whose: Whose::Namespace(0),
             by: "the pool www".to_owned(),

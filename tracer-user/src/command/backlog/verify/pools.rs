@@ -27,7 +27,7 @@ const WORKER: &str = "php-fpm: pool ";
 /// How many places in nginx's configuration have a check of their own for one pool.
 const PLACES: usize = 16;
 
-/// Checks the pools whose listeners are told, and adds to `known` what they ask for. A pool whose file the user has named is checked by
+/// Checks the pools whose listeners are emitted, and adds to `known` what they ask for. A pool whose file the user has named is checked by
 /// that already, but for its workers and timeouts.
 pub(super) fn checks(
     scene: &Scene<'_>,
@@ -36,9 +36,9 @@ pub(super) fn checks(
     known: &mut Vec<Configured>,
 ) -> Vec<Check> {
     let mut checks = Vec::new();
-    let told = |pid: u32| scene.told.iter().filter(move |queue| Whose::Process(pid).has(queue));
+    let emitted = |pid: u32| scene.emitted.iter().filter(move |queue| Whose::Process(pid).has(queue));
     let running = Running::now();
-    for Known { pid, comm, said } in masters.iter().filter(|master| told(master.pid).next().is_some()) {
+    for Known { pid, comm, said } in masters.iter().filter(|master| emitted(master.pid).next().is_some()) {
         let master = format!("{comm} {pid}");
         let unread = |figures: &str| Check {
             claim: format!("{master} runs its pools as configured"),
@@ -58,7 +58,7 @@ pub(super) fn checks(
                 |queue: &&Queue| Whose::Process(*pid).has(queue) && is_same(&pool.listen, &queue.addr);
             // Another one was asked for.
             if scene.queues.iter().any(|queue| is_its(&queue))
-                && !scene.told.iter().any(|queue| is_its(&queue))
+                && !scene.emitted.iter().any(|queue| is_its(&queue))
             {
                 continue;
             }

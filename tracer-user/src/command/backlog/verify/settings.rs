@@ -8,10 +8,10 @@ use crate::{
     model::upstream::Upstream,
 };
 
-/// Checks the settings of each network namespace in which a TCP listener is told.
+/// Checks the settings of each network namespace in which a TCP listener is emitted.
 pub(super) fn checks(scene: &Scene<'_>) -> Vec<Check> {
-    let tcp = || scene.told.iter().filter(|queue| matches!(queue.addr, Upstream::Inet(_)));
-    let namespaces: BTreeSet<u32> = scene.told.iter().map(|queue| queue.netns).collect();
+    let tcp = || scene.emitted.iter().filter(|queue| matches!(queue.addr, Upstream::Inet(_)));
+    let namespaces: BTreeSet<u32> = scene.emitted.iter().map(|queue| queue.netns).collect();
     let mut checks = Vec::new();
     for number in namespaces {
         let Some(netns) = scene.books.netns(number) else {
@@ -22,7 +22,7 @@ pub(super) fn checks(scene: &Scene<'_>) -> Vec<Check> {
             });
             continue;
         };
-        let there: Vec<&Queue> = scene.told.iter().filter(|queue| queue.netns == number).collect();
+        let there: Vec<&Queue> = scene.emitted.iter().filter(|queue| queue.netns == number).collect();
         checks.push(check(netns, "net.core.somaxconn", |value| somaxconn(value, &there)));
         if tcp().any(|queue| queue.netns == number) {
             checks.push(check(netns, "net.ipv4.tcp_abort_on_overflow", abort_on_overflow));

@@ -102,7 +102,7 @@ impl Format {
             };
             let value = match pieces.peek() {
                 None => std::mem::take(&mut rest),
-                // Where one ends and the other begins cannot be told.
+                // Where one ends and the other begins cannot be known.
                 Some(Piece::Variable(_)) => return None,
                 Some(Piece::Text(text)) => {
                     let (value, after) = rest.split_at(rest.find(text.as_str())?);

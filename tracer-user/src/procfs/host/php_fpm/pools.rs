@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_is_no_number_is_told() {
+    fn a_backlog_that_is_no_number_is_reported() {
         assert!(read("[www]\nlisten = 9000\nlisten.backlog = many\n").unwrap_err().contains("many"));
     }
 

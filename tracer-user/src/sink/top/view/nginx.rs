@@ -84,7 +84,7 @@ fn heard(frame: &mut Frame, area: Rect, state: &State) {
             (format!("nothing explains: {}{upstream}", word.line), warning()),
         ]
     });
-    let told = words.iter().map(|((level, message), count)| {
+    let said = words.iter().map(|((level, message), count)| {
         vec![
             (number(**count), Style::new()),
             ((*level).to_owned(), Style::new()),
@@ -95,7 +95,7 @@ fn heard(frame: &mut Frame, area: Rect, state: &State) {
         super::lines(frame, area, &[("nginx has said nothing of its upstreams".to_owned(), faint())], 0);
         return;
     }
-    table::draw(frame, area, &WORDS, "", unexplained.chain(told), None);
+    table::draw(frame, area, &WORDS, "", unexplained.chain(said), None);
 }
 
 fn said(state: &State) -> Vec<String> {

@@ -36,7 +36,7 @@ pub const COLUMNS: [Column; 11] = [
 /// One listener, from all that is known of it.
 struct Row<'a> {
     listener: &'a Upstream,
-    /// What exchanges and looks tell; none where none of them did.
+    /// What exchanges and looks show; none where none of them did.
     queue: Option<&'a Queue>,
     /// What the hooks see.
     accepted: Option<&'a Accepted>,

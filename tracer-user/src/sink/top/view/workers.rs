@@ -95,9 +95,9 @@ fn died(frame: &mut Frame, area: Rect, state: &State) {
 
 fn pools(state: &State) -> BTreeMap<String, Pool> {
     let mut pools = BTreeMap::<String, Pool>::new();
-    for (upstream, told) in &state.pools {
+    for (upstream, seen) in &state.pools {
         let pool = pools.entry(upstream.to_string()).or_default();
-        pool.failed = told.failures;
+        pool.failed = seen.failures;
     }
     for crew in &state.crews {
         let name = state.served_by(crew).unwrap_or_else(|| format!("{} of {}", crew.name, crew.master));

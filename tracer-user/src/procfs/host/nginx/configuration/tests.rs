@@ -158,7 +158,7 @@ fn many_words_and_many_blocks_end() {
 }
 
 #[test]
-fn what_is_no_configuration_is_told_and_never_quoted() {
+fn what_is_no_configuration_is_reported_and_never_quoted() {
     let site = Site::new("a;\ninclude shadow;\n");
     site.write("etc/nginx/shadow", "root:$6$salt$secret:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n");
     let refusal = site.read().unwrap_err().to_string();
