@@ -335,7 +335,8 @@ fn so_it_is_by_http2() -> Result<()> {
             ("a shorter body", frame(DATA, END_STREAM, 1, b"")),
         ] {
             let verdict = goes_wrong_in_the_middle(over_tls, HTTP2, &request, &then)?;
-            is_named(&verdict, "client_error/http2_error", "inferred").map_err(|error| error.context(what))?;
+            is_named(&verdict, "client_error/http2_error", "inferred")
+                .map_err(|error| error.context(what))?;
         }
         // Without a length.
         let header = [0x83, 0x86, 0x84, 0x41, 3, b'r', b'i', b'g'];

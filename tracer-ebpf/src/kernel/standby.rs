@@ -136,7 +136,7 @@ macro_rules! three {
             let _undisturbed = $crate::kernel::preemption::Undisturbed::begin();
             let $ctx = &ctx;
             // Not every body looks at what it is called with.
-            let _ = $ctx;
+            let _context = $ctx;
             $body;
             0
         }

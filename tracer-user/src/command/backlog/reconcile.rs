@@ -201,32 +201,33 @@ impl Books {
             *any |= is_emitted;
         }
         let emitted = sums.into_iter().filter(|(_, (.., any))| *any);
-        emitted.map(|(netns, (seen, elsewhere, _))| {
-            let first = match self.namespaces.get(&netns) {
-                Some(Ok(account)) => account.netns.counters().map_err(|error| error.to_string()),
-                Some(Err(reason)) => Err(reason.clone()),
-                None => Err(self.why_none()),
-            };
-            let now = first.or_else(|reason| {
-                let other = self.other_way(netns).ok_or(reason)?;
-                other.and_then(|netns| netns.counters()).map_err(|error| error.to_string())
-            });
-            let kernel = match self.namespaces.get(&netns) {
-                Some(Ok(account)) => now.map(|now| now.since(&account.before)),
-                Some(Err(reason)) => Err(reason.clone()),
-                None => Err(self.why_none()),
-            };
-            // What was seen before the counters were read is not in their rise.
-            let before = self.account(netns).map_or(0, |account| account.seen_before);
-            let taken = before.min(seen);
-            Balance {
-                netns,
-                seen: seen - taken,
-                elsewhere: elsewhere - (before - taken).min(elsewhere),
-                kernel,
-            }
-        })
-        .collect()
+        emitted
+            .map(|(netns, (seen, elsewhere, _))| {
+                let first = match self.namespaces.get(&netns) {
+                    Some(Ok(account)) => account.netns.counters().map_err(|error| error.to_string()),
+                    Some(Err(reason)) => Err(reason.clone()),
+                    None => Err(self.why_none()),
+                };
+                let now = first.or_else(|reason| {
+                    let other = self.other_way(netns).ok_or(reason)?;
+                    other.and_then(|netns| netns.counters()).map_err(|error| error.to_string())
+                });
+                let kernel = match self.namespaces.get(&netns) {
+                    Some(Ok(account)) => now.map(|now| now.since(&account.before)),
+                    Some(Err(reason)) => Err(reason.clone()),
+                    None => Err(self.why_none()),
+                };
+                // What was seen before the counters were read is not in their rise.
+                let before = self.account(netns).map_or(0, |account| account.seen_before);
+                let taken = before.min(seen);
+                Balance {
+                    netns,
+                    seen: seen - taken,
+                    elsewhere: elsewhere - (before - taken).min(elsewhere),
+                    kernel,
+                }
+            })
+            .collect()
     }
 }
 
