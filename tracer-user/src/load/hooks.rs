@@ -217,7 +217,7 @@ fn is_standby(program: &str) -> bool {
 /// # Errors
 /// If the kernel refuses one.
 pub(super) fn attach_standby(object: &mut Ebpf) -> Result<(), Failure> {
-    let is_loaded = |name: &str| object.program(name).is_some_and(|program| program.fd().is_ok());
+    let is_loaded = |name: &str| is_loaded(object, name);
     let standby = having_standby().filter(|(first, _target)| is_loaded(first));
     let standby: Vec<_> = standby
         .filter(|(first, _target)| !standby_of(first).iter().any(|instance| is_loaded(instance)))
@@ -231,6 +231,10 @@ pub(super) fn attach_standby(object: &mut Ebpf) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn is_loaded(object: &Ebpf, program: &str) -> bool {
+    object.program(program).is_some_and(|program| program.fd().is_ok())
 }
 
 /// Sees processes of ours begin.
@@ -328,6 +332,10 @@ impl<'a> Attacher<'a> {
     fn provide_body(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let Some(Body { map, place }) = body_of(name) else { return Ok(()) };
         let body = format!("{name}_{BODY}");
+        // Another source of the fact may have begun with it, and been refused.
+        if is_loaded(self.object, &body) {
+            return Ok(());
+        }
         self.load(&body, target)?;
         let program = self.object.program(&body).ok_or_else(|| missing(&body))?.fd()?.try_clone();
         let program = program.map_err(ProgramError::IOError)?;

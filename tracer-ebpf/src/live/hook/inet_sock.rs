@@ -27,14 +27,16 @@ use crate::{
 with_standby! {
     /// `inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16; called just
     /// before the state is stored.
-    "inet_sock_set_state": inet_sock_set_state, inet_sock_set_state_body, inet_sock_set_state_1, inet_sock_set_state_2, inet_sock_set_state_3;
+    "inet_sock_set_state":
+    inet_sock_set_state, inet_sock_set_state_body, inet_sock_set_state_1, inet_sock_set_state_2, inet_sock_set_state_3;
     |ctx| if matters(ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8);
     (ctx.arg(0), ctx.arg::<u64>(1) << 8 | ctx.arg::<u64>(2)) => {
         changes(ctx.arg(0), ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8)
     }
 
     /// `inet_sk_error_report(const struct sock *sk)`, since 5.15; called when a process is to learn of an error.
-    "inet_sk_error_report": inet_sk_error_report, inet_sk_error_report_body, inet_sk_error_report_1, inet_sk_error_report_2, inet_sk_error_report_3;
+    "inet_sk_error_report":
+    inet_sk_error_report, inet_sk_error_report_body, inet_sk_error_report_1, inet_sk_error_report_2, inet_sk_error_report_3;
     |ctx| (ctx.arg(0), 1 << 46) => icmp::error_reported(ctx.arg(0))
 }
 

@@ -19,12 +19,14 @@ const UNIX_ENDS: u64 = 1 << 50;
 with_standby! {
     /// `sched_process_exit(struct task_struct *p, ...)`, since 2.6.23; called by the exiting thread, before it closes its
     /// files.
-    "sched_process_exit": sched_process_exit, sched_process_exit_body, sched_process_exit_1, sched_process_exit_2, sched_process_exit_3;
+    "sched_process_exit":
+    sched_process_exit, sched_process_exit_body, sched_process_exit_1, sched_process_exit_2, sched_process_exit_3;
     |ctx| (ctx.arg::<u64>(0), EXITS) => exits(ctx.arg(0))
 
     /// The same, for a process of ours that has unix exchanges open; attached with the hooks of system calls. A program of its
     /// own because `bpf_for_each_map_elem` is there since 5.13 only.
-    "sched_process_exit": unix_ends_exit, unix_ends_exit_body, unix_ends_exit_1, unix_ends_exit_2, unix_ends_exit_3;
+    "sched_process_exit":
+    unix_ends_exit, unix_ends_exit_body, unix_ends_exit_1, unix_ends_exit_2, unix_ends_exit_3;
     |ctx| (ctx.arg::<u64>(0), UNIX_ENDS) => unix_ends()
 }
 

@@ -35,14 +35,17 @@ macro_rules! with_standby {
 
 with_standby! {
     /// `connect(int fd, struct sockaddr *uservaddr, int addrlen)`.
-    "sys_enter_connect": sys_enter_connect, sys_enter_connect_body, sys_enter_connect_1, sys_enter_connect_2, sys_enter_connect_3;
+    "sys_enter_connect":
+    sys_enter_connect, sys_enter_connect_body, sys_enter_connect_1, sys_enter_connect_2, sys_enter_connect_3;
     |ctx| CONNECTS => connect::called(argument(ctx, 0), argument(ctx, 1), argument(ctx, 2))
 
     /// What connect returned.
-    "sys_exit_connect": sys_exit_connect, sys_exit_connect_body, sys_exit_connect_1, sys_exit_connect_2, sys_exit_connect_3;
+    "sys_exit_connect":
+    sys_exit_connect, sys_exit_connect_body, sys_exit_connect_1, sys_exit_connect_2, sys_exit_connect_3;
     |ctx| RETURNS => connect::returned(argument(ctx, 0) as i64)
 
     /// `close(unsigned int fd)`.
-    "sys_enter_close": sys_enter_close, sys_enter_close_body, sys_enter_close_1, sys_enter_close_2, sys_enter_close_3;
+    "sys_enter_close":
+    sys_enter_close, sys_enter_close_body, sys_enter_close_1, sys_enter_close_2, sys_enter_close_3;
     |ctx| CLOSES => unix::close_called(argument(ctx, 0))
 }
