@@ -34,7 +34,7 @@ impl Tmux {
         let size = [columns.to_string(), lines.to_string()];
         tmux.ask(&["new-session", "-d", "-x", &size[0], "-y", &size[1], "/bin/sh"])?;
         // Typed, for a shell of root's has a prompt of its own.
-        tmux.line(&format!("PS1='{PROMPT}'; clear"))?;
+        tmux.type_line(&format!("PS1='{PROMPT}'; clear"))?;
         tmux.wait_until("the shell's prompt", |screen| screen.trim() == PROMPT.trim())?;
         Ok(tmux)
     }
@@ -60,8 +60,13 @@ impl Tmux {
         self.ask(&[&["send-keys"], keys].concat()).map(drop)
     }
 
-    /// Types a line.
+    /// Types a line, once the shell waits for one: what is typed ahead stands before its prompt, and what comes of it behind.
     pub fn line(&self, text: &str) -> Result<()> {
+        self.wait_until("the shell's prompt", |screen| screen.trim_end().ends_with(PROMPT.trim_end()))?;
+        self.type_line(text)
+    }
+
+    fn type_line(&self, text: &str) -> Result<()> {
         self.ask(&["send-keys", "-l", "--", text])?;
         self.press(&["Enter"])
     }
