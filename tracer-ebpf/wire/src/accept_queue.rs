@@ -131,7 +131,7 @@ pub struct Listener {
 
 /// How a victim's attempt ended.
 #[repr(u32)]
-#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It has not, or nobody saw it.
@@ -184,7 +184,7 @@ pub struct Victim {
 
 /// What a record holds.
 #[repr(u32)]
-#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`VictimEnded`].

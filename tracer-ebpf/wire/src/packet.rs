@@ -5,7 +5,7 @@ macro_rules! drop_reasons {
         /// Why the kernel dropped a packet, of those reasons that explain failed exchanges. The running kernel's own numbers
         /// change with every release.
         #[repr(u32)]
-        #[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+        #[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DropReason {
             $($(#[$doc])* $name = $number,)*

@@ -13,7 +13,7 @@ pub const PORTS_LEN: usize = 1 << 16;
 
 /// What a record holds.
 #[repr(u32)]
-#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`ExchangeRecord`].
@@ -91,7 +91,7 @@ pub struct NginxOnly {
 
 /// What nginx did first after it closed an unfinished exchange of its own accord.
 #[repr(u32)]
-#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
+#[cfg_attr(feature = "user", derive(zerocopy::TryFromBytes))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It sent bytes on another socket: an answer to the client.

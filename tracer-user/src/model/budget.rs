@@ -64,7 +64,8 @@ pub const NEARS: NonZeroUsize = most(256);
 /// Upstreams of which it is remembered until when they were reached over TCP; the one that was reached longest ago is forgotten.
 pub const REACHED: NonZeroUsize = most(1_024);
 
-/// Upstreams of which it is remembered after how long they closed idle connections under a request; the one known for longest is forgotten.
+/// Upstreams of which it is remembered after how long they closed idle connections under a request; the one that closed none for
+/// longest is forgotten.
 pub const IDLE_CLOSERS: NonZeroUsize = most(1_024);
 
 /// Such closes of each, the last ones.
