@@ -118,8 +118,9 @@ pub fn received(sk: u64, ret: i32, flags: u64) {
     if fallback::is_awaited() {
         fallback::received(sk);
     }
-    // A worker reads many times, and only the first shows anything, unless the thread is nginx's as well.
-    if reader::is_read_from(sk) && last_read::is_noted(sk) {
+    // A worker reads many times, and only the first shows anything, unless the thread is nginx's as well. Whose thread it is is asked first: that
+    // is in the CPU's cache, or will be.
+    if last_read::is_noted(sk) && reader::is_read_from(sk) {
         return;
     }
     let (remote_port, local_port) = sock::ports(sk);
