@@ -12,7 +12,8 @@ use wire::{Attached, Layout, MISSING, bodies};
 use super::{
     btf, functions, given,
     lean::keep_handle_only,
-    refused, tracefs,
+    refused::refused,
+    tracefs,
     types::{self, Types},
 };
 use crate::model::{
@@ -500,7 +501,7 @@ mod tests {
             STANDBY.into_iter().chain(shared).map(move |of| format!("{first}_{of}")).collect::<Vec<_>>()
         });
         rows.extend(instances);
-        let elf = crate::load::Object::LIVE.elf().unwrap();
+        let elf = crate::load::object::Object::LIVE.elf().unwrap();
         let object = aya_obj::Object::parse(&elf).unwrap();
         let there: BTreeSet<String> = object.programs.keys().cloned().collect();
         assert_eq!(there, rows);
