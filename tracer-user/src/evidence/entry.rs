@@ -7,10 +7,10 @@ use wire::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    Header, Line, Names, answers,
-    codec::{
-        Address, Bad, Base, Codec, Context, Handshake, Id, Moment, Number, SocketPath, State, Text, bad,
-    },
+    Header, Line, Names,
+    address::Address,
+    answers,
+    codec::{Bad, Base, Codec, Context, Handshake, Id, Moment, Number, bad},
     ends::{NginxEnd, Stops, Task, WorkerEnd},
     groups,
     header::{number, of_sources, to_sources},
@@ -20,6 +20,8 @@ use super::{
     member::Member,
     near,
     pressure::Reading,
+    tcp_state::State,
+    texts::{SocketPath, Text},
     upstream::{named, upstream as upstream_named, upstream_or_group},
 };
 use crate::{
