@@ -6,8 +6,9 @@
 mod address;
 mod answers;
 mod codec;
+mod decoder;
+mod encoder;
 mod ends;
-mod entry;
 mod flags;
 mod frames;
 mod groups;
@@ -28,7 +29,8 @@ mod texts;
 mod upstream;
 
 pub use codec::{Bad, LATEST_NS};
-pub use entry::{Decoder, Encoder};
+pub use decoder::Decoder;
+pub use encoder::Encoder;
 pub use frames::{Frame, Frames};
 pub use header::Header;
 pub use line::Line;
