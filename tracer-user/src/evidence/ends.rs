@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{
-    Address, Bad, Base, Codec, Context, Flag, Flags, Handshake, Id, Moment, Name, Number, Origin, Origins,
-    State, Truth,
+use super::{
+    address::Address,
+    codec::{Bad, Base, Codec, Context, Handshake, Id, Moment, Number, Truth},
+    flags::{Flag, Flags},
+    origin::{Origin, Origins},
+    tcp_state::State,
+    texts::Name,
 };
 
 /// Defines what stands in evidence for one type of the kernel side's: each field with how it is written. What comes after the

@@ -4,7 +4,10 @@ use std::{borrow::Cow, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Bad, Base, Codec, Context, Id, Moment, bad, text};
+use super::{
+    codec::{Bad, Base, Codec, Context, Id, Moment, bad},
+    texts::{self, text},
+};
 use crate::model::doing;
 
 /// One exchange that a thread served.
@@ -195,7 +198,7 @@ pub(super) fn decode(doing: Doing, target: Option<String>) -> Result<doing::Doin
 
 fn unescaped(text: &str) -> Result<std::ffi::OsString, Bad> {
     use std::os::unix::ffi::OsStringExt as _;
-    super::codec::unescaped(text).map(std::ffi::OsString::from_vec)
+    texts::unescaped(text).map(std::ffi::OsString::from_vec)
 }
 
 impl Codec<doing::Look> for Look {

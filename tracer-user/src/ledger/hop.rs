@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use wire::{Action, FAMILY_UNIX, Hop, NextAction};
 
-use super::{Exchange, Name, Next, Remembered, next_act::has_peer_left};
+use super::{Exchange, Name, Next, next_act::has_peer_left, remembered::Remembered};
 use crate::model::{
     cause::Cause,
     from_wire::{address, path_of, process},

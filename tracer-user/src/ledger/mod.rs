@@ -2,12 +2,14 @@
 //! be heard, one that may have stalled also for what becomes of the worker's end. Pure: it reads no clock, the caller gives the time.
 
 mod client;
+mod deadlines;
 mod exchange;
 mod hop;
 mod idle;
 mod lines;
 mod next_act;
 mod reached;
+mod remembered;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
@@ -15,14 +17,15 @@ mod tests;
 mod words;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
 };
 
 use hop::Hops;
 use idle::IdleCloses;
-use lines::{Found, Lines};
+use lines::Lines;
 use reached::Reached;
+use remembered::Remembered;
 use wire::{Action, ExchangeRecord, Hop, NextAction, NginxEnd, WordOf, WorkerEnd, nginx_flag};
 use words::Words;
 
@@ -33,7 +36,6 @@ pub use words::Said;
 pub(crate) use words::Source;
 
 use crate::model::{
-    budget,
     cause::Cause,
     inquiry::{About, Found as Answer, Inquiry},
     record::Record,
@@ -234,22 +236,6 @@ impl Ledger {
         None
     }
 
-    /// The oldest exchange, if there is no room for it any more.
-    fn crowded_out(&mut self) -> Option<Exchange> {
-        if self.waiting.len() <= budget::WAITING_AFTER_LOSS {
-            return None;
-        }
-        let oldest = *self.by_deadline.first_key_value()?.1;
-        if self.waiting.get(&oldest)?.joined.nginx.connect_ns <= self.loss_ns {
-            self.cut_short += 1;
-        } else if self.waiting.len() > budget::WAITING_EXCHANGES {
-            self.hurried += 1;
-        } else {
-            return None;
-        }
-        self.stop_waiting(oldest)
-    }
-
     /// Records were lost by this moment (ns, monotonic).
     pub fn has_lost(&mut self, ns: u64) {
         self.loss_ns = self.loss_ns.max(ns);
@@ -365,23 +351,6 @@ impl Ledger {
         Some(self.complete(joined))
     }
 
-    /// Joins the lines that have waited for long enough at `now` to what they are about.
-    fn join_lines(&mut self, now: u64) -> Vec<Whole> {
-        let mut whole = Vec::new();
-        for found in self.lines.overdue(now) {
-            match found {
-                Found::Alone(said) => whole.push(Whole::Said(said)),
-                Found::About(name, said) => {
-                    let Some(waiting) = self.waiting.get_mut(&name) else { continue };
-                    waiting.joined.said.extend(said);
-                    whole.extend(self.complete_if_whole(name));
-                    whole.append(&mut self.freed);
-                }
-            }
-        }
-        whole
-    }
-
     /// A word with what was looked up about it.
     fn with_answer(&mut self, said: Said) -> Said {
         let found = self.answers.take(&About::Word { thread: said.thread, ns: said.ns });
@@ -464,85 +433,5 @@ impl Ledger {
             self.abandoned.put(joined.name(), abandoned);
         }
         Whole::Exchange(Box::new(joined))
-    }
-
-    /// Gives up waiting for what has not come by `now` (ns, monotonic): the oldest first.
-    pub fn overdue(&mut self, now: u64) -> Vec<Whole> {
-        let mut whole = Vec::new();
-        // Each at its own moment, however late it is asked for: a replay is not asked at the same ones.
-        while let Some(deadline) = self.next_deadline().filter(|deadline| *deadline < now) {
-            let at = deadline + 1;
-            whole.extend(self.join_lines(at));
-            while let Some((&(deadline, _), &name)) = self.by_deadline.first_key_value()
-                && deadline < at
-                && let Some(joined) = self.stop_waiting(name)
-            {
-                whole.push(self.complete(joined));
-                whole.append(&mut self.freed);
-            }
-            whole.extend(self.words.overdue(at).into_iter().map(|said| Whole::Said(Box::new(said))));
-        }
-        whole
-    }
-
-    /// Gives up waiting for anything: the oldest first.
-    pub fn drain(&mut self) -> Vec<Whole> {
-        self.overdue(u64::MAX)
-    }
-
-    /// How many exchanges had to do without what follows them since this was asked last, because too many waited.
-    pub fn hurried(&mut self) -> u64 {
-        std::mem::take(&mut self.hurried)
-    }
-
-    /// How many exchanges were forgotten whose worker may have gone on, and how many did not wait on for what may have been lost. Of forgotten
-    /// retries most have succeeded, which no record shows.
-    pub fn forgotten(&self) -> u64 {
-        self.abandoned.forgotten + self.cut_short
-    }
-
-    /// When [`Ledger::overdue`] next has something (ns, monotonic).
-    pub fn next_deadline(&self) -> Option<u64> {
-        let exchange = self.by_deadline.first_key_value().map(|((deadline, _), _)| *deadline);
-        [exchange, self.words.next_deadline(), self.lines.next_deadline()].into_iter().flatten().min()
-    }
-}
-
-/// A map that forgets its oldest entries when it is full.
-#[derive(Debug)]
-struct Remembered<K, V> {
-    entries: HashMap<K, (u64, V)>,
-    order: VecDeque<(u64, K)>,
-    next: u64,
-    forgotten: u64,
-}
-
-impl<K, V> Default for Remembered<K, V> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0, forgotten: 0 }
-    }
-}
-
-impl<K: Copy + Eq + std::hash::Hash, V> Remembered<K, V> {
-    fn put(&mut self, key: K, value: V) {
-        self.next += 1;
-        self.entries.insert(key, (self.next, value));
-        self.order.push_back((self.next, key));
-        while self.order.len() > budget::REMEMBERED_EXCHANGES {
-            if let Some((number, key)) = self.order.pop_front()
-                && self.entries.get(&key).is_some_and(|(current, _)| *current == number)
-            {
-                self.entries.remove(&key);
-                self.forgotten += 1;
-            }
-        }
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|(_, value)| value)
-    }
-
-    fn take(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|(_, value)| value)
     }
 }

@@ -2,7 +2,7 @@ use wire::{Action, nginx_flag, tcp_state};
 use zerocopy::FromZeros as _;
 
 use super::{samples::*, *};
-use crate::model::from_wire::address;
+use crate::model::{budget, from_wire::address};
 
 fn exchange(record: ExchangeRecord) -> Record {
     Record::Exchange(Box::new(record))
@@ -345,18 +345,4 @@ fn lines_and_exchanges_that_are_alike_pair_off_whichever_takes_which() {
         assert_eq!((with_word.count() as u64, joined.len() as u64), (exchanges.min(lines), exchanges));
         assert_eq!(alone.len() as u64, lines.saturating_sub(exchanges));
     }
-}
-
-#[test]
-fn the_memory_of_what_was_emitted_is_bounded() {
-    let mut remembered = Remembered::default();
-    for key in 0..2 * budget::REMEMBERED_EXCHANGES {
-        remembered.put(key, key);
-    }
-    assert_eq!(remembered.entries.len(), budget::REMEMBERED_EXCHANGES);
-    assert_eq!(remembered.take(&0), None);
-    assert_eq!(
-        remembered.take(&(2 * budget::REMEMBERED_EXCHANGES - 1)),
-        Some(2 * budget::REMEMBERED_EXCHANGES - 1)
-    );
 }

@@ -15,11 +15,12 @@ use wire::{
 };
 
 use super::{
-    HookPlan,
-    hooks::{self, Attacher, Plan},
-    listeners, load, loader, map,
+    hooks::{self, Attacher, HookPlan, Plan},
+    listeners,
+    loader::{load, loader, prepare},
+    maps::{map, take},
     object::Object,
-    prepare, refused, take,
+    refused::refused,
     types::Types,
 };
 use crate::model::{

@@ -9,7 +9,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SymbolKind,
 };
 
-use super::Object;
+use super::object::Object;
 
 const MOST: u64 = 512;
 const INSTRUCTION: usize = 8;

@@ -11,7 +11,7 @@ use aya::{
 };
 use wire::{ClosedListener, ListenPlace, PATH_LEN};
 
-use super::take;
+use super::maps::take;
 use crate::model::{failure::Failure, upstream::Upstream};
 
 /// Both kinds.

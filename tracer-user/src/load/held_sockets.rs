@@ -12,7 +12,15 @@ use aya::{
 };
 use wire::HeldSocket;
 
-use super::{btf, load, loader, object::Object, open_files, prepare, refused, take, types::Types};
+use super::{
+    btf,
+    loader::{load, loader, prepare},
+    maps::take,
+    object::Object,
+    open_files,
+    refused::refused,
+    types::Types,
+};
 use crate::model::failure::Failure;
 
 /// The program that emits them.

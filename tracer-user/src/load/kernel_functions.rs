@@ -88,7 +88,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::load::Object;
+    use crate::load::object::Object;
 
     #[test]
     fn every_function_is_called_where_the_kernel_has_them_and_nothing_is_where_not() {

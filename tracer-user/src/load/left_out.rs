@@ -40,7 +40,7 @@ pub(super) fn leave_out(elf: &mut [u8], is_to_go: impl Fn(&str) -> bool) -> Resu
 mod tests {
 
     use super::*;
-    use crate::{load::Object, model::hook_kind::HookKind};
+    use crate::{load::object::Object, model::hook_kind::HookKind};
 
     #[test]
     fn the_loader_passes_over_what_was_left_out_and_nothing_else() {

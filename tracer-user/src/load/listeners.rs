@@ -16,7 +16,7 @@ use wire::{
     tcp_state,
 };
 
-use super::{may_be_upstream, open_files, refused, types::Types};
+use super::{open_files, refused::refused, types::Types, wanted::may_be_upstream};
 
 /// The program that shows the kernel side each listener that it visits.
 const PROGRAM: &str = "listeners";

@@ -61,7 +61,12 @@ mod tests {
     use std::fs;
 
     use super::{
-        super::{fdinfo, held_sockets, loader, open_files, prepare, types::Types},
+        super::{
+            fdinfo, held_sockets,
+            loader::{loader, prepare},
+            open_files,
+            types::Types,
+        },
         *,
     };
 

@@ -15,7 +15,7 @@ use aya::{
 use procfs::process::Process;
 use wire::{FAMILY_UNIX, NginxEnd};
 
-use super::take;
+use super::maps::take;
 use crate::model::failure::Failure;
 
 /// How many exchanges were given up so that others than their owner have places.

@@ -21,7 +21,7 @@ use aya::{
 };
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 
-use super::{lean::keep_handle_only, refused};
+use super::{lean::keep_handle_only, refused::refused};
 use crate::{
     confine, file,
     model::{clock::monotonic_ns, facts::WORDS},

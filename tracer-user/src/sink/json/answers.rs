@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Upstream, VERSION, group};
+use super::{
+    VERSION,
+    upstream::{Upstream, group},
+};
 use crate::model::{
     answers::{self, Answered, Kind, STATUSES, Try},
     words::time,

@@ -1,20 +1,21 @@
 //! Takes files of evidence in again, in the order of time.
 
+mod joining;
+mod part;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
-    io::{self, Read, Seek as _},
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
 use anyhow::Context as _;
 use wire::WorkerGone;
 
-use super::join::{Ends, Join};
+use super::join::Join;
 use crate::{
     confine,
-    evidence::{Header, LATEST_NS, Reader},
+    evidence::{Header, LATEST_NS},
     memory,
     model::{
         cgroup::Wanted,
@@ -27,6 +28,8 @@ use crate::{
     },
     pipeline::{Emitted, Pipeline},
 };
+use joining::join;
+use part::{Part, begun, open, shown};
 
 /// Recordings that are read side by side: each takes memory for what waits in it.
 const MOST_RECORDINGS: usize = 16;
@@ -42,24 +45,6 @@ pub struct Replay {
     recordings: Vec<Recording>,
     /// Bytes that may be held.
     most_bytes: usize,
-}
-
-/// A file of a recording, of which the header has been read.
-struct Part {
-    path: PathBuf,
-    /// Which file of the recording it is.
-    number: u64,
-    /// Where it begins (ns, monotonic).
-    begins_ns: u64,
-    source: Source,
-}
-
-/// Where the rest of it comes from.
-enum Source {
-    /// It is read from the beginning once its turn comes, so that only those take memory that are being read.
-    File(File),
-    /// It is being read, or can be read only once.
-    Reader(Box<Reader<Box<dyn Read>>>),
 }
 
 /// One recording, of one or more files.
@@ -143,7 +128,7 @@ impl Replay {
     /// Takes bytes for a file.
     #[cfg(test)]
     pub(super) fn of(evidence: Vec<u8>) -> Result<Self, Failure> {
-        let file: Box<dyn Read> = Box::new(io::Cursor::new(evidence));
+        let file: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(evidence));
         let (header, part) = Part::once("-".into(), file)?;
         let mut recording = Recording::open(header, vec![part], &Wanted::default())?;
         recording.next = recording.read()?;
@@ -426,113 +411,5 @@ impl Recording {
         }
         self.is_ended = true;
         Ok(Some(Entry { at_ns: self.last_ns, what: What::End }))
-    }
-}
-
-/// Reads everything once, so that the recordings of nginx's hosts can be joined with those of their listeners' hosts.
-fn join(recordings: &mut [Recording]) -> Result<(), Failure> {
-    let mut ends = Ends::default();
-    each(recordings, true, |number, what| ends.add(number, what))?;
-    if ends.left_out > 0 {
-        crate::notice!(
-            "there are more worker's ends than fit in memory: the last {} are not joined",
-            ends.left_out
-        );
-    }
-    let ends = Rc::new(ends);
-    for recording in recordings.iter_mut().filter(|recording| !recording.is_of_listeners()) {
-        recording.join = Some(Join::new(Rc::clone(&ends)));
-    }
-    let mut joins: Vec<_> = recordings.iter_mut().map(|recording| recording.join.take()).collect();
-    each(recordings, false, |number, what| {
-        if let Some(Some(join)) = joins.get_mut(number) {
-            join.learn(what);
-        }
-    })?;
-    for (recording, join) in recordings.iter_mut().zip(joins) {
-        recording.join = join;
-    }
-    Ok(())
-}
-
-/// Hands on every entry of the files of listeners, or of the others.
-fn each(
-    recordings: &[Recording],
-    of_listeners: bool,
-    mut take: impl FnMut(usize, &What),
-) -> Result<(), Failure> {
-    let its = recordings.iter().enumerate().filter(|(_, one)| one.is_of_listeners() == of_listeners);
-    for (number, part) in its.flat_map(|(number, one)| one.parts.iter().map(move |part| (number, part))) {
-        let Source::File(file) = &part.source else {
-            return Err(Failure::Run(anyhow::anyhow!(
-                "{} can be read only once, and joining hosts takes more: give all of them as files",
-                shown(&part.path)
-            )));
-        };
-        let mut reader = again(file).with_context(|| shown(&part.path))?;
-        while let Some(entry) = reader.next_entry().with_context(|| shown(&part.path))? {
-            take(number, &entry.what);
-        }
-    }
-    Ok(())
-}
-
-/// Opens a file; none for standard input.
-fn open(path: &Path) -> anyhow::Result<Option<File>> {
-    if path.to_str() == Some("-") {
-        return Ok(None);
-    }
-    Ok(Some(File::open(path)?))
-}
-
-/// Reads a header, and keeps what is needed for the rest.
-fn begun(path: &Path, file: Option<File>) -> anyhow::Result<(Header, Part)> {
-    let Some(file) = file else { return Part::once(path.to_owned(), Box::new(io::stdin())) };
-    if !file.metadata()?.is_file() {
-        return Part::once(path.to_owned(), Box::new(file));
-    }
-    let header = Reader::new(&file)?.header().clone();
-    let part = Part::new(path.to_owned(), &header, Source::File(file))?;
-    Ok((header, part))
-}
-
-fn again(mut file: &File) -> anyhow::Result<Reader<&File>> {
-    file.rewind()?;
-    Ok(Reader::new(file)?)
-}
-
-impl Part {
-    fn new(path: PathBuf, header: &Header, source: Source) -> anyhow::Result<Self> {
-        let start = header.start().context("the first line cannot be understood")?;
-        Ok(Self { path, number: header.part, begins_ns: start.begins_ns, source })
-    }
-
-    /// Of what can be read only once.
-    fn once(path: PathBuf, file: Box<dyn Read>) -> anyhow::Result<(Header, Self)> {
-        let reader = Box::new(Reader::new(file)?);
-        let header = reader.header().clone();
-        let part = Self::new(path, &header, Source::Reader(reader))?;
-        Ok((header, part))
-    }
-
-    /// What reads the rest of it.
-    fn reader(&mut self) -> anyhow::Result<&mut Reader<Box<dyn Read>>> {
-        if let Source::File(file) = &self.source {
-            let mut file = file.try_clone()?;
-            file.rewind()?;
-            let file: Box<dyn Read> = Box::new(file);
-            self.source = Source::Reader(Box::new(Reader::new(file)?));
-        }
-        match &mut self.source {
-            Source::Reader(reader) => Ok(reader),
-            Source::File(_) => anyhow::bail!("it cannot be read"),
-        }
-    }
-}
-
-fn shown(path: &Path) -> String {
-    match path.to_str() {
-        Some("-") => "standard input".to_owned(),
-        _ => path.display().to_string(),
     }
 }
