@@ -1,8 +1,12 @@
 //! Verdicts in systemd's journal, by its own protocol: the sentence is the message, and what is known of it are fields.
 
-use std::{os::unix::net::UnixDatagram, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use libsystemd::logging::{Priority, SD_JOURNAL_SOCK_PATH, journal_send};
+use log::{
+    Level,
+    kv::{Error, Key, Source, Value, VisitSource},
+};
+use systemd_journal_logger::JournalLog;
 
 use super::{
     Sink,
@@ -15,6 +19,9 @@ use crate::model::{failure::Failure, words::time};
 /// So many verdicts may wait for it.
 const QUEUE: usize = 2_048;
 
+/// Where journald takes messages (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+const SOCKET: &str = "/run/systemd/journal/socket";
+
 /// What all such messages have in common: `journalctl MESSAGE_ID=` finds them.
 const MESSAGE_ID: &str = "5b0d1f6c3c7a4e7f9a2d6e8c41b35020";
 
@@ -23,27 +30,26 @@ const MESSAGE_ID: &str = "5b0d1f6c3c7a4e7f9a2d6e8c41b35020";
 /// # Errors
 /// If nobody keeps one on this host.
 pub fn to_journal(shared: &Arc<Shared>) -> Result<impl Sink + use<>, Failure> {
-    let reached = UnixDatagram::unbound().and_then(|socket| socket.connect(SD_JOURNAL_SOCK_PATH));
-    if let Err(error) = reached {
-        return Err(Failure::CannotTrace(format!(
-            "no journald takes messages at {SD_JOURNAL_SOCK_PATH} ({error}): leave --journal out where systemd does not run"
-        )));
-    }
-    Ok(Courier::start("journal", "the journal".to_owned(), QUEUE, &shared.drops_of("journal"), Journal)?)
+    let log = JournalLog::empty().map_err(|error| {
+        Failure::CannotTrace(format!(
+            "no journald takes messages at {SOCKET} ({error}): leave --journal out where systemd does not run"
+        ))
+    })?;
+    let journal = Journal { log: log.with_syslog_identifier("why502".to_owned()) };
+    Ok(Courier::start("journal", "the journal".to_owned(), QUEUE, &shared.drops_of("journal"), journal)?)
 }
 
 /// What speaks to journald. It waits where that one is busy.
-struct Journal;
+struct Journal {
+    log: JournalLog,
+}
 
 impl Carrier for Journal {
     const BATCH: usize = 1;
     const LINGER: Duration = Duration::ZERO;
 
     fn carry(&mut self, records: &[Record]) -> Fate {
-        match records
-            .iter()
-            .try_for_each(|record| journal_send(priority(record), &record.body, fields(record).into_iter()))
-        {
+        match records.iter().try_for_each(|record| self.send(record)) {
             Ok(()) => Fate::Taken { but: 0 },
             // It may be starting anew.
             Err(error) => Fate::Later { why: error.to_string(), after: None },
@@ -51,20 +57,39 @@ impl Carrier for Journal {
     }
 }
 
-fn priority(record: &Record) -> Priority {
-    match record.severity {
-        Severity::Info => Priority::Info,
-        Severity::Error => Priority::Error,
+impl Journal {
+    fn send(&self, record: &Record) -> io::Result<()> {
+        let body = format_args!("{}", record.body);
+        let fields = Fields(fields(record));
+        let mut message = log::Record::builder();
+        message.level(level(record)).target("why502").args(body).key_values(&fields);
+        self.log.journal_send(&message.build())
     }
 }
 
-/// Fields beside the message: `ERROR_TYPE` for `error.type`.
+/// The level that journald has under this priority: `info` is the logger's `Debug`, `err` its `Error`.
+fn level(record: &Record) -> Level {
+    match record.severity {
+        Severity::Info => Level::Debug,
+        Severity::Error => Level::Error,
+    }
+}
+
+/// Fields beside the message.
+struct Fields(Vec<(String, String)>);
+
+impl Source for Fields {
+    fn visit<'a>(&'a self, visitor: &mut dyn VisitSource<'a>) -> Result<(), Error> {
+        self.0
+            .iter()
+            .try_for_each(|(name, value)| visitor.visit_pair(Key::from_str(name), Value::from(&**value)))
+    }
+}
+
+/// Their names and values: `ERROR_TYPE` for `error.type`.
 fn fields(record: &Record) -> Vec<(String, String)> {
-    let own = [
-        ("SYSLOG_IDENTIFIER".to_owned(), "why502".to_owned()),
-        ("MESSAGE_ID".to_owned(), MESSAGE_ID.to_owned()),
-        ("WHY502_TIME".to_owned(), time(record.unix_ns)),
-    ];
+    let own =
+        [("MESSAGE_ID".to_owned(), MESSAGE_ID.to_owned()), ("WHY502_TIME".to_owned(), time(record.unix_ns))];
     let attributes = record.attributes.iter();
     own.into_iter().chain(attributes.map(|(name, value)| (field(name), value.to_string()))).collect()
 }
