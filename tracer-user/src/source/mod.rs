@@ -9,6 +9,7 @@ mod groups;
 mod hearing;
 mod inquiries;
 mod last_count;
+mod let_go;
 mod listeners;
 mod logs;
 mod masters;

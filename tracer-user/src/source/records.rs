@@ -1,8 +1,8 @@
 //! The records as the kernel side has them, each with what is learnt before it.
 
-use wire::{ExchangeRecord, nginx_flag};
+use wire::{ExchangeRecord, Gone, nginx_flag};
 
-use super::{Source, words::read_texts};
+use super::{Source, let_go::give_back, words::read_texts};
 use crate::{
     decode::{Event, decode},
     ledger::Said,
@@ -66,6 +66,7 @@ impl Source {
                     return self.held.pop_front();
                 }
                 Ok(Event::Record(Record::Exchange(mut exchange))) => {
+                    give_back(&mut exchange.worker, &mut exchange.stops.gone, std::process::id());
                     if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
                         exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
                     }
@@ -75,9 +76,16 @@ impl Source {
                     self.held.extend(near.into_iter().chain(inquiry).chain([record]));
                     return self.held.pop_front();
                 }
-                Ok(Event::Record(record)) => {
-                    if let Record::WorkerGone(gone) = &record {
-                        self.listeners.is_gone(gone.worker.sock);
+                Ok(Event::Record(mut record)) => {
+                    match &mut record {
+                        Record::WorkerGone(gone) => {
+                            give_back(&mut gone.worker, &mut Gone::default(), std::process::id());
+                            self.listeners.is_gone(gone.worker.sock);
+                        }
+                        Record::Served(served) => {
+                            give_back(&mut served.worker, &mut served.stops.gone, std::process::id());
+                        }
+                        _ => {}
                     }
                     return Some(What::Record(record));
                 }
