@@ -2,10 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use log::{
-    Level,
-    kv::{Error, Key, Source, Value, VisitSource},
-};
+use log::Level;
 use systemd_journal_logger::JournalLog;
 
 use super::{
@@ -60,7 +57,8 @@ impl Carrier for Journal {
 impl Journal {
     fn send(&self, record: &Record) -> io::Result<()> {
         let body = format_args!("{}", record.body);
-        let fields = Fields(fields(record));
+        let fields = fields(record);
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
         let mut message = log::Record::builder();
         message.level(level(record)).target("why502").args(body).key_values(&fields);
         self.log.journal_send(&message.build())
@@ -75,18 +73,7 @@ fn level(record: &Record) -> Level {
     }
 }
 
-/// Fields beside the message.
-struct Fields(Vec<(String, String)>);
-
-impl Source for Fields {
-    fn visit<'a>(&'a self, visitor: &mut dyn VisitSource<'a>) -> Result<(), Error> {
-        self.0
-            .iter()
-            .try_for_each(|(name, value)| visitor.visit_pair(Key::from_str(name), Value::from(&**value)))
-    }
-}
-
-/// Their names and values: `ERROR_TYPE` for `error.type`.
+/// Fields beside the message: `ERROR_TYPE` for `error.type`.
 fn fields(record: &Record) -> Vec<(String, String)> {
     let own =
         [("MESSAGE_ID".to_owned(), MESSAGE_ID.to_owned()), ("WHY502_TIME".to_owned(), time(record.unix_ns))];
