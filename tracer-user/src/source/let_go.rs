@@ -3,9 +3,21 @@
 
 use wire::{Gone, Task, WorkerEnd};
 
-/// Gives an end that this process, `own_pid`, was the last to let go of back to the worker that had read the request, with how it had died, if it
-/// had. Who nobody is known to have read from is nobody's.
-pub(super) fn give_back(worker: &mut WorkerEnd, gone: &mut Gone, own_pid: u32) {
+use crate::model::record::Record;
+
+/// Gives the worker's end in a record back to its worker, if this process, `own_pid`, was the last to let go of it.
+pub(super) fn give_back(record: &mut Record, own_pid: u32) {
+    match record {
+        Record::Exchange(exchange) => to_worker(&mut exchange.worker, &mut exchange.stops.gone, own_pid),
+        Record::Served(served) => to_worker(&mut served.worker, &mut served.stops.gone, own_pid),
+        // How its worker died is not known.
+        Record::WorkerGone(gone) => to_worker(&mut gone.worker, &mut Gone::default(), own_pid),
+        Record::NextAction(..) | Record::Hop(_) | Record::Word(_) => {}
+    }
+}
+
+/// Gives an end back to the worker that had read the request, with how it had died, if it had. Who nobody is known to have read from is nobody's.
+fn to_worker(worker: &mut WorkerEnd, gone: &mut Gone, own_pid: u32) {
     if worker.closer.tgid != own_pid {
         return;
     }
@@ -52,7 +64,7 @@ mod tests {
     #[test]
     fn a_worker_that_was_killed_died_itself() {
         let (mut worker, mut gone) = (ended_by(OWN), killed());
-        give_back(&mut worker, &mut gone, OWN);
+        to_worker(&mut worker, &mut gone, OWN);
         assert_eq!((worker.closer.tgid, worker.exiting, worker.exit_code), (24, 1, 9));
         assert_eq!((worker.signal.ns, worker.signal.number, gone.ns), (7, 9, 0));
     }
@@ -60,21 +72,21 @@ mod tests {
     #[test]
     fn a_worker_that_lives_closed_it_itself() {
         let (mut worker, mut gone) = (ended_by(OWN), Gone::default());
-        give_back(&mut worker, &mut gone, OWN);
+        to_worker(&mut worker, &mut gone, OWN);
         assert_eq!((worker.closer.tgid, worker.exiting), (24, 0));
     }
 
     #[test]
     fn who_else_held_it_stays_named() {
         let (mut worker, mut gone) = (ended_by(25), killed());
-        give_back(&mut worker, &mut gone, OWN);
+        to_worker(&mut worker, &mut gone, OWN);
         assert_eq!((worker.closer.tgid, worker.exiting, gone.ns), (25, 0, 8));
     }
 
     #[test]
     fn what_nobody_had_read_from_was_closed_by_nobody_known() {
         let mut worker = WorkerEnd { accepted_ns: 0, ..ended_by(OWN) };
-        give_back(&mut worker, &mut Gone::default(), OWN);
+        to_worker(&mut worker, &mut Gone::default(), OWN);
         assert_eq!(worker.closer.tgid, 0);
     }
 }

@@ -68,6 +68,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Where a live stream comes from.
 pub struct Source {
     tracer: Tracer,
+    own_pid: u32,
     ring: Ring,
     looks: Receiver<Round>,
     /// Rounds of looks that were received and not taken yet.
@@ -154,6 +155,7 @@ impl Source {
         let unix = Unix::new(&tracer, args, is_verbose);
         let mut source = Self {
             tracer,
+            own_pid: std::process::id(),
             hearing,
             ring,
             looks,

@@ -1,6 +1,6 @@
 //! The records as the kernel side has them, each with what is learnt before it.
 
-use wire::{ExchangeRecord, Gone, nginx_flag};
+use wire::{ExchangeRecord, nginx_flag};
 
 use super::{Source, let_go::give_back, words::read_texts};
 use crate::{
@@ -51,49 +51,53 @@ impl Source {
             self.rate.records += 1;
             match decode(&bytes) {
                 Ok(Event::Started(started)) => self.begins(started.task.tgid),
-                Ok(Event::Record(Record::Word(mut word))) => {
-                    self.words_unread += u64::from(read_texts(&mut word).is_err());
-                    self.hearing.heard(&word);
-                    let said = Said::new(&word);
-                    if !self.is_asked_for(&said) {
-                        continue;
-                    }
-                    if matches!(said.peer(), Some(Upstream::Unix(_))) {
-                        self.unix.is_seen();
-                    }
-                    let learnt = self.ask(&said);
-                    self.held.extend(learnt.into_iter().chain([What::Record(Record::Word(word))]));
-                    return self.held.pop_front();
-                }
-                Ok(Event::Record(Record::Exchange(mut exchange))) => {
-                    give_back(&mut exchange.worker, &mut exchange.stops.gone, std::process::id());
-                    if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
-                        exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
-                    }
-                    let near = self.listeners.near(&mut self.tracer, &exchange).map(What::Near);
-                    let inquiry = self.inquire(&exchange).map(What::Inquiry);
-                    let record = What::Record(Record::Exchange(exchange));
-                    self.held.extend(near.into_iter().chain(inquiry).chain([record]));
-                    return self.held.pop_front();
-                }
                 Ok(Event::Record(mut record)) => {
-                    match &mut record {
-                        Record::WorkerGone(gone) => {
-                            give_back(&mut gone.worker, &mut Gone::default(), std::process::id());
-                            self.listeners.is_gone(gone.worker.sock);
-                        }
-                        Record::Served(served) => {
-                            give_back(&mut served.worker, &mut served.stops.gone, std::process::id());
-                        }
-                        _ => {}
+                    give_back(&mut record, self.own_pid);
+                    if let Some(what) = self.taken_in(record) {
+                        return Some(what);
                     }
-                    return Some(What::Record(record));
                 }
                 Err(error) => {
                     crate::notice!("a record was passed over: {error}");
                     let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
                     return Some(What::Loss(loss));
                 }
+            }
+        }
+    }
+
+    /// What is handed on first of a record and of what is learnt before it, and the rest held; none of a word that was not asked for.
+    fn taken_in(&mut self, record: Record) -> Option<What> {
+        match record {
+            Record::Word(mut word) => {
+                self.words_unread += u64::from(read_texts(&mut word).is_err());
+                self.hearing.heard(&word);
+                let said = Said::new(&word);
+                if !self.is_asked_for(&said) {
+                    return None;
+                }
+                if matches!(said.peer(), Some(Upstream::Unix(_))) {
+                    self.unix.is_seen();
+                }
+                let learnt = self.ask(&said);
+                self.held.extend(learnt.into_iter().chain([What::Record(Record::Word(word))]));
+                self.held.pop_front()
+            }
+            Record::Exchange(mut exchange) => {
+                if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
+                    exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                }
+                let near = self.listeners.near(&mut self.tracer, &exchange).map(What::Near);
+                let inquiry = self.inquire(&exchange).map(What::Inquiry);
+                let record = What::Record(Record::Exchange(exchange));
+                self.held.extend(near.into_iter().chain(inquiry).chain([record]));
+                self.held.pop_front()
+            }
+            record => {
+                if let Record::WorkerGone(gone) = &record {
+                    self.listeners.is_gone(gone.worker.sock);
+                }
+                Some(What::Record(record))
             }
         }
     }
