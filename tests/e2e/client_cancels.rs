@@ -1,7 +1,7 @@
 //! Clients that cancel, or leave, other than by closing an HTTP/1.1 connection over TCP (issue 20).
 
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::Request;
 use rig::tracer::Account;
-use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer};
+use rig::{Endpoint, Fault, FaultyServer, Location, Namespace, Nginx, Tracer, wait};
 
 const HTTP2: u16 = 8082;
 
@@ -37,17 +37,25 @@ fn over_http2(
     namespace: &Namespace,
     acts: impl AsyncFnOnce(&SendRequest<Bytes>) -> Result<()>,
 ) -> Result<()> {
-    let stream = namespace.run(|| Ok(TcpStream::connect(loopback(HTTP2))?))?;
-    stream.set_nonblocking(true)?;
+    let mut stream = namespace.run(|| Ok(TcpStream::connect(loopback(HTTP2))?))?;
+    let shared = stream.try_clone()?;
+    shared.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::from_std(stream)?;
-        let (requests, connection) = h2::client::handshake(stream).await?;
+        let (requests, connection) = h2::client::handshake(tokio::net::TcpStream::from_std(shared)?).await?;
         let driven = tokio::spawn(connection);
         acts(&requests).await?;
         driven.abort();
-        Ok(())
-    })
+        // It returns once the task has ended: nothing is sent after the FIN.
+        ensure!(driven.await.is_err_and(|error| error.is_cancelled()), "nginx ended the connection");
+        anyhow::Ok(())
+    })?;
+    // Closed at once it would leave with a reset wherever a frame of nginx's had come and was not read yet.
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(wait::bound()))?;
+    stream.read_to_end(&mut Vec::new()).context("waiting for nginx to close")?;
+    Ok(())
 }
 
 /// An nginx that speaks HTTP/2 and HTTP/1.1 to its clients, and passes everything on as these directives say.
@@ -133,11 +141,11 @@ fn a_grpc_deadline_is_the_clients() -> Result<()> {
 fn begin_answer(listener: &TcpListener, head: &[u8], more: &[u8]) -> Result<()> {
     let (mut stream, _) = listener.accept()?;
     let mut request = [0; 4096];
-    ensure!(std::io::Read::read(&mut stream, &mut request)? > 0);
+    ensure!(stream.read(&mut request)? > 0);
     stream.write_all(head)?;
     // As much of it as is taken.
     while !more.is_empty() && stream.write_all(more).is_ok() {}
-    while std::io::Read::read(&mut stream, &mut request).is_ok_and(|read| read > 0) {}
+    while stream.read(&mut request).is_ok_and(|read| read > 0) {}
     Ok(())
 }
 
