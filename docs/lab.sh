@@ -164,14 +164,14 @@ counted() { # WHO
 }
 
 has_verdicts() { [ "$(grep -c '"type":"verdict"' "$LAB/verdicts")" -ge "$1" ]; }
-# Waits until why502 has told so many failures: it does not look any more at what was there then.
-told() { until_true has_verdicts "$1"; }
+# Waits until why502 has reported so many failures: it does not look any more at what was there then.
+reported() { until_true has_verdicts "$1"; }
 # Waits until what comes is after the last change of this file, by the kernel's clock for files too, which ticks every 10 ms at most.
 changed() { until_true is_past "$(stat -c %.9Z "$1" | tr -d .)"; }
 is_past() { [ "$(date +%s%N)" -gt "$(($1 + 20000000))" ]; }
 # What nginx logged, and what why502 made of it: so many failures.
 why() {
-    told "$1"
+    reported "$1"
     kill -INT "${groups[why502]}" && until_true eval '! kill -0 ${groups[why502]}'
     unset "groups[why502]"
     wait
