@@ -16,18 +16,17 @@ pub fn is_mounted() -> bool {
     fs::read_dir(PATH).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Runs `work` where tracefs is mounted. Where the host has not mounted it, a thread apart, with a mount namespace of
-/// its own, does, so that nothing is left behind.
+/// Runs `work` where tracefs is mounted, in a thread apart. Where the host has not mounted it, that thread does, in a mount namespace of its
+/// own, so that nothing is left behind.
 ///
 /// # Errors
 /// That tracefs cannot be mounted.
 pub(super) fn with<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    if is_mounted() {
-        return Ok(work());
-    }
     let mounted = || {
-        mount_privately()
-            .map_err(|error| io::Error::other(format!("tracefs cannot be mounted on {PATH}: {error}")))?;
+        if !is_mounted() {
+            mount_privately()
+                .map_err(|error| io::Error::other(format!("tracefs cannot be mounted on {PATH}: {error}")))?;
+        }
         Ok(work())
     };
     confine::apart(mounted).unwrap_or_else(|panic| panic::resume_unwind(panic))

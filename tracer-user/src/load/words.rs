@@ -187,7 +187,7 @@ impl Place {
     fn attach(&mut self, object: &mut Ebpf) -> Result<(), String> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         let (program, offset) = (program(object)?, self.offset);
-        // Of all hooks only this one takes CAP_SYS_ADMIN (`perf_uprobe_event_init`, kernel/events/core.c, as tried on 6.18).
+        // It takes CAP_SYS_ADMIN on any kernel (`perf_uprobe_event_init`, kernel/events/core.c, as tried on 6.18).
         let attached = confine::apart(|| program.attach(offset, &path, UProbeScope::AllProcesses))
             .unwrap_or_else(|panic| resume_unwind(panic));
         let link = attached.map_err(|error| format!("{WORDS}: {}", refused(&error)))?;

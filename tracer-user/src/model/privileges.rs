@@ -54,8 +54,9 @@ pub const KEPT: [Privilege; 9] = [
     Privilege {
         capability: Capability::CAP_SYS_ADMIN,
         holder: Holder::Apart,
-        why: "in a thread apart: to hear an nginx that starts later, accept queues and routes in the network namespaces of containers, \
-              and tracefs where the host has not mounted it; nothing finer allows these",
+        why: "in a thread apart: to hear an nginx that starts later, hooks that are attached late where perf events take it (Debian's \
+              kernels), accept queues and routes in the network namespaces of containers, and tracefs where the host has not mounted it; \
+              nothing finer allows these",
     },
     Privilege {
         capability: Capability::CAP_SETUID,

@@ -1,6 +1,6 @@
 //! Loads programs, each with its instances, and attaches them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, panic::resume_unwind};
 
 use aya::{
     Ebpf,
@@ -14,6 +14,7 @@ use super::{
     standby::{BODY, Body, FIRST, body_of, standby_of},
 };
 use crate::{
+    confine,
     load::{lean::keep_handle_only, refused::refused, tracefs, types::Types},
     model::{facts::Source, hook_kind::HookKind},
 };
@@ -125,8 +126,10 @@ impl<'a> Attacher<'a> {
     fn attach_loaded(&mut self, name: &str, target: &str) -> Result<(), ProgramError> {
         let result = match self.object.program_mut(name).ok_or_else(|| missing(name))? {
             Program::RawTracePoint(program) => program.attach(target).map(drop),
+            // These two are perf events, for which some kernels ask for CAP_SYS_ADMIN (Debian's, with its `perf_event_paranoid` of 3).
             Program::TracePoint(program) => tracefs::with(|| program.attach("syscalls", target).map(drop))?,
-            Program::KProbe(program) => program.attach(target, 0).map(drop),
+            Program::KProbe(program) => confine::apart(|| program.attach(target, 0).map(drop))
+                .unwrap_or_else(|panic| resume_unwind(panic)),
             Program::FEntry(program) => program.attach().map(drop),
             Program::FExit(program) => program.attach().map(drop),
             _ => Err(missing(name)),
