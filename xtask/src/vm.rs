@@ -64,12 +64,22 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What `cargo xtask test` has time for: on each kernel, with its best hooks, the tests in which every hook has a part.
-    pub(crate) fn in_short() -> Self {
-        let only = SHORT.map(str::to_owned).to_vec();
+    /// What `cargo xtask test` has time for: on each kernel, with its best hooks, the tests in which every hook has a part; and on the newest,
+    /// with what stands in for them last, one in which a hook is attached late, when most privileges have been given up.
+    pub(crate) fn in_short() -> [Self; 2] {
         // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
         let at_once = thread::available_parallelism().ok();
-        Self { only, best_only: true, at_once, ..Self::default() }
+        let best =
+            Self { only: SHORT.map(str::to_owned).to_vec(), best_only: true, at_once, ..Self::default() };
+        let newest = KERNELS[KERNELS.len() - 1];
+        let late = Self {
+            kernels: vec![newest],
+            only: vec![LATE.to_owned()],
+            hooks_only: newest.fallbacks.last().map(|sources| (*sources).to_owned()),
+            at_once,
+            ..Self::default()
+        };
+        [best, late]
     }
 
     /// The kernels to boot.
@@ -123,6 +133,9 @@ const SHORT: [&str; 21] = [
     "words_groups::a_group",
     "words_http::each_wrong_response_has_its_cause_over_tcp",
 ];
+
+/// A test of [`Options::in_short`] in which unix sockets are watched only once one is used.
+const LATE: &str = "words_unix::a_timeout";
 
 /// What is run on arm64 as well, where tests of its own would say nothing new: what is written and read again, and words over FastCGI.
 const MORE_ON_ARM64: [&str; 2] =

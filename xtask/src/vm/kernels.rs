@@ -21,7 +21,7 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     suite: &'static str,
     /// What can stand in for its best hooks, each as `--hooks-only` takes it.
-    fallbacks: &'static [&'static str],
+    pub(crate) fallbacks: &'static [&'static str],
 }
 
 /// No fentry, as where the kernel was built without BPF trampolines.
