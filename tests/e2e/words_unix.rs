@@ -253,7 +253,9 @@ fn a_reload_that_brings_a_unix_upstream_is_explained_from_its_first_exchange_on(
 fn where_the_configuration_is_not_believed_an_open_connection_shows_or_the_first_use() -> Result<()> {
     let namespace = Namespace::new()?;
     let fpm = Fpm::on(&namespace).listen(socket(&namespace, "fpm")).start()?;
-    let nginx = Nginx::on(&namespace).location(Location::fpm("/php/", &fpm)).start()?;
+    // It stays open until it is killed, however long a start takes.
+    let patient = Location::fpm("/php/", &fpm).read_timeout(10 * wait::bound());
+    let nginx = Nginx::on(&namespace).location(patient).start()?;
     fs::set_permissions(configuration(&nginx), Permissions::from_mode(0o666))?;
     let master = nginx.master().to_string();
 
@@ -269,7 +271,7 @@ fn where_the_configuration_is_not_believed_an_open_connection_shows_or_the_first
     }
     tracer.stop()?.is_orderly()?;
 
-    let open = nginx.client().ask("/php/sleep.php?s=20&tag=open")?;
+    let open = nginx.client().ask("/php/sleep.php?s=1000&tag=open")?;
     let other = fpm.worker_on("open")?;
     let tracer = Tracer::of(nginx.master())?;
     let said = tracer.complaints();
