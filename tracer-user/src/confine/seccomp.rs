@@ -149,7 +149,6 @@ const SERVED: &[libc::c_long] = &[
 /// address; and to start a thread that keeps less.
 const TRACED: &[libc::c_long] = &[
     libc::SYS_bpf,
-    libc::SYS_perf_event_open,
     libc::SYS_process_vm_readv,
     // What is too long for a datagram to the journal goes by a file in memory.
     libc::SYS_memfd_create,
@@ -162,9 +161,14 @@ const TRACED: &[libc::c_long] = &[
     libc::SYS_landlock_restrict_self,
 ];
 
-/// Being another user for a moment, in a thread of one's own.
-const APART: &[libc::c_long] =
-    &[libc::SYS_setgroups, libc::SYS_setfsuid, libc::SYS_setfsgid, libc::SYS_fchown];
+/// Hooks that are perf events, and being another user for a moment, in a thread of one's own.
+const APART: &[libc::c_long] = &[
+    libc::SYS_perf_event_open,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_fchown,
+];
 
 /// Giving up capabilities.
 const GIVING_UP: &[libc::c_long] = &[libc::SYS_capget, libc::SYS_capset];
