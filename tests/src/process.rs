@@ -1,5 +1,6 @@
 //! Processes that end with the test, and what /proc says about them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -257,4 +258,18 @@ pub(crate) fn of_the_rig(name: &str) -> Result<PathBuf> {
         }
     }
     bail!("{name} is not built: cargo build -p rig --bins")
+}
+
+/// What the kernel says of each of a process's descriptors (/proc/PID/fdinfo), by name.
+pub fn files_info(pid: Pid) -> Result<Vec<BTreeMap<String, String>>> {
+    let entries =
+        fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("the files of {pid}"))?;
+    let mut all = Vec::new();
+    for entry in entries {
+        // It may have been closed meanwhile.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        all.push(fields.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect());
+    }
+    Ok(all)
 }

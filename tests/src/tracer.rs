@@ -78,7 +78,14 @@ impl Tracer {
         arguments: &[&str],
         prepare: impl FnOnce(&mut Command) -> Result<()>,
     ) -> Result<Tracer> {
-        Tracer::run_prepared("live", &[&["-o", "json"], arguments].concat(), None, prepare, |_| {})
+        let arguments = [&["-o", "json"], arguments].concat();
+        Tracer::run_prepared("live", &usual("live", &arguments), &arguments, None, prepare, |_| {})
+    }
+
+    /// As [`Tracer::start`], as anybody starts it: with the best hooks that there are, and no standby instances.
+    pub fn start_plain(arguments: &[&str]) -> Result<Tracer> {
+        let arguments = [&["-o", "json"], arguments].concat();
+        Tracer::run_prepared("live", &[], &arguments, None, |_| Ok(()), |_| {})
     }
 
     /// The same for any of its commands that has `--ready-file`.
@@ -88,11 +95,12 @@ impl Tracer {
         terminal: Option<Terminal>,
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Tracer> {
-        Tracer::run_prepared(command, arguments, terminal, |_| Ok(()), on_line)
+        Tracer::run_prepared(command, &usual(command, arguments), arguments, terminal, |_| Ok(()), on_line)
     }
 
     fn run_prepared(
         command: &str,
+        usual: &[String],
         arguments: &[&str],
         terminal: Option<Terminal>,
         prepare: impl FnOnce(&mut Command) -> Result<()>,
@@ -106,10 +114,7 @@ impl Tracer {
         if verb == "live" && is_replayed() {
             command.arg("--evidence").arg(evidence_in(&scratch));
         }
-        command.args(only());
-        if verb == "live" {
-            command.args(standby(arguments));
-        }
+        command.args(usual);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command)?;
         let screen = terminal.map(|terminal| terminal.attach(&mut command)).transpose()?;
@@ -272,6 +277,12 @@ pub(crate) fn is_reported_by_kprobes(stderr: &str) -> bool {
             line.contains(" not seen to return")
                 || line.contains(" not seen because") && line.contains("kprobe_")
         })
+}
+
+/// What the rig adds to the arguments of a command.
+fn usual(command: &str, arguments: &[&str]) -> Vec<String> {
+    let standby = if command == "live" { standby(arguments) } else { None };
+    only().into_iter().chain(standby.map(str::to_owned)).collect()
 }
 
 /// `--standby`, unless that is among the arguments: whatever else this machine does may interrupt a program of the tracer's, and what is

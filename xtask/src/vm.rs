@@ -69,8 +69,8 @@ impl Options {
     pub(crate) fn in_short() -> [Self; 2] {
         // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
         let at_once = thread::available_parallelism().ok();
-        let best =
-            Self { only: SHORT.map(str::to_owned).to_vec(), best_only: true, at_once, ..Self::default() };
+        let only = SHORT.iter().chain([&COUNTED]).map(|&test| test.to_owned()).collect();
+        let best = Self { only, best_only: true, at_once, ..Self::default() };
         let newest = KERNELS[KERNELS.len() - 1];
         let late = Self {
             kernels: vec![newest],
@@ -133,6 +133,9 @@ const SHORT: [&str; 21] = [
     "words_groups::a_group",
     "words_http::each_wrong_response_has_its_cause_over_tcp",
 ];
+
+/// What is counted of each kernel of x86-64's, and recorded of these only.
+const COUNTED: &str = "hook_runs::each_hook";
 
 /// A test of [`Options::in_short`] in which unix sockets are watched only once one is used.
 const LATE: &str = "words_unix::a_timeout";

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use rig::programs::{Runs, count, runs};
 
 use crate::figure::{emit, progress};
 use crate::load::Load;
-use crate::programs::{self, Runs};
+use crate::programs;
 use crate::stage::Stage;
 use crate::tool::{Running, Tool};
 
@@ -46,10 +47,10 @@ pub(crate) struct Cost {
 
 /// Loads for one slice while the kernel counts.
 pub(crate) fn cost(stage: &Stage, running: &Running, load: Load, rate: f64) -> Result<Cost> {
-    let _counting = programs::count()?;
-    let before = programs::of(running.pid())?;
+    let _counting = count()?;
+    let before = runs(running.pid())?;
     let exchanges = load.slice(stage, Some(rate))?.requests;
-    let after = programs::of(running.pid())?;
+    let after = runs(running.pid())?;
     let hooks = after.into_iter().map(|(hook, runs)| {
         let runs = runs.since(before.get(&hook).copied().unwrap_or_default());
         (hook, runs)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use procfs::process::{MMapPath, Process, Status};
-use rig::process::Pid;
+use rig::process::{Pid, files_info};
 
 /// Memory in MiB. The pages of a BPF map that the process has mapped are among `maps` and nowhere else: a ring buffer's data are
 /// mapped twice, one after the other, and resident so twice.
@@ -52,7 +52,7 @@ pub(crate) fn memory(pid: Pid) -> Result<Memory> {
     let mappings = process.smaps()?;
     let mapped = mappings.iter().filter(|mapping| is_map(&mapping.pathname));
     let mapped = mapped.filter_map(|mapping| mapping.extension.map.get("Rss")).sum::<u64>();
-    let maps: BTreeMap<String, f64> = descriptors(pid)?
+    let maps: BTreeMap<String, f64> = files_info(pid)?
         .into_iter()
         .filter_map(|fields| Some((fields.get("map_id")?.clone(), fields.get("memlock")?.parse().ok()?)))
         .collect();
@@ -69,18 +69,4 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 fn mib(kib: Option<u64>) -> Result<f64> {
     kib.map(|kib| kib as f64 / 1024.0).context("a process without memory")
-}
-
-/// What the kernel says of each of its descriptors, by name.
-pub(crate) fn descriptors(pid: Pid) -> Result<Vec<BTreeMap<String, String>>> {
-    let entries =
-        fs::read_dir(format!("/proc/{pid}/fdinfo")).with_context(|| format!("the files of {pid}"))?;
-    let mut all = Vec::new();
-    for entry in entries {
-        // It may have been closed meanwhile.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        all.push(fields.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect());
-    }
-    Ok(all)
 }

@@ -1,0 +1,461 @@
+//! Which hooks run for one exchange: in which order, as docs/how-it-works.md lists them, and how often on each kernel (issue 21).
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+use rig::process::Pid;
+use rig::programs::{count, runs};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
+
+const FPM: u16 = 9000;
+const NOBODY: u16 = 9009;
+
+/// The hooks of both lists that are tracepoints, by their folder in tracefs.
+const EVENTS: [(&str, &str); 7] = [
+    ("sock", "inet_sock_set_state"),
+    ("sock", "sock_send_length"),
+    ("sock", "sock_recv_length"),
+    ("sock", "inet_sk_error_report"),
+    ("tcp", "tcp_destroy_sock"),
+    ("tcp", "tcp_send_reset"),
+    ("tcp", "tcp_receive_reset"),
+];
+
+/// The kernel's own trace: an instance of tracefs, which goes when this is dropped.
+struct Trace(PathBuf);
+
+impl Trace {
+    /// Only this thread sees other mounts from now on: tracefs is not mounted everywhere.
+    fn new() -> Result<Trace> {
+        let tracefs = Path::new("/sys/kernel/tracing");
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        mount(Some("tracefs"), tracefs, Some("tracefs"), MsFlags::empty(), none)
+            .with_context(|| format!("mounting {}", tracefs.display()))?;
+        let trace = Trace(tracefs.join("instances").join(format!("why502-rig-{}", std::process::id())));
+        fs::create_dir(&trace.0).with_context(|| format!("making {}", trace.0.display()))?;
+        Ok(trace)
+    }
+
+    /// Those of [`EVENTS`] that this kernel has.
+    fn events(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let all = EVENTS.map(|(folder, event)| (event, self.0.join("events").join(folder).join(event)));
+        all.into_iter().filter(|(_, folder)| folder.exists())
+    }
+
+    /// What runs while `work` does, in order.
+    fn of(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<Event>> {
+        for (_, folder) in self.events() {
+            fs::write(folder.join("enable"), "1")?;
+        }
+        work()?;
+        for (_, folder) in self.events() {
+            fs::write(folder.join("enable"), "0")?;
+        }
+        let text = fs::read_to_string(self.0.join("trace"))?;
+        fs::write(self.0.join("trace"), "")?;
+        text.lines().filter(|line| !line.starts_with('#')).map(Event::parse).collect()
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} is left: {error}", self.0.display());
+        }
+    }
+}
+
+/// One line of the kernel's trace.
+#[derive(Debug)]
+struct Event {
+    /// The thread in whose time it is.
+    thread: Pid,
+    name: String,
+    /// What follows: `name=value`, of some events `name = value`.
+    text: String,
+}
+
+impl Event {
+    /// `    nginx-218     [001] ..s2.  2137.258298: inet_sock_set_state: family=AF_INET ... oldstate=TCP_LISTEN newstate=TCP_SYN_RECV`
+    fn parse(line: &str) -> Result<Event> {
+        let parts = || {
+            let (task, rest) = line.split_once(" [")?;
+            let (_, thread) = task.trim_end().rsplit_once('-')?;
+            let (_, rest) = rest.split_once(": ")?;
+            let (name, text) = rest.split_once(": ")?;
+            Some(Event {
+                thread: thread.parse().ok()?,
+                name: name.to_owned(),
+                text: text.replace(" = ", "=").replace(',', ""),
+            })
+        };
+        parts().with_context(|| format!("a line of the trace: {line}"))
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.text.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        self.field(name)?.parse().ok()
+    }
+
+    /// The hook, as the lists write it.
+    fn hook(&self) -> String {
+        let state = |name| self.field(name)?.strip_prefix("TCP_");
+        match (state("oldstate"), state("newstate")) {
+            (Some(old), Some(new)) => format!("`{}` {old} to {new}", self.name),
+            _ => format!("`{}`", self.name),
+        }
+    }
+}
+
+/// Who takes part in one exchange with the upstream at a port.
+struct Cast {
+    upstream: u16,
+    client: Pid,
+    nginx: Pid,
+    worker: Option<Pid>,
+}
+
+/// What ran for each socket, in order: its changes of state, and apart from them all else, for a process may read while the other end ends.
+type Runs = BTreeMap<(&'static str, bool), Vec<String>>;
+
+const STATES: &str = "inet_sock_set_state";
+
+impl Cast {
+    /// Of what ran, that which is of this exchange.
+    fn runs(&self, events: &[Event]) -> Runs {
+        // Sends and receives name a socket by its address only: nginx reads the request before it does anything else.
+        let with_client = events
+            .iter()
+            .find(|event| event.thread == self.nginx && event.name == "sock_recv_length")
+            .and_then(|event| event.text.split("family").next());
+        let mut runs = Runs::new();
+        for event in events {
+            let is_upstream = |name| event.port(name) == Some(self.upstream);
+            let socket = match event.name.as_str() {
+                "sock_send_length" | "sock_recv_length" if event.thread == self.client => "client",
+                "sock_send_length" | "sock_recv_length" if Some(event.thread) == self.worker => "worker",
+                "sock_send_length" | "sock_recv_length" if event.thread != self.nginx => continue,
+                "sock_send_length" | "sock_recv_length" => {
+                    match event.text.split("family").next() == with_client {
+                        true => "nginx to client",
+                        false => "nginx",
+                    }
+                }
+                "tcp_send_reset" if event.text.contains(&format!(":{} dest", self.upstream)) => "nobody",
+                _ if is_upstream("dport") => "nginx",
+                _ if is_upstream("sport") => "worker",
+                _ => continue,
+            };
+            runs.entry((socket, event.name == STATES)).or_default().push(event.hook());
+        }
+        runs
+    }
+}
+
+/// Whether a process sleeps until somebody connects to it, over TCP or over a unix socket.
+fn is_in_accept(pid: Pid) -> Result<bool> {
+    let function = fs::read_to_string(format!("/proc/{pid}/wchan"))?;
+    Ok(function.contains("accept") || function.contains("skb_wait_for_more_packets"))
+}
+
+fn documentation() -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-it-works.md");
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// The list of this name, as far as it is of tracepoints that this machine has.
+fn documented(name: &str, has: impl Fn(&str) -> bool) -> Result<Runs> {
+    const SOCKETS: [&str; 5] = ["client", "nginx to client", "nginx", "worker", "nobody"];
+    let text = documentation()?;
+    let (_, list) =
+        text.split_once(&format!("<!-- {name} -->")).with_context(|| format!("no list: {name}"))?;
+    let (list, _) = list.split_once("<!-- end of the list -->").context("a list without an end")?;
+    let mut runs = Runs::new();
+    for row in list.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let &[_, socket, hook, ..] = cells.as_slice() else { continue };
+        let (hook, times) = match hook.split_once(" × ") {
+            Some((hook, times)) => (hook, times.parse()?),
+            None => (hook, 1),
+        };
+        let event = hook.split('`').nth(1).with_context(|| format!("no hook: {row}"))?;
+        if !has(event) {
+            continue;
+        }
+        let socket = SOCKETS.into_iter().find(|known| *known == socket);
+        let socket = socket.with_context(|| format!("no socket: {row}"))?;
+        let hooks = runs.entry((socket, event == STATES)).or_default();
+        hooks.extend(std::iter::repeat_n(hook.to_owned(), times));
+    }
+    ensure!(!runs.is_empty(), "the list is empty: {name}");
+    Ok(runs)
+}
+
+/// Asks on a connection that is kept, with one send and one receive.
+fn ask(stream: &mut TcpStream, path: &str, status: &str) -> Result<()> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: rig\r\n\r\n").as_bytes())?;
+    let mut answer = [0; 4096];
+    let length = stream.read(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    ensure!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn an_exchange_runs_the_hooks_that_are_documented() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).workers(1).listen(Endpoint::v4(FPM)).start()?;
+    let nginx = Nginx::on(&namespace)
+        .location(Location::fpm("/php/", &fpm))
+        .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
+        .start()?;
+    let (workers, pool) = (nginx.workers()?, fpm.workers()?);
+    let (&[nginx], &[worker]) = (workers.as_slice(), pool.as_slice()) else {
+        anyhow::bail!("one of each: {workers:?} {pool:?}");
+    };
+    let trace = Trace::new()?;
+    let client = gettid().as_raw();
+    let mut stream =
+        namespace.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))?))?;
+    stream.set_read_timeout(Some(wait::bound()))?;
+    // The worker is the last to have done with an exchange.
+    let is_over = || wait::until_true("the worker to wait for the next exchange", || is_in_accept(worker));
+    // Both have been there before: what happens once only is over.
+    ask(&mut stream, "/php/ok.php", "200")?;
+    ask(&mut stream, "/nobody/", "502")?;
+    is_over()?;
+
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut release = release.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    let release = (release.next().unwrap_or_default(), release.next().unwrap_or_default());
+    let has: Vec<&str> = trace.events().map(|(event, _)| event).collect();
+    let has = |event: &str| has.contains(&event) && (event != "tcp_send_reset" || release >= (6, 12));
+
+    let events = trace.of(|| {
+        ask(&mut stream, "/php/ok.php", "200")?;
+        is_over()
+    })?;
+    let runs = Cast { upstream: FPM, client, nginx, worker: Some(worker) }.runs(&events);
+    let documented_runs = documented("an exchange that succeeds", has)?;
+    ensure!(runs == documented_runs, "{runs:#?}, and not {documented_runs:#?}");
+
+    let events = trace.of(|| ask(&mut stream, "/nobody/", "502"))?;
+    let runs = Cast { upstream: NOBODY, client, nginx, worker: None }.runs(&events);
+    let documented_runs = documented("an exchange that fails", has)?;
+    ensure!(runs == documented_runs, "{runs:#?}, and not {documented_runs:#?}");
+    Ok(())
+}
+
+/// Exchanges that are counted one by one.
+const ROUNDS: usize = 25;
+
+/// How often each hook runs in a round: what most rounds show, for events of others on this machine come on top in some.
+fn usual(tracer: Pid, mut round: impl FnMut() -> Result<()>) -> Result<BTreeMap<String, u64>> {
+    let _counting = count()?;
+    let mut before = runs(tracer)?;
+    let mut times: BTreeMap<String, BTreeMap<u64, usize>> = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        round()?;
+        let after = runs(tracer)?;
+        for (hook, runs) in &after {
+            let since = runs.since(before.get(hook).copied().unwrap_or_default());
+            *times.entry(hook.clone()).or_default().entry(since.count).or_default() += 1;
+        }
+        before = after;
+    }
+    let mut usual = BTreeMap::new();
+    for (hook, times) in times {
+        let (runs, rounds) = times.iter().max_by_key(|(_, rounds)| **rounds).context("no round")?;
+        ensure!(2 * rounds > ROUNDS, "{hook} runs now so often, now so: {times:?}");
+        usual.insert(hook, *runs);
+    }
+    Ok(usual)
+}
+
+/// Programs whose names the kernel cuts: it keeps 15 bytes.
+const LONG: [&str; 11] = [
+    "inet_stream_connect",
+    "ngx_log_error_core",
+    "security_sock_graft",
+    "sys_enter_connect",
+    "tcp_conn_request",
+    "tcp_v4_syn_recv_sock",
+    "tcp_v6_syn_recv_sock",
+    "unix_release_sock",
+    "unix_stream_connect",
+    "unix_stream_recvmsg",
+    "unix_stream_sendmsg",
+];
+
+/// What a hook is called, of whose name the kernel may have kept 15 bytes.
+fn whole(name: &str) -> &str {
+    let long = LONG.into_iter().find(|long| name.len() == 15 && long.starts_with(name));
+    long.unwrap_or(name)
+}
+
+/// The name of this kernel's golden table.
+fn golden() -> Result<PathBuf> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let numbers: Vec<&str> = release.split('.').take(2).collect();
+    let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
+    let kind = if kprobes { "" } else { "-tracepoints" };
+    let arch = if cfg!(target_arch = "aarch64") { "-arm64" } else { "" };
+    Ok(format!("hook-runs-{}{arch}{kind}.txt", numbers.join(".")).into())
+}
+
+/// The folder of golden tables: this checkout's, or where `cargo xtask vm` put them.
+fn recorded() -> PathBuf {
+    env::var_os("RIG_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden"), PathBuf::from)
+}
+
+/// `RENEW=1 cargo test -p rig --test hook_runs` writes the table of the running kernel anew, `RENEW=1 cargo xtask vm --best-only --only
+/// hook_runs::` those of the others.
+#[test]
+fn each_hook_runs_as_often_as_recorded() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let fpm = Fpm::on(&namespace).workers(1).listen(Endpoint::v4(FPM)).start()?;
+    let unix = Endpoint::Unix(namespace.scratch().join("fpm"));
+    let by_unix = Fpm::on(&namespace).workers(1).listen(unix.clone()).start()?;
+    let origin = Endpoint::v4(9100);
+    let _origin = Nginx::on(&namespace).port(9100).location(Location::fixed("/")).start()?;
+    let nginx = Nginx::on(&namespace)
+        .group("kept", &[&origin], &["keepalive 4"])
+        .location(Location::fpm("/php/", &fpm))
+        .location(Location::fpm("/unix/", &by_unix))
+        .location(Location::http("/kept/", &origin).through_group("kept"))
+        .location(Location::http("/nobody/", &Endpoint::v4(NOBODY)))
+        .start()?;
+    let (&[worker], &[by_unix]) = (fpm.workers()?.as_slice(), by_unix.workers()?.as_slice()) else {
+        anyhow::bail!("a pool has one worker");
+    };
+    let tracer = Tracer::start_plain(&["-p", &nginx.master().to_string()])?;
+    let mut stream =
+        namespace.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))?))?;
+    stream.set_read_timeout(Some(wait::bound()))?;
+    let mut text = String::new();
+    for (what, path, status, worker) in [
+        ("FastCGI over TCP", "/php/ok.php", "200", Some(worker)),
+        ("FastCGI over a unix socket", "/unix/ok.php", "200", Some(by_unix)),
+        ("HTTP, on a connection that is kept", "/kept/", "200", None),
+        ("nobody listens", "/nobody/", "502", None),
+    ] {
+        ask(&mut stream, path, status)?;
+        let mut usually = usual(tracer.pid(), || {
+            ask(&mut stream, path, status)?;
+            worker.map_or(Ok(()), |worker| {
+                wait::until_true("the worker to wait for the next exchange", || is_in_accept(worker))
+            })
+        })?;
+        // What this test itself does in each round.
+        for (hook, runs) in
+            usual(tracer.pid(), || worker.map_or(Ok(()), |worker| is_in_accept(worker).map(drop)))?
+        {
+            usually.entry(hook).and_modify(|all| *all -= runs.min(*all));
+        }
+        usually.retain(|_, runs| *runs > 0);
+        text += &format!("{what}: {}\n", usually.values().sum::<u64>());
+        for (hook, runs) in usually {
+            text += &format!("  {} {runs}\n", whole(&hook));
+        }
+    }
+    drop(stream);
+    tracer.stop()?;
+
+    let path = recorded().join(golden()?);
+    if env::var_os("RENEW").is_some() {
+        let renewed = env::var_os("RIG_RENEWED").map_or_else(recorded, PathBuf::from);
+        fs::create_dir_all(&renewed)?;
+        fs::write(renewed.join(golden()?), text)?;
+    } else if let Ok(recorded) = fs::read_to_string(&path) {
+        ensure!(text == recorded, "{}:\n{recorded}\nnow:\n{text}", path.display());
+    } else {
+        // Whoever runs this has a kernel of his own; the machines that we make have known ones.
+        ensure!(env::var_os("RIG_GOLDEN").is_none(), "no golden table for this kernel: {}", path.display());
+        eprintln!("no golden table for this kernel: {}", path.display());
+    }
+    Ok(())
+}
+
+/// The kernels of the documentation's tables, in order: the names of their golden tables, and of their columns.
+const KERNELS: [(&str, &str); 5] = [
+    ("5.10", "5.10"),
+    ("6.1", "6.1"),
+    ("6.12", "6.12"),
+    ("7.2", "7.2"),
+    ("6.18-tracepoints", "6.18, tracepoints only"),
+];
+
+/// The golden tables side by side, as docs/kernels.md has them.
+fn side_by_side() -> Result<String> {
+    // By case, by hook, by kernel.
+    let mut cases: Vec<(String, BTreeMap<String, BTreeMap<&str, u64>>)> = Vec::new();
+    for (kernel, _) in KERNELS {
+        let path = recorded().join(format!("hook-runs-{kernel}.txt"));
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let mut case = 0;
+        for line in text.lines() {
+            if let Some(line) = line.strip_prefix("  ") {
+                let (hook, runs) = line.split_once(' ').with_context(|| format!("no runs: {line}"))?;
+                let (_, hooks) = &mut cases[case - 1];
+                hooks.entry(hook.to_owned()).or_default().insert(kernel, runs.parse()?);
+            } else {
+                let (what, _) = line.split_once(": ").with_context(|| format!("no case: {line}"))?;
+                if cases.len() == case {
+                    cases.push((what.to_owned(), BTreeMap::new()));
+                }
+                ensure!(cases[case].0 == what, "{}: {what} for {}", path.display(), cases[case].0);
+                case += 1;
+            }
+        }
+    }
+    let mut text = String::new();
+    for (what, hooks) in cases {
+        let names = KERNELS.map(|(_, name)| name).join(" | ");
+        text += &format!("\n| {what} | {names} |\n|{}\n", " --- |".repeat(1 + KERNELS.len()));
+        let row = |name: &str, runs: &dyn Fn(&str) -> u64| {
+            let cells = KERNELS.map(|(kernel, _)| match runs(kernel) {
+                0 => String::new(),
+                runs => runs.to_string(),
+            });
+            format!("| {name} | {} |\n", cells.join(" | "))
+        };
+        for (hook, runs) in &hooks {
+            text += &row(&format!("`{hook}`"), &|kernel| runs.get(kernel).copied().unwrap_or_default());
+        }
+        text += &row("all", &|kernel| hooks.values().filter_map(|runs| runs.get(kernel)).sum());
+    }
+    Ok(text)
+}
+
+/// `RENEW=1 cargo test -p rig --test hook_runs` writes the tables anew.
+#[test]
+#[ignore = "the documentation is not in the guests"]
+fn the_documentation_has_the_recorded_runs() -> Result<()> {
+    const BEGIN: &str = "<!-- hook runs: RENEW=1 cargo test -p rig --test hook_runs writes them anew -->\n";
+    const END: &str = "<!-- end of the hook runs -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+    let text = fs::read_to_string(&path)?;
+    let (before, rest) = text.split_once(BEGIN).context("no tables of hook runs")?;
+    let (_, after) = rest.split_once(END).context("tables of hook runs without an end")?;
+    let renewed = format!("{before}{BEGIN}{}{END}{after}", side_by_side()?);
+    if env::var_os("RENEW").is_some() {
+        fs::write(&path, renewed)?;
+    } else {
+        ensure!(text == renewed, "the tables of hook runs in {} are not those recorded", path.display());
+    }
+    Ok(())
+}
