@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
@@ -39,8 +40,10 @@ impl Trace {
         unshare(CloneFlags::CLONE_NEWNS)?;
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        mount(Some("tracefs"), tracefs, Some("tracefs"), MsFlags::empty(), none)
-            .with_context(|| format!("mounting {}", tracefs.display()))?;
+        if !tracefs.join("instances").exists() {
+            mount(Some("tracefs"), tracefs, Some("tracefs"), MsFlags::empty(), none)
+                .with_context(|| format!("mounting {}", tracefs.display()))?;
+        }
         let trace = Trace(tracefs.join("instances").join(format!("why502-rig-{}", std::process::id())));
         fs::create_dir(&trace.0).with_context(|| format!("making {}", trace.0.display()))?;
         Ok(trace)
@@ -165,23 +168,21 @@ impl Cast {
     }
 }
 
-/// Whether a process sleeps until somebody connects to it, over TCP or over a unix socket.
+/// Whether a process waits until somebody connects to it.
 fn is_in_accept(pid: Pid) -> Result<bool> {
-    let function = fs::read_to_string(format!("/proc/{pid}/wchan"))?;
-    Ok(function.contains("accept") || function.contains("skb_wait_for_more_packets"))
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall"))?;
+    let number = call.split(' ').next().and_then(|number| number.parse().ok());
+    Ok(number.is_some_and(|number| [libc::SYS_accept, libc::SYS_accept4].contains(&number)))
 }
 
-fn documentation() -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/how-it-works.md");
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
+/// The page with both lists; the guests have no other.
+const DOCUMENTATION: &str = include_str!("../../docs/how-it-works.md");
 
 /// The list of this name, as far as it is of tracepoints that this machine has.
 fn documented(name: &str, has: impl Fn(&str) -> bool) -> Result<Runs> {
     const SOCKETS: [&str; 5] = ["client", "nginx to client", "nginx", "worker", "nobody"];
-    let text = documentation()?;
     let (_, list) =
-        text.split_once(&format!("<!-- {name} -->")).with_context(|| format!("no list: {name}"))?;
+        DOCUMENTATION.split_once(&format!("<!-- {name} -->")).with_context(|| format!("no list: {name}"))?;
     let (list, _) = list.split_once("<!-- end of the list -->").context("a list without an end")?;
     let mut runs = Runs::new();
     for row in list.lines().filter(|line| line.starts_with("| ")).skip(2) {
@@ -285,25 +286,26 @@ fn usual(tracer: Pid, mut round: impl FnMut() -> Result<()>) -> Result<BTreeMap<
     Ok(usual)
 }
 
-/// Programs whose names the kernel cuts: it keeps 15 bytes.
-const LONG: [&str; 11] = [
-    "inet_stream_connect",
-    "ngx_log_error_core",
-    "security_sock_graft",
-    "sys_enter_connect",
-    "tcp_conn_request",
-    "tcp_v4_syn_recv_sock",
-    "tcp_v6_syn_recv_sock",
-    "unix_release_sock",
-    "unix_stream_connect",
-    "unix_stream_recvmsg",
-    "unix_stream_sendmsg",
+/// What hooks are called whose programs' names the kernel cuts: it keeps 15 bytes, and what begins alike is one row.
+const CUT: [(&str, &str); 13] = [
+    ("fentry_security", "fentry/security_sock_graft"),
+    ("fentry_tcp_conn", "fentry/tcp_connect, fentry/tcp_conn_request"),
+    ("fentry_tcp_v4_s", "fentry/tcp_v4_send_reset"),
+    ("fentry_tcp_v6_s", "fentry/tcp_v6_send_reset"),
+    ("fentry_unix_rel", "fentry/unix_release_sock"),
+    ("fexit_inet_stre", "fexit/inet_stream_connect"),
+    ("fexit_tcp_recvm", "fexit/tcp_recvmsg"),
+    ("fexit_tcp_sendm", "fexit/tcp_sendmsg"),
+    ("fexit_tcp_v4_sy", "fexit/tcp_v4_syn_recv_sock"),
+    ("fexit_tcp_v6_sy", "fexit/tcp_v6_syn_recv_sock"),
+    ("fexit_unix_stre", "fexit/unix_stream_connect, fexit/unix_stream_recvmsg, fexit/unix_stream_sendmsg"),
+    ("ngx_log_error_c", "ngx_log_error_core"),
+    ("sys_enter_conne", "sys_enter_connect"),
 ];
 
-/// What a hook is called, of whose name the kernel may have kept 15 bytes.
+/// What a hook is called, of whose program's name the kernel may have kept 15 bytes.
 fn whole(name: &str) -> &str {
-    let long = LONG.into_iter().find(|long| name.len() == 15 && long.starts_with(name));
-    long.unwrap_or(name)
+    CUT.iter().find(|(cut, _)| *cut == name).map_or(name, |(_, whole)| whole)
 }
 
 /// The name of this kernel's golden table.
@@ -401,15 +403,15 @@ const KERNELS: [(&str, &str); 5] = [
 
 /// The golden tables side by side, as docs/kernels.md has them.
 fn side_by_side() -> Result<String> {
-    // By case, by hook, by kernel.
-    let mut cases: Vec<(String, BTreeMap<String, BTreeMap<&str, u64>>)> = Vec::new();
+    type Hooks<'a> = BTreeMap<String, BTreeMap<&'a str, u64>>;
+    let mut cases: Vec<(String, Hooks<'_>)> = Vec::new();
     for (kernel, _) in KERNELS {
         let path = recorded().join(format!("hook-runs-{kernel}.txt"));
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let mut case = 0;
         for line in text.lines() {
             if let Some(line) = line.strip_prefix("  ") {
-                let (hook, runs) = line.split_once(' ').with_context(|| format!("no runs: {line}"))?;
+                let (hook, runs) = line.rsplit_once(' ').with_context(|| format!("no runs: {line}"))?;
                 let (_, hooks) = &mut cases[case - 1];
                 hooks.entry(hook.to_owned()).or_default().insert(kernel, runs.parse()?);
             } else {
@@ -434,7 +436,8 @@ fn side_by_side() -> Result<String> {
             format!("| {name} | {} |\n", cells.join(" | "))
         };
         for (hook, runs) in &hooks {
-            text += &row(&format!("`{hook}`"), &|kernel| runs.get(kernel).copied().unwrap_or_default());
+            let names = hook.split(", ").map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            text += &row(&names, &|kernel| runs.get(kernel).copied().unwrap_or_default());
         }
         text += &row("all", &|kernel| hooks.values().filter_map(|runs| runs.get(kernel)).sum());
     }
