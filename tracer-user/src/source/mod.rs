@@ -77,6 +77,8 @@ pub struct Source {
     tick: Interval,
     /// There is more to be read already.
     has_more: bool,
+    /// Records that were read and not handed on yet, and before them what was lost until then.
+    batch: VecDeque<What>,
     rate: Rate,
     /// At this moment nothing was left to be read.
     seen_ns: u64,
@@ -163,6 +165,7 @@ impl Source {
             meter: Meter::default(),
             tick: interval(TICK),
             has_more: false,
+            batch: VecDeque::new(),
             rate: Rate { since_ns: now, ..Rate::default() },
             seen_ns: now,
             clock_offset: clock_offset(),

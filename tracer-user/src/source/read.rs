@@ -6,6 +6,7 @@ use tokio::{task::yield_now, time::sleep};
 
 use super::Source;
 use crate::{
+    engine::losses,
     ledger::Said,
     model::{
         clock::{changed_clock_offset, monotonic_ns, nanoseconds},
@@ -17,6 +18,9 @@ use crate::{
 
 /// For how long records are read in one go.
 const TURN: Duration = Duration::from_millis(50);
+
+/// Records that are read before any of them is handed on.
+const BATCH: usize = 64;
 
 /// In a storm the ring buffer is left alone for so long after it was read: whoever reads each record as it comes is woken for each, by nginx.
 const REST: Duration = Duration::from_millis(1);
@@ -81,7 +85,7 @@ impl Source {
         self.rate.look(began_ns);
         let give_way_ns = began_ns.saturating_add(nanoseconds(TURN));
         loop {
-            while let Some(what) = self.record() {
+            while let Some(what) = self.next()? {
                 if take(self.entry(what))? {
                     return Ok(self.seen_ns);
                 }
@@ -93,7 +97,7 @@ impl Source {
             }
             // What came before this moment has been read if nothing is there after it.
             let now = monotonic_ns();
-            let Some(what) = self.record() else {
+            let Some(what) = self.next()? else {
                 self.seen_ns = now;
                 for what in self.access_logs.read() {
                     take(self.entry(what))?;
@@ -116,6 +120,23 @@ impl Source {
                 return Ok(self.seen_ns);
             }
         }
+    }
+
+    /// The next record, if there is one. What was lost before it comes first, for it may touch what the record completes: so records are read,
+    /// then the counters, and then they are handed on.
+    fn next(&mut self) -> Result<Option<What>, Failure> {
+        if self.batch.is_empty() {
+            while self.batch.len() < BATCH
+                && let Some(what) = self.record()
+            {
+                self.batch.push_back(what);
+            }
+            if !self.batch.is_empty() && losses(&self.tracer.stats()?) != losses(&self.stats) {
+                let lost = self.counters()?;
+                lost.into_iter().rev().for_each(|what| self.batch.push_front(what));
+            }
+        }
+        Ok(self.batch.pop_front())
     }
 
     /// What stands in nginx's logs by now is to be read the next time, for it is the last one.
