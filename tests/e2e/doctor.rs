@@ -1,19 +1,18 @@
 //! `why502 doctor`: what it says of this kernel, and of hosts that cannot be traced.
 
-use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rig::tracer::{Run, binary, run};
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, process};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, golden, process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,24 +52,6 @@ fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
 /// The fact of this name.
 fn fact<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
     list(value, "facts")?.iter().find(|fact| fact["fact"] == name).with_context(|| format!("no fact {name}"))
-}
-
-/// The name of this kernel's golden text. Kernels of one release differ in whether functions can be hooked.
-fn golden() -> Result<PathBuf> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let release: Vec<&str> = release.trim().splitn(3, '.').collect();
-    let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
-    let kind = if kprobes { "" } else { "-tracepoints" };
-    let arch = if cfg!(target_arch = "aarch64") { "-arm64" } else { "" };
-    let minor = release.get(1).context("a kernel release has two numbers")?;
-    let name = format!("doctor-{}.{minor}{arch}{kind}.txt", release[0]);
-    Ok(PathBuf::from(name))
-}
-
-/// The folder of golden texts: this checkout's, or where `cargo xtask vm` put them.
-fn recorded() -> PathBuf {
-    env::var_os("RIG_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden"), PathBuf::from)
 }
 
 /// Without what differs between hosts of one kernel: its build, what is mounted, and which processes run.
@@ -118,19 +99,7 @@ fn what_this_kernel_shows_is_as_recorded() -> Result<()> {
     ensure!(said.stdout.contains("from the start\n") == (said.code == Some(1)), "{}", said.stdout);
     ensure!(!said.stdout.contains('\u{1b}'), "colour on a pipe: {}", said.stdout);
 
-    let (path, text) = (recorded().join(golden()?), normalised(&said.stdout)?);
-    if env::var_os("RENEW").is_some() {
-        let renewed = env::var_os("RIG_RENEWED").map_or_else(recorded, PathBuf::from);
-        fs::create_dir_all(&renewed)?;
-        fs::write(renewed.join(golden()?), text)?;
-    } else if let Ok(recorded) = fs::read_to_string(&path) {
-        ensure!(text == recorded, "{}:\n{recorded}\nnow:\n{text}", path.display());
-    } else {
-        // Whoever runs this has a kernel of his own; the machines that we make have known ones.
-        ensure!(env::var_os("RIG_GOLDEN").is_none(), "no golden text for this kernel: {}", path.display());
-        eprintln!("no golden text for this kernel: {}", path.display());
-    }
-    Ok(())
+    golden::is_as_recorded("doctor", &normalised(&said.stdout)?)
 }
 
 #[test]

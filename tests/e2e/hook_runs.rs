@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use rig::process::Pid;
 use rig::programs::{count, runs};
-use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, wait};
+use rig::{Endpoint, Fpm, Location, Namespace, Nginx, Tracer, golden, wait};
 
 const FPM: u16 = 9000;
 const NOBODY: u16 = 9009;
@@ -175,6 +175,18 @@ fn is_in_accept(pid: Pid) -> Result<bool> {
     Ok(number.is_some_and(|number| [libc::SYS_accept, libc::SYS_accept4].contains(&number)))
 }
 
+/// Waits until a worker has done with its exchange: it is the last to have.
+fn wait_for_worker(worker: Pid) -> Result<()> {
+    wait::until_true("the worker to wait for the next exchange", || is_in_accept(worker))
+}
+
+/// A connection with nginx that is kept.
+fn client(namespace: &Namespace) -> Result<TcpStream> {
+    let stream = namespace.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))?))?;
+    stream.set_read_timeout(Some(wait::bound()))?;
+    Ok(stream)
+}
+
 /// The page with both lists; the guests have no other.
 const DOCUMENTATION: &str = include_str!("../../docs/how-it-works.md");
 
@@ -228,16 +240,12 @@ fn an_exchange_runs_the_hooks_that_are_documented() -> Result<()> {
         anyhow::bail!("one of each: {workers:?} {pool:?}");
     };
     let trace = Trace::new()?;
-    let client = gettid().as_raw();
-    let mut stream =
-        namespace.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))?))?;
-    stream.set_read_timeout(Some(wait::bound()))?;
-    // The worker is the last to have done with an exchange.
-    let is_over = || wait::until_true("the worker to wait for the next exchange", || is_in_accept(worker));
+    let own = gettid().as_raw();
+    let mut stream = client(&namespace)?;
     // Both have been there before: what happens once only is over.
     ask(&mut stream, "/php/ok.php", "200")?;
     ask(&mut stream, "/nobody/", "502")?;
-    is_over()?;
+    wait_for_worker(worker)?;
 
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut release = release.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
@@ -247,14 +255,14 @@ fn an_exchange_runs_the_hooks_that_are_documented() -> Result<()> {
 
     let events = trace.of(|| {
         ask(&mut stream, "/php/ok.php", "200")?;
-        is_over()
+        wait_for_worker(worker)
     })?;
-    let runs = Cast { upstream: FPM, client, nginx, worker: Some(worker) }.runs(&events);
+    let runs = Cast { upstream: FPM, client: own, nginx, worker: Some(worker) }.runs(&events);
     let documented_runs = documented("an exchange that succeeds", has)?;
     ensure!(runs == documented_runs, "{runs:#?}, and not {documented_runs:#?}");
 
     let events = trace.of(|| ask(&mut stream, "/nobody/", "502"))?;
-    let runs = Cast { upstream: NOBODY, client, nginx, worker: None }.runs(&events);
+    let runs = Cast { upstream: NOBODY, client: own, nginx, worker: None }.runs(&events);
     let documented_runs = documented("an exchange that fails", has)?;
     ensure!(runs == documented_runs, "{runs:#?}, and not {documented_runs:#?}");
     Ok(())
@@ -287,17 +295,15 @@ fn usual(tracer: Pid, mut round: impl FnMut() -> Result<()>) -> Result<BTreeMap<
 }
 
 /// What hooks are called whose programs' names the kernel cuts: it keeps 15 bytes, and what begins alike is one row.
-const CUT: [(&str, &str); 13] = [
+const CUT: [(&str, &str); 11] = [
     ("fentry_security", "fentry/security_sock_graft"),
     ("fentry_tcp_conn", "fentry/tcp_connect, fentry/tcp_conn_request"),
     ("fentry_tcp_v4_s", "fentry/tcp_v4_send_reset"),
-    ("fentry_tcp_v6_s", "fentry/tcp_v6_send_reset"),
     ("fentry_unix_rel", "fentry/unix_release_sock"),
     ("fexit_inet_stre", "fexit/inet_stream_connect"),
     ("fexit_tcp_recvm", "fexit/tcp_recvmsg"),
     ("fexit_tcp_sendm", "fexit/tcp_sendmsg"),
     ("fexit_tcp_v4_sy", "fexit/tcp_v4_syn_recv_sock"),
-    ("fexit_tcp_v6_sy", "fexit/tcp_v6_syn_recv_sock"),
     ("fexit_unix_stre", "fexit/unix_stream_connect, fexit/unix_stream_recvmsg, fexit/unix_stream_sendmsg"),
     ("ngx_log_error_c", "ngx_log_error_core"),
     ("sys_enter_conne", "sys_enter_connect"),
@@ -306,22 +312,6 @@ const CUT: [(&str, &str); 13] = [
 /// What a hook is called, of whose program's name the kernel may have kept 15 bytes.
 fn whole(name: &str) -> &str {
     CUT.iter().find(|(cut, _)| *cut == name).map_or(name, |(_, whole)| whole)
-}
-
-/// The name of this kernel's golden table.
-fn golden() -> Result<PathBuf> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let numbers: Vec<&str> = release.split('.').take(2).collect();
-    let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
-    let kind = if kprobes { "" } else { "-tracepoints" };
-    let arch = if cfg!(target_arch = "aarch64") { "-arm64" } else { "" };
-    Ok(format!("hook-runs-{}{arch}{kind}.txt", numbers.join(".")).into())
-}
-
-/// The folder of golden tables: this checkout's, or where `cargo xtask vm` put them.
-fn recorded() -> PathBuf {
-    env::var_os("RIG_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("golden"), PathBuf::from)
 }
 
 /// `RENEW=1 cargo test -p rig --test hook_runs` writes the table of the running kernel anew, `RENEW=1 cargo xtask vm --best-only --only
@@ -345,9 +335,7 @@ fn each_hook_runs_as_often_as_recorded() -> Result<()> {
         anyhow::bail!("a pool has one worker");
     };
     let tracer = Tracer::start_plain(&["-p", &nginx.master().to_string()])?;
-    let mut stream =
-        namespace.run(|| Ok(TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))?))?;
-    stream.set_read_timeout(Some(wait::bound()))?;
+    let mut stream = client(&namespace)?;
     let mut text = String::new();
     for (what, path, status, worker) in [
         ("FastCGI over TCP", "/php/ok.php", "200", Some(worker)),
@@ -358,9 +346,7 @@ fn each_hook_runs_as_often_as_recorded() -> Result<()> {
         ask(&mut stream, path, status)?;
         let mut usually = usual(tracer.pid(), || {
             ask(&mut stream, path, status)?;
-            worker.map_or(Ok(()), |worker| {
-                wait::until_true("the worker to wait for the next exchange", || is_in_accept(worker))
-            })
+            worker.map_or(Ok(()), wait_for_worker)
         })?;
         // What this test itself does in each round.
         for (hook, runs) in
@@ -377,19 +363,7 @@ fn each_hook_runs_as_often_as_recorded() -> Result<()> {
     drop(stream);
     tracer.stop()?;
 
-    let path = recorded().join(golden()?);
-    if env::var_os("RENEW").is_some() {
-        let renewed = env::var_os("RIG_RENEWED").map_or_else(recorded, PathBuf::from);
-        fs::create_dir_all(&renewed)?;
-        fs::write(renewed.join(golden()?), text)?;
-    } else if let Ok(recorded) = fs::read_to_string(&path) {
-        ensure!(text == recorded, "{}:\n{recorded}\nnow:\n{text}", path.display());
-    } else {
-        // Whoever runs this has a kernel of his own; the machines that we make have known ones.
-        ensure!(env::var_os("RIG_GOLDEN").is_none(), "no golden table for this kernel: {}", path.display());
-        eprintln!("no golden table for this kernel: {}", path.display());
-    }
-    Ok(())
+    golden::is_as_recorded("hook-runs", &text)
 }
 
 /// The kernels of the documentation's tables, in order: the names of their golden tables, and of their columns.
@@ -406,7 +380,7 @@ fn side_by_side() -> Result<String> {
     type Hooks<'a> = BTreeMap<String, BTreeMap<&'a str, u64>>;
     let mut cases: Vec<(String, Hooks<'_>)> = Vec::new();
     for (kernel, _) in KERNELS {
-        let path = recorded().join(format!("hook-runs-{kernel}.txt"));
+        let path = golden::recorded().join(format!("hook-runs-{kernel}.txt"));
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let mut case = 0;
         for line in text.lines() {

@@ -63,6 +63,7 @@ pub mod browser;
 pub mod clickhouse;
 pub mod collector;
 pub mod duckdb;
+pub mod golden;
 pub mod log_daemons;
 pub mod programs;
 pub mod reconcile;
