@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    kernels::{ARM64, Image, KERNELS, Kernel},
+    kernels::{ARM64, Image, KERNELS, Kernel, TRACEPOINTS},
     suite::{Report, Tally, Tests},
     tools::Tools,
     userland::Userland,
@@ -65,17 +65,16 @@ pub(crate) struct Options {
 
 impl Options {
     /// What `cargo xtask test` has time for: on each kernel, with its best hooks, the tests in which every hook has a part; and on the newest,
-    /// with what stands in for them last, one in which a hook is attached late, when most privileges have been given up.
+    /// with tracepoints alone, one in which a hook is attached late, when most privileges have been given up.
     pub(crate) fn in_short() -> [Self; 2] {
         // One for each processor: what is checked each time has time to spare, and finds no fault with a crowded machine.
         let at_once = thread::available_parallelism().ok();
         let only = SHORT.iter().chain([&COUNTED]).map(|&test| test.to_owned()).collect();
         let best = Self { only, best_only: true, at_once, ..Self::default() };
-        let newest = KERNELS[KERNELS.len() - 1];
         let late = Self {
-            kernels: vec![newest],
+            kernels: vec![KERNELS[KERNELS.len() - 1]],
             only: vec![LATE.to_owned()],
-            hooks_only: newest.fallbacks.last().map(|sources| (*sources).to_owned()),
+            hooks_only: Some(TRACEPOINTS.to_owned()),
             at_once,
             ..Self::default()
         };

@@ -21,13 +21,13 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     suite: &'static str,
     /// What can stand in for its best hooks, each as `--hooks-only` takes it.
-    pub(crate) fallbacks: &'static [&'static str],
+    fallbacks: &'static [&'static str],
 }
 
 /// No fentry, as where the kernel was built without BPF trampolines.
 const KPROBES: &str = "raw_tp,kprobe";
 /// No functions at all: needs `sock_send_length`, since 6.3.
-const TRACEPOINTS: &str = "raw_tp,syscall";
+pub(super) const TRACEPOINTS: &str = "raw_tp,syscall";
 
 /// All that there are.
 pub(crate) const KERNELS: [Kernel; 4] = [
