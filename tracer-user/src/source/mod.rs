@@ -77,7 +77,7 @@ pub struct Source {
     tick: Interval,
     /// There is more to be read already.
     has_more: bool,
-    /// Records that were read and not handed on yet, and before them what was lost until then.
+    /// Records that were read and not handed on yet, each after what was learnt from it, and all after what was lost until then.
     batch: VecDeque<What>,
     rate: Rate,
     /// At this moment nothing was left to be read.
@@ -105,8 +105,6 @@ pub struct Source {
     places: model::cgroup::Wanted,
     /// Who the processes are that records name.
     members: cgroup::Finder,
-    /// What comes before a record: who is named in it.
-    ahead: VecDeque<What>,
     /// None where the user said himself whom to trace.
     trust: Option<Trust>,
     /// Found before anybody could take them.
@@ -120,8 +118,6 @@ pub struct Source {
     words_left_out: u64,
     /// Words whose texts could not be read.
     words_unread: u64,
-    /// Comes after what it made us learn.
-    held: VecDeque<What>,
     hearing: Hearing,
     access_logs: AccessLogs,
     listeners: Listeners,
@@ -185,7 +181,6 @@ impl Source {
             wanted: args.upstreams.clone(),
             places: args.wanted.clone(),
             members,
-            ahead: VecDeque::new(),
             trust,
             strangers: Vec::new(),
             has_strangers: true,
@@ -194,7 +189,6 @@ impl Source {
             inquiries: Inquiries::default(),
             words_left_out: 0,
             words_unread: 0,
-            held: VecDeque::new(),
             access_logs: AccessLogs::new(!args.no_access_log, extras.shows_requests, &args.upstreams),
             listeners: Listeners::default(),
         };

@@ -19,7 +19,7 @@ use crate::{
 /// For how long records are read in one go.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Records that are read before any of them is handed on.
+/// As many records are read, or a few things learnt from them more, before the first is handed on.
 const BATCH: usize = 64;
 
 /// In a storm the ring buffer is left alone for so long after it was read: whoever reads each record as it comes is woken for each, by nginx.
@@ -67,6 +67,7 @@ impl Source {
             self.clock_offset = clock_offset;
             take(self.entry(What::Clock(clock_offset)))?;
         }
+        self.fill_batch();
         for what in self.counters()? {
             take(self.entry(what))?;
         }
@@ -122,21 +123,22 @@ impl Source {
         }
     }
 
-    /// The next record, if there is one. What was lost before it comes first, for it may touch what the record completes: so records are read,
-    /// then the counters, and then they are handed on.
+    /// What is next to be handed on of the records, if there are any.
     fn next(&mut self) -> Result<Option<What>, Failure> {
         if self.batch.is_empty() {
-            while self.batch.len() < BATCH
-                && let Some(what) = self.record()
-            {
-                self.batch.push_back(what);
-            }
+            self.fill_batch();
             if !self.batch.is_empty() && losses(&self.tracer.stats()?) != losses(&self.stats) {
                 let lost = self.counters()?;
                 lost.into_iter().rev().for_each(|what| self.batch.push_front(what));
             }
         }
         Ok(self.batch.pop_front())
+    }
+
+    /// Reads records. What was lost before one of them may touch what it completes: so the counters are looked at after this, and before it is
+    /// handed on.
+    fn fill_batch(&mut self) {
+        while self.batch.len() < BATCH && self.take_record() {}
     }
 
     /// What stands in nginx's logs by now is to be read the next time, for it is the last one.

@@ -18,18 +18,56 @@ use crate::{
 };
 
 impl Source {
-    /// The next record, if there is one; who is named in it comes first.
-    pub(super) fn record(&mut self) -> Option<What> {
-        if self.ahead.is_empty() {
-            let what = self.decoded()?;
-            if let What::Record(record) = &what {
-                self.ahead.extend(self.members.look(record).into_iter().map(What::Member));
-                let pressure = self.pressure(record);
-                self.ahead.extend(pressure.map(What::Pressure));
+    /// Takes the next record out of the ring buffer and puts what is to be handed on of it into the batch. Returns whether there was one.
+    pub(super) fn take_record(&mut self) -> bool {
+        let Some(bytes) = self.ring.take() else { return false };
+        self.rate.records += 1;
+        match decode(&bytes) {
+            Ok(Event::Started(started)) => self.begins(started.task.tgid),
+            Ok(Event::Record(mut record)) => {
+                give_back(&mut record, self.own_pid);
+                self.take_in(record);
             }
-            self.ahead.push_back(what);
+            Err(error) => {
+                crate::notice!("a record was passed over: {error}");
+                let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
+                self.batch.push_back(What::Loss(loss));
+            }
         }
-        self.ahead.pop_front()
+        true
+    }
+
+    /// A record, and before it what is learnt from it; nothing of a word that was not asked for.
+    fn take_in(&mut self, mut record: Record) {
+        match &mut record {
+            Record::Word(word) => {
+                self.words_unread += u64::from(read_texts(word).is_err());
+                self.hearing.heard(word);
+                let said = Said::new(word);
+                if !self.is_asked_for(&said) {
+                    return;
+                }
+                if matches!(said.peer(), Some(Upstream::Unix(_))) {
+                    self.unix.is_seen();
+                }
+                let learnt = self.ask(&said);
+                self.batch.extend(learnt);
+            }
+            Record::Exchange(exchange) => {
+                if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
+                    exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
+                }
+                let near = self.listeners.near(&mut self.tracer, exchange).map(What::Near);
+                let inquiry = self.inquire(exchange).map(What::Inquiry);
+                self.batch.extend(near.into_iter().chain(inquiry));
+            }
+            Record::WorkerGone(gone) => self.listeners.is_gone(gone.worker.sock),
+            _ => {}
+        }
+        self.batch.extend(self.members.look(&record).into_iter().map(What::Member));
+        let pressure = self.pressure(&record);
+        self.batch.extend(pressure.map(What::Pressure));
+        self.batch.push_back(What::Record(record));
     }
 
     /// What is short now, if this is the end of an exchange that nginx waited in.
@@ -39,67 +77,6 @@ impl Source {
         let began_ns = nginx.first_sent_ns.max(nginx.connect_ns);
         let is_slow = nginx.ended_ns.saturating_sub(began_ns) >= sample::SLOW_NS;
         is_slow.then(|| self.meter.read_at_end(worker.worker.tgid)).flatten()
-    }
-
-    /// The next record as the kernel side has it.
-    fn decoded(&mut self) -> Option<What> {
-        if let Some(held) = self.held.pop_front() {
-            return Some(held);
-        }
-        loop {
-            let bytes = self.ring.take()?;
-            self.rate.records += 1;
-            match decode(&bytes) {
-                Ok(Event::Started(started)) => self.begins(started.task.tgid),
-                Ok(Event::Record(mut record)) => {
-                    give_back(&mut record, self.own_pid);
-                    if let Some(what) = self.taken_in(record) {
-                        return Some(what);
-                    }
-                }
-                Err(error) => {
-                    crate::notice!("a record was passed over: {error}");
-                    let loss = Loss { ns: monotonic_ns(), reason: LossReason::Undecoded, count: 1 };
-                    return Some(What::Loss(loss));
-                }
-            }
-        }
-    }
-
-    /// What is handed on first of a record and of what is learnt before it, and the rest held; none of a word that was not asked for.
-    fn taken_in(&mut self, record: Record) -> Option<What> {
-        match record {
-            Record::Word(mut word) => {
-                self.words_unread += u64::from(read_texts(&mut word).is_err());
-                self.hearing.heard(&word);
-                let said = Said::new(&word);
-                if !self.is_asked_for(&said) {
-                    return None;
-                }
-                if matches!(said.peer(), Some(Upstream::Unix(_))) {
-                    self.unix.is_seen();
-                }
-                let learnt = self.ask(&said);
-                self.held.extend(learnt.into_iter().chain([What::Record(Record::Word(word))]));
-                self.held.pop_front()
-            }
-            Record::Exchange(mut exchange) => {
-                if self.audible.is(&self.tracer, &mut self.configurations, &exchange.nginx) {
-                    exchange.nginx.flags |= nginx_flag::WORD_AUDIBLE;
-                }
-                let near = self.listeners.near(&mut self.tracer, &exchange).map(What::Near);
-                let inquiry = self.inquire(&exchange).map(What::Inquiry);
-                let record = What::Record(Record::Exchange(exchange));
-                self.held.extend(near.into_iter().chain(inquiry).chain([record]));
-                self.held.pop_front()
-            }
-            record => {
-                if let Record::WorkerGone(gone) = &record {
-                    self.listeners.is_gone(gone.worker.sock);
-                }
-                Some(What::Record(record))
-            }
-        }
     }
 
     /// What there is to be looked up about an exchange.
