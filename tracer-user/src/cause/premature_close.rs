@@ -79,7 +79,7 @@ pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
 fn died(exchange: &Exchange, worker: &WorkerEnd, signal: u32) -> Finding {
     let (name, after) = (signals::worker_in_words(worker), span(exchange.lasted_ns()));
     let signal_name = signals::name(signal);
-    let had = if exchange.nginx.first_sent_ns > worker.ended_ns {
+    let had = if exchange.worker_ended_before_request() {
         "before nginx had sent the request"
     } else {
         "which had read the whole request"

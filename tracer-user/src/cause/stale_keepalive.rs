@@ -45,7 +45,7 @@ pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     let finding = match &exchange.worker {
         Some(worker) => by_worker(exchange, worker, cause)?,
         // What had reached the peer's kernel before it closed is acknowledged by its end at the latest.
-        None if u64::from(nginx.unacked) >= nginx.sent && !lost::is_own_reset(exchange) => {
+        None if exchange.is_unacknowledged() && !lost::is_own_reset(exchange) => {
             let how = if is_end { "closed" } else { "reset" };
             Finding::inferred(
                 cause,
@@ -79,7 +79,7 @@ fn by_worker(exchange: &Exchange, worker: &WorkerEnd, cause: Cause) -> Option<Fi
     let who = signals::worker_in_words(worker);
     let explanation = if worker.ended_ns == 0 || worker.error != 0 {
         return None;
-    } else if worker.ended_ns <= nginx.first_sent_ns {
+    } else if exchange.worker_ended_before_request() {
         format!(
             "nginx sent this request on a connection that had been {}, and that the {who} had closed {} before.",
             idle(exchange),
@@ -90,11 +90,14 @@ fn by_worker(exchange: &Exchange, worker: &WorkerEnd, cause: Cause) -> Option<Fi
         && exchange.unread_by_worker().is_some_and(|unread| unread >= nginx.sent)
     {
         // What ends a worker is named as that.
+        let when = match worker.ended_ns.saturating_sub(nginx.first_sent_ns) {
+            0 => "in that moment".to_owned(),
+            ns => format!("{} later", span(ns)),
+        };
         format!(
-            "nginx sent this request on a connection that had been {}. The {who} closed it {} later and had read nothing of \
+            "nginx sent this request on a connection that had been {}. The {who} closed it {when} and had read nothing of \
              the request, so the kernel reset it.",
             idle(exchange),
-            span(worker.ended_ns - nginx.first_sent_ns),
         )
     } else {
         return None;
@@ -231,6 +234,23 @@ mod tests {
         let mut exit = all;
         exit.worker.exiting = 1;
         assert!(found(&exit).is_none(), "what ended the worker is more");
+    }
+
+    #[test]
+    fn only_an_end_before_which_nothing_came_was_before_the_request() {
+        let mut record = raced();
+        record.nginx.first_sent_ns = at(5_000);
+        record.worker.ended_ns = at(4_990);
+        record.worker.unread = 0;
+        record.nginx.unacked = u32::try_from(record.nginx.sent).unwrap();
+        let finding = found(&record).unwrap();
+        assert!(finding.explanation.contains("had closed 10.0 ms before"), "{}", finding.explanation);
+        // nginx's send returned after the worker had read the request and closed.
+        record.nginx.unacked = 0;
+        assert!(found(&record).is_none());
+        record.worker.unread = u32::try_from(record.nginx.sent).unwrap();
+        let finding = found(&record).unwrap();
+        assert!(finding.explanation.contains("closed it in that moment"), "{}", finding.explanation);
     }
 
     #[test]

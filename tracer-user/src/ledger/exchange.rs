@@ -282,6 +282,19 @@ impl Exchange {
         Some(u64::from(worker.unread.saturating_sub(fin)))
     }
 
+    /// Whether the peer's kernel acknowledged none of the request's bytes: its worker cannot have had them. None where nothing was sent; the
+    /// kernel keeps no such count for unix sockets.
+    pub fn is_unacknowledged(&self) -> bool {
+        self.path.is_none() && self.nginx.sent > 0 && u64::from(self.nginx.unacked) >= self.nginx.sent
+    }
+
+    /// Whether the worker's end was over before any of the request came to it. The moments alone do not tell: that of nginx's send is taken when
+    /// the call is over (`sock_send_length`), and by then a worker may have read what was sent and closed.
+    pub fn worker_ended_before_request(&self) -> bool {
+        let ended_ns = self.worker.as_ref().map_or(0, |worker| worker.ended_ns);
+        ended_ns != 0 && ended_ns <= self.nginx.first_sent_ns && self.is_unacknowledged()
+    }
+
     /// Where it went.
     pub fn upstream(&self) -> Upstream {
         match &self.path {
