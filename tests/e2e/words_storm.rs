@@ -184,7 +184,8 @@ fn a_storm_of_all_that_nginx_says_is_explained_line_by_line() -> Result<()> {
     account.is_orderly()?;
     drop((servers, behind));
     let is_right = is_right(&account, &kinds, &pair, &reloading);
-    pair_off_words(&failures, &account.verdicts).with_context(|| format!("{is_right:?}"))?;
+    pair_off_words(&failures, &account.verdicts)
+        .with_context(|| format!("{is_right:?}; {}; {}", account.summary["words"], account.stderr))?;
     is_right?;
     came
 }

@@ -119,3 +119,43 @@ fn program(profile: &str, name: &str) -> Result<PathBuf> {
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::step::output;
+
+    /// The features that each dependency has with these packages, on this machine.
+    fn features(packages: &[&str]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let mut command = cargo();
+        command.args(["tree", "--locked", "--edges=normal,build", "--prefix=none", "--format={p};{f}"]);
+        command.args(packages.iter().map(|package| format!("--package={package}")));
+        let mut features = BTreeMap::<String, BTreeSet<String>>::new();
+        for line in output(&mut command)?.lines() {
+            let Some((package, its)) = line.trim_end_matches(" (*)").split_once(';') else { continue };
+            features.entry(package.to_owned()).or_default().insert(its.to_owned());
+        }
+        Ok(features)
+    }
+
+    /// The demo begins with compiling xtask, and what that takes must not be compiled again: half a minute of a processor was.
+    #[test]
+    fn what_xtask_and_the_demo_share_is_compiled_once() -> Result<()> {
+        let (own, demo) = (features(&["xtask"])?, features(&["tracer-user", "rig"])?);
+        // A second of a processor, and the parts that make objects are no part of xtask.
+        let is_ours = |package: &str| package.starts_with("bpf-objects ");
+        let again: Vec<_> = own
+            .iter()
+            .filter(|(package, _)| !is_ours(package))
+            .filter_map(|(package, its)| Some((package, its, demo.get(package)?)))
+            .filter(|(_, its, theirs)| !its.is_subset(theirs))
+            .collect();
+        anyhow::ensure!(
+            own.len() > 50 && again.is_empty(),
+            "{again:#?}: see `compiled-once` in xtask/Cargo.toml"
+        );
+        Ok(())
+    }
+}

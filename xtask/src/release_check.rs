@@ -110,9 +110,11 @@ fn used(workspace: &Path) -> Result<()> {
     for package in packages.iter().filter(|package| package["source"].is_null()) {
         let manifest = Path::new(package["manifest_path"].as_str().context("a package without a manifest")?);
         let source = source(manifest.parent().context("a manifest without a folder")?)?;
+        let compiled_once = package["metadata"]["compiled-once"]["dependencies"].as_array();
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let name = dependency["name"].as_str().unwrap_or_default();
-            if !names(&source, library(packages, name).unwrap_or(name)) {
+            let is_for_its_features = compiled_once.is_some_and(|names| names.contains(&dependency["name"]));
+            if !is_for_its_features && !names(&source, library(packages, name).unwrap_or(name)) {
                 unused.push(format!("{name} (of {})", package["name"].as_str().unwrap_or_default()));
             }
         }
