@@ -37,8 +37,9 @@ impl Drop for Undisturbed {
     }
 }
 
+/// One of the functions that take nothing.
 #[inline(always)]
-fn function(KernelFunction { mark, .. }: KernelFunction) -> unsafe extern "C" fn() {
+pub fn function(KernelFunction { mark, .. }: KernelFunction) -> unsafe extern "C" fn() {
     // SAFETY: to this target, a call of a constant address is one of the function of that number.
     unsafe { core::mem::transmute(u64::from(mark)) }
 }

@@ -5,6 +5,7 @@
 pub mod maps;
 
 mod scope;
+mod shared_stack;
 
 mod entry;
 

@@ -23,6 +23,18 @@ pub const IRQ_RESTORE: KernelFunction = KernelFunction { name: "bpf_local_irq_re
 /// instruction (a fault reads as zero). It is no call but a move once the verifier is through.
 pub const READ_ONLY_CAST: KernelFunction = KernelFunction { name: "bpf_rdonly_cast", mark: 0x7502_0005 };
 
+/// [`PREEMPT_DISABLE`], where a program's stack belongs to the CPU and several tasks may be inside of the program.
+pub const SHARED_STACK_BEGIN: KernelFunction = KernelFunction { mark: 0x7502_0006, ..PREEMPT_DISABLE };
+/// [`PREEMPT_ENABLE`], where it does.
+pub const SHARED_STACK_END: KernelFunction = KernelFunction { mark: 0x7502_0007, ..PREEMPT_ENABLE };
+
 /// All of them.
-pub const KERNEL_FUNCTIONS: [KernelFunction; 5] =
-    [PREEMPT_DISABLE, PREEMPT_ENABLE, IRQ_SAVE, IRQ_RESTORE, READ_ONLY_CAST];
+pub const KERNEL_FUNCTIONS: [KernelFunction; 7] = [
+    PREEMPT_DISABLE,
+    PREEMPT_ENABLE,
+    IRQ_SAVE,
+    IRQ_RESTORE,
+    READ_ONLY_CAST,
+    SHARED_STACK_BEGIN,
+    SHARED_STACK_END,
+];

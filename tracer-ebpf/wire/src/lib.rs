@@ -27,6 +27,7 @@ pub use exchange::{Client, NginxEnd, OpenExchange, WorkerEnd, nginx_flag};
 pub use held::HeldSocket;
 pub use kernel_function::{
     IRQ_RESTORE, IRQ_SAVE, KERNEL_FUNCTIONS, KernelFunction, PREEMPT_DISABLE, PREEMPT_ENABLE, READ_ONLY_CAST,
+    SHARED_STACK_BEGIN, SHARED_STACK_END,
 };
 pub use layout::{Attached, COMMON_LEN, Filters, Layout, MISSING, SEEN_LEN, gate, register_at, shown};
 pub use member::Member;

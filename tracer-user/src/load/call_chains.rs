@@ -1,4 +1,4 @@
-//! How much stack the BPF programs take, held against what old kernels give them, without one of those kernels.
+//! How much stack the BPF programs take, held against what kernels give them, without one of those kernels.
 //!
 //! Before 6.13 a chain of calls has 512 bytes in all, of which each function takes its own, rounded up to 32 (`check_max_stack_depth` in
 //! kernel/bpf/verifier.c, `MAX_BPF_STACK`).
@@ -114,5 +114,36 @@ fn no_chain_of_calls_takes_more_stack_than_old_kernels_give() {
         let (most, chain) = chains.into_iter().max().unwrap();
         assert!(most > 64, "nothing takes any stack");
         assert!(most <= MOST, "{most} bytes: {chain}");
+    }
+}
+
+/// From 6.13 on, a function that takes as much (`BPF_PRIV_STACK_MIN_SIZE`), rounded up to 16, may have it of the CPU.
+const OF_THE_CPU: u64 = 64;
+
+/// Several tasks may be inside of a uprobe's program on one CPU: only what is done where no other can begin may take such a stack.
+#[test]
+fn what_is_done_for_several_tasks_at_a_time_takes_no_stack_of_the_cpu() {
+    let elf = Object::LIVE.elf().unwrap();
+    let file = object::File::parse(&*elf).unwrap();
+    let functions = functions(&elf);
+    let programs: Vec<_> = functions
+        .iter()
+        .filter(|((section, _), _)| {
+            file.section_by_index(*section).unwrap().name().unwrap().starts_with("uprobe")
+        })
+        .collect();
+    assert_eq!(programs.len(), 2);
+    for (_, Function { name, frame, calls }) in programs {
+        assert!(frame.next_multiple_of(16) < OF_THE_CPU, "{name} takes {frame} bytes");
+        let alone: Vec<_> = calls
+            .iter()
+            .map(|callee| &functions[callee])
+            .filter(|callee| callee.frame.next_multiple_of(16) >= OF_THE_CPU)
+            .map(|callee| callee.name.as_str())
+            .collect();
+        assert!(
+            alone.iter().all(|name| name.contains("heard")) && !alone.is_empty(),
+            "{name} calls {alone:?}"
+        );
     }
 }

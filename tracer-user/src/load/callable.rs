@@ -10,9 +10,12 @@ const COMPILES: &str = "/proc/sys/net/core/bpf_jit_enable";
 /// Guards the programs of raw tracepoints in a kernel that may preempt them (`__DO_TRACE`, since 7.0).
 pub(super) const PREEMPTIBLE: &str = "class_srcu_fast_notrace_t";
 
+/// Is there in a kernel that gives programs stacks which belong to the CPU (since 6.13).
+pub(super) const SHARES_STACKS: &str = "bpf_jit_supports_private_stack";
+
 /// The names that are asked for.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    KERNEL_FUNCTIONS.iter().map(|function| function.name).chain([PREEMPTIBLE])
+    KERNEL_FUNCTIONS.iter().map(|function| function.name).chain([PREEMPTIBLE, SHARES_STACKS])
 }
 
 /// Whether this kernel interprets programs; it then refuses those that call its functions.

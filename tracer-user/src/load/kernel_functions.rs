@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSection as _, SectionKind};
-use wire::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST};
+use wire::{KERNEL_FUNCTIONS, KernelFunction, READ_ONLY_CAST, SHARED_STACK_BEGIN, SHARED_STACK_END};
 
 use super::{
     btf::Kernel,
-    callable::{PREEMPTIBLE, interprets},
+    callable::{PREEMPTIBLE, SHARES_STACKS, interprets},
 };
 
 /// An instruction's length, in bytes: the operation, two registers, an offset, and four of a number.
@@ -20,17 +20,37 @@ const NOTHING: [u8; INSTRUCTION] = [0x05, 0, 0, 0, 0, 0, 0, 0];
 /// The numbers of [`KERNEL_FUNCTIONS`], in their order; none for one that is not to be called.
 type Numbers = [Option<u32>; KERNEL_FUNCTIONS.len()];
 
-/// Those that are to be called: what prevents preemption only where this kernel preempts programs, and offers all of it.
+/// What a function is called for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Cast,
+    SharedStack,
+    Undisturbed,
+}
+
+fn purpose(function: &KernelFunction) -> Purpose {
+    match *function {
+        READ_ONLY_CAST => Purpose::Cast,
+        SHARED_STACK_BEGIN | SHARED_STACK_END => Purpose::SharedStack,
+        _ => Purpose::Undisturbed,
+    }
+}
+
+/// Those that are to be called: for each purpose all, if this kernel offers all and has that which makes them necessary, or none.
 pub(super) fn numbers(kernel: &Kernel) -> Numbers {
-    let is_cast = |function: &KernelFunction| *function == READ_ONLY_CAST;
     let known = KERNEL_FUNCTIONS.map(|function| kernel.function(function.name));
-    let mut against_preemption =
-        KERNEL_FUNCTIONS.iter().zip(known).filter(|(function, _)| !is_cast(function));
-    let prevents =
-        kernel.has(PREEMPTIBLE) && !interprets() && against_preemption.all(|(_, number)| number.is_some());
+    let offers = |of: Purpose| {
+        let mut its = KERNEL_FUNCTIONS.iter().zip(known).filter(|(function, _)| purpose(function) == of);
+        !interprets() && its.all(|(_, number)| number.is_some())
+    };
+    let is_called = |of: Purpose| match of {
+        Purpose::Cast => kernel.casts(),
+        Purpose::SharedStack => kernel.function(SHARES_STACKS).is_some() && offers(of),
+        Purpose::Undisturbed => kernel.has(PREEMPTIBLE) && offers(of),
+    };
     let mut numbers = known;
     for (function, number) in KERNEL_FUNCTIONS.iter().zip(&mut numbers) {
-        if !(if is_cast(function) { kernel.casts() } else { prevents }) {
+        if !is_called(purpose(function)) {
             *number = None;
         }
     }
@@ -97,7 +117,7 @@ mod tests {
         let called: HashSet<_> = marks_of(&object).iter().map(|mark| mark.function).collect();
         assert_eq!(called.len(), KERNEL_FUNCTIONS.len());
 
-        let numbers = [71_001, 71_002, 71_003, 71_004, 71_005];
+        let numbers = [71_001, 71_002, 71_003, 71_004, 71_005, 71_006, 71_007];
         let with = settled(object.clone(), numbers.map(Some)).unwrap();
         let without = settled(object.clone(), [None; KERNEL_FUNCTIONS.len()]).unwrap();
         for Mark { at, function } in marks_of(&object) {

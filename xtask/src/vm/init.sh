@@ -34,7 +34,7 @@ while read -r binary test; do
     timeout -s KILL "$TEST_BOUND" "/tests/$binary" --exact "$test" --test-threads=1 </dev/null >/tmp/output 2>&1
     status=$?
     # The line is slow; a storm's whole account would take it minutes.
-    [ $status = 0 ] || cut -c1-300 /tmp/output | sed -e 's/^/    /' -e '300q'
+    [ $status = 0 ] || cut -c1-4000 /tmp/output | sed -e 's/^/    /' -e '300q'
     echo "@end $status"
 done </suite
 for file in /renewed/*; do

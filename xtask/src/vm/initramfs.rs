@@ -15,7 +15,7 @@ use super::{cpio::Archive, files, suite::Tests, tools::Tools, userland::Userland
 use crate::{packages, step::output};
 
 /// What comes with the programs that the rig needs, and that it runs as well.
-const BESIDES: [&str; 4] = ["ss", "tc", "zstd", "zstdcat"];
+const BESIDES: [&str; 5] = ["chrt", "ss", "tc", "zstd", "zstdcat"];
 /// Folders of which all is taken but what [`is_ballast`] says, where this machine has them.
 const TREES: [&str; 3] = ["/usr/lib/postgresql", "/usr/share/postgresql", "/usr/share/zoneinfo"];
 /// What programs look into, where this machine has it.

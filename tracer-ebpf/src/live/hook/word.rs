@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{helpers::generated::bpf_copy_from_user, macros::uprobe, programs::ProbeContext};
 
-use crate::{kernel::preemption::Undisturbed, live::explain::word};
+use crate::live::{explain::word, shared_stack::SharedStack};
 
 /// `void ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err, const char *fmt, ...)`: nginx calls it for each line
 /// that its log lets through. It is exported (`-Wl,-E`), variadic, and so never inlined; the first two variadic arguments are in
@@ -12,7 +12,8 @@ use crate::{kernel::preemption::Undisturbed, live::explain::word};
 #[uprobe]
 pub fn ngx_log_error_core(ctx: ProbeContext) -> u32 {
     if !is_turned_away(&ctx) {
-        heard(&ctx);
+        let _shared_stack = SharedStack::begin();
+        heard(ctx);
     }
     0
 }
@@ -31,7 +32,8 @@ pub fn ngx_log_error_core_sleepable(ctx: ProbeContext) -> u32 {
         // A reason of OpenSSL's, where it is one.
         bring_in(argument(5));
     }
-    heard(&ctx);
+    let _shared_stack = SharedStack::begin();
+    heard(ctx);
     0
 }
 
@@ -47,10 +49,10 @@ fn is_turned_away(ctx: &ProbeContext) -> bool {
     is_turned_away
 }
 
-#[inline(always)]
-fn heard(ctx: &ProbeContext) {
+/// A function of its own, for it takes more stack than may be used without a [`SharedStack`].
+#[inline(never)]
+fn heard(ctx: ProbeContext) {
     let argument = |number| ctx.arg::<u64>(number).unwrap_or(0);
-    let _undisturbed = Undisturbed::begin();
     word::said(argument(0), argument(1), argument(2) as u32, argument(3), argument(4), argument(5));
 }
 
