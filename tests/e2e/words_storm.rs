@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
-use rig::reconcile::{pair_off_words, settled};
+use rig::reconcile::{pair_off_words, pair_off_words_but_for, settled};
 use rig::tracer::Account;
 use rig::{
     Certificate, Client, Endpoint, Fault, FaultyServer, Fpm, Help, Location, Namespace, Nginx, Resolver,
@@ -187,7 +187,7 @@ fn a_storm_of_all_that_nginx_says_is_explained_line_by_line() -> Result<()> {
     account.is_orderly()?;
     drop((servers, behind));
     let is_right = is_right(&account, &kinds, &pair, &reloading);
-    pair_off_words(&failures, &account.verdicts)
+    pair_off_words_but_for(account.unexplained()?, &failures, &account.verdicts)
         .with_context(|| format!("{is_right:?}; {}; {}", account.summary["words"], account.stderr))?;
     is_right?;
     came
@@ -359,8 +359,6 @@ fn workers_that_take_a_processor_from_each_other_are_all_heard() -> Result<()> {
     let words = &account.summary["words"];
     ensure!(words["said"] == count, "{words}; {}", account.stderr);
     // Connections may be missed where so many take turns inside of one program; that is counted.
-    if account.summary["lost"] == 0 {
-        pair_off_words(&failures, &account.verdicts)?;
-    }
+    pair_off_words_but_for(account.unexplained()?, &failures, &account.verdicts)?;
     came
 }

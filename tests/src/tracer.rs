@@ -267,6 +267,14 @@ impl Account {
         ensure!(summary["causes"] == serde_json::to_value(&causes)?, "{causes:?}, but {summary}");
         Ok(())
     }
+
+    /// How many words of nginx's it lists as without a verdict. More than none is in order only where it has missed events, which it counts.
+    pub fn unexplained(&self) -> Result<usize> {
+        let Account { summary, stderr, .. } = self;
+        let unexplained = summary["words"]["unexplained"].as_array().map_or(0, Vec::len);
+        ensure!(unexplained == 0 || summary["lost"] != 0, "{summary}; {stderr}");
+        Ok(unexplained)
+    }
 }
 
 /// Whether what was lost are events that a kprobe missed, and it says so. That happens to kprobes, and to nothing else: a kernel calls none

@@ -24,7 +24,9 @@ pub(super) fn judge(exchange: &Exchange) -> Option<Finding> {
     if nginx_says::is_answered(exchange) {
         return stalled(exchange);
     }
-    if !exchange.nginx_gave_up() || exchange.arrived() > 0 && exchange.word().is_none() {
+    // Where something of a response had come and nginx had not read it, the worker had answered: nginx itself was late.
+    let is_late = exchange.nginx.unread > 0;
+    if !exchange.nginx_gave_up() || exchange.arrived() > 0 && (is_late || exchange.word().is_none()) {
         return None;
     }
     let finding = match &exchange.worker {

@@ -609,6 +609,7 @@ fn a_worker_that_died_before_the_request_closed_early_though_a_reset_answered_th
     record.nginx.flags |= nginx_flag::END_READ;
     (record.nginx.old_state, record.nginx.new_state) = (tcp_state::CLOSE_WAIT, tcp_state::CLOSE);
     record.nginx.first_sent_ns = at(15);
+    record.nginx.unacked = u32::try_from(record.nginx.sent).unwrap();
     let early = verdict(record, ANSWERS);
     assert_eq!((early.cause, early.confidence), (Cause::PrematureWorkerCrashed, Confidence::Proven));
     assert!(early.explanation.contains("before nginx had sent the request"), "{}", early.explanation);
@@ -762,23 +763,39 @@ fn a_worker_that_is_told_to_quit_closes_what_it_has_kept() {
     assert!(matches!(outcome(kept, ANSWERS), Outcome::Failed(_)));
 }
 
+/// The verdict on an exchange that nginx said it would not wait for any longer.
+fn timed_out(mut record: ExchangeRecord, doing: &[u8]) -> Verdict {
+    record.nginx.word_ns = record.nginx.ended_ns;
+    let mut said = WordOf::new_zeroed();
+    (said.word.ns, said.word.tid, said.word.errno) = (record.nginx.word_ns, record.nginx.nginx.tid, 110);
+    said.word.message[..18].copy_from_slice(b"upstream timed out");
+    said.word.action[..doing.len()].copy_from_slice(doing);
+    let mut ledger = Ledger::default();
+    let mut whole: Vec<Whole> = ledger.take(Record::Word(Box::new(said))).into_iter().collect();
+    whole.extend(ledger.take(Record::Exchange(Box::new(record))));
+    whole.extend(ledger.drain());
+    let [Whole::Exchange(joined)] = &whole[..] else { panic!("not one exchange: {whole:?}") };
+    let Outcome::Failed(verdict) = attribute(joined, &context(false)) else { panic!("no verdict") };
+    *verdict
+}
+
 #[test]
 fn one_that_is_told_to_quit_and_says_what_failed_has_failed() {
     let mut stalled = given_up(1_000);
     stalled.nginx.flags |= nginx_flag::READ_LAST | nginx_flag::SHUTTING_DOWN;
     (stalled.nginx.received, stalled.nginx.last_received_ns) = (300, at(10));
-    stalled.nginx.word_ns = stalled.nginx.ended_ns;
-    let mut said = WordOf::new_zeroed();
-    (said.word.ns, said.word.tid, said.word.errno) = (stalled.nginx.word_ns, stalled.nginx.nginx.tid, 110);
-    said.word.message[..18].copy_from_slice(b"upstream timed out");
-    said.word.action[..16].copy_from_slice(b"reading upstream");
-    let mut ledger = Ledger::default();
-    let mut whole: Vec<Whole> = ledger.take(Record::Word(Box::new(said))).into_iter().collect();
-    whole.extend(ledger.take(Record::Exchange(Box::new(stalled))));
-    whole.extend(ledger.drain());
-    let [Whole::Exchange(joined)] = &whole[..] else { panic!("not one exchange: {whole:?}") };
-    let Outcome::Failed(verdict) = attribute(joined, &context(false)) else { panic!("no verdict") };
-    assert_eq!(verdict.cause, Cause::TimeoutStalledResponse);
+    assert_eq!(timed_out(stalled, b"reading upstream").cause, Cause::TimeoutStalledResponse);
+}
+
+/// On a host with more work than time, nginx may look at its timers before it looks at what has come.
+#[test]
+fn a_worker_whose_answer_nginx_had_not_read_is_not_slow() {
+    const DOING: &[u8] = b"reading response header from upstream";
+    let mut record = given_up(1_000);
+    assert_eq!(timed_out(record, DOING).cause, Cause::TimeoutSlowWorker);
+    (record.nginx.unread, record.worker.sent) = (300, 300);
+    let verdict = timed_out(record, DOING);
+    assert_eq!((verdict.cause, verdict.confidence), (Cause::NginxSays, Confidence::Inferred));
 }
 
 /// nginx's memory tells a cancelled request from one that ends with its client's connection.
