@@ -42,7 +42,7 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
             let mut beside = steps.beside();
             scope.spawn(move || missing.install(workspace, &mut beside))
         });
-        let built = build_all().into_iter().try_for_each(|(what, mut build)| steps.run(what, &mut build));
+        let built = steps.run("building why502 and the rig", &mut build_all());
         let installed = installed.map_or(Ok(()), |installing| {
             installing.join().map_err(|_| anyhow!("the set-up's thread panicked"))?
         });
@@ -67,20 +67,11 @@ pub(crate) fn run(steps: &mut Steps, workspace: &Path, options: &Options) -> Res
 /// How the demo's programs are built: soon.
 const PROFILE: &str = "demo";
 
-/// The rig's own programs come after why502: cargo builds first what most depends on, so the rig is compiled beside why502, which takes one
-/// processor for long, and not before it. Both are of the same packages, and dependencies have the same features in both.
-fn build_all() -> [(&'static str, Command); 2] {
-    let build = |what: &[&str]| {
-        let mut command = cargo();
-        command
-            .args(["build", "--profile", PROFILE, "--package", "tracer-user", "--package", "rig"])
-            .args(what);
-        command
-    };
-    [
-        ("building why502 and the rig", build(&["--lib", "--bin", "why502"])),
-        ("building the rig's programs", build(&["--bin", "demo", "--bin", "faulty-server"])),
-    ]
+fn build_all() -> Command {
+    let mut command = cargo();
+    command.args(["build", "--profile", PROFILE, "--package", "tracer-user", "--package", "rig"]);
+    command.args(["--bin", "why502", "--bin", "demo", "--bin", "faulty-server"]);
+    command
 }
 
 /// Lets the demo record itself, and draws the end of that.
