@@ -254,7 +254,7 @@ fn is_right(account: &Account, kinds: &[Kind], pair: &[Endpoint], reloading: &Fp
         let is_at = |endpoint: &Endpoint| verdict.address() == Some(&endpoint.to_string());
         let is_right = if let Some(kind) = kinds.iter().find(|kind| is_at(&kind.upstream)) {
             (kind.names.contains(&name.as_str()) || is_slow_handshake(verdict))
-                && (verdict.confidence == "proven" || verdict.cause == "unknown")
+                && (verdict.confidence == account.surest(verdict) || verdict.cause == "unknown")
         } else if pair.iter().any(is_at) {
             name == "refused/no_listener"
         } else if is_at(reloading.endpoint()) {
