@@ -282,8 +282,8 @@ impl Exchange {
         Some(u64::from(worker.unread.saturating_sub(fin)))
     }
 
-    /// Whether the peer's kernel acknowledged none of the request's bytes: its worker cannot have had them. None where nothing was sent; the
-    /// kernel keeps no such count for unix sockets.
+    /// Whether the peer's kernel acknowledged none of the request's bytes: its worker cannot have had them. Never where nothing was sent, nor of
+    /// unix sockets, for which the kernel keeps no such count.
     pub fn is_unacknowledged(&self) -> bool {
         self.path.is_none() && self.nginx.sent > 0 && u64::from(self.nginx.unacked) >= self.nginx.sent
     }
